@@ -1,0 +1,69 @@
+"""(image, views) -> pixels on the host, with Pillow and NumPy: for engines that take ready pixels, and the oracle of
+the view graph, which computes the same values bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .image import Pixels
+from .spec import Filter, ModelSpec
+from .views import Size, View, rescaled_px
+
+FILTERS: dict[Filter, Image.Resampling] = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+
+
+def resize(image: Pixels, size_px: Size, filter: Filter) -> Pixels:
+    """Pillow's resize to (height, width), columns first, then rows.
+
+    In two calls, because Pillow 13 resamples rows first where that is cheaper, which rounds differently.
+    """
+    height, width = size_px
+    columns = Image.fromarray(image).resize((width, image.shape[0]), FILTERS[filter])
+    return np.asarray(columns.resize((width, height), FILTERS[filter]))
+
+
+def rescale(image: Pixels, short_side_px: int, spec: ModelSpec) -> Pixels:
+    """u8 [h, w, 3], the shorter side `short_side_px`."""
+    preprocessing = spec.preprocessing
+    size = rescaled_px((image.shape[0], image.shape[1]), short_side_px, preprocessing.long_side_rounding)
+    return resize(image, size, preprocessing.filter)
+
+
+def render(image: Pixels, views: Sequence[View], spec: ModelSpec) -> list[Pixels]:
+    """The pixels of each view, u8 [h, w, 3], in the order of `views`. Each scale is rescaled once.
+
+    GoogLeNet's square is cut from the rescaled image and resized from there.
+    """
+    rescaled: dict[int, Pixels] = {}
+    squares: dict[tuple[int, tuple[int, ...], int], Pixels] = {}
+    rendered = []
+    for view in views:
+        if view.short_side_px not in rescaled:
+            rescaled[view.short_side_px] = rescale(image, view.short_side_px, spec)
+        top, left, height, width = view.box
+        pixels = rescaled[view.short_side_px][top : top + height, left : left + width]
+        if view.resize_px is not None:
+            key = (view.short_side_px, view.box, view.resize_px)
+            if key not in squares:
+                size = (view.resize_px, view.resize_px)
+                squares[key] = resize(pixels, size, spec.preprocessing.filter)
+            pixels = squares[key]
+        rendered.append(pixels[:, ::-1] if view.mirrored else pixels)
+    return rendered
+
+
+def pixel_sums(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """i32 [V, 6] of views u8 [V, h, w, 3]: sums per channel, plain, then weighted by 1 + (flat index mod 2)."""
+    count, height, width, _ = pixels.shape
+    flat = pixels.reshape(count, height * width, 3)
+    plain = flat.sum(1, dtype=np.int32)
+    odd = flat[:, 1::2].sum(1, dtype=np.int32)
+    return np.concatenate([plain, plain + odd], 1)
+

@@ -1,0 +1,189 @@
+"""Pure geometry: which pixels each protocol looks at, as a plan of weighted views.
+
+A protocol of either paper is nothing but a list of views of the rescaled image. Everything is integer arithmetic on
+the image's size, so Python, C++ and every runtime plan the same; nothing here touches a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from .spec import ModelSpec
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+Box = tuple[int, int, int, int]
+"""(top, left, height, width) in the rescaled image."""
+
+
+class PlanError(ValueError):
+    """A protocol that cannot be planned for a model or an image; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A rectangle of the image rescaled to `short_side_px`, perhaps resized to a square and mirrored.
+
+    `box` covering the rescaled image is a dense view; `weight` is the view's share of the posterior.
+    """
+
+    short_side_px: int
+    box: Box
+    resize_px: int | None = None
+    mirrored: bool = False
+    weight: float = 1.0
+
+    @property
+    def size_px(self) -> Size:
+        """What the network sees: (height, width)."""
+        return (self.resize_px, self.resize_px) if self.resize_px else self.box[2:]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPlan:
+    """All views of one image of size `image_px` for one protocol; weights sum to 1."""
+
+    protocol: str
+    image_px: Size
+    views: tuple[View, ...]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __str__(self) -> str:
+        h, w = self.image_px
+        counts = Counter((view.short_side_px, view.size_px) for view in self.views)
+        parts = [f"{n} of {vh}x{vw} at Q={q}" for (q, (vh, vw)), n in counts.items()]
+        return f"{self.protocol} of a {h}x{w} px image: {len(self)} views ({', '.join(parts)})"
+
+
+def rescaled_px(image_px: Size, short_side_px: int, long_side_rounding: str) -> Size:
+    """Size after isotropic rescaling: the shorter side exactly Q.
+
+    The longer is rounded to the nearest integer for our nets, (long * Q + short // 2) // short, and down for
+    torchvision's.
+    """
+    short, long = sorted(image_px)
+    half = short // 2 if long_side_rounding == "nearest" else 0
+    rescaled_long = (long * short_side_px + half) // short
+    return (short_side_px, rescaled_long) if image_px[0] <= image_px[1] else (rescaled_long, short_side_px)
+
+
+def _center_offset(side: int, crop: int, rounding: str) -> int:
+    """torchvision rounds the half offset to even: int(round((side - crop) / 2.0))."""
+    return round(Fraction(side - crop, 2)) if rounding == "torchvision" else (side - crop) // 2
+
+
+def _center(size: Size, q: int, spec: ModelSpec) -> list[View]:
+    crop, rounding = spec.crop_px, spec.preprocessing.center_rounding
+    top, left = (_center_offset(side, crop, rounding) for side in size)
+    return [View(q, (top, left, crop, crop))]
+
+
+def _mirror_pairs(views: Sequence[View]) -> list[View]:
+    return [pair for view in views for pair in (view, replace(view, mirrored=True))]
+
+
+def _corners_and_center(size: Size, q: int, spec: ModelSpec) -> list[View]:
+    crop = spec.crop_px
+    bottom, right = size[0] - crop, size[1] - crop
+    corners = [View(q, (top, left, crop, crop)) for top in (0, bottom) for left in (0, right)]
+    return corners + _center(size, q, spec)
+
+
+def _ten_crop(size: Size, q: int, spec: ModelSpec) -> list[View]:
+    """Four corners and the centre of the rescaled image, and their mirrors (Krizhevsky 2012)."""
+    return _mirror_pairs(_corners_and_center(size, q, spec))
+
+
+def _dense(size: Size, q: int, spec: ModelSpec) -> list[View]:
+    """The whole rescaled image and its mirror (VGG section 3.2)."""
+    return _mirror_pairs([View(q, (0, 0, *size))])
+
+
+def _multicrop(size: Size, q: int, spec: ModelSpec) -> list[View]:
+    """A regular 5x5 grid of crops and their mirrors: 50 views (VGG section 3.2)."""
+    crop, n = spec.crop_px, 5
+    tops, lefts = ([i * (side - crop) // (n - 1) for i in range(n)] for side in size)
+    return _mirror_pairs([View(q, (top, left, crop, crop)) for top in tops for left in lefts])
+
+
+def _googlenet_squares(size: Size, q: int, spec: ModelSpec) -> list[View]:
+    """Three squares along the longer side; of each four corners, the centre and the whole, resized (GoogLeNet, 7)."""
+    views = []
+    long = max(size)
+    for offset in (0, (long - q) // 2, long - q):
+        origin = (0, offset) if size[1] >= size[0] else (offset, 0)
+        for view in _corners_and_center((q, q), q, spec):
+            top, left, height, width = view.box
+            views.append(View(q, (origin[0] + top, origin[1] + left, height, width)))
+        views.append(View(q, (*origin, q, q), resize_px=spec.crop_px))
+    return _mirror_pairs(views)
+
+
+Planner = Callable[[Size, int, ModelSpec], list[View]]
+
+PROTOCOLS: dict[str, tuple[Planner, ...]] = {
+    "center": (_center,),
+    "ten-crop": (_ten_crop,),
+    "dense": (_dense,),
+    "multicrop": (_multicrop,),
+    "multicrop+dense": (_multicrop, _dense),
+    "googlenet-144": (_googlenet_squares,),
+}
+"""The methods whose posteriors each protocol averages. Within a method all views of all scales weigh the same."""
+
+SINGLE_SCALE = ("center", "ten-crop")
+"""Protocols that are evaluated at test_short_px unless scales are named."""
+
+
+def default_scales(spec: ModelSpec, protocol: str) -> tuple[int, ...]:
+    """The paper's Q set for a model and protocol (VGG sections 4.1-4.3, GoogLeNet section 7).
+
+    test_short_px for single-scale protocols; else {S-d, S, S+d} with d = 32 for a fixed S, {a, (a+b)/2, b} for a
+    jittered one, and GoogLeNet's {256, 288, 320, 352}. For another crop than 224, d and GoogLeNet's set are scaled.
+    """
+    if protocol in SINGLE_SCALE:
+        return (spec.test_short_px,)
+    if protocol == "googlenet-144":
+        return tuple(q * spec.crop_px // 224 for q in (256, 288, 320, 352))
+    low, high = spec.train_range_px
+    if low != high:
+        return (low, (low + high) // 2, high)
+    d = 32 * spec.crop_px // 224
+    return (max(low - d, spec.crop_px), low, low + d)
+
+
+def check_scales(spec: ModelSpec, scales: Sequence[int]) -> None:
+    """Raises PlanError for a scale below the crop, or none, or one named twice."""
+    if not scales or len(set(scales)) != len(scales):
+        raise PlanError(f"scales must be different positive integers, got {','.join(map(str, scales)) or 'none'}")
+    for q in scales:
+        if q < spec.crop_px:
+            raise PlanError(
+                f"scale {q} px is below the crop of {spec.crop_px} px that {spec.name} needs: "
+                f"use --scales of {spec.crop_px} or more"
+            )
+
+
+def plan_views(spec: ModelSpec, protocol: str, image_px: Size, scales: Sequence[int] | None = None) -> ViewPlan:
+    """The views of one image. Raises PlanError for an unknown protocol or a scale below the crop."""
+    if protocol not in PROTOCOLS:
+        raise PlanError(f"unknown protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
+    scales = default_scales(spec, protocol) if scales is None else tuple(scales)
+    check_scales(spec, scales)
+    methods = PROTOCOLS[protocol]
+    views: list[View] = []
+    for method in methods:
+        found = [
+            view
+            for q in scales
+            for view in method(rescaled_px(image_px, q, spec.preprocessing.long_side_rounding), q, spec)
+        ]
+        views += [replace(view, weight=1 / (len(methods) * len(found))) for view in found]
+    assert math.isclose(sum(view.weight for view in views), 1)
+    return ViewPlan(protocol, image_px, tuple(views))

@@ -1,0 +1,42 @@
+"""python -m trainer --recipe NAME --data DIR --out DIR"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from infer.dataset import DatasetError
+from infer.image import ImageError
+
+from .checkpoint import CheckpointError
+from .recipe import RECIPES, RecipeError, override
+from .train import TrainingError, train
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train a net; writes OUT/ckpt.pt.")
+    parser.add_argument("--recipe", required=True, choices=list(RECIPES))
+    parser.add_argument("--data", required=True, type=Path, help="ILSVRC-2012 or class folders")
+    parser.add_argument("--out", required=True, type=Path, help="folder for ckpt.pt and metrics.jsonl")
+    parser.add_argument("--init", type=Path, help="checkpoint whose layers start the net (A's, for deeper nets)")
+    parser.add_argument("--resume", action="store_true", help="go on from OUT/ckpt.pt")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override fields of the recipe")
+    args = parser.parse_args(argv)
+    try:
+        recipe = override(RECIPES[args.recipe], args.set)
+    except RecipeError as error:
+        parser.error(str(error))
+    started = time.monotonic()
+    try:
+        path = train(recipe, args.data, args.out, init=args.init, resume=args.resume)
+    except (DatasetError, ImageError, CheckpointError, TrainingError) as error:
+        print(str(error).strip().splitlines()[-1], file=sys.stderr)
+        return 1
+    print(f"{path}: {recipe.name}, {recipe.epochs} epochs, {time.monotonic() - started:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

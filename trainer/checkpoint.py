@@ -1,0 +1,119 @@
+"""ckpt.pt: tensors and JSON only, so that loading it runs no code; written to a temporary name and renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from infer.spec import ModelSpec, SpecError
+
+from .zoo import Net, build_net
+
+FORMAT = 1
+AUXILIARY = "auxiliary."
+
+
+class CheckpointError(ValueError):
+    """A file that is not a checkpoint of ours; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A net with what is needed to go on training it; `weights` are those of inference alone."""
+
+    spec: ModelSpec
+    weights: dict[str, Tensor]
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
+    momentum: dict[str, Tensor] = field(default_factory=dict)
+    epochs_done: int = 0
+    recipe: str = ""
+
+    def build(self) -> Net:
+        """The net with its weights, in eval mode."""
+        net = build_net(self.spec)
+        _load_strictly(net, self.weights)
+        return net.eval()
+
+
+def split_weights(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(weights of inference, weights of the auxiliary heads) from a net's state dict."""
+    weights = {name: t for name, t in state.items() if not name.startswith(AUXILIARY)}
+    return weights, {name: t for name, t in state.items() if name.startswith(AUXILIARY)}
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    content = {
+        "format": FORMAT,
+        "spec": checkpoint.spec.to_json(),
+        "weights": checkpoint.weights,
+        "auxiliary": checkpoint.auxiliary,
+        "momentum": checkpoint.momentum,
+        "epochs_done": checkpoint.epochs_done,
+        "recipe": checkpoint.recipe,
+    }
+    unfinished = path.with_name(path.name + ".unfinished")
+    torch.save(content, unfinished)
+    os.replace(unfinished, path)
+
+
+def load(path: Path) -> Checkpoint:
+    """Raises CheckpointError for a missing, foreign, damaged or code-carrying file."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file, expected a checkpoint (.pt)")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path}: refused, it holds pickled code or is no checkpoint (expected tensors and JSON only)"
+        ) from None
+    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on damaged files
+        raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)})") from None
+    if not isinstance(content, dict) or "format" not in content or "weights" not in content:
+        raise CheckpointError(
+            f"{path}: a torch file, but not a checkpoint of ours: convert it with python -m export.from_torchvision"
+        )
+    if content["format"] != FORMAT:
+        raise CheckpointError(f"{path}: checkpoint format {content['format']}, expected {FORMAT}")
+    try:
+        checkpoint = Checkpoint(
+            ModelSpec.from_json(content["spec"]),
+            content["weights"],
+            content.get("auxiliary", {}),
+            content.get("momentum", {}),
+            content.get("epochs_done", 0),
+            content.get("recipe", ""),
+        )
+        with torch.device("meta"):
+            _load_strictly(build_net(checkpoint.spec), checkpoint.weights)
+    except (SpecError, CheckpointError, KeyError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return checkpoint
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_strictly(net: Net, weights: dict[str, Tensor]) -> None:
+    """Raises CheckpointError naming what is missing, unexpected or of another shape."""
+    expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
+    got = {name: tuple(t.shape) for name, t in weights.items()}
+    for name in sorted(expected.keys() | got.keys()):
+        if expected.get(name) != got.get(name):
+            raise CheckpointError(
+                f"weights do not fit the net: {name} is {got.get(name, 'missing')}, "
+                f"expected {expected.get(name, 'no such tensor')}"
+            )
+    net.load_state_dict(weights, assign=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,166 @@
+"""GoogLeNet (arXiv 1409.4842, Table 1), fully convolutional, with BVLC's LRN layers and the two auxiliary heads.
+
+Differences to the paper's text, as in BVLC's replication: the first layer is a full 7x7 convolution, and LRN stands
+after the first pool and before the second. Pools round up. The last pool keeps its 7x7 window at stride 1, so a
+larger image gives a map.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .lrn import LRN
+
+
+class Row(NamedTuple):
+    """One inception row of Table 1: output channels of each convolution."""
+
+    c1: int
+    c3_reduce: int
+    c3: int
+    c5_reduce: int
+    c5: int
+    pool_proj: int
+
+    @property
+    def out(self) -> int:
+        return self.c1 + self.c3 + self.c5 + self.pool_proj
+
+
+TABLE = {
+    "3a": Row(64, 96, 128, 16, 32, 32),
+    "3b": Row(128, 128, 192, 32, 96, 64),
+    "4a": Row(192, 96, 208, 16, 48, 64),
+    "4b": Row(160, 112, 224, 24, 64, 64),
+    "4c": Row(128, 128, 256, 24, 64, 64),
+    "4d": Row(112, 144, 288, 32, 64, 64),
+    "4e": Row(256, 160, 320, 32, 128, 128),
+    "5a": Row(256, 160, 320, 32, 128, 128),
+    "5b": Row(384, 192, 384, 48, 128, 128),
+}
+STEM = (64, 64, 192)  # conv1 7x7/2, conv2 1x1, conv2 3x3
+AUX_CONV = 128
+AUX_AFTER = {"4a": "aux1", "4d": "aux2"}
+AUX_LOSS_WEIGHT = 0.3
+
+
+class Inception(nn.Module):
+    """Four branches side by side, concatenated over channels."""
+
+    def __init__(self, channels: int, row: Row) -> None:
+        super().__init__()
+        self.conv1x1 = nn.Conv2d(channels, row.c1, 1)
+        self.conv3x3_reduce = nn.Conv2d(channels, row.c3_reduce, 1)
+        self.conv3x3 = nn.Conv2d(row.c3_reduce, row.c3, 3, padding=1)
+        self.conv5x5_reduce = nn.Conv2d(channels, row.c5_reduce, 1)
+        self.conv5x5 = nn.Conv2d(row.c5_reduce, row.c5, 5, padding=2)
+        self.pool_proj = nn.Conv2d(channels, row.pool_proj, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = (
+            self.conv1x1(x),
+            self.conv3x3(F.relu(self.conv3x3_reduce(x))),
+            self.conv5x5(F.relu(self.conv5x5_reduce(x))),
+            self.pool_proj(F.max_pool2d(x, 3, 1, 1)),
+        )
+        return torch.cat([F.relu(branch) for branch in branches], 1)
+
+
+class AuxiliaryHead(nn.Module):
+    """Average pool 5x5/3, 1x1 convolution, FC, 70 % dropout, classifier: training only (paper, section 5)."""
+
+    def __init__(self, channels: int, map_px: int, *, conv: int, fc_width: int, classes: int) -> None:
+        super().__init__()
+        side = (map_px - 5) // 3 + 1
+        if map_px < 5:
+            raise ValueError(f"an auxiliary head needs a 5x5 map to pool, got {map_px}x{map_px}: use crop_px >= 96")
+        self.conv = nn.Conv2d(channels, conv, 1)
+        self.fc = nn.Linear(conv * side * side, fc_width)
+        self.drop = nn.Dropout(0.7)
+        self.classifier = nn.Linear(fc_width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(F.avg_pool2d(x, 5, 3)))
+        scores: Tensor = self.classifier(self.drop(F.relu(self.fc(x.flatten(1)))))
+        return scores
+
+
+class GoogLeNet(nn.Module):
+    """Input [N, 3, h, w] float, mean subtracted, h and w >= crop_px. Output: class score map [N, classes, h', w'].
+
+    `width` scales every convolution; `fc_width` is that of the auxiliary heads (1024 in the paper).
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        width: float = 1.0,
+        fc_width: int = 1024,
+        crop_px: int = 224,
+        auxiliary_heads: bool = False,
+    ) -> None:
+        super().__init__()
+
+        def scaled(channels: int) -> int:
+            return max(1, round(channels * width))
+
+        c1, c2_reduce, c2 = map(scaled, STEM)
+        self.conv1 = nn.Conv2d(3, c1, 7, stride=2, padding=3)
+        self.norm1 = LRN(n=5, alpha=1e-4, beta=0.75, k=1.0)
+        self.conv2_reduce = nn.Conv2d(c1, c2_reduce, 1)
+        self.conv2 = nn.Conv2d(c2_reduce, c2, 3, padding=1)
+        self.norm2 = LRN(n=5, alpha=1e-4, beta=0.75, k=1.0)
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.inception = nn.ModuleDict()
+        self.auxiliary = nn.ModuleDict()
+        channels = c2
+        for name, paper_row in TABLE.items():
+            row = Row(*map(scaled, paper_row))
+            self.inception[name] = Inception(channels, row)
+            channels = row.out
+            if auxiliary_heads and name in AUX_AFTER:
+                self.auxiliary[AUX_AFTER[name]] = AuxiliaryHead(
+                    channels, crop_px // 16, conv=scaled(AUX_CONV), fc_width=fc_width, classes=classes
+                )
+        self.last_pool = nn.AvgPool2d(crop_px // 32, 1)
+        self.drop = nn.Dropout(0.4)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def _trunk(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The map before the last pool, and the maps that the auxiliary heads see."""
+        x = self.norm1(self.pool(F.relu(self.conv1(x))))
+        x = F.relu(self.conv2(F.relu(self.conv2_reduce(x))))
+        x = self.pool(self.norm2(x))
+        seen = {}
+        for name, block in self.inception.items():
+            if name in ("4a", "5a"):
+                x = self.pool(x)
+            x = block(x)
+            if name in AUX_AFTER:
+                seen[AUX_AFTER[name]] = x
+        return x, seen
+
+    def penultimate(self, x: Tensor) -> Tensor:
+        """The averaged activations before the classifier: [N, 1024 * width, h', w']."""
+        pooled: Tensor = self.drop(self.last_pool(self._trunk(x)[0]))
+        return pooled
+
+    def classify(self, penultimate: Tensor) -> Tensor:
+        """Class score map from the penultimate activations."""
+        scores: Tensor = self.classifier(penultimate)
+        return scores
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.penultimate(x))
+
+    def training_scores(self, x: Tensor) -> tuple[tuple[float, Tensor], ...]:
+        """(loss weight, class scores [N, classes]) of the classifier and of each auxiliary head."""
+        x, seen = self._trunk(x)
+        scores = self.classify(self.drop(self.last_pool(x))).mean((2, 3))
+        heads = ((AUX_LOSS_WEIGHT, head(seen[name])) for name, head in self.auxiliary.items())
+        return ((1.0, scores), *heads)

@@ -1,0 +1,99 @@
+"""VGG nets A, A-LRN, B, C, D, E, fully convolutional (arXiv 1409.1556, Table 1 and section 3.2).
+
+The last three layers are convolutions: fc6 covers crop_px / 32 positions (7 for a 224 crop) without padding, so a
+crop gives one position and a whole image gives a map of class scores.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from .lrn import LRN
+
+POOL = "pool"
+NORM = "norm"
+ONE = 1  # the next convolution is 1x1 instead of 3x3
+
+TABLE: dict[str, tuple[int | str, ...]] = {
+    "A": (64, POOL, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL),
+    "A-LRN": (64, NORM, POOL, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL),
+    "B": (64, 64, POOL, 128, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL),
+    "C": (
+        *(64, 64, POOL, 128, 128, POOL),
+        *(256, 256, ONE, 256, POOL, 512, 512, ONE, 512, POOL, 512, 512, ONE, 512, POOL),
+    ),
+    "D": (64, 64, POOL, 128, 128, POOL, 256, 256, 256, POOL, 512, 512, 512, POOL, 512, 512, 512, POOL),
+    "E": (
+        *(64, 64, POOL, 128, 128, POOL),
+        *(256, 256, 256, 256, POOL, 512, 512, 512, 512, POOL, 512, 512, 512, 512, POOL),
+    ),
+}
+
+FROM_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
+"""Layers that deeper nets take from A (section 3.1): its first four convolutions, by name, and the last three."""
+
+
+class VGG(nn.Sequential):
+    """Layers conv1_1 ... pool5, fc6, fc7, fc8 in order; input [N, 3, h, w] float, mean subtracted, h and w >= crop_px.
+
+    Output: the class score map [N, classes, h', w'].
+    """
+
+    def __init__(
+        self,
+        net: str,
+        *,
+        classes: int,
+        width: float = 1.0,
+        fc_width: int = 4096,
+        crop_px: int = 224,
+        ceil_pools: bool = True,
+    ) -> None:
+        super().__init__(_layers(net, classes, width, fc_width, crop_px, ceil_pools))
+
+    def penultimate(self, x: Tensor) -> Tensor:
+        """Activations before the classifier, after ReLU: [N, fc_width, h', w']."""
+        for layer in list(self)[:-1]:
+            x = layer(x)
+        return x
+
+    def classify(self, penultimate: Tensor) -> Tensor:
+        """Class score map from the penultimate activations."""
+        scores: Tensor = self[-1](penultimate)
+        return scores
+
+    def training_scores(self, x: Tensor) -> tuple[tuple[float, Tensor], ...]:
+        """(loss weight, class scores [N, classes]) of each classifier; VGG has one."""
+        return ((1.0, self(x).mean((2, 3))),)
+
+
+def _layers(
+    net: str, classes: int, width: float, fc_width: int, crop_px: int, ceil_pools: bool
+) -> OrderedDict[str, nn.Module]:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    block, number, channels, kernel = 1, 1, 3, 3
+    for item in TABLE[net]:
+        if item == POOL:
+            layers[f"pool{block}"] = nn.MaxPool2d(2, 2, ceil_mode=ceil_pools)
+            block, number = block + 1, 1
+        elif item == NORM:  # parameters of Krizhevsky 2012, after the ReLU
+            layers[f"norm{block}"] = LRN(n=5, alpha=5e-4, beta=0.75, k=2.0)
+        elif item == ONE:
+            kernel = 1
+        else:
+            assert isinstance(item, int)
+            out = max(1, round(item * width))
+            layers[f"conv{block}_{number}"] = nn.Conv2d(channels, out, kernel, padding=kernel // 2)
+            layers[f"relu{block}_{number}"] = nn.ReLU(inplace=True)
+            channels, number, kernel = out, number + 1, 3
+    for name, inputs, outputs, size in (
+        ("6", channels, fc_width, crop_px // 32),
+        ("7", fc_width, fc_width, 1),
+    ):
+        layers[f"fc{name}"] = nn.Conv2d(inputs, outputs, size)
+        layers[f"relu{name}"] = nn.ReLU(inplace=True)
+        layers[f"drop{name}"] = nn.Dropout(0.5)
+    layers["fc8"] = nn.Conv2d(fc_width, classes, 1)
+    return layers
