@@ -76,9 +76,7 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
         raise DatasetError(f"{root}: no {split} images found (endings {', '.join(SUFFIXES)})")
     if limit is None:
         return dataset
-    return Dataset(
-        dataset.root, dataset.items[:limit], dataset.classes, dataset.class_names, dataset.is_ilsvrc2012_val
-    )
+    return Dataset(dataset.root, dataset.items[:limit], dataset.classes, dataset.class_names, dataset.is_ilsvrc2012_val)
 
 
 def _open_ilsvrc(root: Path, split: Split) -> Dataset:
@@ -107,9 +105,7 @@ def _open_ilsvrc(root: Path, split: Split) -> Dataset:
             labels = [index[wnid_of_id[int(line)]] for line in lines]
         except (KeyError, ValueError) as error:
             raise DatasetError(f"{GROUND_TRUTH}: {error} is not the id of a leaf in {META}") from None
-        items = [
-            Item(p.relative_to(root).as_posix(), label, p) for p, label in zip(paths, labels, strict=True)
-        ]
+        items = [Item(p.relative_to(root).as_posix(), label, p) for p, label in zip(paths, labels, strict=True)]
     by_name = sorted(items, key=lambda item: item.path.name)
     return Dataset(
         root,

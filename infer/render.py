@@ -66,4 +66,3 @@ def pixel_sums(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
     plain = flat.sum(1, dtype=np.int32)
     odd = flat[:, 1::2].sum(1, dtype=np.int32)
     return np.concatenate([plain, plain + odd], 1)
-

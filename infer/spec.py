@@ -20,8 +20,8 @@ MAX_ASPECT = (8, 3)
 """Widest dense view an engine takes by default, as long : short side."""
 MIN_SOURCE_PX = 8
 """Shortest side of a decoded image that is accepted: below it there is no picture to enlarge."""
-MAX_SOURCE_PX = 4096
-"""Longest side of an image, decoded or rescaled, that a default engine takes as input."""
+MAX_RESCALED_PX = 4096
+"""Longest side of a rescaled image that an engine takes by default."""
 
 
 class SpecError(ValueError):
@@ -99,7 +99,7 @@ class ModelSpec:
         low, high = self.train_range_px
         _require(
             self.crop_px <= low <= high,
-            f"train_short_px must be at least crop_px = {self.crop_px}, and a range in order, got {self.train_short_px}",
+            f"train_short_px must be at least crop_px = {self.crop_px} and in order, got {self.train_short_px}",
         )
         if self.test_short_px == 0:
             object.__setattr__(self, "test_short_px", (low + high) // 2)
@@ -127,6 +127,66 @@ class ModelSpec:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise SpecError(f"not a model spec: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What one dynamic dimension may be: from `min` to `max`, tuned at `opt`."""
+
+    min: int
+    opt: int
+    max: int
+
+    def __post_init__(self) -> None:
+        _require(0 < self.min <= self.opt <= self.max, f"expected 0 < min <= opt <= max, got {self}")
+
+    def __contains__(self, value: int) -> bool:
+        return self.min <= value <= self.max
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeRange:
+    """What an engine accepts in one optimisation profile: number and size of views, longest side of the image.
+
+    `source_px` bounds both sides of the image that the views are cut from.
+    """
+
+    name: str
+    views: Extent
+    height_px: Extent
+    width_px: Extent
+    source_px: Extent
+
+    def admits(self, view_px: tuple[int, int], source_px: tuple[int, int]) -> bool:
+        """Whether a view (height, width) of an image (height, width) fits."""
+        in_view = view_px[0] in self.height_px and view_px[1] in self.width_px
+        return in_view and all(side in self.source_px for side in source_px)
+
+    def explain(self) -> str:
+        h, w = self.height_px, self.width_px
+        return f"{self.name}: views of {h.min}x{w.min} to {h.max}x{w.max} px"
+
+
+def default_shapes(spec: ModelSpec, largest_short_px: int = 0) -> tuple[ShapeRange, ...]:
+    """Ranges for every protocol: crops, and dense views of landscape and portrait images up to MAX_ASPECT.
+
+    The short side goes up to the largest of the model's own Q sets, or `largest_short_px` where that is more.
+    """
+    crop = spec.crop_px
+    low, high = spec.train_range_px
+    largest = max(512 * crop // 224, high + (32 * crop // 224 if low == high else 0), spec.test_short_px)
+    largest = max(largest, largest_short_px)
+    long = largest * MAX_ASPECT[0] // MAX_ASPECT[1]
+    source = Extent(MIN_SOURCE_PX, 500, max(MAX_RESCALED_PX, long))
+    square = Extent(crop, crop, crop)
+    short_side = Extent(crop, min(max(spec.test_short_px, crop), largest), largest)
+    long_side = Extent(crop, min(short_side.opt * 4 // 3, long), long)
+    pair = Extent(1, 2, 2)
+    return (
+        ShapeRange("crops", Extent(1, 50, 50), square, square, source),
+        ShapeRange("dense landscape", pair, short_side, long_side, source),
+        ShapeRange("dense portrait", pair, long_side, short_side, source),
+    )
 
 
 def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:

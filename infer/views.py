@@ -11,8 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import NamedTuple
 
-from .spec import ModelSpec
+import numpy as np
+from numpy.typing import NDArray
+
+from .spec import MIN_SOURCE_PX, ModelSpec, ShapeRange
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -168,6 +172,47 @@ def check_scales(spec: ModelSpec, scales: Sequence[int]) -> None:
                 f"scale {q} px is below the crop of {spec.crop_px} px that {spec.name} needs: "
                 f"use --scales of {spec.crop_px} or more"
             )
+
+
+class MergedPlan(NamedTuple):
+    """Several plans of one image as one, so that a view they share runs once.
+
+    `weights` f64 [plans, views], each row summing to 1; `places[i]` are the views of plan i in its own order.
+    """
+
+    plan: ViewPlan
+    weights: NDArray[np.float64]
+    places: list[list[int]]
+
+
+def merge_plans(plans: Sequence[ViewPlan]) -> MergedPlan:
+    """One plan with every distinct view of `plans`."""
+    distinct: dict[View, int] = {}
+    places = [[distinct.setdefault(replace(view, weight=1.0), len(distinct)) for view in plan.views] for plan in plans]
+    weights = np.zeros((len(plans), len(distinct)))
+    for row, plan, own in zip(weights, plans, places, strict=True):
+        np.add.at(row, own, [view.weight for view in plan.views])
+    names = ",".join(plan.protocol for plan in plans)
+    return MergedPlan(ViewPlan(names, plans[0].image_px, tuple(distinct)), weights, places)
+
+
+def out_of_range(plan: ViewPlan, shapes: Sequence[ShapeRange], spec: ModelSpec) -> str | None:
+    """Why an engine with these shapes cannot see the image, as one line; None if it can."""
+    height, width = plan.image_px
+    image = f"image {height}x{width} px"
+    if min(height, width) < MIN_SOURCE_PX:
+        return f"{image} is too small to show anything: at least {MIN_SOURCE_PX} px a side"
+    rounding = spec.preprocessing.long_side_rounding
+    for q, view_px in dict.fromkeys((view.short_side_px, view.size_px) for view in plan.views):
+        rescaled = rescaled_px(plan.image_px, q, rounding)
+        if not any(shape.admits(view_px, rescaled) for shape in shapes):
+            ranges = "; ".join(shape.explain() for shape in shapes)
+            return (
+                f"{image} at Q={q} needs a view of {view_px[0]}x{view_px[1]} px from {rescaled[0]}x{rescaled[1]} px, "
+                f"beyond the engine's range ({ranges}; sides up to {max(s.source_px.max for s in shapes)} px): "
+                "use --protocol multicrop, or rebuild the engine with a larger --profile"
+            )
+    return None
 
 
 def plan_views(spec: ModelSpec, protocol: str, image_px: Size, scales: Sequence[int] | None = None) -> ViewPlan:

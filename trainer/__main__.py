@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
 
+from infer.command import Parser
 from infer.dataset import DatasetError
 from infer.image import ImageError
 
@@ -16,7 +16,7 @@ from .train import TrainingError, train
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train a net; writes OUT/ckpt.pt.")
+    parser = Parser(prog="python -m trainer", description="Train a net; writes OUT/ckpt.pt.")
     parser.add_argument("--recipe", required=True, choices=list(RECIPES))
     parser.add_argument("--data", required=True, type=Path, help="ILSVRC-2012 or class folders")
     parser.add_argument("--out", required=True, type=Path, help="folder for ckpt.pt and metrics.jsonl")
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     started = time.monotonic()
     try:
         path = train(recipe, args.data, args.out, init=args.init, resume=args.resume)
-    except (DatasetError, ImageError, CheckpointError, TrainingError) as error:
+    except (DatasetError, ImageError, CheckpointError, TrainingError, OSError) as error:
         print(str(error).strip().splitlines()[-1], file=sys.stderr)
         return 1
     print(f"{path}: {recipe.name}, {recipe.epochs} epochs, {time.monotonic() - started:.0f} s")

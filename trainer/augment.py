@@ -15,9 +15,7 @@ from infer.spec import Filter
 from infer.views import rescaled_px
 
 COLOR_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045]) * 255
-COLOR_EIGENVECTORS = np.array(
-    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
-)
+COLOR_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 """Principal components of ImageNet's colours in RGB (fb.resnet.torch, for images in 0..1; here in grey levels)."""
 
 

@@ -9,7 +9,6 @@ The same seed gives the same bytes. Nothing here knows about training.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from infer.command import Parser
 from infer.dataset import DEVKIT, GROUND_TRUTH, META, TRAIN, VAL
 
 WNIDS = tuple(f"n9900000{digit}" for digit in range(10))
@@ -52,7 +52,7 @@ class Rendering:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m trainer.miniature", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m trainer.miniature", description=__doc__.split("\n")[0])
     parser.add_argument("dir", type=Path, help="folder to create")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -64,7 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def make(directory: Path, *, seed: int = 0, train_digits: int | None = None, val_digits: int = VAL_DIGITS) -> tuple[int, int]:
+def make(
+    directory: Path, *, seed: int = 0, train_digits: int | None = None, val_digits: int = VAL_DIGITS
+) -> tuple[int, int]:
     """Writes the data set to `directory`, whole or not at all; returns the numbers of training and validation images.
 
     `train_digits` limits how many digits are rendered for training (each RENDERINGS times); default all that are not
@@ -109,13 +111,13 @@ def _renderings(bunch: object, indices: NDArray[np.intp], key: tuple[int, int]) 
 
 def render(digit_image: NDArray[np.float64], digit: int, rng: Generator) -> Rendering:
     """An 8x8 digit (0-16) on a canvas: light ink near the middle of a dark ground with two pieces of clutter."""
-    short = int(rng.integers(SHORT_SIDE_PX[0], SHORT_SIDE_PX[1] + 1))
+    short = int(rng.integers(SHORT_SIDE_PX[0], SHORT_SIDE_PX[1], endpoint=True))
     long = round(short * rng.uniform(1.0, MAX_ASPECT))
     height, width = (short, long) if rng.random() < 0.5 else (long, short)
 
     coarse = rng.uniform(20, 60, (5, 6, 3)).astype(np.float32)
     canvas = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    canvas += rng.normal(0, 3, canvas.shape).astype(np.float32)
+    canvas += np.asarray(rng.normal(0, 3, canvas.shape), np.float32)
     for _ in range(2):
         center = (int(rng.integers(0, width)), int(rng.integers(0, height)))
         axes = (int(rng.integers(2, short // 6)), int(rng.integers(2, short // 6)))
@@ -125,7 +127,7 @@ def render(digit_image: NDArray[np.float64], digit: int, rng: Generator) -> Rend
     side = round(short * rng.uniform(0.60, 0.85))
     left, top = (_near_middle(extent, side, rng) for extent in (width, height))
     ink = cv2.resize((digit_image / 16).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colour_rgb = rng.uniform(170, 255, 3).astype(np.float32)
+    colour_rgb = np.asarray(rng.uniform(170, 255, 3), np.float32)
     patch = canvas[top : top + side, left : left + side]
     patch += (colour_rgb - patch) * ink[..., None]
 
@@ -186,7 +188,16 @@ def _write_devkit(devkit: Path, labels: list[int], counts: list[int]) -> None:
     """meta.mat with the ten leaves, then one inner node as the original has; ground truth as devkit ids."""
     data = devkit / "data"
     data.mkdir(parents=True)
-    fields = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images")
+    fields = (
+        "ILSVRC2012_ID",
+        "WNID",
+        "words",
+        "gloss",
+        "num_children",
+        "children",
+        "wordnet_height",
+        "num_train_images",
+    )
     synsets = np.zeros((11, 1), dtype=[(name, object) for name in fields])
     for row, digit in enumerate(DEVKIT_ORDER):
         gloss = f"handwritten digit {digit}"

@@ -91,7 +91,7 @@ RECIPES = {
             width=1 / 8,
             fc_width=256,
             crop_px=64,
-            phases=(Phase(0.4, (82, 90), dropout=False), Phase(0.6, (72, 144), dropout=True)),
+            phases=(Phase(0.4, (82, 90), dropout=False), Phase(0.6, (72, 120), dropout=True)),
             test_short_px=88,
             epochs=12,
             batch=32,
@@ -103,7 +103,7 @@ RECIPES = {
             width=1 / 8,
             fc_width=256,
             crop_px=64,
-            phases=(Phase(0.4, (82, 90), dropout=False), Phase(0.6, (72, 144), dropout=True)),
+            phases=(Phase(0.4, (82, 90), dropout=False), Phase(0.6, (72, 120), dropout=True)),
             test_short_px=88,
             epochs=10,
             batch=32,
@@ -127,7 +127,7 @@ RECIPES = {
 
 
 def override(recipe: Recipe, settings: list[str]) -> Recipe:
-    """The recipe with `key=value` settings applied. Raises RecipeError for an unknown key or a value of another type."""
+    """The recipe with `key=value` settings applied. Raises RecipeError for an unknown key or a wrong type."""
     values: dict[str, Any] = {}
     for setting in settings:
         key, separator, text = setting.partition("=")

@@ -1,8 +1,8 @@
 """The training program, read from top to bottom: data, net, start, steps, checkpoint.
 
-    python -m trainer --recipe mini-a --data DIR --out runs/a            at most 12 % error (center), under 3 minutes
-    python -m trainer --recipe mini-d --data DIR --out runs/d --init runs/a/ckpt.pt                          the same
-    python -m trainer --recipe mini-googlenet --data DIR --out runs/g
+python -m trainer --recipe mini-a --data DIR --out runs/a            at most 12 % error (center), under 3 minutes
+python -m trainer --recipe mini-d --data DIR --out runs/d --init runs/a/ckpt.pt                          the same
+python -m trainer --recipe mini-googlenet --data DIR --out runs/g
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def train(recipe: Recipe, data: Path, out: Path, *, init: Path | None = None, re
     path = out / "ckpt.pt"
     previous = checkpoints.load(path) if resume and path.exists() else None
     if previous is not None and previous.recipe != recipe.to_json():
-        raise TrainingError(f"{path} was made by another recipe or other settings: resume with the same, or use a new --out")
+        raise TrainingError(
+            f"{path} was made by another recipe or other settings: resume with the same, or use a new --out"
+        )
     out.mkdir(parents=True, exist_ok=True)
     spec = previous.spec if previous else recipe.spec(dataset.classes, dataset.class_names, mean_rgb(dataset))
     if len(dataset.items) < recipe.batch:
@@ -86,7 +88,7 @@ def train(recipe: Recipe, data: Path, out: Path, *, init: Path | None = None, re
             scores = net.training_scores(x)
             loss = sum((weight * F.cross_entropy(s, labels) for weight, s in scores), torch.zeros(()))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             seen += len(labels)
             loss_sum += loss.item() * len(labels)
@@ -123,7 +125,9 @@ def start_from(net: Net, source: Checkpoint) -> None:
     taken = source.weights if same else {n: t for n, t in source.weights.items() if n.split(".")[0] in FROM_A}
     unfit = [n for n, t in taken.items() if n not in own or own[n].shape != t.shape]
     if unfit or not taken:
-        raise TrainingError(f"--init: {source.spec.name} (net {source.spec.net}) does not fit: {', '.join(unfit) or 'no layer'}")
+        raise TrainingError(
+            f"--init: {source.spec.name} (net {source.spec.net}) does not fit: {', '.join(unfit) or 'no layer'}"
+        )
     net.load_state_dict(taken, strict=False)
 
 

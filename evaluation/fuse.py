@@ -1,0 +1,79 @@
+"""Fusion of models: the mean of their posteriors, image by image, from score tables alone.
+
+python -m evaluation.fuse A.parquet B.parquet -o F.parquet
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from infer.command import Parser
+
+from . import scores as tables
+from .scores import OK, Scores, ScoresError
+
+FUSED = "fused"
+
+
+def fuse(members: Sequence[Scores]) -> Scores:
+    """The mean posterior (VGG section 4.5). Raises ScoresError unless all have the same images, labels and classes.
+
+    An image that any member could not score has that member's status.
+    """
+    first = members[0]
+    classes = json.loads(first.metadata["spec"])["classes"]
+    for other in members[1:]:
+        if other.metadata["dataset_id"] != first.metadata["dataset_id"] or other.images != first.images:
+            raise ScoresError(
+                f"{other.model} was scored on data set {other.metadata['dataset_id']} ({len(other.images)} images), "
+                f"{first.model} on {first.metadata['dataset_id']} ({len(first.images)}): fuse tables of the same images"
+            )
+        if json.loads(other.metadata["spec"])["classes"] != classes:
+            raise ScoresError(f"{other.model} and {first.model} have different classes: they cannot be fused")
+    statuses = tuple(
+        next((status for status in row if status != OK), OK)
+        for row in zip(*(member.statuses for member in members), strict=True)
+    )
+    readable = np.array([status == OK for status in statuses])
+    mean = np.mean([member.posterior.astype(np.float64) for member in members], 0)
+    spec = {"name": FUSED, "classes": classes, "members": [json.loads(m.metadata["spec"]) for m in members]}
+    metadata = {
+        key: _common([member.metadata[key] for member in members])
+        for key in ("runtime", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit")
+    }
+    return Scores(
+        first.images,
+        first.labels,
+        statuses,
+        first.pixels if all(m.pixels == first.pixels for m in members) else ("",) * len(statuses),
+        np.where(readable[:, None], mean, 0).astype(np.float32),
+        {"spec": json.dumps(spec), **metadata},
+    )
+
+
+def _common(values: list[str]) -> str:
+    """The one value that all have, or all of them in order."""
+    return values[0] if len(set(values)) == 1 else "+".join(values)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m evaluation.fuse", description="Average score tables.")
+    parser.add_argument("tables", nargs="+", type=Path, metavar="TABLE.parquet")
+    parser.add_argument("-o", "--out", required=True, type=Path)
+    args = parser.parse_args(argv)
+    try:
+        tables.write(fuse([tables.read(path) for path in args.tables]), args.out)
+    except ScoresError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{args.out}: mean of {len(args.tables)} tables")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The evaluation command: engines over a labelled data set, by the papers' protocols.
+
+    python -m evaluation.ilsvrc --engine ckpt.pt --data DIR --protocol multicrop+dense
+
+Writes OUT/scores/*.parquet, OUT/report.json and OUT/report.md, and prints the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from infer.command import Parser
+from infer.dataset import DatasetError, open_dataset
+from infer.engine import Engine, EngineError
+from infer.views import PROTOCOLS, PlanError, check_scales
+
+from . import scores as tables
+from .fuse import fuse
+from .report import result_from_scores, write_report
+from .runner import POOLING_OUTPUT, RunError, evaluate, resolve
+from .scores import ScoresError
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _parser()
+    args = parser.parse_args(argv)
+    engines: list[Engine] = []
+    try:
+        dataset = open_dataset(args.data, "val", limit=args.limit)
+        for path in args.engine:
+            engines.append(open_any(path, largest_short_px=max(args.scales or [0])))
+        protocols = [resolve(args.protocol, engine.spec, args.scales) for engine in engines]
+        for engine, own in zip(engines, protocols, strict=True):
+            for protocol in own:
+                check_scales(engine.spec, protocol.scales)
+        _check_names(engines, args.engine)
+        commit = our_commit()
+        run = evaluate(engines, protocols, dataset, pooling=args.pooling, strict=args.strict, commit=commit)
+        results, written = [], []
+        for engine, own_scores, seconds in zip(engines, run.scores, run.engine_seconds, strict=True):
+            for scores in own_scores:
+                tables.write(scores, args.out / "scores" / tables.file_name(scores.metadata))
+                written.append(scores)
+                results.append(
+                    result_from_scores(
+                        scores,
+                        [engine.spec],
+                        is_ilsvrc2012_val=dataset.is_ilsvrc2012_val,
+                        engine_seconds=round(seconds, 3),
+                        wall_seconds=round(run.wall_seconds, 3),
+                    )
+                )
+        if len(engines) > 1:
+            specs = [engine.spec for engine in engines]
+            for members in zip(*run.scores, strict=True):
+                results.append(result_from_scores(fuse(members), specs, is_ilsvrc2012_val=dataset.is_ilsvrc2012_val))
+    except PlanError as error:
+        parser.error(str(error))
+    except (DatasetError, EngineError, RunError, ScoresError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        for engine in engines:
+            engine.close()
+    command = shlex.join(["python", "-m", "evaluation.ilsvrc", *argv])
+    print(write_report(args.out, results, written, dataset_id=dataset.id, command=command, commit=commit))
+    print(f"{len(dataset.items)} images of {args.data} in {run.wall_seconds:.1f} s; scores and report in {args.out}")
+    return 0
+
+
+def open_any(path: Path, *, largest_short_px: int = 0) -> Engine:
+    """An engine for a .pt, .onnx or .engine file. Raises EngineError."""
+    if not path.is_file():
+        raise EngineError(f"{path}: no such file, expected an engine (.pt, .onnx, .engine)")
+    if path.suffix == ".pt":
+        from trainer.checkpoint import CheckpointError
+        from trainer.torch_engine import TorchEngine
+
+        try:
+            return TorchEngine(path, largest_short_px=largest_short_px)
+        except CheckpointError as error:
+            raise EngineError(str(error)) from None
+    raise EngineError(f"{path}: unknown kind of engine {path.suffix!r}, expected .pt")
+
+
+def our_commit() -> str:
+    """The commit of this checkout, or the installed version."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+        return found.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        try:
+            return f"verydeep {metadata.version('verydeep')}"
+        except metadata.PackageNotFoundError:
+            return "unknown"
+
+
+def _check_names(engines: Sequence[Engine], paths: Sequence[Path]) -> None:
+    seen: dict[tuple[str, str], Path] = {}
+    for engine, path in zip(engines, paths, strict=True):
+        other = seen.setdefault((engine.spec.name, engine.runtime), path)
+        if other is not path:
+            raise RunError(
+                f"{other} and {path} are both {engine.spec.name} on {engine.runtime}: their scores would have the same "
+                "file name; train or import them under different names"
+            )
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m evaluation.ilsvrc", description=__doc__.split("\n")[0])
+    parser.add_argument("--engine", required=True, action="append", type=Path, help="repeat to fuse several")
+    parser.add_argument("--data", required=True, type=Path, help="ILSVRC-2012 or class folders")
+    parser.add_argument(
+        "--protocol", required=True, type=_protocols, metavar="P[,P...]", help=f"of {', '.join(PROTOCOLS)}"
+    )
+    parser.add_argument("--scales", type=_scales, metavar="Q[,Q...]", help="default: the paper's for each model")
+    parser.add_argument("--pooling", choices=list(POOLING_OUTPUT), default="scores")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="default: %(default)s")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
+    parser.add_argument("--strict", action="store_true", help="stop at the first unreadable image")
+    return parser
+
+
+def _protocols(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in PROTOCOLS]
+    if unknown or len(set(names)) != len(names):
+        what = f"unknown protocol {unknown[0]!r}" if unknown else "a protocol is named twice"
+        raise argparse.ArgumentTypeError(f"{what}: expected different ones of {', '.join(PROTOCOLS)}")
+    return names
+
+
+def _scales(text: str) -> list[int]:
+    try:
+        return [int(q) for q in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers of pixels like 256,384,512, got {text!r}") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""report.json, report.md and the table on stdout, from score tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from infer.spec import ModelSpec
+
+from . import paper
+from .metrics import top_errors
+from .scores import OK, Scores
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """One row of the table, named as in report.json."""
+
+    model: str
+    runtime: str
+    protocol: str
+    scales: list[int]
+    pooling: str
+    images: int
+    top1_error_percent: float | None
+    top5_error_percent: float | None
+    top1_interval95_percent: tuple[float, float] | None
+    top5_interval95_percent: tuple[float, float] | None
+    paper: dict[str, Any] | None
+    engine_seconds: float | None  # of the engine for all protocols of the run, which share their views
+    wall_seconds: float | None  # of the whole run
+
+
+def result_from_scores(
+    scores: Scores,
+    members: Sequence[ModelSpec],
+    *,
+    is_ilsvrc2012_val: bool,
+    engine_seconds: float | None = None,
+    wall_seconds: float | None = None,
+) -> Result:
+    """The row of one table; `members` are the specs of its net or, for a fusion, of all its nets."""
+    top1, top5 = top_errors(scores, 1), top_errors(scores, 5)
+    protocol, scales = scores.metadata["protocol"], scores.metadata["scales"]
+    row = paper.find(members, protocol, scores.scales) if is_ilsvrc2012_val and "+" not in scales else None
+    return Result(
+        scores.model,
+        scores.metadata["runtime"],
+        protocol,
+        [int(q) for q in scales.split("+")[0].split(",")],
+        scores.metadata["pooling"],
+        len(scores.images),
+        top1.percent if top1 else None,
+        top5.percent if top5 else None,
+        top1.interval95_percent if top1 else None,
+        top5.interval95_percent if top5 else None,
+        row
+        and {
+            "top1_error_percent": row.top1_error_percent,
+            "top5_error_percent": row.top5_error_percent,
+            "source": row.source,
+        },
+        engine_seconds,
+        wall_seconds,
+    )
+
+
+def write_report(
+    out: Path, results: Sequence[Result], tables: Sequence[Scores], *, dataset_id: str, command: str, commit: str
+) -> str:
+    """Writes report.json and report.md into `out`; returns the table as text."""
+    unreadable = {
+        name: status
+        for table in tables
+        for name, status in zip(table.images, table.statuses, strict=True)
+        if status != OK
+    }
+    dataset = {"id": dataset_id, "images": len(tables[0].images), "unreadable": len(unreadable)}
+    environment = {
+        "command": command,
+        "commit": commit,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "packages": {
+            name: _version(name) for name in ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
+        },
+    }
+    content = {
+        "dataset": {**dataset, "unreadable_images": unreadable},
+        "results": [dataclasses.asdict(result) for result in results],
+        "environment": environment,
+    }
+    _write(out / "report.json", json.dumps(content, indent=2) + "\n")
+    table = format_table(results)
+    lines = [
+        "# Evaluation",
+        "",
+        f"Data set {dataset_id}, {dataset['images']} images, {dataset['unreadable']} unreadable or out of range. "
+        "Errors in percent with 95 % intervals (Wilson).",
+        "",
+        table,
+        "",
+        *(f"- {name}: {status}" for name, status in unreadable.items()),
+        f"Command: `{command}`, commit {commit}.",
+    ]
+    _write(out / "report.md", "\n".join(lines) + "\n")
+    return table
+
+
+def format_table(results: Sequence[Result]) -> str:
+    """The results as a Markdown table that also reads well on a terminal."""
+    rows = [
+        {
+            "model": r.model,
+            "runtime": r.runtime,
+            "protocol": r.protocol,
+            "Q": ",".join(map(str, r.scales)),
+            "pooling": r.pooling,
+            "images": r.images,
+            "top-1 error %": _error(r.top1_error_percent, r.top1_interval95_percent),
+            "top-5 error %": _error(r.top5_error_percent, r.top5_interval95_percent),
+            "paper": _paper(r.paper),
+        }
+        for r in results
+    ]
+    return tabulate(rows, headers="keys", tablefmt="pipe")
+
+
+def _error(percent: float | None, interval: tuple[float, float] | None) -> str:
+    if percent is None or interval is None:
+        return "unknown"
+    return f"{percent:.2f} [{interval[0]:.1f}, {interval[1]:.1f}]"
+
+
+def _paper(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    top1 = row["top1_error_percent"]
+    return f"{'-' if top1 is None else top1} / {row['top5_error_percent']} ({row['source']})"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)

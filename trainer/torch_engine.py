@@ -1,0 +1,90 @@
+"""A checkpoint as an engine: views rendered on the host, the net in torch. The reference that other runtimes meet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from infer.engine import DeviceImage, check_outputs
+from infer.image import Pixels
+from infer.render import pixel_sums, render
+from infer.spec import ModelSpec, ShapeRange, default_shapes
+from infer.views import ViewPlan
+
+from . import checkpoint
+
+BATCH_PIXELS = 16 * 224 * 224
+"""Pixels of views in one forward pass: larger batches are slower on a CPU and take gigabytes."""
+
+
+class TorchEngine:
+    """Implements `infer.engine.Engine` for a .pt file, on the CPU in FP32."""
+
+    runtime = "torch-fp32"
+
+    def __init__(self, path: Path, *, largest_short_px: int = 0) -> None:
+        """Raises CheckpointError. `largest_short_px` widens the default range of shapes."""
+        loaded = checkpoint.load(path)
+        self.spec: ModelSpec = loaded.spec
+        self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
+        self.sha256 = checkpoint.file_sha256(path)
+        self.seconds = 0.0
+        self._net = loaded.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean = torch.tensor(self.spec.preprocessing.mean_rgb)
+        self._std = torch.tensor(self.spec.preprocessing.std_rgb)
+
+    def load(self, images: Sequence[Pixels]) -> DeviceImage:
+        return DeviceImage(tuple(images))
+
+    def run(
+        self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
+    ) -> dict[str, NDArray[Any]]:
+        check_outputs(self.spec, outputs)
+        pixels = [
+            view
+            for source, plan in zip(image.images, plans, strict=True)
+            for view in render(source, plan.views, self.spec)
+        ]
+        results: dict[str, list[Any]] = {name: [None] * len(pixels) for name in outputs}
+        for places in _batches(pixels):
+            batch = np.stack([pixels[place] for place in places])
+            computed = self._forward(batch, outputs)
+            for name in outputs:
+                for place, row in zip(places, computed[name], strict=True):
+                    results[name][place] = row
+        return {name: np.stack(rows) for name, rows in results.items()}
+
+    @torch.inference_mode()
+    def _forward(self, batch: Pixels, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Outputs of views u8 [V, h, w, 3]; positions are averaged before the softmax, or after it."""
+        started = time.perf_counter()
+        x = ((torch.from_numpy(batch) - self._mean) / self._std).permute(0, 3, 1, 2)
+        maps = self._net(x)  # [V, classes, h', w']
+        computed = {"posterior": torch.softmax(maps.mean((2, 3)), 1).numpy()}
+        if "posterior_positions" in outputs:
+            computed["posterior_positions"] = torch.softmax(maps, 1).mean((2, 3)).numpy()
+        self.seconds += time.perf_counter() - started
+        if "pixel_sums" in outputs:
+            computed["pixel_sums"] = pixel_sums(batch)
+        return computed
+
+    def close(self) -> None:
+        pass
+
+
+def _batches(pixels: Sequence[Pixels]) -> list[list[int]]:
+    """Places of views that can run together: of one size, and not too many pixels."""
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for place, view in enumerate(pixels):
+        by_size.setdefault(view.shape, []).append(place)
+    batches = []
+    for (height, width, _), places in by_size.items():
+        most = max(1, BATCH_PIXELS // (height * width))
+        batches += [places[start : start + most] for start in range(0, len(places), most)]
+    return batches
