@@ -98,8 +98,11 @@ def load(path: Path) -> Checkpoint:
 
 
 def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _load_strictly(net: Net, weights: dict[str, Tensor]) -> None:
