@@ -13,6 +13,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from infer.files import replacing
 from infer.spec import ModelSpec
 
 from . import paper
@@ -98,7 +99,8 @@ def write_report(
         "results": [dataclasses.asdict(result) for result in results],
         "environment": environment,
     }
-    _write(out / "report.json", json.dumps(content, indent=2) + "\n")
+    with replacing(out / "report.json") as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")
     table = format_table(results)
     lines = [
         "# Evaluation",
@@ -111,7 +113,8 @@ def write_report(
         *(f"- {name}: {status}" for name, status in unreadable.items()),
         f"Command: `{command}`, commit {commit}.",
     ]
-    _write(out / "report.md", "\n".join(lines) + "\n")
+    with replacing(out / "report.md") as unfinished:
+        unfinished.write_text("\n".join(lines) + "\n")
     return table
 
 
@@ -152,10 +155,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)

@@ -4,7 +4,6 @@ from these files. They hold nothing that differs between two runs of the same co
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from infer.files import replacing
 
 OK = "ok"
 UNKNOWN_LABEL = -1
@@ -70,10 +71,8 @@ def write(scores: Scores, path: Path) -> None:
             "posterior": posterior,
         }
     ).replace_schema_metadata(dict(scores.metadata))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    pq.write_table(table, unfinished, compression="zstd")
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        pq.write_table(table, unfinished, compression="zstd")
 
 
 def read(path: Path) -> Scores:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from .image import Pixels
+from .render import Cache
 from .spec import ModelSpec, ShapeRange
 from .views import ViewPlan
 
@@ -23,9 +24,15 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class DeviceImage:
-    """Decoded images as an engine holds them; engines of one process may share it."""
+    """Decoded images as an engine holds them, with their rescaled versions; engines of one process share it."""
 
     images: tuple[Pixels, ...]
+    rescaled: tuple[Cache, ...]
+
+
+def load_on_host(images: Sequence[Pixels]) -> DeviceImage:
+    """Images for an engine whose device is the host."""
+    return DeviceImage(tuple(images), tuple({} for _ in images))
 
 
 class Engine(Protocol):

@@ -29,32 +29,40 @@ def resize(image: Pixels, size_px: Size, filter: Filter) -> Pixels:
     return np.asarray(columns.resize((width, height), FILTERS[filter]))
 
 
-def rescale(image: Pixels, short_side_px: int, spec: ModelSpec) -> Pixels:
-    """u8 [h, w, 3], the shorter side `short_side_px`."""
-    preprocessing = spec.preprocessing
-    size = rescaled_px((image.shape[0], image.shape[1]), short_side_px, preprocessing.long_side_rounding)
-    return resize(image, size, preprocessing.filter)
+Cache = dict[tuple[Size, Filter], Pixels]
+"""Rescaled versions of one image."""
 
 
-def render(image: Pixels, views: Sequence[View], spec: ModelSpec) -> list[Pixels]:
-    """The pixels of each view, u8 [h, w, 3], in the order of `views`. Each scale is rescaled once.
+def rescale(image: Pixels, short_side_px: int, spec: ModelSpec, cache: Cache | None = None) -> Pixels:
+    """u8 [h, w, 3], the shorter side `short_side_px`; taken from `cache` or put there."""
+    cache = {} if cache is None else cache
+    size = rescaled_px((image.shape[0], image.shape[1]), short_side_px, spec.preprocessing.long_side_rounding)
+    key = (size, spec.preprocessing.filter)
+    if key not in cache:
+        cache[key] = resize(image, *key)
+    return cache[key]
 
-    GoogLeNet's square is cut from the rescaled image and resized from there.
+
+def source_of(image: Pixels, view: View, spec: ModelSpec, cache: Cache) -> Pixels:
+    """The pixels that a view is cut from, at `view.cut`.
+
+    That is the rescaled image or, for GoogLeNet's resized square, the square: cut from the rescaled image and resized
+    from there.
     """
-    rescaled: dict[int, Pixels] = {}
-    squares: dict[tuple[int, tuple[int, ...], int], Pixels] = {}
+    rescaled = rescale(image, view.short_side_px, spec, cache)
+    if view.resize_px is None:
+        return rescaled
+    top, left, height, width = view.box
+    return resize(rescaled[top : top + height, left : left + width], view.size_px, spec.preprocessing.filter)
+
+
+def render(image: Pixels, views: Sequence[View], spec: ModelSpec, cache: Cache | None = None) -> list[Pixels]:
+    """The pixels of each view, u8 [h, w, 3], in the order of `views`. Each scale is rescaled once."""
+    cache = {} if cache is None else cache
     rendered = []
     for view in views:
-        if view.short_side_px not in rescaled:
-            rescaled[view.short_side_px] = rescale(image, view.short_side_px, spec)
-        top, left, height, width = view.box
-        pixels = rescaled[view.short_side_px][top : top + height, left : left + width]
-        if view.resize_px is not None:
-            key = (view.short_side_px, view.box, view.resize_px)
-            if key not in squares:
-                size = (view.resize_px, view.resize_px)
-                squares[key] = resize(pixels, size, spec.preprocessing.filter)
-            pixels = squares[key]
+        top, left, height, width = view.cut
+        pixels = source_of(image, view, spec, cache)[top : top + height, left : left + width]
         rendered.append(pixels[:, ::-1] if view.mirrored else pixels)
     return rendered
 

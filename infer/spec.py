@@ -20,8 +20,10 @@ MAX_ASPECT = (8, 3)
 """Widest dense view an engine takes by default, as long : short side."""
 MIN_SOURCE_PX = 8
 """Shortest side of a decoded image that is accepted: below it there is no picture to enlarge."""
-MAX_RESCALED_PX = 4096
-"""Longest side of a rescaled image that an engine takes by default."""
+MAX_SOURCE_PX = 4096
+"""Longest side of an image, uploaded or rescaled, that an engine takes by default."""
+MAX_TAPS = 41
+"""Filter taps an axis: bicubic shrinking by up to 10."""
 
 
 class SpecError(ValueError):
@@ -146,21 +148,32 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class ShapeRange:
-    """What an engine accepts in one optimisation profile: number and size of views, longest side of the image.
+    """What an engine accepts in one optimisation profile; every dynamic dimension of the graph follows from it.
 
-    `source_px` bounds both sides of the image that the views are cut from.
+    Number and size of the views, sides of the rescaled image (or atlas) they are cut from, sides of the image that
+    is uploaded, and filter taps a side. A larger source is rescaled on the host and uploaded with identity taps.
     """
 
     name: str
     views: Extent
     height_px: Extent
     width_px: Extent
+    rescaled_px: Extent
     source_px: Extent
+    taps: Extent
 
-    def admits(self, view_px: tuple[int, int], source_px: tuple[int, int]) -> bool:
-        """Whether a view (height, width) of an image (height, width) fits."""
+    def __post_init__(self) -> None:
+        for side in (self.height_px, self.width_px):
+            _require(
+                side.max <= self.rescaled_px.max <= self.source_px.max and self.rescaled_px.min <= side.min,
+                f"profile {self.name} contradicts itself: views of up to {side.max} px cannot be cut from images of "
+                f"{self.rescaled_px.min} to {self.rescaled_px.max} px, uploaded with up to {self.source_px.max} px",
+            )
+
+    def admits(self, view_px: tuple[int, int], rescaled_px: tuple[int, int]) -> bool:
+        """Whether a view (height, width) of a rescaled image (height, width) fits."""
         in_view = view_px[0] in self.height_px and view_px[1] in self.width_px
-        return in_view and all(side in self.source_px for side in source_px)
+        return in_view and all(side in self.rescaled_px for side in rescaled_px)
 
     def explain(self) -> str:
         h, w = self.height_px, self.width_px
@@ -172,21 +185,37 @@ def default_shapes(spec: ModelSpec, largest_short_px: int = 0) -> tuple[ShapeRan
 
     The short side goes up to the largest of the model's own Q sets, or `largest_short_px` where that is more.
     """
-    crop = spec.crop_px
     low, high = spec.train_range_px
-    largest = max(512 * crop // 224, high + (32 * crop // 224 if low == high else 0), spec.test_short_px)
-    largest = max(largest, largest_short_px)
+    widened = high + (32 * spec.crop_px // 224 if low == high else 0)
+    largest = max(512 * spec.crop_px // 224, widened, spec.test_short_px, largest_short_px)
     long = largest * MAX_ASPECT[0] // MAX_ASPECT[1]
-    source = Extent(MIN_SOURCE_PX, 500, max(MAX_RESCALED_PX, long))
-    square = Extent(crop, crop, crop)
-    short_side = Extent(crop, min(max(spec.test_short_px, crop), largest), largest)
-    long_side = Extent(crop, min(short_side.opt * 4 // 3, long), long)
-    pair = Extent(1, 2, 2)
+    opt = max(spec.test_short_px, spec.crop_px)
     return (
-        ShapeRange("crops", Extent(1, 50, 50), square, square, source),
-        ShapeRange("dense landscape", pair, short_side, long_side, source),
-        ShapeRange("dense portrait", pair, long_side, short_side, source),
+        crops_shape(spec),
+        *dense_shapes(spec, Extent(spec.crop_px, opt, largest), Extent(spec.crop_px, min(opt * 4 // 3, long), long)),
     )
+
+
+def crops_shape(spec: ModelSpec, views: int = 50) -> ShapeRange:
+    """The profile of crops: up to `views` of crop_px x crop_px."""
+    square = Extent(spec.crop_px, spec.crop_px, spec.crop_px)
+    return ShapeRange("crops", Extent(1, views, views), square, square, *_image_extents(spec, spec.test_short_px))
+
+
+def dense_shapes(spec: ModelSpec, short_px: Extent, long_px: Extent) -> tuple[ShapeRange, ShapeRange]:
+    """The profiles of a dense view and its mirror, landscape and portrait: far less memory than one square box."""
+    pair = Extent(1, 2, 2)
+    image = _image_extents(spec, long_px.opt, long_px.max)
+    return (
+        ShapeRange("dense landscape", pair, short_px, long_px, *image),
+        ShapeRange("dense portrait", pair, long_px, short_px, *image),
+    )
+
+
+def _image_extents(spec: ModelSpec, opt: int, largest: int = 0) -> tuple[Extent, Extent, Extent]:
+    """(rescaled_px, source_px, taps) of a profile."""
+    side = max(MAX_SOURCE_PX, largest)
+    return Extent(spec.crop_px, opt, side), Extent(MIN_SOURCE_PX, 500, side), Extent(1, 7, MAX_TAPS)
 
 
 def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:

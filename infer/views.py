@@ -46,6 +46,16 @@ class View:
         """What the network sees: (height, width)."""
         return (self.resize_px, self.resize_px) if self.resize_px else self.box[2:]
 
+    @property
+    def source(self) -> tuple[int, Box | None]:
+        """What the view is cut from: the scale, and the square of it that is resized first, if any."""
+        return self.short_side_px, (self.box if self.resize_px else None)
+
+    @property
+    def cut(self) -> Box:
+        """The view's rectangle in its source."""
+        return (0, 0, *self.size_px) if self.resize_px else self.box
+
 
 @dataclass(frozen=True, slots=True)
 class ViewPlan:
@@ -209,7 +219,7 @@ def out_of_range(plan: ViewPlan, shapes: Sequence[ShapeRange], spec: ModelSpec) 
             ranges = "; ".join(shape.explain() for shape in shapes)
             return (
                 f"{image} at Q={q} needs a view of {view_px[0]}x{view_px[1]} px from {rescaled[0]}x{rescaled[1]} px, "
-                f"beyond the engine's range ({ranges}; sides up to {max(s.source_px.max for s in shapes)} px): "
+                f"beyond the engine's range ({ranges}; sides up to {max(s.rescaled_px.max for s in shapes)} px): "
                 "use --protocol multicrop, or rebuild the engine with a larger --profile"
             )
     return None

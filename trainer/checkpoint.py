@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infer.files import replacing
 from infer.spec import ModelSpec, SpecError
 
 from .zoo import Net, build_net
@@ -58,9 +57,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "epochs_done": checkpoint.epochs_done,
         "recipe": checkpoint.recipe,
     }
-    unfinished = path.with_name(path.name + ".unfinished")
-    torch.save(content, unfinished)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        torch.save(content, unfinished)
 
 
 def load(path: Path) -> Checkpoint:
@@ -95,14 +93,6 @@ def load(path: Path) -> Checkpoint:
     except (SpecError, CheckpointError, KeyError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     return checkpoint
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _load_strictly(net: Net, weights: dict[str, Tensor]) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infer.engine import DeviceImage, check_outputs
+from infer.engine import DeviceImage, check_outputs, load_on_host
+from infer.files import file_sha256
 from infer.image import Pixels
 from infer.render import pixel_sums, render
 from infer.spec import ModelSpec, ShapeRange, default_shapes
@@ -33,14 +34,14 @@ class TorchEngine:
         loaded = checkpoint.load(path)
         self.spec: ModelSpec = loaded.spec
         self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
-        self.sha256 = checkpoint.file_sha256(path)
+        self.sha256 = file_sha256(path)
         self.seconds = 0.0
         self._net = loaded.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = torch.tensor(self.spec.preprocessing.mean_rgb)
         self._std = torch.tensor(self.spec.preprocessing.std_rgb)
 
     def load(self, images: Sequence[Pixels]) -> DeviceImage:
-        return DeviceImage(tuple(images))
+        return load_on_host(images)
 
     def run(
         self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
@@ -48,8 +49,8 @@ class TorchEngine:
         check_outputs(self.spec, outputs)
         pixels = [
             view
-            for source, plan in zip(image.images, plans, strict=True)
-            for view in render(source, plan.views, self.spec)
+            for source, cache, plan in zip(image.images, image.rescaled, plans, strict=True)
+            for view in render(source, plan.views, self.spec, cache)
         ]
         results: dict[str, list[Any]] = {name: [None] * len(pixels) for name in outputs}
         for places in _batches(pixels):

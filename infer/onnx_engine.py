@@ -1,0 +1,161 @@
+"""ONNX Runtime as an engine, for the three interfaces of a model that export.to_onnx wrote."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from .engine import DeviceImage, EngineError, check_outputs, load_on_host
+from .feed import Feed, feed_atlas, feed_taps
+from .files import file_sha256
+from .image import Pixels
+from .render import pixel_sums, render, source_of
+from .spec import ModelSpec, ShapeRange, SpecError, default_shapes
+from .views import View, ViewPlan, rescaled_px
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+CALL_PIXELS = 10 * 224 * 224
+"""Pixels of views in one call on a CPU for a net of the paper's width: VGG-D takes 0.20 s a crop up to ten crops a call
+and 0.24 at fifty. A slim net's activations are smaller, so its calls may hold more."""
+
+_ONNX_ERRORS = (Exception,)  # onnxruntime raises classes of its own for each failure, all plain Exceptions
+
+
+class OnnxEngine:
+    """Implements `engine.Engine`. On the CPU images are rescaled by Pillow, elsewhere by the graph."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        provider: Provider = "cpu",
+        rescale: Literal["host", "graph"] | None = None,
+        largest_short_px: int = 0,
+        threads: int = 0,
+    ) -> None:
+        """Raises EngineError for a file that is no model of ours, or a provider that does not load."""
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+            self.spec = ModelSpec.from_json(self._session.get_modelmeta().custom_metadata_map["spec"])
+        except KeyError:
+            raise EngineError(
+                f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx"
+            ) from None
+        except (SpecError, *_ONNX_ERRORS) as error:
+            raise EngineError(f"{path}: not a model that can be opened ({str(error).splitlines()[0]})") from None
+        if PROVIDERS[provider] not in self._session.get_providers():
+            raise EngineError(
+                f"{path}: ONNX Runtime did not load its {provider} provider, only "
+                f"{', '.join(self._session.get_providers())}: install onnxruntime-gpu and its CUDA libraries, or use "
+                "--provider cpu"
+            )
+        self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
+        self.runtime = f"onnxruntime-{self.spec.precision}"
+        self.sha256 = file_sha256(path)
+        self.seconds = 0.0
+        self._rescale = rescale or ("host" if provider == "cpu" else "graph")
+        self._call_pixels = int(CALL_PIXELS / min(self.spec.width, 1.0))
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The model's own metadata: `spec`, `self_test`."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def load(self, images: Sequence[Pixels]) -> DeviceImage:
+        return load_on_host(images)
+
+    def run(
+        self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
+    ) -> dict[str, NDArray[Any]]:
+        """As in Engine. Raises EngineError for a view below the net's crop, which would crash the runtime."""
+        check_outputs(self.spec, outputs)
+        views = [(number, view) for number, plan in enumerate(plans) for view in plan.views]
+        for _, view in views:
+            if min(view.size_px) < self.spec.crop_px:
+                raise EngineError(
+                    f"view of {view.size_px[0]}x{view.size_px[1]} px is smaller than the {self.spec.crop_px} px that "
+                    f"{self.spec.name} needs: use a larger scale"
+                )
+        in_graph = [name for name in outputs if name != "pixel_sums" or self.spec.interface != "nchw"]
+        results: dict[str, list[Any]] = {name: [None] * len(views) for name in outputs}
+        for places, feed, sums in self._feeds(image, views):
+            started = time.perf_counter()
+            computed = dict(zip(in_graph, self._session.run(in_graph, feed), strict=True))
+            self.seconds += time.perf_counter() - started
+            if sums is not None and "pixel_sums" in outputs:
+                computed["pixel_sums"] = sums
+            for name in outputs:
+                for place, row in zip(places, computed[name], strict=True):
+                    results[name][place] = row
+        return {name: np.stack(rows) for name, rows in results.items()}
+
+    def close(self) -> None:
+        del self._session
+
+    def _feeds(
+        self, image: DeviceImage, views: Sequence[tuple[int, View]]
+    ) -> Iterator[tuple[list[int], Feed, NDArray[np.int32] | None]]:
+        """(places of the views, inputs of one call, pixel sums where the graph has none)."""
+        in_graph = self.spec.interface == "views" and self._rescale == "graph"
+        for places in self._calls(views, one_source=in_graph):
+            own = [views[place] for place in places]
+            if self.spec.interface != "views":
+                yield places, *self._ready_pixels(image, own)
+            else:
+                yield places, self._taps(image, own) if in_graph else self._atlas(image, own), None
+
+    def _calls(self, views: Sequence[tuple[int, View]], *, one_source: bool) -> Iterator[list[int]]:
+        """Places of views of one size (and, on request, one source), as many as a call should hold."""
+        groups: dict[object, list[int]] = {}
+        for place, (number, view) in enumerate(views):
+            key = (view.size_px, number, view.source) if one_source else view.size_px
+            groups.setdefault(key, []).append(place)
+        for places in groups.values():
+            height, width = views[places[0]][1].size_px
+            most = max(1, self._call_pixels // (height * width))
+            for start in range(0, len(places), most):
+                yield places[start : start + most]
+
+    def _atlas(self, image: DeviceImage, views: Sequence[tuple[int, View]]) -> Feed:
+        known: dict[tuple[int, object], int] = {}
+        sources: list[Pixels] = []
+        for number, view in views:
+            if (number, view.source) not in known:
+                known[number, view.source] = len(sources)
+                sources.append(source_of(image.images[number], view, self.spec, image.rescaled[number]))
+        return feed_atlas(sources, [(known[number, view.source], view.cut, view.mirrored) for number, view in views])
+
+    def _taps(self, image: DeviceImage, views: Sequence[tuple[int, View]]) -> Feed:
+        number, first = views[0]
+        if first.resize_px is not None:
+            return self._atlas(image, views)
+        pixels, preprocessing = image.images[number], self.spec.preprocessing
+        size = rescaled_px((pixels.shape[0], pixels.shape[1]), first.short_side_px, preprocessing.long_side_rounding)
+        return feed_taps(pixels, size, preprocessing.filter, [(view.cut, view.mirrored) for _, view in views])
+
+    def _ready_pixels(
+        self, image: DeviceImage, views: Sequence[tuple[int, View]]
+    ) -> tuple[Feed, NDArray[np.int32] | None]:
+        pixels = np.stack(
+            [render(image.images[number], [view], self.spec, image.rescaled[number])[0] for number, view in views]
+        )
+        if self.spec.interface == "images":
+            return {"images": pixels}, None
+        preprocessing = self.spec.preprocessing
+        x = (pixels - np.array(preprocessing.mean_rgb, np.float32)) / np.array(preprocessing.std_rgb, np.float32)
+        return {"input": np.ascontiguousarray(x.transpose(0, 3, 1, 2), np.float32)}, pixel_sums(pixels)

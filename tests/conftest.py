@@ -1,0 +1,81 @@
+"""Shared fixtures: real photographs, a miniature of the miniature, slim untrained checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import slim_spec, write_checkpoint
+from numpy.typing import NDArray
+
+from trainer import miniature
+
+TRAIN_DIGITS, VAL_DIGITS = 16, 24
+
+Photos = dict[str, NDArray[np.uint8]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    """Small nets on a shared machine: more threads only fight for its cores."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def photos() -> Photos:
+    """Real photographs that ship with scikit-image and scikit-learn, u8 RGB [h, w, 3]."""
+    from skimage import data
+    from sklearn.datasets import load_sample_image
+
+    return {
+        "astronaut": data.astronaut(),  # 512x512
+        "cat": data.chelsea(),  # 300x451
+        "china": load_sample_image("china.jpg"),  # 427x640
+        "portrait": np.ascontiguousarray(data.coffee().transpose(1, 0, 2)),  # 600x400
+    }
+
+
+@pytest.fixture(scope="session")
+def miniature_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small miniature of 16 training and 24 validation digits. Not to be changed: see `miniature_copy`."""
+    directory = tmp_path_factory.mktemp("data") / "miniature"
+    miniature.make(directory, train_digits=TRAIN_DIGITS, val_digits=VAL_DIGITS)
+    return directory
+
+
+@pytest.fixture
+def miniature_copy(miniature_dir: Path, tmp_path: Path) -> Path:
+    """The small miniature, for a test to damage."""
+    return Path(shutil.copytree(miniature_dir, tmp_path / "miniature"))
+
+
+@pytest.fixture(scope="session")
+def slim_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Builds (once for the same arguments) the checkpoint of `slim_spec(net, **changes)` with random weights."""
+    made: dict[str, Path] = {}
+
+    def build(net: str = "A", *, seed: int = 0, **changes: Any) -> Path:
+        spec = slim_spec(net, **changes)
+        key = f"{seed} {spec.to_json()}"
+        if key not in made:
+            made[key] = write_checkpoint(tmp_path_factory.mktemp("ckpt") / f"{spec.name}.pt", spec, seed)
+        return made[key]
+
+    return build
+
+
+@pytest.fixture
+def one_line(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Reads what a command wrote to stderr since the last call, which must be a single line."""
+
+    def read() -> str:
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        return lines[0]
+
+    return read
