@@ -14,10 +14,11 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
-from infer.command import Parser
+from infer.command import Parser, scales_argument
 from infer.dataset import DatasetError, open_dataset
-from infer.engine import Engine, EngineError
+from infer.engine import Engine, EngineError, Provider, open_engine
 from infer.views import PROTOCOLS, PlanError, check_scales
 
 from . import scores as tables
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         dataset = open_dataset(args.data, "val", limit=args.limit)
         for path in args.engine:
-            engines.append(open_any(path, largest_short_px=max(args.scales or [0])))
+            engines.append(open_any(path, provider=args.provider, largest_short_px=max(args.scales or [0])))
         protocols = [resolve(args.protocol, engine.spec, args.scales) for engine in engines]
         for engine, own in zip(engines, protocols, strict=True):
             for protocol in own:
@@ -75,19 +76,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def open_any(path: Path, *, largest_short_px: int = 0) -> Engine:
+def open_any(path: Path, *, provider: Provider = "cpu", largest_short_px: int = 0) -> Engine:
     """An engine for a .pt, .onnx or .engine file. Raises EngineError."""
-    if not path.is_file():
-        raise EngineError(f"{path}: no such file, expected an engine (.pt, .onnx, .engine)")
     if path.suffix == ".pt":
         from trainer.checkpoint import CheckpointError
         from trainer.torch_engine import TorchEngine
 
         try:
-            return TorchEngine(path, largest_short_px=largest_short_px)
+            return TorchEngine.open(path, largest_short_px=largest_short_px)
         except CheckpointError as error:
             raise EngineError(str(error)) from None
-    raise EngineError(f"{path}: unknown kind of engine {path.suffix!r}, expected .pt")
+    return open_engine(path, provider=provider, largest_short_px=largest_short_px)
 
 
 def our_commit() -> str:
@@ -123,8 +122,11 @@ def _parser() -> Parser:
     parser.add_argument(
         "--protocol", required=True, type=_protocols, metavar="P[,P...]", help=f"of {', '.join(PROTOCOLS)}"
     )
-    parser.add_argument("--scales", type=_scales, metavar="Q[,Q...]", help="default: the paper's for each model")
+    parser.add_argument(
+        "--scales", type=scales_argument, metavar="Q[,Q...]", help="default: each model's own"
+    )
     parser.add_argument("--pooling", choices=list(POOLING_OUTPUT), default="scores")
+    parser.add_argument("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime")
     parser.add_argument("--out", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
     parser.add_argument("--strict", action="store_true", help="stop at the first unreadable image")
@@ -138,13 +140,6 @@ def _protocols(text: str) -> list[str]:
         what = f"unknown protocol {unknown[0]!r}" if unknown else "a protocol is named twice"
         raise argparse.ArgumentTypeError(f"{what}: expected different ones of {', '.join(PROTOCOLS)}")
     return names
-
-
-def _scales(text: str) -> list[int]:
-    try:
-        return [int(q) for q in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers of pixels like 256,384,512, got {text!r}") from None
 
 
 def _positive(text: str) -> int:

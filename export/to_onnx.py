@@ -20,11 +20,13 @@ import onnx
 import torch
 from onnxscript import opset20 as op
 
+from infer import self_test
 from infer.command import Parser
 from infer.files import file_sha256, replacing
 from infer.spec import Interface, ModelSpec, Precision
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, CheckpointError
+from trainer.torch_engine import TorchEngine
 
 from .graph import ALWAYS, GRAPHS, ON_REQUEST
 
@@ -88,7 +90,8 @@ def export_onnx(
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     _name_everything(model, interface)
-    onnx.helper.set_model_props(model, {"spec": spec.to_json()})
+    expected = self_test.record(TorchEngine(checkpoint))
+    onnx.helper.set_model_props(model, {"spec": spec.to_json(), "self_test": expected})
     model.producer_name = "verydeep"
     model.doc_string = f"{spec.name}: net {spec.net}, {len(spec.classes)} classes, {interface} interface, {precision}"
     _save(model, path)

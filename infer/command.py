@@ -1,4 +1,4 @@
-"""What all command modules share: a parser whose usage errors are one line with exit status 2."""
+"""What command modules share: a parser whose usage errors are one line with exit status 2, and common arguments."""
 
 from __future__ import annotations
 
@@ -11,3 +11,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+def scales_argument(text: str) -> list[int]:
+    """`256,384,512` as numbers, for argparse."""
+    try:
+        return [int(q) for q in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers of pixels like 256,384,512, got {text!r}") from None

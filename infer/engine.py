@@ -6,16 +6,22 @@ positions are its business, averaging over views is its caller's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from .files import file_sha256
 from .image import Pixels
 from .render import Cache
 from .spec import ModelSpec, ShapeRange
 from .views import ViewPlan
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+"""Execution providers of ONNX Runtime."""
 
 
 class EngineError(RuntimeError):
@@ -82,3 +88,53 @@ def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
             raise EngineError(
                 f"{spec.name} has no output {name!r}, only {', '.join(spec.outputs)}: export it with --outputs"
             )
+
+
+def open_engine(
+    path: Path, *, provider: Provider = "cpu", self_test: bool = False, largest_short_px: int = 0
+) -> Engine:
+    """The engine in a model.onnx or model.engine, proven by its self-test on request. Raises EngineError."""
+    from . import self_test as self_tests
+
+    if not path.is_file():
+        raise EngineError(f"{path}: no such file, expected an engine (.onnx, .engine)")
+    if path.suffix == ".pt":
+        raise EngineError(f"{path}: a checkpoint is not an engine: run python -m export.to_onnx {path}")
+    if path.suffix == ".engine":
+        check_sidecar(path)
+        raise EngineError(
+            f"{path}: a TensorRT engine needs an NVIDIA GPU, and this version does not run it yet: use the ONNX model "
+            f"it was built from, {path.with_suffix('.onnx')}"
+        )
+    if path.suffix != ".onnx":
+        raise EngineError(f"{path}: unknown kind of engine {path.suffix!r}, expected .onnx or .engine")
+    try:
+        from .onnx_engine import OnnxEngine
+    except ImportError as error:
+        raise EngineError(f"ONNX Runtime is not installed ({error}): pip install 'verydeep[onnx]'") from None
+    engine = OnnxEngine(path, provider=provider, largest_short_px=largest_short_px)
+    if self_test:
+        self_tests.check(engine, json.loads(engine.metadata.get("self_test", "null")))
+    return engine
+
+
+def check_sidecar(path: Path) -> dict[str, Any]:
+    """What model.engine.json says of a plan. Raises EngineError unless it belongs to this very plan.
+
+    Loading a plan runs native code from it, so nothing of it is loaded before.
+    """
+    sidecar = path.with_name(path.name + ".json")
+    try:
+        content: dict[str, Any] = json.loads(sidecar.read_text())
+        expected = str(content["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(
+            f"{sidecar}: missing or damaged ({error!r}): build the engine again with export.to_trt"
+        ) from None
+    found = file_sha256(path)
+    if found != expected:
+        raise EngineError(
+            f"{path}: sha256 {found[:12]}..., but its sidecar says {expected[:12]}...: the plan was changed or the "
+            "sidecar belongs to another; build it again with export.to_trt"
+        )
+    return content

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from .engine import DeviceImage, EngineError, check_outputs, load_on_host
+from .engine import DeviceImage, EngineError, Provider, check_outputs, load_on_host
 from .feed import Feed, feed_atlas, feed_taps
 from .files import file_sha256
 from .image import Pixels
@@ -19,7 +19,6 @@ from .render import pixel_sums, render, source_of
 from .spec import ModelSpec, ShapeRange, SpecError, default_shapes
 from .views import View, ViewPlan, rescaled_px
 
-Provider = Literal["cpu", "cuda", "tensorrt"]
 PROVIDERS: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -28,9 +27,7 @@ PROVIDERS: dict[Provider, str] = {
 
 CALL_PIXELS = 10 * 224 * 224
 """Pixels of views in one call on a CPU for a net of the paper's width: VGG-D takes 0.20 s a crop up to ten crops a call
-and 0.24 at fifty. A slim net's activations are smaller, so its calls may hold more."""
-
-_ONNX_ERRORS = (Exception,)  # onnxruntime raises classes of its own for each failure, all plain Exceptions
+and 0.24 at fifty. A slim net's activations are smaller, so its calls hold up to four times as many."""
 
 
 class OnnxEngine:
@@ -49,27 +46,30 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
+        loaded = onnxruntime.get_available_providers()  # compiled in, which does not mean that they load
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
-            self.spec = ModelSpec.from_json(self._session.get_modelmeta().custom_metadata_map["spec"])
-        except KeyError:
-            raise EngineError(
-                f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx"
-            ) from None
-        except (SpecError, *_ONNX_ERRORS) as error:
+            if PROVIDERS[provider] in loaded:
+                self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+                loaded = self._session.get_providers()
+        except Exception as error:  # onnxruntime has a class of its own for each failure
             raise EngineError(f"{path}: not a model that can be opened ({str(error).splitlines()[0]})") from None
-        if PROVIDERS[provider] not in self._session.get_providers():
+        if PROVIDERS[provider] not in loaded:
             raise EngineError(
-                f"{path}: ONNX Runtime did not load its {provider} provider, only "
-                f"{', '.join(self._session.get_providers())}: install onnxruntime-gpu and its CUDA libraries, or use "
-                "--provider cpu"
+                f"{path}: ONNX Runtime did not load its {provider} provider, only {', '.join(loaded)}: "
+                "install onnxruntime-gpu and its CUDA libraries, or use --provider cpu"
             )
+        if "spec" not in self.metadata:
+            raise EngineError(f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx")
+        try:
+            self.spec = ModelSpec.from_json(self.metadata["spec"])
+        except SpecError as error:
+            raise EngineError(f"{path}: {error}") from None
         self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
         self.runtime = f"onnxruntime-{self.spec.precision}"
         self.sha256 = file_sha256(path)
         self.seconds = 0.0
         self._rescale = rescale or ("host" if provider == "cpu" else "graph")
-        self._call_pixels = int(CALL_PIXELS / min(self.spec.width, 1.0))
+        self._call_pixels = int(CALL_PIXELS * min(max(1 / self.spec.width, 1), 4))
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -18,27 +18,32 @@ from infer.render import pixel_sums, render
 from infer.spec import ModelSpec, ShapeRange, default_shapes
 from infer.views import ViewPlan
 
-from . import checkpoint
+from . import checkpoint as checkpoints
+from .checkpoint import Checkpoint
 
 BATCH_PIXELS = 16 * 224 * 224
 """Pixels of views in one forward pass: larger batches are slower on a CPU and take gigabytes."""
 
 
 class TorchEngine:
-    """Implements `infer.engine.Engine` for a .pt file, on the CPU in FP32."""
+    """Implements `infer.engine.Engine` for a checkpoint, on the CPU in FP32."""
 
     runtime = "torch-fp32"
 
-    def __init__(self, path: Path, *, largest_short_px: int = 0) -> None:
-        """Raises CheckpointError. `largest_short_px` widens the default range of shapes."""
-        loaded = checkpoint.load(path)
-        self.spec: ModelSpec = loaded.spec
+    def __init__(self, checkpoint: Checkpoint, *, sha256: str = "", largest_short_px: int = 0) -> None:
+        """`largest_short_px` widens the default range of shapes."""
+        self.spec: ModelSpec = checkpoint.spec
         self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
-        self.sha256 = file_sha256(path)
+        self.sha256 = sha256
         self.seconds = 0.0
-        self._net = loaded.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._net = checkpoint.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = torch.tensor(self.spec.preprocessing.mean_rgb)
         self._std = torch.tensor(self.spec.preprocessing.std_rgb)
+
+    @classmethod
+    def open(cls, path: Path, *, largest_short_px: int = 0) -> TorchEngine:
+        """The engine of a .pt file. Raises CheckpointError."""
+        return cls(checkpoints.load(path), sha256=file_sha256(path), largest_short_px=largest_short_px)
 
     def load(self, images: Sequence[Pixels]) -> DeviceImage:
         return load_on_host(images)

@@ -1,0 +1,72 @@
+"""python -m infer IMAGE|FOLDER ... --engine model.onnx [--protocol center] [--top 5] [--json]"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import get_args
+
+from .classify import Classifier, Outcome
+from .command import Parser, scales_argument
+from .dataset import SUFFIXES
+from .engine import EngineError, Provider
+from .views import PROTOCOLS, PlanError
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m infer", description="Classify images with an exported engine.")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER")
+    parser.add_argument("--engine", required=True, type=Path, help="model.onnx or model.engine")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="center")
+    parser.add_argument("--scales", type=scales_argument, metavar="Q[,Q...]", help="default: the model's own")
+    parser.add_argument("--top", type=int, default=5, help="how many classes (default: %(default)s)")
+    parser.add_argument("--provider", choices=get_args(Provider), default="cpu")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    args = parser.parse_args(argv)
+    if args.top < 1:
+        parser.error(f"--top: expected a positive number, got {args.top}")
+    try:
+        classifier = Classifier(args.engine, protocol=args.protocol, scales=args.scales, provider=args.provider)
+    except PlanError as error:
+        parser.error(str(error))
+    except EngineError as error:
+        print(error, file=sys.stderr)
+        return 1
+    failed = 0
+    for path, outcome in classifier.classify_files(list(files(args.images)), top=args.top):
+        failed += outcome.status != "ok"
+        if args.json:
+            print(json.dumps(_line(path, outcome, classifier)), flush=True)
+        elif outcome.status == "ok":
+            best = ", ".join(f"{p.name} {100 * p.probability:.1f} %" for p in outcome.predictions)
+            print(f"{path}: {best}", flush=True)
+        if outcome.status != "ok":
+            print(outcome.status if str(path) in outcome.status else f"{path}: {outcome.status}", file=sys.stderr)
+    classifier.close()
+    return 1 if failed else 0
+
+
+def files(paths: Iterable[Path]) -> Iterable[Path]:
+    """The files named, and all images below the folders named, in order."""
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        else:
+            yield path
+
+
+def _line(path: Path, outcome: Outcome, classifier: Classifier) -> dict[str, object]:
+    return {
+        "image": str(path),
+        "status": outcome.status,
+        "model": classifier.engine.spec.name,
+        "protocol": classifier.protocol,
+        "predictions": [dataclasses.asdict(prediction) for prediction in outcome.predictions],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Classification of single images: a file, bytes or pixels in, the likeliest classes out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engine import Engine, Provider, open_engine
+from .image import ImageError, Pixels, decode, read
+from .views import SINGLE_SCALE, check_scales, default_scales, out_of_range, plan_views
+
+BATCH = 16
+"""Images that share calls when each has few views."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class with its posterior probability."""
+
+    index: int
+    wnid: str
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one image: "ok" with predictions, or why there are none."""
+
+    status: str
+    predictions: tuple[Prediction, ...] = ()
+
+
+class Classifier:
+    """An engine with a protocol.
+
+        classifier = Classifier("model.onnx", protocol="center")
+        classifier("photo.jpg", top=5)
+
+    Not thread-safe: one classifier per thread. Raises EngineError or PlanError when it is made.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        protocol: str = "center",
+        scales: Sequence[int] | None = None,
+        provider: Provider = "cpu",
+    ) -> None:
+        self.engine: Engine = open_engine(Path(path), provider=provider, largest_short_px=max(scales or [0]))
+        self.protocol = protocol
+        self.scales = tuple(scales) if scales else default_scales(self.engine.spec, protocol)
+        check_scales(self.engine.spec, self.scales)
+        plan_views(self.engine.spec, protocol, (self.scales[0], self.scales[0]), self.scales)  # refuses an unknown one
+
+    def __call__(self, image: str | os.PathLike[str] | bytes | Pixels, *, top: int = 5) -> list[Prediction]:
+        """The `top` likeliest classes of a path, encoded bytes or u8 RGB pixels [h, w, 3]. Raises ImageError."""
+        pixels = self._pixels(image)
+        outcome = next(self._classify([pixels], top))
+        if outcome.status != "ok":
+            raise ImageError(outcome.status)
+        return list(outcome.predictions)
+
+    def classify_files(self, paths: Iterable[Path], *, top: int = 5) -> Iterator[tuple[Path, Outcome]]:
+        """An outcome for each file, in order; one that cannot be read stops nothing."""
+        batch: list[Path] = []
+        size = BATCH if self.protocol in SINGLE_SCALE else 1
+        for path in paths:
+            batch.append(path)
+            if len(batch) == size:
+                yield from self._files(batch, top)
+                batch = []
+        if batch:
+            yield from self._files(batch, top)
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _pixels(self, image: str | os.PathLike[str] | bytes | Pixels) -> Pixels:
+        exif = self.engine.spec.preprocessing.exif
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise ImageError(f"pixels {image.dtype} {list(image.shape)}: expected uint8 [height, width, 3], RGB")
+            return image
+        if isinstance(image, bytes):
+            return decode(image, exif=exif)
+        return read(Path(image), exif=exif)
+
+    def _files(self, paths: Sequence[Path], top: int) -> Iterator[tuple[Path, Outcome]]:
+        decoded: list[Pixels | str] = []
+        for path in paths:
+            try:
+                decoded.append(self._pixels(path))
+            except ImageError as error:
+                decoded.append(str(error))
+        outcomes = self._classify([pixels for pixels in decoded if not isinstance(pixels, str)], top)
+        for path, pixels in zip(paths, decoded, strict=True):
+            yield path, Outcome(pixels) if isinstance(pixels, str) else next(outcomes)
+
+    def _classify(self, images: Sequence[Pixels], top: int) -> Iterator[Outcome]:
+        spec = self.engine.spec
+        plans = [plan_views(spec, self.protocol, (i.shape[0], i.shape[1]), self.scales) for i in images]
+        reasons = [out_of_range(plan, self.engine.shapes, spec) for plan in plans]
+        fit = [number for number, reason in enumerate(reasons) if reason is None]
+        posterior = np.zeros((0, len(spec.classes)), np.float32)
+        if fit:
+            loaded = self.engine.load([images[number] for number in fit])
+            posterior = self.engine.run(loaded, [plans[number] for number in fit])["posterior"]
+        start = 0
+        for plan, reason in zip(plans, reasons, strict=True):
+            if reason is not None:
+                yield Outcome(reason)
+                continue
+            weights = np.array([view.weight for view in plan.views])
+            yield Outcome("ok", self._best(weights @ posterior[start : start + len(plan)].astype(np.float64), top))
+            start += len(plan)
+
+    def _best(self, posterior: NDArray[np.float64], top: int) -> tuple[Prediction, ...]:
+        spec = self.engine.spec
+        names = spec.class_names or spec.classes
+        order = np.argsort(-posterior, kind="stable")[:top].tolist()
+        return tuple(Prediction(i, spec.classes[i], names[i], float(posterior[i])) for i in order)

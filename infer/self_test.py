@@ -1,0 +1,77 @@
+"""The self-test that travels with a model: what sixteen seeded images must give, on whatever device it is opened.
+
+The images come from integer arithmetic alone, so any language can make them. For one view of each the model carries
+the pixel sums, which must match exactly, and the FP32 log-posterior of the net it was exported from.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from .engine import Engine, EngineError
+from .image import Pixels
+from .spec import ModelSpec
+from .views import View, ViewPlan, plan_views
+
+IMAGES = 16
+TOLERANCE = {"fp32": 1e-4, "fp16": 0.02}
+"""Largest difference of a posterior that passes, by precision of the graph."""
+
+
+def image(number: int, spec: ModelSpec) -> Pixels:
+    """Image `number` u8 RGB [h, w, 3]: blocks of 7 px, each channel of each a hash of its place; sides vary."""
+    height = spec.crop_px + (37 * number) % 64
+    width = spec.crop_px + (53 * number + 21) % 96
+    if number % 3 == 0:
+        height, width = width + 40, height
+    y, x, c = np.meshgrid(*(np.arange(n, dtype=np.uint64) for n in (height, width, 3)), indexing="ij")
+    mixed = (y // 7 * 73_856_093) ^ (x // 7 * 19_349_663) ^ (c * 83_492_791) ^ np.uint64(number * 40_503 + 1)
+    pixels: Pixels = ((mixed * 2_654_435_761 >> 16) & 255).astype(np.uint8)
+    return pixels
+
+
+def plan(number: int, image_px: tuple[int, int], spec: ModelSpec) -> ViewPlan:
+    """One view: in turn the centre crop, the whole image, and the whole image mirrored, at scales that vary."""
+    scale = spec.crop_px + (11 * number) % 32
+    kind = number % 3
+    views = plan_views(spec, "center" if kind == 0 else "dense", image_px, [scale]).views
+    view = views[0] if kind < 2 else views[1]
+    return ViewPlan("self-test", image_px, (View(view.short_side_px, view.box, mirrored=view.mirrored),))
+
+
+def record(engine: Engine) -> str:
+    """The expectations as JSON, from a trusted FP32 engine."""
+    sums, posterior = _run(engine)
+    log_posterior = np.log(np.maximum(posterior, 1e-30)).round(5)
+    return json.dumps({"images": IMAGES, "pixel_sums": sums.tolist(), "log_posterior": log_posterior.tolist()})
+
+
+def check(engine: Engine, expected: Any) -> float:
+    """Runs the self-test; returns the largest difference of a posterior. Raises EngineError where it is too large."""
+    if not expected:
+        raise EngineError(f"{engine.spec.name} carries no self-test: export it again with this version")
+    sums, posterior = _run(engine)
+    wrong = np.flatnonzero((sums != np.array(expected["pixel_sums"])).any(1))
+    if wrong.size:
+        raise EngineError(
+            f"self-test of {engine.spec.name} on {engine.runtime}: image {wrong[0]} gave pixel sums "
+            f"{sums[wrong[0]].tolist()}, expected {expected['pixel_sums'][wrong[0]]}: this runtime sees other pixels"
+        )
+    difference = float(np.abs(posterior - np.exp(np.array(expected["log_posterior"]))).max())
+    tolerance = TOLERANCE[engine.spec.precision]
+    if not difference <= tolerance:
+        raise EngineError(
+            f"self-test of {engine.spec.name} on {engine.runtime}: a posterior differs by {difference:.2g} from the "
+            f"FP32 net, expected at most {tolerance}: do not use it on this device"
+        )
+    return difference
+
+
+def _run(engine: Engine) -> tuple[Any, Any]:
+    images = [image(number, engine.spec) for number in range(IMAGES)]
+    plans = [plan(n, (picture.shape[0], picture.shape[1]), engine.spec) for n, picture in enumerate(images)]
+    results = engine.run(engine.load(images), plans, ("posterior", "pixel_sums"))
+    return results["pixel_sums"], results["posterior"]
