@@ -1,24 +1,25 @@
-"""The view graph: a net with everything that stands between a decoded image and a posterior, as one torch module.
+"""The view graph: a net with everything that stands between a decoded image and a posterior, as ONNX.
 
 Three interfaces share the same end. `views` takes the decoded image, filter taps and index tables; `images` takes
 ready u8 views; `nchw` takes preprocessed floats. Pixels are exact integers until the mean is subtracted. In a half
-graph everything after that is FP16, but for LRN, the spatial mean and the softmax. Nothing here knows ONNX beyond
-the two operators that torch would otherwise export inexactly.
+graph everything after that is FP16, but for LRN, the spatial mean and the softmax.
+
+The graph is written operator by operator, so that it says what we mean (integer division, one LRN node) under names
+that a reader knows; the net's layers come from torch.fx's record of its forward.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
-from infer.spec import ModelSpec
+from infer.spec import Interface, ModelSpec
 from infer.taps import PRECISION_BITS
-from trainer.lrn import LRN
 from trainer.zoo import Net
 
 ALWAYS = ("posterior", "posterior_positions", "pixel_sums")
@@ -26,158 +27,189 @@ ALWAYS = ("posterior", "posterior_positions", "pixel_sums")
 ON_REQUEST = ("score_map", "features", "pixels")
 """`pixels` i32 [V, 3, h, w] is the views as the graph sees them, for tests."""
 
+OPSET, IR_VERSION = 20, 9
+U8, I32, I64, F16, F32 = (
+    TensorProto.UINT8,
+    TensorProto.INT32,
+    TensorProto.INT64,
+    TensorProto.FLOAT16,
+    TensorProto.FLOAT,
+)
 
-@torch.library.custom_op("verydeep::integer_divide", mutates_args=())
-def integer_divide(x: Tensor, divisor: int) -> Tensor:
-    """Exact for non-negative int32; torch would export it through floats, which is wrong in 0.001 % of values."""
-    return torch.div(x, divisor, rounding_mode="trunc")
-
-
-@integer_divide.register_fake
-def _(x: Tensor, divisor: int) -> Tensor:
-    return torch.empty_like(x)
-
-
-@torch.library.custom_op("verydeep::lrn", mutates_args=())
-def lrn(x: Tensor, n: int, alpha: float, beta: float, k: float) -> Tensor:
-    """One operator, which torch would export as a dozen."""
-    return F.local_response_norm(x, n, alpha, beta, k)
-
-
-@lrn.register_fake
-def _(x: Tensor, n: int, alpha: float, beta: float, k: float) -> Tensor:
-    return torch.empty_like(x)
-
-
-class OneLRN(nn.Module):
-    """LRN as one operator in FP32, whatever the type around it."""
-
-    def __init__(self, norm: LRN) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        norm = self.norm
-        normalised: Tensor = lrn(x.float(), norm.n, norm.alpha, norm.beta, norm.k)
-        return normalised.to(x.dtype)
+_V = ("views", "view_height", "view_width")
+INPUTS: dict[Interface, dict[str, tuple[int, tuple[int | str, ...]]]] = {
+    "views": {
+        "image": (U8, ("source_height", "source_width", 3)),
+        "col_first": (I32, ("width",)),
+        "col_taps": (I32, ("col_taps", "width")),
+        "row_first": (I32, ("height",)),
+        "row_taps": (I32, ("row_taps", "height")),
+        "rows": (I32, ("views", "view_height")),
+        "cols": (I32, ("views", "view_width")),
+    },
+    "images": {"images": (U8, (*_V, 3))},
+    "nchw": {"input": (F32, ("views", 3, "view_height", "view_width"))},
+}
+"""Type and shape of each input; the numbers are fixed."""
 
 
-class Rescale(nn.Module):
-    """u8 [H0, W0, 3] -> i32 [3, H, W], as Pillow rescales, bit for bit: columns, then rows (see infer/taps.py)."""
+class GraphWriter:
+    """An ONNX graph in the making. A tensor is known by its name, which is that of the node it comes from."""
 
-    def forward(
-        self, image: Tensor, col_first: Tensor, col_taps: Tensor, row_first: Tensor, row_taps: Tensor
-    ) -> Tensor:
-        x = image.to(torch.int32).permute(2, 0, 1)  # cast first: TensorRT cannot transpose bytes
-        return _one_axis(_one_axis(x, 2, col_first, col_taps), 1, row_first, row_taps)
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
 
+    def op(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """Adds a node with one output, called `name` like the node."""
+        self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
+        return name
 
-def _one_axis(x: Tensor, axis: int, first: Tensor, taps: Tensor) -> Tensor:
-    """Gathers K source lines for each output line of `axis`, multiplies by taps [K, n] and sums."""
-    count, n = taps.shape
-    offsets = torch.arange(count, dtype=torch.int32, device=x.device)[:, None]
-    source = torch.clamp(first[None] + offsets, min=0, max=x.shape[axis] - 1)
-    lines = torch.index_select(x, axis, source.reshape(-1)).reshape((*x.shape[:axis], count, n, *x.shape[axis + 1 :]))
-    weights = taps if axis == 2 else taps[:, :, None]
-    total = (lines * weights).sum(axis, dtype=torch.int32) + (1 << (PRECISION_BITS - 1))
-    rounded: Tensor = integer_divide(torch.clamp(total, min=0), 1 << PRECISION_BITS)
-    return torch.clamp(rounded, max=255)
+    def constant(self, name: str, values: NDArray[Any]) -> str:
+        """An initialiser; the same name is the same values."""
+        self.initializers.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
 
+    def i32(self, value: int) -> str:
+        return self.constant(f"i32.{value}", np.array(value, np.int32))
 
-class GatherViews(nn.Module):
-    """i32 [3, H, W], index tables [V, h] and [V, w] -> i32 [V, 3, h, w]. Indices beyond the image are clamped."""
+    def axes(self, *values: int) -> str:
+        return self.constant(f"axes.{','.join(map(str, values))}", np.array(values, np.int64))
 
-    def forward(self, pixels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-        flat = pixels.flatten(1)
-        index = torch.clamp(rows[:, :, None] + cols[:, None, :], min=0, max=flat.shape[1] - 1)
-        views = torch.index_select(flat, 1, index.reshape(-1)).reshape((3, *index.shape))
-        return views.permute(1, 0, 2, 3)
+    def size(self, x: str, axis: int, name: str) -> str:
+        """Length of one axis, i32 scalar."""
+        shape = self.op("Shape", [x], f"{name}.shape", start=axis, end=axis + 1)
+        scalar = self.op("Squeeze", [shape, self.axes(0)], f"{name}.squeeze")
+        return self.op("Cast", [scalar], name, to=I32)
 
-
-class PixelSums(nn.Module):
-    """i32 [V, 6] of i32 [V, 3, h, w]: sums per channel, plain, then weighted by 1 + (flat index mod 2)."""
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        flat = pixels.flatten(2)
-        weights = 1 + torch.arange(flat.shape[2], dtype=torch.int32, device=flat.device) % 2
-        return torch.cat((flat.sum(2, dtype=torch.int32), (flat * weights).sum(2, dtype=torch.int32)), 1)
+    def clip(self, x: str, low: str | None, high: str | None, name: str) -> str:
+        """i32 between two scalars, either of which may be absent."""
+        if low is not None:
+            x = self.op("Max", [x, low], name if high is None else f"{name}.max")
+        return x if high is None else self.op("Min", [x, high], name)
 
 
-class Graph(nn.Module):
-    """A net from integer pixels i32 [V, 3, h, w] to its outputs, in the order of `outputs`."""
+def write_graph(net: Net, spec: ModelSpec, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The model of a trained net, for the interface and precision of `spec`, with `outputs` in their order."""
+    from .layers import write_net
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, net: Net, spec: ModelSpec, outputs: Sequence[str]) -> None:
-        super().__init__()
-        net = copy.deepcopy(net).eval()
-        _replace_norms(net)
-        self.dtype = torch.float16 if spec.precision == "fp16" else torch.float32
-        self.net: Any = net.to(self.dtype)
-        self.rescale, self.gather_views, self.pixel_sums = Rescale(), GatherViews(), PixelSums()
-        self.outputs = tuple(outputs)
-        self.divides = any(value != 1 for value in spec.preprocessing.std_rgb)
-        self.register_buffer("mean", torch.tensor(spec.preprocessing.mean_rgb)[:, None, None])
-        self.register_buffer("std", torch.tensor(spec.preprocessing.std_rgb)[:, None, None])
-
-    def from_pixels(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        x = pixels.float() - self.mean
-        return self.from_input(x / self.std if self.divides else x, pixels)
-
-    def from_input(self, x: Tensor, pixels: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Outputs from preprocessed input f32 [V, 3, h, w]; those of `pixels` only where there are any."""
-        penultimate = self.net.penultimate(x.to(self.dtype))
-        score_map = self.net.classify(penultimate).float()  # [V, classes, h', w']
-        computed = {"posterior": torch.softmax(score_map.mean((2, 3)), 1)}
-        if "posterior_positions" in self.outputs:
-            computed["posterior_positions"] = torch.softmax(score_map, 1).mean((2, 3))
-        if "score_map" in self.outputs:
-            computed["score_map"] = score_map
-        if "features" in self.outputs:
-            computed["features"] = penultimate.float().mean((2, 3))
-        if pixels is not None:
-            computed |= {"pixel_sums": self.pixel_sums(pixels), "pixels": pixels}
-        return tuple(computed[name] for name in self.outputs)
-
-
-class ViewsGraph(Graph):
-    """Inputs `image` u8 [H0, W0, 3], taps of both axes, index tables of V views."""
-
-    def forward(
-        self,
-        image: Tensor,
-        col_first: Tensor,
-        col_taps: Tensor,
-        row_first: Tensor,
-        row_taps: Tensor,
-        rows: Tensor,
-        cols: Tensor,
-    ) -> tuple[Tensor, ...]:
-        pixels = self.rescale(image, col_first, col_taps, row_first, row_taps)
-        return self.from_pixels(self.gather_views(pixels, rows, cols))
+    w = GraphWriter()
+    pixels: str | None = None
+    if spec.interface == "nchw":
+        x = "input"
+    else:
+        pixels = _views(w) if spec.interface == "views" else _images(w)
+        x = _normalise(w, pixels, spec)
+    half = spec.precision == "fp16"
+    if half:
+        x = w.op("Cast", [x], "normalise.half", to=F16)
+    penultimate, scores = write_net(w, net, x, half=half)
+    if half:
+        scores = w.op("Cast", [scores], "score_map.single", to=F32)
+    computed = {"posterior", "posterior_positions", "score_map"} & set(outputs)
+    mean = w.op("ReduceMean", [scores, w.axes(2, 3)], "spatial_mean", keepdims=0)
+    w.op("Softmax", [mean], "posterior", axis=1)
+    if "posterior_positions" in outputs:
+        positions = w.op("Softmax", [scores], "softmax_positions", axis=1)
+        w.op("ReduceMean", [positions, w.axes(2, 3)], "posterior_positions", keepdims=0)
+    if "score_map" in outputs:
+        w.op("Identity", [scores], "score_map")
+    if "features" in outputs:
+        single = w.op("Cast", [penultimate], "features.single", to=F32) if half else penultimate
+        w.op("ReduceMean", [single, w.axes(2, 3)], "features", keepdims=0)
+        computed.add("features")
+    if pixels is not None:
+        if "pixel_sums" in outputs:
+            _pixel_sums(w, pixels)
+        if "pixels" in outputs:
+            w.op("Identity", [pixels], "pixels")
+        computed |= {"pixel_sums", "pixels"} & set(outputs)
+    assert computed >= set(outputs), f"{spec.interface} graph has no {sorted(set(outputs) - computed)}"
+    return _model(w, spec, outputs)
 
 
-class ImagesGraph(Graph):
-    """Input `images` u8 [N, h, w, 3]: ready views."""
+def _views(w: GraphWriter) -> str:
+    """Rescales `image` and cuts the views out of it: i32 [V, 3, h, w]."""
+    x = w.op("Cast", ["image"], "image.i32", to=I32)  # first: TensorRT cannot transpose bytes
+    x = w.op("Transpose", [x], "image.planes", perm=[2, 0, 1])
+    x = _rescale_axis(w, x, 2, "col_first", "col_taps", "rescale.columns")
+    x = _rescale_axis(w, x, 1, "row_first", "row_taps", "rescale.rows")
+    flat = w.op("Reshape", [x, w.constant("shape.planes", np.array([3, -1], np.int64))], "gather_views.flat")
+    rows = w.op("Unsqueeze", ["rows", w.axes(2)], "gather_views.rows")
+    cols = w.op("Unsqueeze", ["cols", w.axes(1)], "gather_views.cols")
+    index = w.op("Add", [rows, cols], "gather_views.index")
+    last = w.op("Sub", [w.size(flat, 1, "gather_views.size"), w.i32(1)], "gather_views.last")
+    index = w.clip(index, w.i32(0), last, "gather_views.clamp")  # tools like trtexec feed anything
+    views = w.op("Gather", [flat, index], "gather_views", axis=1)  # [3, V, h, w]
+    return w.op("Transpose", [views], "views", perm=[1, 0, 2, 3])
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.from_pixels(images.to(torch.int32).permute(0, 3, 1, 2))
+
+def _rescale_axis(w: GraphWriter, x: str, axis: int, first: str, taps: str, name: str) -> str:
+    """One pass of Pillow's rescaling, bit for bit (see infer/taps.py), along `axis` of i32 [3, H, W]."""
+    count = w.size(taps, 0, f"{name}.taps")
+    offsets = w.op("Range", [w.i32(0), count, w.i32(1)], f"{name}.range")
+    offsets = w.op("Unsqueeze", [offsets, w.axes(1)], f"{name}.offsets")
+    source = w.op("Add", [offsets, first], f"{name}.source")  # [K, n]
+    last = w.op("Sub", [w.size(x, axis, f"{name}.size"), w.i32(1)], f"{name}.last")
+    source = w.clip(source, w.i32(0), last, f"{name}.clamp")
+    lines = w.op("Gather", [x, source], f"{name}.gather", axis=axis)  # K source lines for each of n
+    weights = taps if axis == 2 else w.op("Unsqueeze", [taps, w.axes(2)], f"{name}.weights")
+    products = w.op("Mul", [lines, weights], f"{name}.mul")
+    total = w.op("ReduceSum", [products, w.axes(axis)], f"{name}.sum", keepdims=0)
+    total = w.op("Add", [total, w.i32(1 << (PRECISION_BITS - 1))], f"{name}.round")
+    total = w.clip(total, w.i32(0), None, f"{name}.low")
+    total = w.op("Div", [total, w.i32(1 << PRECISION_BITS)], f"{name}.div")
+    return w.clip(total, None, w.i32(255), name)
 
 
-class NchwGraph(Graph):
-    """Input `input` f32 [N, 3, h, w]: RGB, mean subtracted and divided by std on the host."""
-
-    def forward(self, input: Tensor) -> tuple[Tensor, ...]:
-        return self.from_input(input)
+def _images(w: GraphWriter) -> str:
+    x = w.op("Cast", ["images"], "images.i32", to=I32)
+    return w.op("Transpose", [x], "views", perm=[0, 3, 1, 2])
 
 
-GRAPHS: dict[str, type[Graph]] = {"views": ViewsGraph, "images": ImagesGraph, "nchw": NchwGraph}
+def _normalise(w: GraphWriter, pixels: str, spec: ModelSpec) -> str:
+    """Subtracts the mean and divides by the std, in FP32; the mean is not folded (zero padding would break)."""
+    mean, std = (
+        np.array(values, np.float32)[:, None, None]
+        for values in (spec.preprocessing.mean_rgb, spec.preprocessing.std_rgb)
+    )
+    x = w.op("Cast", [pixels], "views.single", to=F32)
+    x = w.op("Sub", [x, w.constant("mean_rgb", mean)], "normalise.mean")
+    return x if (std == 1).all() else w.op("Div", [x, w.constant("std_rgb", std)], "normalise.std")
 
 
-def _replace_norms(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, LRN):
-            setattr(module, name, OneLRN(child))
-        else:
-            _replace_norms(child)
+def _pixel_sums(w: GraphWriter, pixels: str) -> str:
+    """i32 [V, 6]: sums per channel, plain, then weighted by 1 + (flat index mod 2)."""
+    flat = w.op("Reshape", [pixels, w.constant("shape.flat", np.array([0, 3, -1], np.int64))], "pixel_sums.flat")
+    index = w.op("Range", [w.i32(0), w.size(flat, 2, "pixel_sums.size"), w.i32(1)], "pixel_sums.range")
+    weights = w.op("Add", [w.op("Mod", [index, w.i32(2)], "pixel_sums.odd"), w.i32(1)], "pixel_sums.weights")
+    weighted = w.op("Mul", [flat, weights], "pixel_sums.mul")
+    sums = [
+        w.op("ReduceSum", [x, w.axes(2)], f"pixel_sums.{name}", keepdims=0)
+        for name, x in (("plain", flat), ("weighted", weighted))
+    ]
+    return w.op("Concat", sums, "pixel_sums", axis=1)
+
+
+def _model(w: GraphWriter, spec: ModelSpec, outputs: Sequence[str]) -> onnx.ModelProto:
+    classes = len(spec.classes)
+    shapes: dict[str, tuple[int, tuple[int | str, ...]]] = {
+        "posterior": (F32, ("views", classes)),
+        "posterior_positions": (F32, ("views", classes)),
+        "pixel_sums": (I32, ("views", 6)),
+        "score_map": (F32, ("views", classes, "map_height", "map_width")),
+        "features": (F32, ("views", "features")),
+        "pixels": (I32, ("views", 3, "view_height", "view_width")),
+    }
+    graph = helper.make_graph(
+        w.nodes,
+        spec.name,
+        [helper.make_tensor_value_info(name, *INPUTS[spec.interface][name]) for name in INPUTS[spec.interface]],
+        [helper.make_tensor_value_info(name, *shapes[name]) for name in outputs],
+        list(w.initializers.values()),
+    )
+    doc = f"{spec.name}: net {spec.net}, {classes} classes, {spec.interface} interface, {spec.precision}"
+    opset = helper.make_opsetid("", OPSET)
+    return helper.make_model(
+        graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="verydeep", doc_string=doc
+    )

@@ -21,9 +21,9 @@ Photos = dict[str, NDArray[np.uint8]]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    """Small nets on a shared machine: more threads only fight for its cores."""
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    """Threads of small nets wait for each other more than they compute, above all on a shared machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +79,24 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
         return lines[0]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def exported(slim_checkpoint: Callable[..., Path]) -> Callable[..., Path]:
+    """Exports (once for the same arguments) a slim net to ONNX with every output that can be asked for."""
+    from export.graph import ON_REQUEST
+    from export.to_onnx import export_onnx
+    from trainer.checkpoint import load
+
+    made: dict[tuple[str, ...], Path] = {}
+
+    def export(net: str = "A", *, interface: str = "views", precision: str = "fp32") -> Path:
+        key = (net, interface, precision)
+        if key not in made:
+            source = slim_checkpoint(net)
+            made[key] = source.with_name(f"{net}.{interface}.{precision}.onnx")
+            outputs = [name for name in ON_REQUEST if interface != "nchw" or name != "pixels"]
+            export_onnx(load(source), made[key], interface=interface, precision=precision, outputs=outputs)  # type: ignore[arg-type]
+        return made[key]
+
+    return export

@@ -58,6 +58,7 @@ class Inception(nn.Module):
         self.conv3x3 = nn.Conv2d(row.c3_reduce, row.c3, 3, padding=1)
         self.conv5x5_reduce = nn.Conv2d(channels, row.c5_reduce, 1)
         self.conv5x5 = nn.Conv2d(row.c5_reduce, row.c5, 5, padding=2)
+        self.pool = nn.MaxPool2d(3, 1, padding=1)
         self.pool_proj = nn.Conv2d(channels, row.pool_proj, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,9 +66,13 @@ class Inception(nn.Module):
             self.conv1x1(x),
             self.conv3x3(F.relu(self.conv3x3_reduce(x))),
             self.conv5x5(F.relu(self.conv5x5_reduce(x))),
-            self.pool_proj(F.max_pool2d(x, 3, 1, 1)),
+            self.pool_proj(self.pool(x)),
         )
         return torch.cat([F.relu(branch) for branch in branches], 1)
+
+
+def _pool() -> nn.MaxPool2d:
+    return nn.MaxPool2d(3, 2, ceil_mode=True)
 
 
 class AuxiliaryHead(nn.Module):
@@ -115,9 +120,10 @@ class GoogLeNet(nn.Module):
         self.conv2_reduce = nn.Conv2d(c1, c2_reduce, 1)
         self.conv2 = nn.Conv2d(c2_reduce, c2, 3, padding=1)
         self.norm2 = LRN(n=5, alpha=1e-4, beta=0.75, k=1.0)
-        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.pool1, self.pool2 = _pool(), _pool()
         self.inception = nn.ModuleDict()
         self.auxiliary = nn.ModuleDict()
+        self.pool_before = nn.ModuleDict({"4a": _pool(), "5a": _pool()})
         channels = c2
         for name, paper_row in TABLE.items():
             row = Row(*map(scaled, paper_row))
@@ -133,13 +139,13 @@ class GoogLeNet(nn.Module):
 
     def _trunk(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The map before the last pool, and the maps that the auxiliary heads see."""
-        x = self.norm1(self.pool(F.relu(self.conv1(x))))
+        x = self.norm1(self.pool1(F.relu(self.conv1(x))))
         x = F.relu(self.conv2(F.relu(self.conv2_reduce(x))))
-        x = self.pool(self.norm2(x))
+        x = self.pool2(self.norm2(x))
         seen = {}
         for name, block in self.inception.items():
-            if name in ("4a", "5a"):
-                x = self.pool(x)
+            if name in self.pool_before:
+                x = self.pool_before[name](x)
             x = block(x)
             if name in AUX_AFTER:
                 seen[AUX_AFTER[name]] = x
