@@ -22,11 +22,12 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 0.02}
 
 
 def image(number: int, spec: ModelSpec) -> Pixels:
-    """Image `number` u8 RGB [h, w, 3]: blocks of 7 px, each channel of each a hash of its place; sides vary."""
+    """Image `number` u8 RGB [h, w, 3]: blocks of 7 px, each channel of each a hash of its place; every
+    other pair is portrait."""
     height = spec.crop_px + (37 * number) % 64
-    width = spec.crop_px + (53 * number + 21) % 96
-    if number % 3 == 0:
-        height, width = width + 40, height
+    width = height + 20 + (53 * number) % 60
+    if number % 4 >= 2:
+        height, width = width, height
     y, x, c = np.meshgrid(*(np.arange(n, dtype=np.uint64) for n in (height, width, 3)), indexing="ij")
     mixed = (y // 7 * 73_856_093) ^ (x // 7 * 19_349_663) ^ (c * 83_492_791) ^ np.uint64(number * 40_503 + 1)
     pixels: Pixels = ((mixed * 2_654_435_761 >> 16) & 255).astype(np.uint8)

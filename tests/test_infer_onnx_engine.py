@@ -1,0 +1,101 @@
+"""ONNX Runtime as an engine: the same posteriors as torch through the evaluation, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from helpers import noise
+
+from evaluation.runner import evaluate, resolve
+from infer.dataset import open_dataset
+from infer.engine import EngineError, open_engine
+from infer.onnx_engine import OnnxEngine
+from infer.views import PROTOCOLS, View, ViewPlan, plan_views
+from trainer.torch_engine import TorchEngine
+
+Exported = Callable[..., Path]
+
+
+@pytest.mark.parametrize("interface", ["views", "images", "nchw"])
+@pytest.mark.parametrize("pooling", ["scores", "posteriors"])
+def test_every_protocol_scores_as_torch_does(
+    interface: str, pooling: Any, exported: Exported, slim_checkpoint: Exported, miniature_dir: Path
+) -> None:
+    torch_engine, onnx_engine = TorchEngine.open(slim_checkpoint("A")), OnnxEngine(exported("A", interface=interface))
+    dataset = open_dataset(miniature_dir, limit=6)
+    tables = []
+    for engine in (torch_engine, onnx_engine):
+        protocols = resolve(list(PROTOCOLS), engine.spec, None)
+        tables.append(evaluate([engine], [protocols], dataset, pooling=pooling).scores[0])
+    for ours, theirs in zip(*tables, strict=True):
+        assert ours.pixels == theirs.pixels and all(ours.pixels)
+        assert np.abs(ours.posterior - theirs.posterior).max() < 1e-5, ours.metadata["protocol"]
+
+
+@pytest.mark.parametrize("interface", ["views", "images", "nchw"])
+def test_a_view_below_the_net_is_refused_before_the_runtime_dies_of_it(interface: str, exported: Exported) -> None:
+    engine = OnnxEngine(exported("A", interface=interface))
+    plan = ViewPlan("tiny", (1, 1), (View(1, (0, 0, 1, 1)),))
+    with pytest.raises(EngineError, match="1x1 px is smaller than the 64 px"):
+        engine.run(engine.load([noise((1, 1))]), [plan])
+
+
+def test_unknown_output_is_refused(exported: Exported) -> None:
+    engine = OnnxEngine(exported("A"))
+    plan = plan_views(engine.spec, "center", (90, 90))
+    with pytest.raises(EngineError, match="no output 'logits'"):
+        engine.run(engine.load([noise((90, 90))]), [plan], ["logits"])
+
+
+def test_an_image_without_views_gives_nothing(exported: Exported) -> None:
+    engine = OnnxEngine(exported("A"))
+    images = [noise((90, 90)), noise((80, 80))]
+    plans = [ViewPlan("none", (90, 90), ()), plan_views(engine.spec, "center", (80, 80))]
+    assert engine.run(engine.load(images), plans)["posterior"].shape == (1, 10)
+
+
+def test_what_cannot_be_opened(exported: Exported, slim_checkpoint: Exported, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="no such file"):
+        open_engine(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(EngineError, match="not a model that can be opened"):
+        open_engine(tmp_path / "text.onnx")
+    with pytest.raises(EngineError, match=r"run python -m export\.to_onnx"):
+        open_engine(slim_checkpoint("A"))
+    with pytest.raises(EngineError, match="unknown kind of engine"):
+        open_engine(Path(__file__))
+    model = onnx.load(exported("A"))
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(EngineError, match=r"without our spec: import it with python -m export\.from_onnx"):
+        open_engine(tmp_path / "foreign.onnx")
+
+
+def test_a_provider_that_does_not_load_is_an_error(exported: Exported) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has the CUDA provider")
+    with pytest.raises(EngineError, match=r"did not load its cuda provider.*--provider cpu"):
+        OnnxEngine(exported("A"), provider="cuda")
+
+
+def test_a_plan_is_refused_unless_it_is_the_sidecars(tmp_path: Path) -> None:
+    import hashlib
+    import json
+
+    plan, sidecar = tmp_path / "m.engine", tmp_path / "m.engine.json"
+    plan.write_bytes(b"plan")
+    with pytest.raises(EngineError, match=r"m\.engine\.json: missing or damaged"):
+        open_engine(plan)
+    sidecar.write_text(json.dumps({"sha256": "0" * 64}))
+    with pytest.raises(EngineError, match=r"sha256 .* but its sidecar says 000000000000"):
+        open_engine(plan)
+    sidecar.write_text(json.dumps({"sha256": hashlib.sha256(b"plan").hexdigest()}))
+    with pytest.raises(EngineError, match="needs an NVIDIA GPU"):
+        open_engine(plan)
