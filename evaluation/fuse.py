@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infer.command import Parser
+from infer.command import Parser, run
 
 from . import scores as tables
 from .scores import OK, Scores, ScoresError
@@ -76,4 +76,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
-from infer.command import Parser, scales_argument
+from infer.command import Parser, run, scales_argument
 from infer.dataset import DatasetError, open_dataset
 from infer.engine import Engine, EngineError, Provider, open_engine
 from infer.views import PROTOCOLS, PlanError, check_scales
@@ -122,9 +122,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--protocol", required=True, type=_protocols, metavar="P[,P...]", help=f"of {', '.join(PROTOCOLS)}"
     )
-    parser.add_argument(
-        "--scales", type=scales_argument, metavar="Q[,Q...]", help="default: each model's own"
-    )
+    parser.add_argument("--scales", type=scales_argument, metavar="Q[,Q...]", help="default: each model's own")
     parser.add_argument("--pooling", choices=list(POOLING_OUTPUT), default="scores")
     parser.add_argument("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime")
     parser.add_argument("--out", type=Path, default=Path("results"), help="default: %(default)s")
@@ -149,4 +147,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -50,13 +50,13 @@ def result_from_scores(
 ) -> Result:
     """The row of one table; `members` are the specs of its net or, for a fusion, of all its nets."""
     top1, top5 = top_errors(scores, 1), top_errors(scores, 5)
-    protocol, scales = scores.metadata["protocol"], scores.metadata["scales"]
-    row = paper.find(members, protocol, scores.scales) if is_ilsvrc2012_val and "+" not in scales else None
+    protocol = scores.metadata["protocol"]
+    row = paper.find(members, protocol, scores.scales) if is_ilsvrc2012_val else None
     return Result(
         scores.model,
         scores.metadata["runtime"],
         protocol,
-        [int(q) for q in scales.split("+")[0].split(",")],
+        list(scores.scales),
         scores.metadata["pooling"],
         len(scores.images),
         top1.percent if top1 else None,

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from infer.dataset import Dataset, Item
-from infer.engine import Engine
-from infer.image import ImageError, Pixels, decode
+from infer.engine import DeviceImage, Engine
+from infer.image import Exif, ImageError, Pixels, decode
 from infer.spec import ModelSpec
-from infer.views import SINGLE_SCALE, ViewPlan, default_scales, merge_plans, out_of_range, plan_views
+from infer.views import SINGLE_SCALE, MergedPlan, ViewPlan, default_scales, merge_plans, out_of_range, plan_views
 
 from .scores import OK, UNKNOWN_LABEL, Scores
 
@@ -96,13 +96,19 @@ def evaluate(
     labels = [map_labels(dataset, engine.spec) for engine in engines]
     rows: list[list[list[_Row]]] = [[] for _ in engines]  # [engine][image][protocol]
     seconds_before = [engine.seconds for engine in engines]
+    dataset_id = dataset.id  # before the work, not after: the data set may vanish
+    exifs = list(dict.fromkeys(engine.spec.preprocessing.exif for engine in engines))
     single = all(protocol.name in SINGLE_SCALE for own in protocols for protocol in own)
     with tqdm(total=len(dataset.items), desc="evaluation", unit="img", disable=None) as progress:
-        for batch in _decoded(dataset, engines[0].spec, SMALL_BATCH if single else 1, strict):
+        for batch in _decoded(dataset, exifs, SMALL_BATCH if single else 1, strict):
+            loaded: dict[tuple[str, str], DeviceImage] = {}  # engines that see the same pixels in one place share them
             for engine, own, engine_rows in zip(engines, protocols, rows, strict=True):
-                engine_rows += _score_batch(engine, own, batch, POOLING_OUTPUT[pooling], strict)
+                exif = engine.spec.preprocessing.exif
+                if (engine.device, exif) not in loaded:
+                    loaded[engine.device, exif] = engine.load([each.images[exif] for each in batch if each.images])
+                image = loaded[engine.device, exif]
+                engine_rows += _score_batch(engine, own, batch, image, POOLING_OUTPUT[pooling], strict)
             progress.update(len(batch))
-    dataset_id = dataset.id
     item_labels = np.array([item.label for item in dataset.items])
     tables = []
     for engine, own, engine_rows, label_of in zip(engines, protocols, rows, labels, strict=True):
@@ -136,24 +142,25 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    """An image of the data set, or why there is none."""
+    """An image of the data set for each way of treating EXIF, or why there is none."""
 
     item: Item
-    image: Pixels | None
     status: str
+    images: dict[str, Pixels]
 
 
-def _decoded(dataset: Dataset, spec: ModelSpec, count: int, strict: bool) -> Iterator[list[_Decoded]]:
+def _decoded(dataset: Dataset, exifs: Sequence[Exif], count: int, strict: bool) -> Iterator[list[_Decoded]]:
     """The images in order, `count` at a time."""
     batch: list[_Decoded] = []
     for item in dataset.items:
         try:
-            image = decode(item.read_bytes(), exif=spec.preprocessing.exif, name=item.name)
-            batch.append(_Decoded(item, image, OK))
+            data = item.read_bytes()
+            batch.append(_Decoded(item, OK, {exif: decode(data, exif=exif, name=item.name) for exif in exifs}))
         except (ImageError, OSError) as error:
+            reason = str(error) if isinstance(error, ImageError) else f"{item.name}: cannot be read ({error.strerror})"
             if strict:
-                raise RunError(f"{error} (--strict stops at the first unreadable image)") from None
-            batch.append(_Decoded(item, None, str(error)))
+                raise RunError(f"{reason} (--strict stops at the first unreadable image)") from None
+            batch.append(_Decoded(item, reason, {}))
         if len(batch) == count:
             yield batch
             batch = []
@@ -162,25 +169,31 @@ def _decoded(dataset: Dataset, spec: ModelSpec, count: int, strict: bool) -> Ite
 
 
 class _Work(NamedTuple):
-    """An image that an engine can see, with the plans of the protocols that admit it, by their numbers."""
+    """A readable image of a batch with the plans of the protocols that can see it, by their numbers."""
 
     place: int
-    image: Pixels
     plans: dict[int, ViewPlan]
+    merged: MergedPlan
 
 
 def _score_batch(
-    engine: Engine, protocols: Sequence[Protocol], batch: Sequence[_Decoded], output: str, strict: bool
+    engine: Engine,
+    protocols: Sequence[Protocol],
+    batch: Sequence[_Decoded],
+    image: DeviceImage,
+    output: str,
+    strict: bool,
 ) -> list[list[_Row]]:
-    """A row for each image and protocol; every distinct view runs once."""
+    """A row for each image and protocol; every distinct view runs once. `image` holds the readable ones."""
     rows = [[_Row(decoded.status) for _ in protocols] for decoded in batch]
     work = []
     for place, decoded in enumerate(batch):
-        if decoded.image is None:
+        if not decoded.images:
             continue
+        height, width, _ = decoded.images[engine.spec.preprocessing.exif].shape
         plans = {}
         for number, protocol in enumerate(protocols):
-            plan = plan_views(engine.spec, protocol.name, decoded.image.shape[:2], protocol.scales)
+            plan = plan_views(engine.spec, protocol.name, (height, width), protocol.scales)
             reason = out_of_range(plan, engine.shapes, engine.spec)
             if reason is None:
                 plans[number] = plan
@@ -189,22 +202,18 @@ def _score_batch(
                 raise RunError(f"{decoded.item.name}: {reason}")
             tqdm.write(f"{decoded.item.name}: {reason}", file=sys.stderr)
             rows[place][number] = _Row(OUT_OF_RANGE)
-        if plans:
-            work.append(_Work(place, decoded.image, plans))
-    if not work:
+        work.append(_Work(place, plans, merge_plans((height, width), list(plans.values()))))
+    if not any(each.plans for each in work):
         return rows
-    merged = [merge_plans(list(item.plans.values())) for item in work]
-    results = engine.run(
-        engine.load([item.image for item in work]), [each.plan for each in merged], (output, "pixel_sums")
-    )
+    results = engine.run(image, [each.merged.plan for each in work], (output, "pixel_sums"))
     start = 0
-    for item, each in zip(work, merged, strict=True):
-        own = slice(start, start + len(each.plan))
+    for place, plans, merged in work:
+        own = slice(start, start + len(merged.plan))
         start = own.stop
-        means = each.weights @ results[output][own].astype(np.float64)
-        for number, mean, places in zip(item.plans, means, each.places, strict=True):
+        means = merged.weights @ results[output][own].astype(np.float64)
+        for number, mean, places in zip(plans, means, merged.places, strict=True):
             pixels = _digest(results["pixel_sums"][own][places])
-            rows[item.place][number] = _Row(OK, pixels, mean.astype(np.float32))
+            rows[place][number] = _Row(OK, pixels, mean.astype(np.float32))
     return rows
 
 

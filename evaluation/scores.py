@@ -44,7 +44,9 @@ class Scores:
 
     @property
     def scales(self) -> tuple[int, ...]:
-        return tuple(int(q) for q in self.metadata["scales"].split(","))
+        """Q, in the order they were given; of a fusion of models at different scales, all of them, sorted."""
+        sets = [tuple(int(q) for q in part.split(",")) for part in self.metadata["scales"].split("+")]
+        return sets[0] if len(sets) == 1 else tuple(sorted(set().union(*sets)))
 
     @property
     def readable(self) -> NDArray[np.bool_]:

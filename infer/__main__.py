@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from .classify import Classifier, Outcome
-from .command import Parser, scales_argument
+from .command import Parser, run, scales_argument
 from .dataset import SUFFIXES
 from .engine import EngineError, Provider
 from .views import PROTOCOLS, PlanError
@@ -69,4 +69,4 @@ def _line(path: Path, outcome: Outcome, classifier: Classifier) -> dict[str, obj
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 
@@ -19,3 +22,17 @@ def scales_argument(text: str) -> list[int]:
         return [int(q) for q in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected whole numbers of pixels like 256,384,512, got {text!r}") from None
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Ends the process with `main`'s status; Ctrl-C is one line, and a reader that has seen enough is no error."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush into
+        status = 141
+    sys.exit(status)

@@ -59,6 +59,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def device(self) -> str:
+        """Where `load` puts images; engines of one device share what either has loaded."""
+        ...
+
+    @property
     def sha256(self) -> str:
         """Digest of the file that was opened."""
         ...

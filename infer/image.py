@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
+Exif = Literal["ignore", "apply"]
 
 
 class ImageError(ValueError):
     """A file that is not a whole image; the message is one line and names the file where it is known."""
 
 
-def decode(data: bytes, *, exif: Literal["ignore", "apply"] = "ignore", name: str = "image") -> Pixels:
+def decode(data: bytes, *, exif: Exif = "ignore", name: str = "image") -> Pixels:
     """u8 RGB [h, w, 3] of an encoded image (JPEG, PNG, WebP, ...). Raises ImageError."""
     if not data:
         raise ImageError(f"{name}: is empty (0 bytes)")
@@ -39,7 +40,7 @@ def decode(data: bytes, *, exif: Literal["ignore", "apply"] = "ignore", name: st
     return pixels.astype(np.uint8, copy=False)
 
 
-def read(path: Path, *, exif: Literal["ignore", "apply"] = "ignore") -> Pixels:
+def read(path: Path, *, exif: Exif = "ignore") -> Pixels:
     """`decode` of a file. Raises ImageError, also when the file cannot be read."""
     try:
         data = path.read_bytes()

@@ -32,6 +32,8 @@ CALL_PIXELS = 10 * 224 * 224
 class OnnxEngine:
     """Implements `engine.Engine`. On the CPU images are rescaled by Pillow, elsewhere by the graph."""
 
+    device = "host"
+
     def __init__(
         self,
         path: Path,

@@ -195,15 +195,15 @@ class MergedPlan(NamedTuple):
     places: list[list[int]]
 
 
-def merge_plans(plans: Sequence[ViewPlan]) -> MergedPlan:
-    """One plan with every distinct view of `plans`."""
+def merge_plans(image_px: Size, plans: Sequence[ViewPlan]) -> MergedPlan:
+    """One plan with every distinct view of `plans`, all of one image; there may be none."""
     distinct: dict[View, int] = {}
     places = [[distinct.setdefault(replace(view, weight=1.0), len(distinct)) for view in plan.views] for plan in plans]
     weights = np.zeros((len(plans), len(distinct)))
     for row, plan, own in zip(weights, plans, places, strict=True):
         np.add.at(row, own, [view.weight for view in plan.views])
     names = ",".join(plan.protocol for plan in plans)
-    return MergedPlan(ViewPlan(names, plans[0].image_px, tuple(distinct)), weights, places)
+    return MergedPlan(ViewPlan(names, image_px, tuple(distinct)), weights, places)
 
 
 def out_of_range(plan: ViewPlan, shapes: Sequence[ShapeRange], spec: ModelSpec) -> str | None:

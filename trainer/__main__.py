@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from infer.command import Parser
+from infer.command import Parser, run
 from infer.dataset import DatasetError
 from infer.image import ImageError
 
@@ -39,4 +39,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import cv2
@@ -50,13 +51,15 @@ def batches(crops: Crops, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]
         drop_last=True,
         num_workers=workers,
         prefetch_factor=4,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_quiet_worker,
     )
     return iter(loader)
 
 
-def _one_thread(worker: int) -> None:
+def _quiet_worker(worker: int) -> None:
+    """One thread, and Ctrl-C is the main process's business."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def mean_rgb(dataset: Dataset) -> tuple[float, float, float]:

@@ -29,6 +29,7 @@ class TorchEngine:
     """Implements `infer.engine.Engine` for a checkpoint, on the CPU in FP32."""
 
     runtime = "torch-fp32"
+    device = "host"
 
     def __init__(self, checkpoint: Checkpoint, *, sha256: str = "", largest_short_px: int = 0) -> None:
         """`largest_short_px` widens the default range of shapes."""
