@@ -15,7 +15,7 @@ from typing import get_args
 import onnx
 
 from infer import self_test
-from infer.command import Parser
+from infer.command import Parser, run
 from infer.files import file_sha256, replacing
 from infer.spec import Interface, ModelSpec, Precision
 from trainer import checkpoint as checkpoints
@@ -86,4 +86,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -169,7 +169,7 @@ def default_scales(spec: ModelSpec, protocol: str) -> tuple[int, ...]:
     if low != high:
         return (low, (low + high) // 2, high)
     d = 32 * spec.crop_px // 224
-    return (max(low - d, spec.crop_px), low, low + d)
+    return tuple(dict.fromkeys((max(low - d, spec.crop_px), low, low + d)))
 
 
 def check_scales(spec: ModelSpec, scales: Sequence[int]) -> None:

@@ -24,7 +24,7 @@ NETS = (*VGG_NETS, "googlenet")
 MEAN_RGB = (123.68, 116.779, 103.939)
 
 
-def slim_spec(net: str, **changes: Any) -> ModelSpec:
+def slim_spec(net: str = "A", **changes: Any) -> ModelSpec:
     """A net an eighth as wide, for crops of 64 px (GoogLeNet 96), trained at S in [72, 120] (GoogLeNet [108, 180])."""
     googlenet = net == "googlenet"
     values: dict[str, Any] = {
@@ -73,7 +73,7 @@ def write_checkpoint(path: Path, spec: ModelSpec, seed: int = 0) -> Path:
 def network_input(image: NDArray[np.uint8], spec: ModelSpec) -> torch.Tensor:
     """f32 [1, 3, h, w] of u8 [h, w, 3], mean subtracted."""
     mean, std = (torch.tensor(v) for v in (spec.preprocessing.mean_rgb, spec.preprocessing.std_rgb))
-    return ((torch.tensor(image) - mean) / std).permute(2, 0, 1)[None]
+    return ((torch.tensor(image.copy()) - mean) / std).permute(2, 0, 1)[None]
 
 
 def noise(size_px: Size, seed: int = 0) -> NDArray[np.uint8]:

@@ -228,7 +228,7 @@ def test_merged_plans_run_shared_views_once_and_keep_every_posterior() -> None:
     spec = SPECS["S=256"]
     names = ["center", "multicrop", "dense", "multicrop+dense", "ten-crop"]
     plans = [plan_views(spec, name, (375, 500), [256, 384]) for name in names]
-    merged = merge_plans(plans)
+    merged = merge_plans(plans[0].image_px, plans)
     keys = [replace(view, weight=1.0) for plan in plans for view in plan.views]
     assert len(merged.plan) == len(set(merged.plan.views)) == len(set(keys)) == 2 * 52 < len(keys)
     assert merged.weights.sum(1) == pytest.approx(np.ones(5), abs=1e-12)
@@ -243,7 +243,7 @@ def test_merged_plans_run_shared_views_once_and_keep_every_posterior() -> None:
 def test_merging_keeps_the_weight_of_views_that_coincide() -> None:
     """On a square image GoogLeNet's three squares are one."""
     plan = plan_views(SPECS["googlenet"], "googlenet-144", (300, 300), [256])
-    merged = merge_plans([plan])
+    merged = merge_plans(plan.image_px, [plan])
     assert len(plan) == 36
     assert len(merged.plan) == 12
     assert merged.weights == pytest.approx(np.full((1, 12), 3 / 36), abs=1e-15)

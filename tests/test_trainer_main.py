@@ -1,0 +1,141 @@
+"""python -m trainer: what it prints, and one line and a status for every kind of bad input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import slim_spec, write_checkpoint
+
+import trainer.data
+from infer.dataset import TRAIN
+from trainer.__main__ import main
+from trainer.checkpoint import load
+
+OneLine = Callable[[], str]
+SMALL = ["width=0.0625", "fc_width=16", "batch=16", "epochs=1"]
+
+
+def arguments(data: Path, out: Path, *more: str, recipe: str = "mini-a") -> list[str]:
+    return ["--recipe", recipe, "--data", str(data), "--out", str(out), *more]
+
+
+def test_a_run(miniature_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(miniature_dir, tmp_path, "--set", *SMALL)) == 0
+    captured = capsys.readouterr()
+    assert re.fullmatch(rf"{tmp_path / 'ckpt.pt'}: mini-a, 1 epochs, \d+ s\n", captured.out)
+    assert captured.err == ""  # no progress bar in a pipe
+    assert load(tmp_path / "ckpt.pt").spec.fc_width == 16
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "the following arguments are required: --recipe, --data, --out"),
+        (["--recipe", "mini-z", "--data", "d", "--out", "o"], "argument --recipe: invalid choice: 'mini-z'"),
+        (["--recipe", "mini-a", "--data", "d", "--out", "o", "--set", "speed=1"], "--set speed=1: expected key=value"),
+        (["--recipe", "mini-a", "--data", "d", "--out", "o", "--set", "epochs=0"], "epochs must be positive, got 0"),
+        (["--recipe", "mini-a", "--data", "d", "--out", "o", "--fast"], "unrecognized arguments: --fast"),
+    ],
+)
+def test_usage_errors(argv: list[str], message: str, one_line: OneLine) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    line = one_line()
+    assert line.startswith("python -m trainer: ")
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["net=F"],
+        ["name=a/b"],
+        ["crop_px=50"],
+        ["test_short_px=10"],
+        ["crop_px=96"],  # above the recipe's smallest S
+        ["seed=-1"],
+        ["momentum=-1"],
+        ["weight_decay=-1"],
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_settings_that_make_no_net_or_no_optimiser(
+    miniature_dir: Path, tmp_path: Path, settings: list[str], one_line: OneLine
+) -> None:
+    argv = arguments(miniature_dir, tmp_path, "--set", *SMALL, *settings)
+    try:
+        status = main(argv)
+    except SystemExit as stop:  # a usage error
+        status = int(str(stop.code))
+    assert status in (1, 2)
+    assert one_line()
+
+
+def test_googlenet_with_a_crop_too_small_for_its_heads(miniature_dir: Path, tmp_path: Path, one_line: OneLine) -> None:
+    argv = arguments(miniature_dir, tmp_path, "--set", *SMALL, "crop_px=64", recipe="mini-googlenet")
+    try:
+        status = main(argv)
+    except SystemExit as stop:
+        status = int(str(stop.code))
+    assert status in (1, 2)
+    assert "use crop_px >= 96" in one_line()
+
+
+def test_data_that_is_not_there_or_too_little(miniature_dir: Path, tmp_path: Path, one_line: OneLine) -> None:
+    assert main(arguments(tmp_path / "missing", tmp_path / "out")) == 1
+    assert one_line() == f"{tmp_path / 'missing'}: no such folder"
+    assert main(arguments(miniature_dir, tmp_path / "out", "--set", "batch=65")) == 1
+    assert one_line() == "64 training images do not fill a batch of 65"
+    assert not (tmp_path / "out" / "ckpt.pt").exists()
+
+
+def test_an_out_that_is_a_file(miniature_dir: Path, tmp_path: Path, one_line: OneLine) -> None:
+    (tmp_path / "file").write_text("x")
+    assert main(arguments(miniature_dir, tmp_path / "file")) == 1
+    assert str(tmp_path / "file") in one_line()
+
+
+@pytest.mark.parametrize("in_worker", [False, True])
+def test_a_truncated_training_image_is_named(
+    miniature_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: OneLine, in_worker: bool
+) -> None:
+    """Found while the mean colour is taken, or by a worker that loads a batch."""
+    damaged = sorted((miniature_copy / TRAIN).rglob("*.JPEG"))[10]
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    if in_worker:
+        monkeypatch.setattr(trainer.data, "MEAN_SAMPLE", 1)  # only the first image
+    assert main(arguments(miniature_copy, tmp_path / "out", "--set", *SMALL)) == 1
+    line = one_line()
+    assert damaged.relative_to(miniature_copy).as_posix() in line
+    assert line.endswith("truncated or damaged JPEG")
+
+
+def test_init_that_is_no_checkpoint_or_does_not_fit(miniature_dir: Path, tmp_path: Path, one_line: OneLine) -> None:
+    def status(init: Path) -> int:
+        return main(arguments(miniature_dir, tmp_path / "out", "--set", *SMALL, "--init", str(init)))
+
+    assert status(tmp_path / "a.pt") == 1
+    assert one_line() == f"{tmp_path / 'a.pt'}: no such file, expected a checkpoint (.pt)"
+    torch.save({"state_dict": {}}, tmp_path / "a.pt")
+    assert status(tmp_path / "a.pt") == 1
+    assert "not a checkpoint of ours" in one_line()
+    assert status(write_checkpoint(tmp_path / "a.pt", slim_spec("A", classes=("a", "b")))) == 1
+    assert one_line().startswith("--init: slim-a (net A) does not fit: conv1_1.weight")
+
+
+def test_resume_refuses_other_settings_and_damaged_files(
+    miniature_dir: Path, tmp_path: Path, one_line: OneLine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(miniature_dir, tmp_path, "--resume", "--set", *SMALL)) == 0  # nothing there yet
+    assert main(arguments(miniature_dir, tmp_path, "--resume", "--set", *SMALL)) == 0
+    capsys.readouterr()
+    assert main(arguments(miniature_dir, tmp_path, "--resume", "--set", *SMALL, "seed=1")) == 1
+    assert one_line().startswith(f"{tmp_path / 'ckpt.pt'} was made by another recipe or other settings")
+    (tmp_path / "ckpt.pt").write_bytes(b"x" * 100)
+    assert main(arguments(miniature_dir, tmp_path, "--resume", "--set", *SMALL)) == 1
+    assert str(tmp_path / "ckpt.pt") in one_line()
