@@ -154,7 +154,8 @@ def build(library: Library, path: Path, spec: ModelSpec, shapes: Sequence[ShapeR
     except (TypeError, RuntimeError) as error:  # what the bindings make of a null pointer
         raise BuildError(f"{library.name} cannot start: {_errors(log) or error}") from None
     if not parser.parse_from_file(str(path)):
-        said = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+        errors = (parser.get_error(i) for i in range(parser.num_errors))
+        said = "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors)
         raise BuildError(f"{path}: {library.name} cannot read it: {_one_line(said) or _errors(log)}")
     outputs, convolutions = _types(trt, network)
     _check(path, "convolutions", list(convolutions.items()), spec.precision)
@@ -272,7 +273,7 @@ _LOGGERS: dict[str, Any] = {}
 
 
 def _logger(trt: Any) -> Any:
-    """The library keeps a process's first logger and ignores others, so there is one, emptied for each build."""
+    """The library keeps the logger of the first object that lives and ignores others: there is one, to be emptied."""
     if trt.__name__ not in _LOGGERS:
 
         def __init__(self: Any) -> None:

@@ -7,6 +7,7 @@ positions are its business, averaging over views is its caller's.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,11 +97,12 @@ def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
 
 
 def open_engine(
-    path: Path, *, provider: Provider = "cpu", self_test: bool = False, largest_short_px: int = 0
+    path: str | os.PathLike[str], *, provider: Provider = "cpu", self_test: bool = False, largest_short_px: int = 0
 ) -> Engine:
     """The engine in a model.onnx or model.engine, proven by its self-test on request. Raises EngineError."""
     from . import self_test as self_tests
 
+    path = Path(path)
     if not path.is_file():
         raise EngineError(f"{path}: no such file, expected an engine (.onnx, .engine)")
     if path.suffix == ".pt":

@@ -1,4 +1,4 @@
-"""Engines built by the real TensorRT-RTX builder, which needs no GPU; TensorRT's own branch by a double of its module."""
+"""Engines built by the real TensorRT-RTX builder, which needs no GPU; TensorRT's branch with a double of its module."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_we_add_nothing_that_varies(single: Path) -> None:
 
 def test_all_but_the_digest_is_the_same_twice(built: Built, tmp_path: Path) -> None:
     again = build_engine(built.engine.with_suffix(".onnx"), "-o", tmp_path / "model.engine", "--target", "sm86", "sm89")
-    assert again.engine.stat().st_size == built.engine.stat().st_size
+    assert abs(again.engine.stat().st_size - built.engine.stat().st_size) < 100  # names of internal tensors
     assert {**again.sidecar, "sha256": ""} == {**built.sidecar, "sha256": ""}
 
 
@@ -341,7 +341,9 @@ def test_default_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_targets(RTX, []) == ("sm86",)
     assert choose_targets(RTX, ["sm121", "sm75", "sm75"]) == ("sm75", "sm121")
     monkeypatch.setattr(trt_builder, "gpu_present", lambda: "sm90")
-    with pytest.raises(BuildError, match="does not run on the sm90 GPU here, only on sm75, .*: use --builder tensorrt"):
+    with pytest.raises(
+        BuildError, match=r"does not run on the sm90 GPU here, only on sm75, .*: use --builder tensorrt"
+    ):
         choose_targets(RTX, [])
     assert choose_targets(RTX, ["sm86"]) == ("sm86",)
 
@@ -375,15 +377,21 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
             assert "compute_capabilit" not in name
             setattr(self.real, name, value)
 
-    class Builder(rtx.Builder):  # type: ignore[misc]
+    class Builder:
+        def __init__(self, log: Any) -> None:
+            self.real = rtx.Builder(log)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.real, name)
+
         def create_builder_config(self) -> Any:
-            config = super().create_builder_config()
+            config = self.real.create_builder_config()
             config.num_compute_capabilities = 1
             config.set_compute_capability(rtx.ComputeCapability.SM89, 0)
             return Config(config)
 
         def build_serialized_network(self, network: Any, config: Any) -> Any:
-            return super().build_serialized_network(network, config.real)
+            return self.real.build_serialized_network(network, config.real)
 
     module.__dict__.update(__version__="11.4.0.106", Builder=Builder)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
@@ -411,8 +419,13 @@ def test_tensorrt_takes_no_target(tensorrt: types.ModuleType, built: Built, tmp_
 def test_a_log_that_says_nothing(
     tensorrt: types.ModuleType, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library logs to the first logger of the process, so this one hears nothing: said, not guessed."""
-    monkeypatch.delitem(trt_builder._LOGGERS, "tensorrt")
+    """As where another logger was there first: what is not known is said to be unknown."""
+
+    class Deaf(list[Any]):
+        def append(self, item: Any) -> None:
+            pass
+
+    monkeypatch.setattr(trt_builder._logger(rtx), "messages", Deaf())
     made = build_engine(built.engine.with_suffix(".onnx"), "-o", tmp_path / "m.engine")
     assert [profile["activation_bytes"] for profile in made.sidecar["profiles"]] == [None] * 3
     assert "(none named in the builder's log); activations: crops unknown, dense" in made.printed[-2]
@@ -555,7 +568,7 @@ def test_the_builders_own_words(single: Path, tmp_path: Path, one_line: OneLine)
     relu.op_type = "Rleu"
     onnx.save(model, tmp_path / "m.onnx")
     assert main([str(tmp_path / "m.onnx"), "--target", "sm86"]) == 1
-    assert "tensorrt-rtx cannot read it: " in (line := one_line()) and "Rleu" in line
+    assert one_line().startswith(f"{tmp_path / 'm.onnx'}: tensorrt-rtx cannot read it: Rleu relu1_1: creator && ")
 
 
 # Crashes
@@ -588,12 +601,12 @@ def test_full_size(net: str, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "model.pt", full_spec(net))
     started = time.monotonic()
     command = [sys.executable, "-m", "export.to_trt", str(checkpoint), "--target", "sm86", "sm89"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    printed = process.stdout.read().splitlines()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    with (tmp_path / "printed").open("w") as stdout:
+        process = subprocess.Popen(command, stdout=stdout)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
     seconds, peak_gb = time.monotonic() - started, usage.ru_maxrss * 1024 / 1e9
+    printed = (tmp_path / "printed").read_text().splitlines()
     print(f"\nfull {net}: {seconds:.0f} s, peak {peak_gb:.1f} GB\n" + "\n".join(printed[:-1]))
     assert process.returncode == 0
     sidecar = check_sidecar(tmp_path / "model.engine")

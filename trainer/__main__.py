@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
+
+import torch
 
 from infer.command import Parser, run
 from infer.dataset import DatasetError
 from infer.image import ImageError
 
 from .checkpoint import CheckpointError
+from .data import loader_workers
 from .recipe import RECIPES, RecipeError, override
 from .train import TrainingError, train
 
@@ -28,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         recipe = override(RECIPES[args.recipe], args.set)
     except RecipeError as error:
         parser.error(str(error))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - loader_workers()))
     started = time.monotonic()
     try:
         path = train(recipe, args.data, args.out, init=args.init, resume=args.resume)

@@ -40,16 +40,20 @@ class Crops(TorchDataset[tuple[Tensor, Tensor, int]]):
         return torch.from_numpy(crop), torch.from_numpy(shift), item.label
 
 
+def loader_workers() -> int:
+    """Processes that decode and augment: half the cores; the steps have the others."""
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
 def batches(crops: Crops, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of one epoch in its own random order: u8 [N, crop, crop, 3], f32 [N, 3], i64 [N]. The rest is dropped."""
     order = default_rng(crops.key).permutation(len(crops)).tolist()
-    workers = max(1, (os.cpu_count() or 1) // 2)
     loader = DataLoader(
         crops,
         batch,
         sampler=order,
         drop_last=True,
-        num_workers=workers,
+        num_workers=loader_workers(),
         prefetch_factor=4,
         worker_init_fn=_quiet_worker,
     )
