@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer import self_test
-from infer.command import Parser
+from infer.command import Parser, run
 from infer.feed import Feed, feed_taps
 from infer.files import file_sha256, replacing
 from infer.render import render
@@ -49,9 +49,9 @@ class ModelError(ValueError):
 
 
 class Request(NamedTuple):
-    """What the command line asks of the graph; None: as it is in the ONNX model, the first choice from a checkpoint."""
+    """What the command line asks of the graph; interface None: the ONNX model's own, `views` from a checkpoint."""
 
-    precision: Precision | None = None
+    precision: Precision = "fp16"
     interface: Interface | None = None
     outputs: tuple[str, ...] = ()
 
@@ -70,12 +70,12 @@ def export_checkpoint(path: Path, onnx_path: Path, request: Request, options: Ma
         checkpoint = checkpoints.load(path)
     except checkpoints.CheckpointError as error:
         raise ModelError(str(error)) from None
-    interface, precision = request.interface or "views", request.precision or "fp16"
+    interface = request.interface or "views"
     source = {**checkpoint.spec.source, "checkpoint_sha256": file_sha256(path)}
     checkpoint = dataclasses.replace(checkpoint, spec=dataclasses.replace(checkpoint.spec, source=source))
     shapes_from_options(dataclasses.replace(checkpoint.spec, interface=interface), options)
     outputs = [name for name in request.outputs if name in ON_REQUEST]
-    return export_onnx(checkpoint, onnx_path, interface=interface, precision=precision, outputs=outputs)
+    return export_onnx(checkpoint, onnx_path, interface=interface, precision=request.precision, outputs=outputs)
 
 
 def read_model(path: Path) -> tuple[ModelSpec, Any]:
@@ -97,10 +97,11 @@ def read_model(path: Path) -> tuple[ModelSpec, Any]:
 
 def check_request(path: Path, spec: ModelSpec, request: Request) -> None:
     """Raises ModelError where an ONNX model is another than what was asked for: its graph is what will be built."""
-    if request.precision not in (None, spec.precision):
+    if request.precision != spec.precision:
         raise ModelError(
             f"{path}: an {spec.precision.upper()} graph, got --precision {request.precision}: precision is a property "
-            f"of the graph, so export it with python -m export.to_onnx --precision {request.precision}"
+            f"of the graph, so export it with python -m export.to_onnx --precision {request.precision}, or build it with "
+            f"--precision {spec.precision}"
         )
     if request.interface not in (None, spec.interface):
         raise ModelError(
@@ -234,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m export.to_trt", description="Build a TensorRT or TensorRT-RTX engine.")
     parser.add_argument("model", type=Path, help="a checkpoint (.pt) or an ONNX model of ours (.onnx)")
     parser.add_argument("-o", "--out", type=Path, help="default: the model's name with .engine")
-    parser.add_argument("--precision", choices=("fp16", "fp32"), help="default: fp16; an ONNX model's own")
+    parser.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="(default: %(default)s)")
     parser.add_argument("--interface", choices=("views", "images", "nchw"), help="default: views; an ONNX model's own")
     parser.add_argument("--builder", choices=("auto", *LIBRARIES), default="auto")
     parser.add_argument(
@@ -276,4 +277,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

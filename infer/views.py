@@ -217,10 +217,11 @@ def out_of_range(plan: ViewPlan, shapes: Sequence[ShapeRange], spec: ModelSpec) 
         rescaled = rescaled_px(plan.image_px, q, rounding)
         if not any(shape.admits(view_px, rescaled) for shape in shapes):
             ranges = "; ".join(shape.explain() for shape in shapes)
+            instead = "smaller --scales" if view_px == (spec.crop_px, spec.crop_px) else "--protocol multicrop"
             return (
                 f"{image} at Q={q} needs a view of {view_px[0]}x{view_px[1]} px from {rescaled[0]}x{rescaled[1]} px, "
                 f"beyond the engine's range ({ranges}; sides up to {max(s.rescaled_px.max for s in shapes)} px): "
-                "use --protocol multicrop, or rebuild the engine with a larger --profile"
+                f"use {instead}, or rebuild the engine with a larger --profile"
             )
     return None
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import slim_spec, write_checkpoint
+from engines import Built, build_engine
+from helpers import random_net, slim_spec, write_checkpoint
 from numpy.typing import NDArray
 
 from trainer import miniature
@@ -100,3 +101,22 @@ def exported(slim_checkpoint: Callable[..., Path]) -> Callable[..., Path]:
         return made[key]
 
     return export
+
+
+@pytest.fixture(scope="session")
+def built(slim_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Slim VGG-A from a checkpoint, FP16, for two targets. Not to be changed."""
+    path = tmp_path_factory.mktemp("built") / "model.engine"
+    return build_engine(slim_checkpoint("A"), "-o", path, "--target", "sm89", "sm86")
+
+
+@pytest.fixture(scope="session")
+def single(built: Built) -> Path:
+    """The same net as an FP32 ONNX model."""
+    from export.to_onnx import export_onnx
+    from trainer.checkpoint import Checkpoint
+
+    spec = slim_spec("A")
+    path = built.engine.with_name("single.onnx")
+    export_onnx(Checkpoint(spec, random_net(spec).state_dict()), path)
+    return path

@@ -278,8 +278,9 @@ def test_dense_views_beyond_8_to_3_are_out_of_range_and_crops_are_not() -> None:
 
 
 def test_crops_of_an_image_that_rescales_beyond_the_largest_side_are_out_of_range() -> None:
-    assert reason("multicrop", (100, 800)) is None  # 4096 px long at Q=512
-    assert reason("multicrop", (100, 801)) is not None
+    assert reason("multicrop", (100, 400)) is None  # 2048 px long at Q=512
+    message = reason("multicrop", (100, 401))
+    assert message is not None and "use smaller --scales" in message
 
 
 def test_a_plan_says_its_counts() -> None:

@@ -215,6 +215,17 @@ def test_steps_are_sgd_with_momentum_and_decay_written_out(
         assert torch.allclose(trained[name], tensor, rtol=1e-4, atol=1e-6), name
 
 
+def test_dropout_is_on_in_the_phases_that_have_it(miniature_dir: Path, tmp_path: Path) -> None:
+    def weights(*, dropout: bool) -> dict[str, Tensor]:
+        phases = (Phase(1.0, (82, 90), dropout=dropout),)
+        recipe = dataclasses.replace(TINY, phases=phases, epochs=1, batch=32)
+        return load(train(recipe, miniature_dir, tmp_path)).weights
+
+    without, again, with_dropout = weights(dropout=False), weights(dropout=False), weights(dropout=True)
+    assert same_tensors(without, again)
+    assert not torch.equal(without["fc8.weight"], with_dropout["fc8.weight"])
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(
     miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

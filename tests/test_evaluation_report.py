@@ -1,0 +1,78 @@
+"""evaluation/report.py: when the paper stands beside a result, and what is written of results without labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from helpers import full_spec, make_scores
+
+from evaluation.fuse import fuse
+from evaluation.report import format_table, result_from_scores, write_report
+from evaluation.scores import UNKNOWN_LABEL, Scores
+
+JITTER = (256, 512)
+SCALES = {"protocol": "dense", "scales": "256,384,512"}
+
+
+def scores_of(net: str, **metadata: str) -> Scores:
+    spec = full_spec(net, train_short_px=JITTER, name=net.lower())
+    scores = make_scores([[0.9, 0.1], [0.8, 0.2]], [0, 1], **{**SCALES, **metadata})
+    return dataclasses.replace(scores, metadata={**scores.metadata, "spec": spec.to_json()})
+
+
+def test_the_paper_stands_beside_its_own_nets_on_ilsvrc_only() -> None:
+    d = full_spec("D", train_short_px=JITTER)
+    beside = result_from_scores(scores_of("D"), [d], is_ilsvrc2012_val=True).paper
+    assert beside == {"top1_error_percent": 24.8, "top5_error_percent": 7.5, "source": "VGG Table 4"}
+    assert result_from_scores(scores_of("D"), [d], is_ilsvrc2012_val=False).paper is None
+    slim = full_spec("D", train_short_px=JITTER, width=0.5)
+    assert result_from_scores(scores_of("D"), [slim], is_ilsvrc2012_val=True).paper is None
+
+
+def test_a_fusion_has_the_papers_row_of_both_nets() -> None:
+    specs = [full_spec(net, train_short_px=JITTER) for net in "DE"]
+    fused = fuse([scores_of("D"), scores_of("E")])
+    beside = result_from_scores(fused, specs, is_ilsvrc2012_val=True).paper
+    assert beside == {"top1_error_percent": 24.0, "top5_error_percent": 7.1, "source": "VGG Table 6"}
+
+
+def test_a_fusion_over_different_scales_is_reported_without_the_paper() -> None:
+    fused = fuse([scores_of("D"), scores_of("C", scales="224,256,288")])
+    specs = [full_spec(net, train_short_px=JITTER) for net in "DC"]
+    result = result_from_scores(fused, specs, is_ilsvrc2012_val=True)
+    assert result.paper is None
+    assert result.top1_error_percent == 50
+
+
+def test_the_table_says_error_and_interval() -> None:
+    result = result_from_scores(scores_of("D"), [full_spec("D", train_short_px=JITTER)], is_ilsvrc2012_val=True)
+    row = format_table([result]).splitlines()[2]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        "d",
+        "torch-fp32",
+        "dense",
+        "256,384,512",
+        "scores",
+        "2",
+        "50.00 [9.5, 90.5]",
+        "0.00 [0.0, 65.8]",
+        "24.8 / 7.5 (VGG Table 4)",
+    ]
+
+
+@pytest.mark.parametrize("status", ["ok", "is empty (0 bytes)"])
+def test_a_report_of_unlabelled_images(tmp_path: Path, status: str) -> None:
+    scores = make_scores([[0.9, 0.1]], [UNKNOWN_LABEL], (status,))
+    result = result_from_scores(scores, [], is_ilsvrc2012_val=False)
+    table = write_report(tmp_path, [result], [scores], dataset_id="0" * 16, command="python -m x", commit="abc")
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert content["results"][0]["top1_error_percent"] is None
+    assert content["results"][0]["top5_interval95_percent"] is None
+    assert table.count("unknown") == 2
+    assert content["dataset"]["unreadable"] == (status != "ok")
+    assert (f"- 0.jpg: {status}" in (tmp_path / "report.md").read_text()) == (status != "ok")
+    assert content["environment"]["commit"] == "abc"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
