@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         tables.write(fuse([tables.read(path) for path in args.tables]), args.out)
-    except ScoresError as error:
+    except (ScoresError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{args.out}: mean of {len(args.tables)} tables")

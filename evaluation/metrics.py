@@ -20,11 +20,15 @@ class ErrorRate:
 
 
 def ranks(posterior: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """How many classes stand before the true one, [N]; of equal posteriors the lower index stands first."""
+    """How many classes stand before the true one, [N]; of equal posteriors the lower index stands first.
+
+    A row that is not all finite has no answer: its rank is the largest number there is, which is wrong for every k.
+    """
     true = np.take_along_axis(posterior, labels[:, None].astype(np.int64), 1)
     before = np.arange(posterior.shape[1])[None] < labels[:, None]
     stands_before: NDArray[np.bool_] = (posterior > true) | ((posterior == true) & before)
-    return np.asarray(stands_before.sum(1), np.int64)
+    finite = np.isfinite(posterior).all(1)
+    return np.where(finite, stands_before.sum(1), np.iinfo(np.int64).max)
 
 
 def top_errors(scores: Scores, k: int) -> ErrorRate | None:

@@ -48,6 +48,13 @@ def export_onnx(
     return spec
 
 
+def load_with_source(path: Path) -> Checkpoint:
+    """A checkpoint whose spec says which file it came from. Raises CheckpointError."""
+    checkpoint = checkpoints.load(path)
+    source = {**checkpoint.spec.source, "checkpoint_sha256": file_sha256(path)}
+    return dataclasses.replace(checkpoint, spec=dataclasses.replace(checkpoint.spec, source=source))
+
+
 def _save(model: onnx.ModelProto, path: Path) -> None:
     with replacing(path) as unfinished:
         if model.ByteSize() > ONE_FILE_BYTES:
@@ -73,9 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     path = args.out or args.checkpoint.with_suffix(".onnx")
     started = time.monotonic()
     try:
-        checkpoint = checkpoints.load(args.checkpoint)
-        source = {**checkpoint.spec.source, "checkpoint_sha256": file_sha256(args.checkpoint)}
-        checkpoint = dataclasses.replace(checkpoint, spec=dataclasses.replace(checkpoint.spec, source=source))
+        checkpoint = load_with_source(args.checkpoint)
         export_onnx(checkpoint, path, interface=args.interface, precision=args.precision, outputs=outputs)
     except (CheckpointError, OSError) as error:
         print(error, file=sys.stderr)

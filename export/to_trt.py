@@ -27,7 +27,7 @@ from infer import self_test
 from infer.command import Parser, run
 from infer.feed import Feed, feed_taps
 from infer.files import file_sha256, replacing
-from infer.render import render
+from infer.render import normalise, render
 from infer.spec import Interface, ModelSpec, Precision, ShapeRange, SpecError
 from infer.views import plan_views
 
@@ -61,18 +61,16 @@ def export_checkpoint(path: Path, onnx_path: Path, request: Request, options: Ma
 
     Raises ModelError for a file that is no checkpoint, ProfileError and SpecError.
     """
-    from trainer import checkpoint as checkpoints
+    from trainer.checkpoint import CheckpointError
 
     from .graph import ON_REQUEST
-    from .to_onnx import export_onnx
+    from .to_onnx import export_onnx, load_with_source
 
     try:
-        checkpoint = checkpoints.load(path)
-    except checkpoints.CheckpointError as error:
+        checkpoint = load_with_source(path)
+    except CheckpointError as error:
         raise ModelError(str(error)) from None
     interface = request.interface or "views"
-    source = {**checkpoint.spec.source, "checkpoint_sha256": file_sha256(path)}
-    checkpoint = dataclasses.replace(checkpoint, spec=dataclasses.replace(checkpoint.spec, source=source))
     shapes_from_options(dataclasses.replace(checkpoint.spec, interface=interface), options)
     outputs = [name for name in request.outputs if name in ON_REQUEST]
     return export_onnx(checkpoint, onnx_path, interface=interface, precision=request.precision, outputs=outputs)
@@ -100,7 +98,7 @@ def check_request(path: Path, spec: ModelSpec, request: Request) -> None:
     if request.precision != spec.precision:
         raise ModelError(
             f"{path}: an {spec.precision.upper()} graph, got --precision {request.precision}: precision is a property "
-            f"of the graph, so export it with python -m export.to_onnx --precision {request.precision}, or build it with "
+            f"of the graph, so export it with python -m export.to_onnx --precision {request.precision}, or build with "
             f"--precision {spec.precision}"
         )
     if request.interface not in (None, spec.interface):
@@ -127,8 +125,7 @@ def example_inputs(spec: ModelSpec, crops: ShapeRange) -> Feed:
     pixels = np.stack(render(image, views, spec))
     if spec.interface == "images":
         return {"images": pixels}
-    x = (pixels - np.array(preprocessing.mean_rgb, np.float32)) / np.array(preprocessing.std_rgb, np.float32)
-    return {"input": np.ascontiguousarray(x.transpose(0, 3, 1, 2), np.float32)}
+    return {"input": normalise(pixels, spec)}
 
 
 def write_inputs(folder: Path, inputs: Feed) -> None:

@@ -14,26 +14,18 @@ from numpy.typing import NDArray
 
 from .image import Pixels
 from .spec import Filter
-from .taps import identity_taps, make_taps
+from .taps import Taps, identity_taps, make_taps
 from .views import Box, Size
 
 Feed = dict[str, NDArray[Any]]
+Table = NDArray[np.int32]
 
 
 def feed_taps(image: Pixels, rescaled_px: Size, filter: Filter, boxes: Sequence[tuple[Box, bool]]) -> Feed:
     """Views (box in the rescaled image, mirrored) of one size; the graph rescales `image` u8 [H0, W0, 3]."""
     height, width = rescaled_px
-    columns, lines = make_taps(image.shape[1], width, filter), make_taps(image.shape[0], height, filter)
-    rows, cols = zip(*(_indices(box, mirrored, width, (0, 0)) for box, mirrored in boxes), strict=True)
-    return {
-        "image": image,
-        "col_first": columns.first,
-        "col_taps": columns.taps,
-        "row_first": lines.first,
-        "row_taps": lines.taps,
-        "rows": np.stack(rows),
-        "cols": np.stack(cols),
-    }
+    indices = [_indices(box, mirrored, width, (0, 0)) for box, mirrored in boxes]
+    return _feed(image, make_taps(image.shape[1], width, filter), make_taps(image.shape[0], height, filter), indices)
 
 
 def feed_atlas(sources: Sequence[Pixels], views: Sequence[tuple[int, Box, bool]]) -> Feed:
@@ -47,16 +39,17 @@ def feed_atlas(sources: Sequence[Pixels], views: Sequence[tuple[int, Box, bool]]
     atlas = np.zeros((bases[-1], width, 3), np.uint8)
     for source, base, (top, left, h, w) in zip(sources, bases, spans, strict=False):
         atlas[base : base + h, :w] = source[top : top + h, left : left + w]
-    rows, cols = zip(
-        *(
-            _indices(box, mirrored, width, (spans[index][0] - int(bases[index]), spans[index][1]))
-            for index, box, mirrored in views
-        ),
-        strict=True,
-    )
-    columns, lines = identity_taps(width), identity_taps(len(atlas))
+    indices = [
+        _indices(box, mirrored, width, (spans[number][0] - int(bases[number]), spans[number][1]))
+        for number, box, mirrored in views
+    ]
+    return _feed(atlas, identity_taps(width), identity_taps(len(atlas)), indices)
+
+
+def _feed(image: Pixels, columns: Taps, lines: Taps, indices: Sequence[tuple[Table, Table]]) -> Feed:
+    rows, cols = zip(*indices, strict=True)
     return {
-        "image": atlas,
+        "image": image,
         "col_first": columns.first,
         "col_taps": columns.taps,
         "row_first": lines.first,
@@ -66,9 +59,7 @@ def feed_atlas(sources: Sequence[Pixels], views: Sequence[tuple[int, Box, bool]]
     }
 
 
-def _indices(
-    box: Box, mirrored: bool, image_width: int, origin: tuple[int, int]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _indices(box: Box, mirrored: bool, image_width: int, origin: tuple[int, int]) -> tuple[Table, Table]:
     """(flat offset of each row, x of each column) of a view, in an image that starts at `origin` of its source."""
     top, left, height, width = box
     rows = (np.arange(height, dtype=np.int32) + (top - origin[0])) * image_width

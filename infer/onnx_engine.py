@@ -15,7 +15,7 @@ from .engine import DeviceImage, EngineError, Provider, check_outputs, load_on_h
 from .feed import Feed, feed_atlas, feed_taps
 from .files import file_sha256
 from .image import Pixels
-from .render import pixel_sums, render, source_of
+from .render import normalise, pixel_sums, render, source_of
 from .spec import ModelSpec, ShapeRange, SpecError, default_shapes
 from .views import View, ViewPlan, rescaled_px
 
@@ -156,6 +156,4 @@ class OnnxEngine:
         )
         if self.spec.interface == "images":
             return {"images": pixels}, None
-        preprocessing = self.spec.preprocessing
-        x = (pixels - np.array(preprocessing.mean_rgb, np.float32)) / np.array(preprocessing.std_rgb, np.float32)
-        return {"input": np.ascontiguousarray(x.transpose(0, 3, 1, 2), np.float32)}, pixel_sums(pixels)
+        return {"input": normalise(pixels, self.spec)}, pixel_sums(pixels)

@@ -67,6 +67,12 @@ def render(image: Pixels, views: Sequence[View], spec: ModelSpec, cache: Cache |
     return rendered
 
 
+def normalise(pixels: Pixels, spec: ModelSpec) -> NDArray[np.float32]:
+    """f32 [V, 3, h, w] of views u8 [V, h, w, 3]: mean subtracted, divided by std, as an `nchw` graph takes them."""
+    mean, std = (np.array(v, np.float32) for v in (spec.preprocessing.mean_rgb, spec.preprocessing.std_rgb))
+    return np.ascontiguousarray(((pixels - mean) / std).transpose(0, 3, 1, 2))
+
+
 def pixel_sums(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
     """i32 [V, 6] of views u8 [V, h, w, 3]: sums per channel, plain, then weighted by 1 + (flat index mod 2)."""
     count, height, width, _ = pixels.shape

@@ -62,7 +62,7 @@ def make_taps(n_in: int, n_out: int, filter: Filter) -> Taps:
     k = np.arange(count_taps(n_in, n_out, filter))[:, None]  # [K, 1]
     weights = kernel((k + first - center + 0.5) * (1.0 / filter_scale)) * (k < end - first)  # [K, n_out]
     total = np.zeros(n_out)
-    for row in weights:  # one by one: another order of summation rounds differently
+    for row in weights:  # one by one, in Pillow's order of summation
         total += row
     weights /= total
     half = np.where(weights < 0, -0.5, 0.5)

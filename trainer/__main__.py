@@ -12,6 +12,7 @@ import torch
 from infer.command import Parser, run
 from infer.dataset import DatasetError
 from infer.image import ImageError
+from infer.spec import SpecError
 
 from .checkpoint import CheckpointError
 from .data import loader_workers
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     started = time.monotonic()
     try:
         path = train(recipe, args.data, args.out, init=args.init, resume=args.resume)
-    except (DatasetError, ImageError, CheckpointError, TrainingError, OSError) as error:
+    except (DatasetError, ImageError, CheckpointError, TrainingError, SpecError, OSError) as error:
         print(str(error).strip().splitlines()[-1], file=sys.stderr)
         return 1
     print(f"{path}: {recipe.name}, {recipe.epochs} epochs, {time.monotonic() - started:.0f} s")

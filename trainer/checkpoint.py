@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,17 @@ def load(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, expected a checkpoint (.pt)")
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles, before it refuses them
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: refused, it holds pickled code or is no checkpoint (expected tensors and JSON only)"
         ) from None
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on damaged files
         raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)})") from None
-    if not isinstance(content, dict) or "format" not in content or "weights" not in content:
+    ours = isinstance(content, dict) and {"format", "spec", "weights"} <= content.keys()
+    if not ours or not _is_tensors(content["weights"]):
         raise CheckpointError(
             f"{path}: a torch file, but not a checkpoint of ours: convert it with python -m export.from_torchvision"
         )
@@ -90,9 +94,16 @@ def load(path: Path) -> Checkpoint:
         )
         with torch.device("meta"):
             _load_strictly(build_net(checkpoint.spec), checkpoint.weights)
-    except (SpecError, CheckpointError, KeyError) as error:
+    except (SpecError, CheckpointError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     return checkpoint
+
+
+def _is_tensors(weights: object) -> bool:
+    """Whether this is {name: floating-point tensor}; all FP32, as the trainer writes them."""
+    return isinstance(weights, dict) and all(
+        isinstance(t, Tensor) and t.dtype == torch.float32 for t in weights.values()
+    )
 
 
 def _load_strictly(net: Net, weights: dict[str, Tensor]) -> None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infer.spec import SpecError
+
 from .lrn import LRN
 
 
@@ -82,7 +84,7 @@ class AuxiliaryHead(nn.Module):
         super().__init__()
         side = (map_px - 5) // 3 + 1
         if map_px < 5:
-            raise ValueError(f"an auxiliary head needs a 5x5 map to pool, got {map_px}x{map_px}: use crop_px >= 96")
+            raise SpecError(f"an auxiliary head needs a 5x5 map to pool, got {map_px}x{map_px}: use crop_px >= 96")
         self.conv = nn.Conv2d(channels, conv, 1)
         self.fc = nn.Linear(conv * side * side, fc_width)
         self.drop = nn.Dropout(0.7)

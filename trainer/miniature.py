@@ -56,10 +56,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("dir", type=Path, help="folder to create")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    if args.dir.exists() and any(args.dir.iterdir() if args.dir.is_dir() else [args.dir]):
-        print(f"{args.dir} exists and is not an empty folder: remove it or name another", file=sys.stderr)
+    directory = args.dir.resolve()
+    try:
+        if directory.exists() and any(directory.iterdir() if directory.is_dir() else [directory]):
+            print(f"{args.dir} exists and is not an empty folder: remove it or name another", file=sys.stderr)
+            return 1
+        train, val = make(directory, seed=args.seed)
+    except OSError as error:
+        print(error, file=sys.stderr)
         return 1
-    train, val = make(args.dir, seed=args.seed)
     print(f"{args.dir}: {train} training images, {val} validation images, 10 classes")
     return 0
 

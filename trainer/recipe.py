@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from infer.spec import ModelSpec, Preprocessing
+
+Start = Literal["he", "normal"]
 
 
 class RecipeError(ValueError):
@@ -43,7 +45,7 @@ class Recipe:
     warmup: float = 0.05  # share of the steps
     momentum: float = 0.9  # VGG section 3.1
     weight_decay: float = 5e-4  # VGG section 3.1
-    start: Literal["he", "normal"] = "he"
+    start: Start = "he"
     mirror: bool = True
     color_sigma: float = 0.1  # AlexNet's colour shift; 0 turns it off
     input_std: float = 64.0  # grey levels; the input is divided by it
@@ -54,6 +56,11 @@ class Recipe:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise RecipeError(f"recipe {self.name}: {name} must be positive, got {getattr(self, name)}")
+        if self.start not in get_args(Start):
+            raise RecipeError(f"recipe {self.name}: start is one of {', '.join(get_args(Start))}, got {self.start!r}")
+        for name in ("seed", "momentum", "weight_decay", "color_sigma"):
+            if getattr(self, name) < 0:
+                raise RecipeError(f"recipe {self.name}: {name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.warmup < 1:
             raise RecipeError(f"recipe {self.name}: warmup is a share of the steps, got {self.warmup}")
         if abs(sum(phase.share for phase in self.phases) - 1) > 1e-9:

@@ -19,7 +19,7 @@ from infer.dataset import open_dataset
 
 from . import checkpoint as checkpoints
 from .augment import Augmentation
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, split_weights
 from .data import Crops, batches, mean_rgb
 from .recipe import Phase, Recipe
 from .schedule import cosine
@@ -97,7 +97,7 @@ def train(recipe: Recipe, data: Path, out: Path, *, init: Path | None = None, re
             if not loss.isfinite():
                 kept = f"; {path} holds epoch {epoch}" if epoch else ""
                 raise TrainingError(f"the loss became {loss.item()} in step {step}: lower learning_rate{kept}")
-        weights, auxiliary = checkpoints.split_weights(net.state_dict())
+        weights, auxiliary = split_weights(net.state_dict())
         momentum = momentum_of(net, optimizer)
         checkpoints.save(Checkpoint(spec, weights, auxiliary, momentum, epoch + 1, recipe.to_json()), path)
         log = {"epoch": epoch + 1, "loss": loss_sum / seen, "training_error_percent": 100 * wrong / seen}
@@ -119,9 +119,9 @@ def start_weights(net: Net, start: str) -> None:
 
 
 def start_from(net: Net, source: Checkpoint) -> None:
-    """Copies the layers that the paper starts deeper nets from; all layers if the nets are the same."""
+    """Copies the layers that the paper starts deeper nets from; all layers if the nets have the same ones."""
     own = net.state_dict()
-    same = own.keys() >= source.weights.keys() and source.spec.net != "A"
+    same = split_weights(own)[0].keys() == source.weights.keys()
     taken = source.weights if same else {n: t for n, t in source.weights.items() if n.split(".")[0] in FROM_A}
     unfit = [n for n, t in taken.items() if n not in own or own[n].shape != t.shape]
     if unfit or not taken:
