@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
                 check_scales(engine.spec, protocol.scales)
         _check_names(engines, args.engine)
         commit = our_commit()
+        args.out.mkdir(parents=True, exist_ok=True)  # now: a run must not end in finding that it cannot write
         run = evaluate(engines, protocols, dataset, pooling=args.pooling, strict=args.strict, commit=commit)
         results, written = [], []
         for engine, own_scores, seconds in zip(engines, run.scores, run.engine_seconds, strict=True):

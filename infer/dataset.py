@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -74,9 +74,9 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
         dataset = _open_class_folders(below if below.is_dir() else root, root)
     if not dataset.items:
         raise DatasetError(f"{root}: no {split} images found (endings {', '.join(SUFFIXES)})")
-    if limit is None:
+    if limit is None or limit >= len(dataset.items):
         return dataset
-    return Dataset(dataset.root, dataset.items[:limit], dataset.classes, dataset.class_names, dataset.is_ilsvrc2012_val)
+    return replace(dataset, items=dataset.items[:limit], is_ilsvrc2012_val=False)
 
 
 def _open_ilsvrc(root: Path, split: Split) -> Dataset:
@@ -84,7 +84,7 @@ def _open_ilsvrc(root: Path, split: Split) -> Dataset:
     if not folder.is_dir():
         raise DatasetError(f"{root}: no {folder.name} folder")
     devkit = root / DEVKIT / "data"
-    if split == "train" or any(child.is_dir() for child in folder.iterdir()):
+    if split == "train" or any(child.is_dir() and not child.name.startswith(".") for child in folder.iterdir()):
         dataset = _open_class_folders(folder, root)
         words = _read_meta(devkit / META)[1] if (devkit / META).is_file() else {}
         items, classes = dataset.items, dataset.classes

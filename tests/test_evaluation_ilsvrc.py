@@ -134,7 +134,7 @@ def test_strict_stops_at_the_first_and_names_it(
     line = one_line()
     assert path_of(damaged, number).name in line
     assert message in line
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "report.json").exists()
 
 
 def test_an_image_beyond_the_dense_range_is_wrong_in_that_protocol_only(
@@ -245,7 +245,7 @@ def test_a_model_of_other_classes(
     assert main(arguments([path], miniature_dir, tmp_path / "out")) == 1
     line = one_line()
     assert line.startswith("slim-a knows 12 classes (n00 ... n011), but the data set has 10 of 10 others (n99000000, ")
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "report.json").exists()
 
 
 def test_data_and_out_that_cannot_be(
