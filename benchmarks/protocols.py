@@ -1,6 +1,6 @@
 """What the view graph costs and what else a user might run: VGG-D on one JPEG by the heaviest protocol, and in bulk.
 
-    python benchmarks/protocols.py [--net D] [--width 1] [--fc-width 4096] [--bulk 200] [--rounds 2]
+    python benchmarks/protocols.py [--net D] [--width 1] [--fc-width 4096] [--part both|image|bulk] [--bulk 200] [--rounds 2]
 
 Part 1, `multicrop+dense` at Q = 256, 384, 512 of one 500x375 JPEG (150 crops, 6 dense views), wall time from the
 JPEG's bytes to the posterior, least of some rounds that take turns:
@@ -8,7 +8,7 @@ JPEG's bytes to the posterior, least of some rounds that take turns:
   bare session    ONNX Runtime on the `images` model, pixels cut beforehand, calls of the same size
   torch, batches  our TorchEngine (channels last)
   torch, loop     the usual script: each crop resized and cut by Pillow, one forward pass each (once)
-  OpenVINO        the `images` model, pixels cut beforehand, calls of the same size
+  OpenVINO        the `images` model in FP32 (its default on this kind of CPU is bfloat16), calls of the same size
 Part 2, `center` over many such JPEGs: the evaluation's runner beside the bare session on ready batches.
 Random weights; the time does not depend on them.
 """
@@ -50,7 +50,8 @@ def main() -> None:
     parser.add_argument("--net", default="D")
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--fc-width", type=int, default=4096)
-    parser.add_argument("--bulk", type=int, default=200, help="JPEGs of part 2; 0 leaves it out")
+    parser.add_argument("--part", choices=("both", "image", "bulk"), default="both")
+    parser.add_argument("--bulk", type=int, default=200, help="JPEGs of part 2")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only-onnx", action="store_true", help="leave out torch and OpenVINO")
     args = parser.parse_args()
@@ -60,8 +61,9 @@ def main() -> None:
         export_onnx(checkpoint, views)
         export_onnx(checkpoint, images, interface="images")
         print(f"net {args.net}, width {args.width:g}, {onnxruntime.__version__=}, {torch.get_num_threads()} threads")
-        one_image(checkpoint, views, images, args.rounds, args.only_onnx)
-        if args.bulk:
+        if args.part != "bulk":
+            one_image(checkpoint, views, images, args.rounds, args.only_onnx)
+        if args.part != "image":
             bulk(views, images, Path(folder), args.bulk, args.rounds)
 
 
@@ -104,7 +106,7 @@ def one_image(checkpoint: Checkpoint, views: Path, images: Path, rounds: int, on
     if not only_onnx:
         import openvino
 
-        compiled = openvino.Core().compile_model(str(images), "CPU")
+        compiled = openvino.Core().compile_model(str(images), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         output = compiled.output("posterior")
         torch_engine = TorchEngine(checkpoint)
 

@@ -124,9 +124,9 @@ RECIPES = {
             crop_px=96,
             phases=(Phase(0.4, (118, 130), dropout=False), Phase(0.6, (108, 192), dropout=True)),
             test_short_px=128,
-            epochs=8,
+            epochs=10,
             batch=32,
-            learning_rate=0.02,
+            learning_rate=0.01,
             weight_decay=2e-4,  # bvlc_googlenet
         ),
     )
