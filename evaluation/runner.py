@@ -6,7 +6,6 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from infer.dataset import Dataset, Item
 from infer.engine import DeviceImage, Engine
 from infer.image import Exif, ImageError, Pixels, decode
+from infer.pipeline import ahead
 from infer.spec import ModelSpec
 from infer.views import SINGLE_SCALE, MergedPlan, ViewPlan, default_scales, merge_plans, out_of_range, plan_views
 
@@ -27,7 +27,7 @@ POOLING_OUTPUT: dict[Pooling, str] = {"scores": "posterior", "posteriors": "post
 """Mean of the class score map over positions, then softmax (the paper's words), or softmax first, then the mean."""
 
 OUT_OF_RANGE = "out of range"
-SMALL_BATCH = 20
+SMALL_BATCH = 40
 """Images that share a call when their protocols have few views each."""
 
 
@@ -101,7 +101,7 @@ def evaluate(
     exifs = list(dict.fromkeys(engine.spec.preprocessing.exif for engine in engines))
     single = all(protocol.name in SINGLE_SCALE for own in protocols for protocol in own)
     with tqdm(total=len(dataset.items), desc="evaluation", unit="img", disable=None) as progress:
-        for batch in _ahead(_decoded(dataset, exifs, SMALL_BATCH if single else 1, strict)):
+        for batch in ahead(_decoded(dataset, exifs, SMALL_BATCH if single else 1, strict)):
             loaded: dict[tuple[str, str], DeviceImage] = {}  # engines that see the same pixels in one place share them
             for engine, own, engine_rows in zip(engines, protocols, rows, strict=True):
                 exif = engine.spec.preprocessing.exif
@@ -167,15 +167,6 @@ def _decoded(dataset: Dataset, exifs: Sequence[Exif], count: int, strict: bool) 
             batch = []
     if batch:
         yield batch
-
-
-def _ahead(batches: Iterator[list[_Decoded]]) -> Iterator[list[_Decoded]]:
-    """The same batches; the next one is decoded while this one is worked on."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
-            yield batch
 
 
 class _Work(NamedTuple):

@@ -15,6 +15,7 @@ from .engine import DeviceImage, EngineError, Provider, check_outputs, load_on_h
 from .feed import Feed, feed_atlas, feed_taps
 from .files import file_sha256
 from .image import Pixels
+from .pipeline import ahead
 from .render import normalise, pixel_sums, render, source_of
 from .spec import ModelSpec, ShapeRange, SpecError, default_shapes
 from .views import View, ViewPlan, rescaled_px
@@ -93,7 +94,7 @@ class OnnxEngine:
                 )
         in_graph = [name for name in outputs if name != "pixel_sums" or self.spec.interface != "nchw"]
         results: dict[str, list[Any]] = {name: [None] * len(views) for name in outputs}
-        for places, feed, sums in self._feeds(image, views):
+        for places, feed, sums in ahead(self._feeds(image, views)):
             started = time.perf_counter()
             computed = dict(zip(in_graph, self._session.run(in_graph, feed), strict=True))
             self.seconds += time.perf_counter() - started
