@@ -109,7 +109,7 @@ def test_resuming_with_other_settings_is_refused(finished: Path, miniature_dir: 
 
 
 def test_googlenet_trains_with_its_heads_and_is_saved_without(miniature_dir: Path, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(RECIPES["mini-googlenet"], width=1 / 16, fc_width=8, epochs=1, batch=16)
+    recipe = dataclasses.replace(RECIPES["mini-googlenet"], width=1 / 8, fc_width=8, epochs=1, batch=16)
     checkpoint = load(train(recipe, miniature_dir, tmp_path))
     assert not any(name.startswith("auxiliary") for name in checkpoint.weights)
     parts = ("conv", "fc", "classifier")
