@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -183,13 +184,13 @@ def bulk(views: Path, images: Path, folder: Path, count: int) -> None:
 
         ours = timed(lambda part=part: void(evaluate([engine], [[protocol]], part)))  # type: ignore[misc]
         rows.append((len(part.items) / ours, len(part.items) / timed(bare)))
-    ratios = sorted(ours / theirs for ours, theirs in rows[1:] or rows)
+    ratio = statistics.median(ours / theirs for ours, theirs in rows[1:] or rows)
     print(
         tabulate(
             rows, headers=["evaluation, images/s", "bare session on ready batches"], floatfmt=".2f", tablefmt="pipe"
         )
     )
-    print(f"center, {count} JPEGs, slices of {SLICE}: median ratio {ratios[len(ratios) // 2]:.3f}")
+    print(f"center, {count} JPEGs, slices of {SLICE}: median ratio {ratio:.3f}")
 
 
 def take_turns(rivals: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
