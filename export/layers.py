@@ -106,7 +106,8 @@ def _pool(w: GraphWriter, kind: str, x: str, name: str, layer: nn.MaxPool2d | nn
 
 
 def _weights(w: GraphWriter, tensor: Tensor, name: str, half: bool) -> str:
-    return w.constant(name, tensor.detach().cpu().numpy().astype(np.float16 if half else np.float32))
+    with np.errstate(over="ignore"):  # infinite weights are found in the finished graph, where they may be rescaled
+        return w.constant(name, tensor.detach().cpu().numpy().astype(np.float16 if half else np.float32))
 
 
 def _pair(value: int | Sequence[int]) -> list[int]:

@@ -19,19 +19,18 @@ HALF_MAX = 65_504.0
 
 def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """An FP16 model of `export_onnx` as a check graph with the same inputs, outputs and metadata."""
-    types = _tensor_types(model)
+    types = tensor_types(model)
     checked = onnx.ModelProto()
     checked.CopyFrom(model)
     graph = checked.graph
     for initializer in graph.initializer:
         if initializer.data_type == TensorProto.FLOAT16:
-            values = numpy_helper.to_array(initializer).astype(np.float32)
-            initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
+            initializer.CopyFrom(_single(initializer))
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         halves = [name for name in node.output if types.get(name) == TensorProto.FLOAT16]
         if node.op_type == "Cast" and halves:
-            nodes += _rounded(node.input[0], node.output[0], node.name)
+            nodes += _rounded(node.input[0], node.output[0])
             continue
         if node.op_type == "Constant" and halves:
             raise ValueError(f"a half constant in the graph: {node.name}, expected initialisers only")
@@ -40,27 +39,46 @@ def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
                 node.output[index] = f"{name}.exact"
         nodes.append(node)
         for name in halves:
-            nodes += _rounded(f"{name}.exact", name, f"{node.name}.half")
+            nodes += _rounded(f"{name}.exact", name)
     del graph.node[:]
     graph.node.extend(nodes)
     return checked
 
 
+def single_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """An FP16 model with every tensor in FP32: what it would compute without half precision, but for its weights."""
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    for initializer in single.graph.initializer:
+        if initializer.data_type == TensorProto.FLOAT16:
+            initializer.CopyFrom(_single(initializer))
+    for node in single.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+    del single.graph.value_info[:]
+    return single
+
+
 def half_tensors(model: onnx.ModelProto) -> list[str]:
     """Names of the tensors that a model holds in half precision."""
-    return [name for name, kind in _tensor_types(model).items() if kind == TensorProto.FLOAT16]
+    return [name for name, kind in tensor_types(model).items() if kind == TensorProto.FLOAT16]
 
 
-def _rounded(source: str, target: str, name: str) -> list[Any]:
+def _single(initializer: onnx.TensorProto) -> onnx.TensorProto:
+    return numpy_helper.from_array(numpy_helper.to_array(initializer).astype(np.float32), initializer.name)
+
+
+def _rounded(source: str, target: str) -> list[Any]:
     half = f"{target}.half"
     return [
-        helper.make_node("Cast", [source], [half], f"{name}.round", to=TensorProto.FLOAT16),
-        helper.make_node("Cast", [half], [target], f"{name}.back", to=TensorProto.FLOAT),
+        helper.make_node("Cast", [source], [half], f"{target}.round", to=TensorProto.FLOAT16),
+        helper.make_node("Cast", [half], [target], f"{target}.back", to=TensorProto.FLOAT),
     ]
 
 
-def _tensor_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Element type of every tensor, by inference."""
+def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Element type of every tensor but the constants, by inference."""
     inferred = onnx.shape_inference.infer_shapes(model)
     values = (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input)
     return {value.name: value.type.tensor_type.elem_type for value in values}

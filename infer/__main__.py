@@ -11,7 +11,7 @@ from typing import get_args
 
 from .classify import Classifier, Outcome
 from .command import Parser, run, scales_argument
-from .dataset import SUFFIXES
+from .dataset import image_files
 from .engine import EngineError, Provider
 from .views import PROTOCOLS, PlanError
 
@@ -53,7 +53,7 @@ def files(paths: Iterable[Path]) -> Iterable[Path]:
     """The files named, and all images below the folders named, in order."""
     for path in paths:
         if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            yield from image_files(path)
         else:
             yield path
 

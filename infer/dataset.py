@@ -79,6 +79,11 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
     return replace(dataset, items=dataset.items[:limit], is_ilsvrc2012_val=False)
 
 
+def image_files(folder: Path) -> list[Path]:
+    """Every image below a folder, labelled or not, by its ending and in order."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
 def _open_ilsvrc(root: Path, split: Split) -> Dataset:
     folder = root / (TRAIN if split == "train" else VAL)
     if not folder.is_dir():
