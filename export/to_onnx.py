@@ -16,16 +16,14 @@ import onnx
 
 from infer import self_test
 from infer.command import Parser, run
-from infer.files import file_sha256, replacing
+from infer.files import file_sha256
 from infer.spec import Interface, ModelSpec, Precision
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.torch_engine import TorchEngine
 
+from . import model_file
 from .graph import ALWAYS, ON_REQUEST, write_graph
-
-ONE_FILE_BYTES = 1_000_000_000
-"""Weights beyond this lie in one .data file beside the model: protobuf ends at 2 GB."""
 
 
 def export_onnx(
@@ -44,7 +42,7 @@ def export_onnx(
     model = write_graph(checkpoint.build(), spec, in_graph)
     expected = self_test.record(TorchEngine(checkpoint))
     onnx.helper.set_model_props(model, {"spec": spec.to_json(), "self_test": expected})
-    _save(model, path)
+    model_file.save(model, path)
     return spec
 
 
@@ -53,16 +51,6 @@ def load_with_source(path: Path) -> Checkpoint:
     checkpoint = checkpoints.load(path)
     source = {**checkpoint.spec.source, "checkpoint_sha256": file_sha256(path)}
     return dataclasses.replace(checkpoint, spec=dataclasses.replace(checkpoint.spec, source=source))
-
-
-def _save(model: onnx.ModelProto, path: Path) -> None:
-    with replacing(path) as unfinished:
-        if model.ByteSize() > ONE_FILE_BYTES:
-            data = path.name + ".data"
-            (path.parent / data).unlink(missing_ok=True)  # onnx appends to a file that exists
-            onnx.save_model(model, unfinished, save_as_external_data=True, location=data)
-        else:
-            onnx.save_model(model, unfinished)
 
 
 def main(argv: list[str] | None = None) -> int:

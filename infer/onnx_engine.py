@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine, for the three interfaces of a model that export.to_onnx wrote."""
+"""ONNX Runtime as an engine, for the three interfaces of a model that export.to_onnx or export.from_onnx wrote."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ class OnnxEngine:
     def run(
         self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
     ) -> dict[str, NDArray[Any]]:
-        """As in Engine. Raises EngineError for a view below the net's crop, which would crash the runtime."""
+        """As in Engine. Raises EngineError for a view below the net's crop, which would crash the runtime, and for one
+        of another size where the net's is fixed."""
         check_outputs(self.spec, outputs)
         views = [(number, view) for number, plan in enumerate(plans) for view in plan.views]
         for _, view in views:
@@ -91,6 +92,11 @@ class OnnxEngine:
                 raise EngineError(
                     f"view of {view.size_px[0]}x{view.size_px[1]} px is smaller than the {self.spec.crop_px} px that "
                     f"{self.spec.name} needs: use a larger scale"
+                )
+            if self.spec.fixed_size and set(view.size_px) != {self.spec.crop_px}:
+                raise EngineError(
+                    f"view of {view.size_px[0]}x{view.size_px[1]} px: {self.spec.name} takes only "
+                    f"{self.spec.crop_px}x{self.spec.crop_px} px: use a protocol of crops, like multicrop"
                 )
         in_graph = [name for name in outputs if name != "pixel_sums" or self.spec.interface != "nchw"]
         results: dict[str, list[Any]] = {name: [None] * len(views) for name in outputs}
@@ -129,6 +135,7 @@ class OnnxEngine:
         for places in groups.values():
             height, width = views[places[0]][1].size_px
             most = max(1, CALL_PIXELS // (height * width))
+            most = min(most, self.spec.max_views or most)
             for start in range(0, len(places), most):
                 yield places[start : start + most]
 

@@ -35,9 +35,10 @@ def image(number: int, spec: ModelSpec) -> Pixels:
 
 
 def plan(number: int, image_px: tuple[int, int], spec: ModelSpec) -> ViewPlan:
-    """One view: in turn the centre crop, the whole image, and the whole image mirrored, at scales that vary."""
+    """One view: in turn the centre crop, the whole image, and the whole image mirrored, at scales that vary; always
+    the crop where the net takes nothing else."""
     scale = spec.crop_px + (11 * number) % 32
-    kind = number % 3
+    kind = 0 if spec.fixed_size else number % 3
     views = plan_views(spec, "center" if kind == 0 else "dense", image_px, [scale]).views
     view = views[0] if kind < 2 else views[1]
     return ViewPlan("self-test", image_px, (View(view.short_side_px, view.box, mirrored=view.mirrored),))

@@ -65,6 +65,9 @@ class ModelSpec:
     `classes` are WNIDs or names, in the order of the network's outputs; `class_names` optionally says them in words.
     `width` scales the convolutions' channels and `fc_width` is that of the fully connected layers: 1.0 and the
     paper's own make the paper's net. Source of the defaults: VGG sections 2 and 3.
+
+    A net of another's making (export.from_onnx) is called "foreign". Its stride is unknown: stride_px is 1, so that
+    any crop_px will do. Some take nothing but crops (`fixed_size`), or few views in a call (`max_views`).
     """
 
     name: str
@@ -75,6 +78,8 @@ class ModelSpec:
     test_short_px: int = 0  # 0: S, or the mean of the range
     crop_px: int = 224
     stride_px: int = 32
+    fixed_size: bool = False  # only views of crop_px x crop_px
+    max_views: int = 0  # in one call; 0: any number
     width: float = 1.0
     fc_width: int = 4096
     pool_rounding: PoolRounding = "ceil"
@@ -100,6 +105,7 @@ class ModelSpec:
             self.crop_px >= self.stride_px and self.crop_px % self.stride_px == 0,
             f"crop_px must be a multiple of stride_px = {self.stride_px}, got {self.crop_px}",
         )
+        _require(self.max_views >= 0, f"max_views must not be negative, got {self.max_views}")
         _require(self.width > 0 and self.fc_width > 0, "width and fc_width must be positive")
         low, high = self.train_range_px
         _require(
@@ -186,8 +192,11 @@ class ShapeRange:
 def default_shapes(spec: ModelSpec, largest_short_px: int = 0) -> tuple[ShapeRange, ...]:
     """Ranges for every protocol: crops, and dense views of landscape and portrait images up to MAX_ASPECT.
 
-    The short side goes up to the largest of the model's own Q sets, or `largest_short_px` where that is more.
+    A net of fixed size has crops alone. The short side goes up to the largest of the model's own Q sets, or
+    `largest_short_px` where that is more.
     """
+    if spec.fixed_size:
+        return (crops_shape(spec),)
     low, high = spec.train_range_px
     widened = high + (32 * spec.crop_px // 224 if low == high else 0)
     largest = max(512 * spec.crop_px // 224, widened, spec.test_short_px, largest_short_px)
@@ -200,14 +209,16 @@ def default_shapes(spec: ModelSpec, largest_short_px: int = 0) -> tuple[ShapeRan
 
 
 def crops_shape(spec: ModelSpec, views: int = 50) -> ShapeRange:
-    """The profile of crops: up to `views` of crop_px x crop_px."""
+    """The profile of crops: up to `views` of crop_px x crop_px, or as many as the net takes."""
+    views = min(views, spec.max_views or views)
     square = Extent(spec.crop_px, spec.crop_px, spec.crop_px)
     return ShapeRange("crops", Extent(1, views, views), square, square, *_image_extents(spec, spec.test_short_px))
 
 
 def dense_shapes(spec: ModelSpec, short_px: Extent, long_px: Extent) -> tuple[ShapeRange, ShapeRange]:
     """The profiles of a dense view and its mirror, landscape and portrait: far less memory than one square box."""
-    pair = Extent(1, 2, 2)
+    views = min(2, spec.max_views or 2)
+    pair = Extent(1, views, views)
     image = _image_extents(spec, long_px.opt, long_px.max)
     return (
         ShapeRange("dense landscape", pair, short_px, long_px, *image),

@@ -97,10 +97,10 @@ def test_command_refuses(
 def test_a_large_model_has_its_weights_beside_it(
     slim_checkpoint: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from export import to_onnx
+    from export import model_file
     from infer.engine import open_engine
 
-    monkeypatch.setattr(to_onnx, "ONE_FILE_BYTES", 10_000)
+    monkeypatch.setattr(model_file, "ONE_FILE_BYTES", 10_000)
     path = tmp_path / "m.onnx"
     for _ in range(2):  # again over itself: the weights must not grow
         assert main([str(slim_checkpoint("A")), "-o", str(path)]) == 0
