@@ -40,6 +40,37 @@ def top_errors(scores: Scores, k: int) -> ErrorRate | None:
     return error_rate(int((wrong | ~scores.readable[labelled]).sum()), int(labelled.sum()))
 
 
+def agreement_percent(one: Scores, other: Scores, k: int) -> float:
+    """Of the images that both could read, those for which both name the same k classes first, in any order."""
+    seen = one.readable & other.readable
+    sets = [np.sort(np.argsort(-scores.posterior[seen], kind="stable")[:, :k]) for scores in (one, other)]
+    finite = np.isfinite(one.posterior[seen]).all(1) & np.isfinite(other.posterior[seen]).all(1)
+    return 100 * float(((sets[0] == sets[1]).all(1) & finite).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """How often just one of two models is wrong, and the p-value of McNemar's exact test that both err as often."""
+
+    only_first_wrong: int
+    only_second_wrong: int
+
+    @property
+    def p(self) -> float:
+        differing = self.only_first_wrong + self.only_second_wrong
+        return float(binomtest(self.only_first_wrong, differing).pvalue) if differing else 1.0
+
+
+def mcnemar(one: Scores, other: Scores, k: int) -> McNemar:
+    """Top-k answers of two models for the same labelled images; unreadable ones count as wrong."""
+    labelled = one.labels >= 0
+    wrong = [
+        (ranks(scores.posterior[labelled], scores.labels[labelled]) >= k) | ~scores.readable[labelled]
+        for scores in (one, other)
+    ]
+    return McNemar(int((wrong[0] & ~wrong[1]).sum()), int((~wrong[0] & wrong[1]).sum()))
+
+
 def error_rate(wrong: int, images: int) -> ErrorRate:
     interval = binomtest(wrong, images).proportion_ci(0.95, method="wilson")
     return ErrorRate(100 * wrong / images, (100 * float(interval.low), 100 * float(interval.high)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import make_scores
 
-from evaluation.metrics import error_rate, ranks, top_errors
+from evaluation.metrics import agreement_percent, error_rate, mcnemar, ranks, top_errors
 from evaluation.scores import OK, UNKNOWN_LABEL
 
 POSTERIOR = [
@@ -82,3 +82,24 @@ def test_wilsons_interval_is_its_closed_formula(wrong: int, images: int) -> None
     assert rate.interval95_percent == pytest.approx((100 * (center - half), 100 * (center + half)), abs=1e-9)
     low, high = rate.interval95_percent
     assert 0 <= low <= rate.percent <= high <= 100
+
+
+def test_agreement_counts_sets_of_answers() -> None:
+    one = make_scores([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], [0, 0, 0])
+    other = make_scores([[0.3, 0.5, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]], [0, 0, 0])
+    assert agreement_percent(one, other, 1) == pytest.approx(100 / 3)
+    assert agreement_percent(one, other, 2) == pytest.approx(200 / 3)
+    assert agreement_percent(one, other, 3) == 100
+    nan = make_scores([[np.nan] * 3] * 3, [0, 0, 0])
+    assert agreement_percent(nan, nan, 1) == 0
+
+
+def test_mcnemar_is_the_exact_test_of_the_answers_that_differ() -> None:
+    """Ten images that only the second gets wrong, two that only the first does: p = P(|k - 6| >= 4) of 12 tosses."""
+    right, wrong = [0.9, 0.1], [0.1, 0.9]
+    one = make_scores([right] * 10 + [wrong] * 2 + [right] * 8, [0] * 20)
+    other = make_scores([wrong] * 10 + [right] * 2 + [right] * 8, [0] * 20)
+    found = mcnemar(one, other, 1)
+    assert (found.only_first_wrong, found.only_second_wrong) == (2, 10)
+    assert found.p == pytest.approx(2 * sum(math.comb(12, k) for k in range(3)) / 2**12)
+    assert mcnemar(one, one, 1).p == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +9,13 @@ import numpy as np
 import onnx
 import pytest
 from helpers import random_net, slim_spec
+from loud import LOUD, OUTPUTS, graphs, loud_net
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graph import write_graph
 from export.precision import HALF_MAX, check_graph, half_tensors, single_graph
 from export.rescale import LIMIT, RescaleError, exponents, rescaled
 from infer.onnx_engine import OnnxEngine
 from infer.views import plan_views
-from trainer.zoo import Net
-
-OUTPUTS = ("posterior", "posterior_positions", "score_map", "features")
-LOUD = {
-    "A": ("conv3_1", "conv3_2", 2.0**17),
-    "A-LRN": ("conv1_1", "conv2_1", 2.0**14),  # the normalisation stands between; ONNX Runtime's is NaN above 1e7
-    "googlenet": ("inception.3a.conv5x5", "classifier", 2.0**17),  # one branch of the first of nine concatenations
-}
-"""A layer that is made loud, a later one that takes the gain back, and the gain."""
-
-
-def loud_net(net: str) -> tuple[Net, Any]:
-    spec = slim_spec(net, interface="images", outputs=OUTPUTS)
-    built = random_net(spec)
-    layers = dict(built.named_modules())
-    loud, quiet, gain = LOUD[net]
-    for parameter in layers[loud].parameters():
-        parameter.data *= gain
-    layers[quiet].weight.data /= gain
-    return built, spec
-
-
-def graphs(net: Net, spec: Any) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    made = []
-    for precision in ("fp32", "fp16"):
-        own = dataclasses.replace(spec, precision=precision)
-        made.append(write_graph(net, own, OUTPUTS))
-        helper.set_model_props(made[-1], {"spec": own.to_json()})
-    return made[0], made[1]
 
 
 def exact(model: onnx.ModelProto) -> dict[str, Any]:

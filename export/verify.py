@@ -1,0 +1,165 @@
+"""The gate: what half precision costs a net on real images, before an engine is made of it.
+
+The FP32 graph and the check graph (see precision.py) run the same views of the same images through the evaluation's
+own protocols, so the differences are those that the engine's scores will have, image by image.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from evaluation.metrics import agreement_percent, mcnemar, top_errors
+from evaluation.runner import Protocol, RunError, evaluate
+from evaluation.scores import Scores
+from infer.dataset import DatasetError, open_dataset
+from infer.engine import DeviceImage
+from infer.onnx_engine import OnnxEngine
+from infer.spec import ModelSpec
+from infer.views import ViewPlan, default_scales
+
+from . import model_file
+from .precision import check_graph
+
+SCORES = "class_scores"
+"""Output added to both graphs: what goes into the softmax, f32 [views, classes]."""
+
+
+class VerifyError(ValueError):
+    """Images that nothing can be verified with; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Half against single precision on the same images. Errors are None for images without labels."""
+
+    images: int
+    protocol: str
+    scales: tuple[int, ...]
+    dataset_id: str
+    largest_posterior_difference: float
+    largest_score_error: float  # in standard deviations of the FP32 class scores
+    top1_agreement_percent: float
+    top5_agreement_percent: float
+    top1_error_percent: tuple[float, float] | None  # FP32, half
+    top5_error_percent: tuple[float, float] | None
+    mcnemar_p: float | None  # of the top-1 errors
+
+    def passes(self, tolerance: float) -> bool:
+        """False for NaN too, which is how an overflow shows."""
+        return self.largest_posterior_difference <= tolerance
+
+    def lines(self) -> list[str]:
+        """What to print."""
+        scales = ",".join(map(str, self.scales))
+        said = [
+            f"FP16 against FP32 on {self.images} images of {self.dataset_id}, {self.protocol} at {scales}: largest "
+            f"difference of a posterior {self.largest_posterior_difference:.2g}, of a class score "
+            f"{self.largest_score_error:.2g} standard deviations; same top-1 for {self.top1_agreement_percent:.2f} % "
+            f"of the images, same top-5 for {self.top5_agreement_percent:.2f} %"
+        ]
+        if self.top1_error_percent and self.top5_error_percent:
+            (one, one_half), (five, five_half) = self.top1_error_percent, self.top5_error_percent
+            said.append(
+                f"top-1 error {one:.2f} % in FP32, {one_half:.2f} % in FP16 (McNemar's exact test: p = "
+                f"{self.mcnemar_p:.2g}); top-5 error {five:.2f} % and {five_half:.2f} %"
+            )
+        return said
+
+
+def verify(
+    reference: onnx.ModelProto, half: onnx.ModelProto, data: Path, protocol: str, limit: int, scales: Sequence[int] = ()
+) -> Verdict:
+    """Runs an FP32 and an FP16 model of one net on the first `limit` images of a data set (0: all).
+
+    Raises VerifyError for data that is none, is of other classes or cannot be read at all.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        single = _Engine(_with_scores(reference, Path(folder) / "single.onnx"))
+        checked = _Checked(_with_scores(check_graph(half), Path(folder) / "check.onnx"))
+        checked.single = single
+        own = Protocol(protocol, tuple(scales) or default_scales(single.spec, protocol))
+        try:
+            dataset = open_dataset(data, limit=limit or None)
+            run = evaluate([single, checked], [[own], [own]], dataset)
+        except (DatasetError, RunError) as error:
+            raise VerifyError(f"--verify: {error}") from None
+        finally:
+            single.close()
+            checked.close()
+    (one,), (other,) = run.scores
+    return judge(one, other, checked.largest_score_error)
+
+
+def judge(single: Scores, half: Scores, largest_score_error: float) -> Verdict:
+    """The verdict on two score tables of the same images. Raises VerifyError where none could be read."""
+    seen = single.readable & half.readable
+    if not seen.any():
+        raise VerifyError(f"--verify: none of {len(seen)} images can be used, first {single.statuses[0]}")
+    errors = [(top_errors(single, k), top_errors(half, k)) for k in (1, 5)]
+    percents = [(one.percent, other.percent) if one and other else None for one, other in errors]
+    return Verdict(
+        int(seen.sum()),
+        single.metadata["protocol"],
+        single.scales,
+        single.metadata["dataset_id"],
+        float(np.abs(single.posterior[seen] - half.posterior[seen]).max()),
+        largest_score_error,
+        agreement_percent(single, half, 1),
+        agreement_percent(single, half, 5),
+        percents[0],
+        percents[1],
+        mcnemar(single, half, 1).p if percents[0] else None,
+    )
+
+
+class _Engine(OnnxEngine):
+    """An engine that keeps the class scores of its last call."""
+
+    scores: NDArray[np.float32]
+
+    def run(
+        self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
+    ) -> dict[str, NDArray[Any]]:
+        results = super().run(image, plans, (*outputs, SCORES))
+        self.scores = results.pop(SCORES)
+        return results
+
+
+class _Checked(_Engine):
+    """The check graph, each call of which follows the same call of `single`."""
+
+    single: _Engine
+    largest_score_error = 0.0
+
+    def run(
+        self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
+    ) -> dict[str, NDArray[Any]]:
+        results = super().run(image, plans, outputs)
+        errors = np.abs(self.scores - self.single.scores).max(1) / self.single.scores.std(1)
+        self.largest_score_error = float(np.maximum(self.largest_score_error, errors.max()))  # NaN stays NaN
+        return results
+
+
+def _with_scores(model: onnx.ModelProto, path: Path) -> Path:
+    """Writes the model with SCORES among its outputs: the input of the softmax that makes the posterior."""
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    (softmax,) = (node for node in model.graph.node if "posterior" in node.output)
+    extended.graph.node.append(helper.make_node("Identity", [softmax.input[0]], [SCORES]))
+    extended.graph.output.append(helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, ("views", "classes")))
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    spec = ModelSpec.from_json(metadata["spec"])
+    spec = replace(spec, outputs=(*spec.outputs, SCORES))
+    del extended.metadata_props[:]
+    helper.set_model_props(extended, {"spec": spec.to_json()})
+    model_file.save(extended, path)
+    return path
