@@ -81,7 +81,7 @@ def test_a_net_that_is_not_finite_in_fp32_is_refused(folder: Path, tmp_path: Pat
     layers: Any = dict(net.named_modules())
     layers["conv3_1"].weight.data *= 1e38
     single, half = graphs(net, spec)
-    with pytest.raises(CalibrationError, match="tensor conv3_1 is (inf|nan) in FP32 already"):
+    with pytest.raises(CalibrationError, match=r"tensor conv3_1 is (inf|nan) in FP32 already"):
         measure(single, half_tensors(half), folder, "center", 1)
 
 

@@ -91,7 +91,7 @@ def test_data_that_nothing_can_be_verified_with(exported: Exported, miniature_di
     folder = tmp_path / "data" / "n00000001"
     folder.mkdir(parents=True)
     (folder / "a.jpg").write_bytes(b"no image")
-    with pytest.raises(VerifyError, match="--verify: .* knows 10 classes"):
+    with pytest.raises(VerifyError, match=r"--verify: .* knows 10 classes"):
         verify(single, half, tmp_path / "data", "center", 0)
 
 
