@@ -17,7 +17,8 @@ from engines import Built, build_engine
 from helpers import slim_spec
 from onnx import helper
 
-from export.to_trt import main, read_model
+from export.onnx_source import read_source
+from export.to_trt import main
 from export.trt_builder import LIBRARIES, build
 from infer.engine import check_sidecar
 from infer.files import file_sha256
@@ -49,10 +50,11 @@ def test_sidecar(built: Built) -> None:
     assert content["onnx_sha256"] == file_sha256(onnx_path)
     assert content["builder"] == f"tensorrt-rtx {rtx.__version__}"
     assert content["targets"] == ["sm86", "sm89"]
-    spec, expected = read_model(onnx_path)
+    source = read_source(onnx_path)
+    spec = source.spec
     assert ModelSpec.from_json(json.dumps(content["spec"])) == spec
     assert (spec.precision, spec.interface, len(spec.source["checkpoint_sha256"])) == ("fp16", "views", 64)
-    assert content["self_test"] == expected
+    assert content["self_test"] == source.self_test
     assert content["half_tensors"] > 25 and content["float_tensors"] > 0
 
 
@@ -269,14 +271,14 @@ def test_files_that_are_no_models(tmp_path: Path, one_line: OneLine) -> None:
         return one_line().removeprefix(f"{path}: ")
 
     assert refused("a.onnx", None) == "no such file, expected a checkpoint (.pt) or an ONNX model (.onnx)"
-    assert refused("b.onnx", b"no protobuf at all").startswith("not an ONNX model (")
+    assert refused("b.onnx", b"no protobuf at all").startswith("not an ONNX model, or a truncated one")
     assert refused("c.pt", b"no zip").startswith("refused, it holds pickled code or is no checkpoint")
-    foreign = helper.make_model(helper.make_graph([], "empty", [], []))
+    foreign = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "strange", [], []))
     assert refused("d.onnx", foreign.SerializeToString()).startswith("an ONNX model without our spec: import it with")
     helper.set_model_props(foreign, {"spec": "{}"})
     assert "damaged metadata: " in refused("e.onnx", foreign.SerializeToString())
     helper.set_model_props(foreign, {"spec": slim_spec("A", precision="fp16").to_json()})
-    assert refused("f.onnx", foreign.SerializeToString()).startswith("tensorrt-rtx could")
+    assert refused("f.onnx", foreign.SerializeToString()).startswith("tensorrt-rtx cannot read it: Relu ")
 
 
 def test_the_builders_own_words(single: Path, tmp_path: Path, one_line: OneLine) -> None:

@@ -15,7 +15,8 @@ import pytest
 from engines import Built, build_engine, with_one_single_convolution
 
 from export import trt_builder
-from export.to_trt import main, write_engine
+from export.sidecar import write_engine
+from export.to_trt import main
 from export.trt_builder import LIBRARIES, BuildError, activation_bytes, choose_targets, convolution_kernels
 from infer.engine import check_sidecar
 
