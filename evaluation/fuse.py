@@ -5,9 +5,10 @@ python -m evaluation.fuse A.parquet B.parquet -o F.parquet
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,15 @@ def fuse(members: Sequence[Scores]) -> Scores:
     )
 
 
+def fuse_files(paths: Sequence[Path]) -> Iterator[Scores]:
+    """The fusion of score tables, part by part. Raises ScoresError."""
+    for members in itertools.zip_longest(*map(tables.parts, paths)):
+        missing = [path for path, member in zip(paths, members, strict=True) if member is None]
+        if missing:
+            raise ScoresError(f"{missing[0]} has fewer images than the others: fuse tables of the same images")
+        yield fuse(members)
+
+
 def _common(values: list[str]) -> str:
     """The one value that all have, or all of them in order."""
     return values[0] if len(set(values)) == 1 else "+".join(values)
@@ -67,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--out", required=True, type=Path)
     args = parser.parse_args(argv)
     try:
-        tables.write(fuse([tables.read(path) for path in args.tables]), args.out)
+        tables.write(fuse_files(args.tables), args.out)
     except (ScoresError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -11,6 +11,7 @@ import argparse
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -19,20 +20,24 @@ from typing import get_args
 from infer.command import Parser, run, scales_argument
 from infer.dataset import DatasetError, open_dataset
 from infer.engine import Engine, EngineError, Provider, open_engine
+from infer.pipeline import behind
 from infer.views import PROTOCOLS, PlanError, check_scales
 
 from . import scores as tables
-from .fuse import fuse
-from .report import result_from_scores, write_report
-from .runner import POOLING_OUTPUT, RunError, evaluate, resolve
+from .fuse import fuse_files
+from .report import result_from_scores, unreadable_images, write_report
+from .runner import POOLING_OUTPUT, RunError, describe, resolve, score
 from .scores import ScoresError
+from .shards import UnfinishedRun
 
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = _parser()
     args = parser.parse_args(argv)
+    started = time.monotonic()
     engines: list[Engine] = []
+    unfinished: UnfinishedRun | None = None
     try:
         dataset = open_dataset(args.data, "val", limit=args.limit)
         for path in args.engine:
@@ -43,37 +48,52 @@ def main(argv: list[str] | None = None) -> int:
                 check_scales(engine.spec, protocol.scales)
         _check_names(engines, args.engine)
         commit = our_commit()
-        args.out.mkdir(parents=True, exist_ok=True)  # now: a run must not end in finding that it cannot write
-        run = evaluate(engines, protocols, dataset, pooling=args.pooling, strict=args.strict, commit=commit)
-        results, written = [], []
-        for engine, own_scores, seconds in zip(engines, run.scores, run.engine_seconds, strict=True):
-            for scores in own_scores:
-                tables.write(scores, args.out / "scores" / tables.file_name(scores.metadata))
-                written.append(scores)
-                results.append(
-                    result_from_scores(
-                        scores,
-                        [engine.spec],
-                        is_ilsvrc2012_val=dataset.is_ilsvrc2012_val,
-                        engine_seconds=round(seconds, 3),
-                        wall_seconds=round(run.wall_seconds, 3),
-                    )
-                )
+        described = describe(engines, protocols, dataset, args.pooling, commit)
+        unfinished = UnfinishedRun(args.out, described, len(dataset.items), resume=args.resume)
+        first, before = unfinished.progress.images, unfinished.progress.wall_seconds
+        shards = score(engines, protocols, dataset, described, first=first, strict=args.strict, workers=args.workers)
+        behind(shards, lambda shard: unfinished.add(shard, before + time.monotonic() - started))
+        written = unfinished.finish()
+        results = [
+            result_from_scores(
+                tables.parts(path),
+                [engine.spec],
+                is_ilsvrc2012_val=dataset.is_ilsvrc2012_val,
+                engine_seconds=round(seconds, 3),
+                wall_seconds=round(unfinished.progress.wall_seconds, 3),
+            )
+            for engine, paths, seconds in zip(engines, written, unfinished.progress.engine_seconds, strict=True)
+            for path in paths
+        ]
         if len(engines) > 1:
             specs = [engine.spec for engine in engines]
-            for members in zip(*run.scores, strict=True):
-                results.append(result_from_scores(fuse(members), specs, is_ilsvrc2012_val=dataset.is_ilsvrc2012_val))
+            for members in zip(*written, strict=True):
+                results.append(
+                    result_from_scores(fuse_files(members), specs, is_ilsvrc2012_val=dataset.is_ilsvrc2012_val)
+                )
+        command = shlex.join(["python", "-m", "evaluation.ilsvrc", *argv])
+        unreadable = unreadable_images(tables.parts(path) for paths in written for path in paths)
+        table = write_report(
+            args.out, results, unreadable, dataset_id=described[0][0]["dataset_id"], command=command, commit=commit
+        )
+        unfinished.discard()
     except PlanError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        if unfinished is None:
+            raise
+        done = unfinished.progress.images
+        print(f"interrupted: the first {done} images are kept in {args.out}, go on by --resume", file=sys.stderr)
+        return 130
     except (DatasetError, EngineError, RunError, ScoresError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     finally:
         for engine in engines:
             engine.close()
-    command = shlex.join(["python", "-m", "evaluation.ilsvrc", *argv])
-    print(write_report(args.out, results, written, dataset_id=dataset.id, command=command, commit=commit))
-    print(f"{len(dataset.items)} images of {args.data} in {run.wall_seconds:.1f} s; scores and report in {args.out}")
+    print(table)
+    seconds = unfinished.progress.wall_seconds
+    print(f"{len(dataset.items)} images of {args.data} in {seconds:.1f} s; scores and report in {args.out}")
     return 0
 
 
@@ -128,6 +148,8 @@ def _parser() -> Parser:
     parser.add_argument("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime")
     parser.add_argument("--out", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
+    parser.add_argument("--resume", action="store_true", help="go on with the unfinished run in OUT")
+    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="decoding threads (default: 1)")
     parser.add_argument("--strict", action="store_true", help="stop at the first unreadable image")
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,13 +32,23 @@ def ranks(posterior: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[
     return np.where(finite, stands_before.sum(1), np.iinfo(np.int64).max)
 
 
-def top_errors(scores: Scores, k: int) -> ErrorRate | None:
-    """Top-k error over the labelled images; unreadable ones count as wrong. None without labels."""
+def top_errors(parts: Iterable[Scores], ks: Sequence[int]) -> tuple[ErrorRate | None, ...]:
+    """Top-k error for each k over the labelled images of a table's parts; unreadable ones count as wrong.
+
+    None without labels.
+    """
+    wrong, labelled = np.zeros(len(ks), np.int64), 0
+    for part in parts:
+        wrong += [int(is_wrong(part, k).sum()) for k in ks]
+        labelled += int((part.labels >= 0).sum())
+    return tuple(error_rate(int(count), labelled) if labelled else None for count in wrong)
+
+
+def is_wrong(scores: Scores, k: int) -> NDArray[np.bool_]:
+    """For each labelled image, whether its class is not among the first k, or it could not be read."""
     labelled = scores.labels >= 0
-    if not labelled.any():
-        return None
     wrong = ranks(scores.posterior[labelled], scores.labels[labelled]) >= k
-    return error_rate(int((wrong | ~scores.readable[labelled]).sum()), int(labelled.sum()))
+    return wrong | ~scores.readable[labelled]
 
 
 def agreement_percent(one: Scores, other: Scores, k: int) -> float:
@@ -63,11 +74,7 @@ class McNemar:
 
 def mcnemar(one: Scores, other: Scores, k: int) -> McNemar:
     """Top-k answers of two models for the same labelled images; unreadable ones count as wrong."""
-    labelled = one.labels >= 0
-    wrong = [
-        (ranks(scores.posterior[labelled], scores.labels[labelled]) >= k) | ~scores.readable[labelled]
-        for scores in (one, other)
-    ]
+    wrong = [is_wrong(scores, k) for scores in (one, other)]
     return McNemar(int((wrong[0] & ~wrong[1]).sum()), int((~wrong[0] & wrong[1]).sum()))
 
 

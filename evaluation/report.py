@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,17 @@ class Result:
 
 
 def result_from_scores(
-    scores: Scores,
+    parts: Iterable[Scores],
     members: Sequence[ModelSpec],
     *,
     is_ilsvrc2012_val: bool,
     engine_seconds: float | None = None,
     wall_seconds: float | None = None,
 ) -> Result:
-    """The row of one table; `members` are the specs of its net or, for a fusion, of all its nets."""
-    top1, top5 = top_errors(scores, 1), top_errors(scores, 5)
+    """The row of one table from its parts; `members` are the specs of its net or, for a fusion, of all its nets."""
+    counted = _Counted(parts)
+    top1, top5 = top_errors(counted, (1, 5))
+    scores = counted.first
     protocol = scores.metadata["protocol"]
     row = paper.find(members, protocol, scores.scales) if is_ilsvrc2012_val else None
     return Result(
@@ -58,7 +60,7 @@ def result_from_scores(
         protocol,
         list(scores.scales),
         scores.metadata["pooling"],
-        len(scores.images),
+        counted.images,
         top1.percent if top1 else None,
         top5.percent if top5 else None,
         top1.interval95_percent if top1 else None,
@@ -74,17 +76,38 @@ def result_from_scores(
     )
 
 
-def write_report(
-    out: Path, results: Sequence[Result], tables: Sequence[Scores], *, dataset_id: str, command: str, commit: str
-) -> str:
-    """Writes report.json and report.md into `out`; returns the table as text."""
-    unreadable = {
+class _Counted:
+    """Parts as they pass, with how many images they have and the first of them, for what all have in common."""
+
+    first: Scores
+
+    def __init__(self, parts: Iterable[Scores]) -> None:
+        self._parts, self.images = parts, 0
+
+    def __iter__(self) -> Iterator[Scores]:
+        for part in self._parts:
+            if self.images == 0:
+                self.first = part
+            self.images += len(part.images)
+            yield part
+
+
+def unreadable_images(tables: Iterable[Iterable[Scores]]) -> dict[str, str]:
+    """The images of which some table says why they could not be scored."""
+    return {
         name: status
-        for table in tables
-        for name, status in zip(table.images, table.statuses, strict=True)
+        for parts in tables
+        for part in parts
+        for name, status in zip(part.images, part.statuses, strict=True)
         if status != OK
     }
-    dataset = {"id": dataset_id, "images": len(tables[0].images), "unreadable": len(unreadable)}
+
+
+def write_report(
+    out: Path, results: Sequence[Result], unreadable: Mapping[str, str], *, dataset_id: str, command: str, commit: str
+) -> str:
+    """Writes report.json and report.md into `out`; returns the table as text."""
+    dataset = {"id": dataset_id, "images": results[0].images, "unreadable": len(unreadable)}
     environment = {
         "command": command,
         "commit": commit,
@@ -95,7 +118,7 @@ def write_report(
         },
     }
     content = {
-        "dataset": {**dataset, "unreadable_images": unreadable},
+        "dataset": {**dataset, "unreadable_images": dict(unreadable)},
         "results": [dataclasses.asdict(result) for result in results],
         "environment": environment,
     }

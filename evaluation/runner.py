@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,19 +19,21 @@ from tqdm import tqdm
 from infer.dataset import Dataset, Item
 from infer.engine import DeviceImage, Engine
 from infer.image import Exif, ImageError, Pixels, decode
-from infer.pipeline import ahead
+from infer.pipeline import ordered
 from infer.spec import ModelSpec
 from infer.views import SINGLE_SCALE, MergedPlan, ViewPlan, default_scales, merge_plans, out_of_range, plan_views
 
-from .scores import OK, UNKNOWN_LABEL, Scores
+from .scores import OK, UNKNOWN_LABEL, Scores, concatenate
 
 Pooling = Literal["scores", "posteriors"]
 POOLING_OUTPUT: dict[Pooling, str] = {"scores": "posterior", "posteriors": "posterior_positions"}
 """Mean of the class score map over positions, then softmax (the paper's words), or softmax first, then the mean."""
 
 OUT_OF_RANGE = "out of range"
-SMALL_BATCH = 40
-"""Images that share a call when their protocols have few views each."""
+SMALL_BATCH, LARGE_BATCH = 40, 8
+"""Images of a shard: the first when their protocols have few views each, which then share calls."""
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENODEV)
+"""How a file system says that it is no longer there."""
 
 
 class RunError(RuntimeError):
@@ -53,11 +58,20 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """The rows of images `first`, `first` + 1, ... for each engine and each of its protocols."""
+
+    first: int
+    scores: tuple[tuple[Scores, ...], ...]
+    engine_seconds: tuple[float, ...]  # of each engine, all its protocols together
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Scores of each (engine, protocol), engine by engine, and where the time went."""
 
     scores: tuple[tuple[Scores, ...], ...]
-    engine_seconds: tuple[float, ...]  # of each engine, all its protocols together
+    engine_seconds: tuple[float, ...]
     wall_seconds: float
 
 
@@ -86,59 +100,123 @@ def evaluate(
     *,
     pooling: Pooling = "scores",
     strict: bool = False,
-    commit: str = "unknown",
 ) -> Run:
-    """Scores of every engine for its own `protocols`, over all images in order.
+    """Scores of every engine for its own `protocols`, over all images, in memory. Raises RunError."""
+    started = time.monotonic()
+    described = describe(engines, protocols, dataset, pooling)
+    shards = list(score(engines, protocols, dataset, described, strict=strict))
+    tables = tuple(
+        tuple(concatenate([shard.scores[i][j] for shard in shards]) for j in range(len(own)))
+        for i, own in enumerate(protocols)
+    )
+    seconds = tuple(sum(column) for column in zip(*(shard.engine_seconds for shard in shards), strict=True))
+    return Run(tables, seconds, time.monotonic() - started)
+
+
+def describe(
+    engines: Sequence[Engine],
+    protocols: Sequence[Sequence[Protocol]],
+    dataset: Dataset,
+    pooling: Pooling,
+    commit: str = "unknown",
+) -> tuple[tuple[dict[str, str], ...], ...]:
+    """The metadata of every table, [engine][protocol]: all that its rows depend on."""
+    dataset_id = dataset.id
+    return tuple(
+        tuple(
+            {
+                "spec": engine.spec.to_json(),
+                "runtime": engine.runtime,
+                "protocol": protocol.name,
+                "scales": ",".join(map(str, protocol.scales)),
+                "pooling": pooling,
+                "dataset_id": dataset_id,
+                "engine_sha256": engine.sha256,
+                "commit": commit,
+            }
+            for protocol in own
+        )
+        for engine, own in zip(engines, protocols, strict=True)
+    )
+
+
+def shard_images(protocols: Sequence[Sequence[Protocol]]) -> int:
+    """How many images a shard has: what may be lost, and what shares a call where there are few views of each."""
+    single = all(protocol.name in SINGLE_SCALE for own in protocols for protocol in own)
+    return SMALL_BATCH if single else LARGE_BATCH
+
+
+def score(
+    engines: Sequence[Engine],
+    protocols: Sequence[Sequence[Protocol]],
+    dataset: Dataset,
+    described: Sequence[Sequence[dict[str, str]]],
+    *,
+    first: int = 0,
+    strict: bool = False,
+    workers: int = 1,
+) -> Iterator[Shard]:
+    """Shards of the images from `first` on (a multiple of `shard_images`), in order, by `workers` decoding threads.
 
     An image that cannot be read, or that an engine's shapes do not admit, gets a status and stops nothing unless
-    `strict`. Raises RunError.
+    `strict`. Raises RunError, also where the data set is no longer what it was.
     """
-    started = time.monotonic()
     labels = [map_labels(dataset, engine.spec) for engine in engines]
+    exifs = list(dict.fromkeys(engine.spec.preprocessing.exif for engine in engines))
+    size = shard_images(protocols)
+    together = size if size == SMALL_BATCH else 1  # images of one call
+    items = dataset.items[first:]
+    batch: list[_Decoded] = []
     rows: list[list[list[_Row]]] = [[] for _ in engines]  # [engine][image][protocol]
     seconds_before = [engine.seconds for engine in engines]
-    dataset_id = dataset.id  # before the work, not after: the data set may vanish
-    exifs = list(dict.fromkeys(engine.spec.preprocessing.exif for engine in engines))
-    single = all(protocol.name in SINGLE_SCALE for own in protocols for protocol in own)
-    with tqdm(total=len(dataset.items), desc="evaluation", unit="img", disable=None) as progress:
-        for batch in ahead(_decoded(dataset, exifs, SMALL_BATCH if single else 1, strict)):
+    read = functools.partial(_decode, exifs=exifs, strict=strict)
+    with tqdm(total=len(dataset.items), initial=first, desc="evaluation", unit="img", disable=None) as progress:
+        for done, decoded in enumerate(ordered(read, items, workers, ahead=together), first + 1):
+            batch.append(decoded)
+            if len(batch) < together and done < len(dataset.items):
+                continue
             loaded: dict[tuple[str, str], DeviceImage] = {}  # engines that see the same pixels in one place share them
             for engine, own, engine_rows in zip(engines, protocols, rows, strict=True):
                 exif = engine.spec.preprocessing.exif
                 if (engine.device, exif) not in loaded:
                     loaded[engine.device, exif] = engine.load([each.images[exif] for each in batch if each.images])
-                image = loaded[engine.device, exif]
-                engine_rows += _score_batch(engine, own, batch, image, POOLING_OUTPUT[pooling], strict)
+                output = POOLING_OUTPUT[described[0][0]["pooling"]]  # type: ignore[index]
+                engine_rows += _score_batch(engine, own, batch, loaded[engine.device, exif], output, strict)
             progress.update(len(batch))
-    item_labels = np.array([item.label for item in dataset.items])
-    tables = []
-    for engine, own, engine_rows, label_of in zip(engines, protocols, rows, labels, strict=True):
-        known = np.where(item_labels == UNKNOWN_LABEL, UNKNOWN_LABEL, label_of[item_labels]).astype(np.int32)
-        failed = np.zeros(len(engine.spec.classes), np.float32)
-        tables.append(
-            tuple(
-                Scores(
-                    tuple(item.name for item in dataset.items),
-                    known,
-                    tuple(row.status for row in column),
-                    tuple(row.pixels for row in column),
-                    np.stack([failed if row.posterior is None else row.posterior for row in column]),
-                    {
-                        "spec": engine.spec.to_json(),
-                        "runtime": engine.runtime,
-                        "protocol": protocol.name,
-                        "scales": ",".join(map(str, protocol.scales)),
-                        "pooling": pooling,
-                        "dataset_id": dataset_id,
-                        "engine_sha256": engine.sha256,
-                        "commit": commit,
-                    },
+            batch = []
+            if len(rows[0]) == size or done == len(dataset.items):
+                start = done - len(rows[0])
+                own_items = dataset.items[start:done]
+                tables = tuple(
+                    _tables(own_items, label_of, engine_rows, metadata)
+                    for label_of, engine_rows, metadata in zip(labels, rows, described, strict=True)
                 )
-                for protocol, column in zip(own, zip(*engine_rows, strict=True), strict=True)
-            )
+                seconds = tuple(e.seconds - before for e, before in zip(engines, seconds_before, strict=True))
+                yield Shard(start, tables, seconds)
+                rows, seconds_before = [[] for _ in engines], [engine.seconds for engine in engines]
+
+
+def _tables(
+    items: Sequence[Item],
+    label_of: NDArray[np.int32],
+    rows: Sequence[Sequence[_Row]],
+    described: Sequence[dict[str, str]],
+) -> tuple[Scores, ...]:
+    """The rows of one engine as a table for each protocol."""
+    labels = np.array([item.label for item in items])
+    known = np.where(labels == UNKNOWN_LABEL, UNKNOWN_LABEL, label_of[labels]).astype(np.int32)
+    failed = np.zeros(len(json.loads(described[0]["spec"])["classes"]), np.float32)
+    return tuple(
+        Scores(
+            tuple(item.name for item in items),
+            known,
+            tuple(row.status for row in column),
+            tuple(row.pixels for row in column),
+            np.stack([failed if row.posterior is None else row.posterior for row in column]),
+            metadata,
         )
-    engine_seconds = tuple(e.seconds - before for e, before in zip(engines, seconds_before, strict=True))
-    return Run(tuple(tables), engine_seconds, time.monotonic() - started)
+        for metadata, column in zip(described, zip(*rows, strict=True), strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,23 +228,21 @@ class _Decoded:
     images: dict[str, Pixels]
 
 
-def _decoded(dataset: Dataset, exifs: Sequence[Exif], count: int, strict: bool) -> Iterator[list[_Decoded]]:
-    """The images in order, `count` at a time."""
-    batch: list[_Decoded] = []
-    for item in dataset.items:
-        try:
-            data = item.read_bytes()
-            batch.append(_Decoded(item, OK, {exif: decode(data, exif=exif, name=item.name) for exif in exifs}))
-        except (ImageError, OSError) as error:
-            reason = str(error) if isinstance(error, ImageError) else f"{item.name}: cannot be read ({error.strerror})"
-            if strict:
-                raise RunError(f"{reason} (--strict stops at the first unreadable image)") from None
-            batch.append(_Decoded(item, reason, {}))
-        if len(batch) == count:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _decode(item: Item, exifs: Sequence[Exif], strict: bool) -> _Decoded:
+    """Reads and decodes one image. Raises RunError where `strict`, or where the file is gone, which is no bad image."""
+    try:
+        data = item.read_bytes()
+        return _Decoded(item, OK, {exif: decode(data, exif=exif, name=item.name) for exif in exifs})
+    except (ImageError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in GONE and not item.path.is_symlink():
+            raise RunError(
+                f"{item.path}: {error.strerror}, though it was there when the run began: bring the data set back and "
+                "go on with --resume"
+            ) from None
+        reason = str(error) if isinstance(error, ImageError) else f"{item.name}: cannot be read ({error.strerror})"
+        if strict:
+            raise RunError(f"{reason} (--strict stops at the first unreadable image)") from None
+        return _Decoded(item, reason, {})
 
 
 class _Work(NamedTuple):

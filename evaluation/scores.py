@@ -3,8 +3,9 @@ from these files. They hold nothing that differs between two runs of the same co
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from infer.files import replacing
 
 OK = "ok"
+ROW_GROUP = 1000
+"""Rows that are written and read at a time."""
 UNKNOWN_LABEL = -1
 
 
@@ -60,40 +63,78 @@ def file_name(metadata: Mapping[str, str]) -> str:
     return f"{model}.{metadata['runtime']}.{metadata['protocol']}.q{scales}.{metadata['pooling']}.parquet"
 
 
-def write(scores: Scores, path: Path) -> None:
-    """Writes under a temporary name and renames."""
+def concatenate(parts: Sequence[Scores]) -> Scores:
+    """Parts of one table, in order, as one."""
+    return Scores(
+        tuple(name for part in parts for name in part.images),
+        np.concatenate([part.labels for part in parts]),
+        tuple(status for part in parts for status in part.statuses),
+        tuple(digest for part in parts for digest in part.pixels),
+        np.concatenate([part.posterior for part in parts]),
+        parts[0].metadata,
+    )
+
+
+def write(parts: Iterable[Scores], path: Path) -> None:
+    """Writes the parts of one table, in order, under a temporary name and renames.
+
+    The bytes depend on the rows alone, not on how they are cut into parts. Holds ROW_GROUP rows and a part in memory.
+    """
+    with replacing(path) as unfinished, contextlib.ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        waiting: list[pa.Table] = []
+        for part in parts:
+            waiting.append(_to_arrow(part))
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(unfinished, waiting[0].schema, compression="zstd"))
+            while sum(map(len, waiting)) >= ROW_GROUP:
+                table = pa.concat_tables(waiting)
+                writer.write_table(table[:ROW_GROUP].combine_chunks(), ROW_GROUP)
+                waiting = [table[ROW_GROUP:]]
+        rest = pa.concat_tables(waiting)
+        if len(rest) and writer is not None:
+            writer.write_table(rest.combine_chunks(), ROW_GROUP)
+
+
+def _to_arrow(scores: Scores) -> pa.Table:
     classes = scores.posterior.shape[1]
-    posterior = pa.FixedSizeListArray.from_arrays(pa.array(scores.posterior.ravel()), classes)
-    table = pa.table(
+    return pa.table(
         {
             "image": pa.array(scores.images, pa.string()),
             "label": pa.array(scores.labels, pa.int32()),
             "status": pa.array(scores.statuses, pa.string()),
             "pixels": pa.array(scores.pixels, pa.string()),
-            "posterior": posterior,
+            "posterior": pa.FixedSizeListArray.from_arrays(pa.array(scores.posterior.ravel()), classes),
         }
     ).replace_schema_metadata(dict(scores.metadata))
-    with replacing(path) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd")
 
 
 def read(path: Path) -> Scores:
-    """Raises ScoresError for a file that is no score table."""
+    """The whole table. Raises ScoresError for a file that is no score table."""
+    return concatenate(list(parts(path)))
+
+
+def parts(path: Path) -> Iterator[Scores]:
+    """The table ROW_GROUP rows at a time; one without rows is one empty part. Raises ScoresError."""
     try:
-        table = pq.read_table(path)
-        metadata = {
-            key.decode(): value.decode() for key, value in table.schema.metadata.items() if key != b"ARROW:schema"
-        }
-        posterior = table["posterior"].combine_chunks()
-        return Scores(
-            tuple(table["image"].to_pylist()),
-            table["label"].to_numpy(),
-            tuple(table["status"].to_pylist()),
-            tuple(table["pixels"].to_pylist()),
-            posterior.flatten().to_numpy().reshape(len(posterior), posterior.type.list_size),
-            metadata,
-        )
+        with pq.ParquetFile(path) as file:
+            metadata = {
+                key.decode(): value.decode()
+                for key, value in file.schema_arrow.metadata.items()
+                if key != b"ARROW:schema"
+            }
+            json.loads(metadata["spec"])
+            for batch in file.iter_batches(ROW_GROUP):
+                posterior = batch["posterior"]
+                yield Scores(
+                    tuple(batch["image"].to_pylist()),
+                    batch["label"].to_numpy(),
+                    tuple(batch["status"].to_pylist()),
+                    tuple(batch["pixels"].to_pylist()),
+                    posterior.flatten().to_numpy().reshape(len(posterior), posterior.type.list_size),
+                    metadata,
+                )
     except FileNotFoundError:
         raise ScoresError(f"{path}: no such file, expected a score table (.parquet)") from None
-    except (pa.ArrowInvalid, KeyError, AttributeError) as error:
+    except (OSError, KeyError, AttributeError, ValueError) as error:
         raise ScoresError(f"{path}: not a score table of evaluation.ilsvrc ({error})") from None

@@ -104,7 +104,7 @@ def judge(single: Scores, half: Scores, largest_score_error: float) -> Verdict:
     seen = single.readable & half.readable
     if not seen.any():
         raise VerifyError(f"--verify: none of {len(seen)} images can be used, first {single.statuses[0]}")
-    errors = [(top_errors(single, k), top_errors(half, k)) for k in (1, 5)]
+    errors = zip(top_errors([single], (1, 5)), top_errors([half], (1, 5)), strict=True)
     percents = [(one.percent, other.percent) if one and other else None for one, other in errors]
     return Verdict(
         int(seen.sum()),

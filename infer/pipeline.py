@@ -1,19 +1,53 @@
-"""Work that overlaps: the next item of an iterator is made while the caller still uses this one."""
+"""Work that overlaps, in threads: decoding ahead of the engine, writing behind it. Order never changes.
+
+Decoding, rescaling and running an engine release Python's lock. An exception comes where its item would.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items in the same order, one made ahead in a thread. An exception comes where its item would."""
+    """The same items in the same order, the next made in a thread while the caller still uses this one."""
     end = object()
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, end)
         while (item := coming.result()) is not end:
             coming = pool.submit(next, items, end)
             yield item  # type: ignore[misc]
+
+
+def ordered(function: Callable[[T], R], items: Iterable[T], workers: int, *, ahead: int = 1) -> Iterator[R]:
+    """`function` of every item, in order, by `workers` threads; at most `workers` + `ahead` results are held."""
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) == workers + ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def behind(items: Iterable[T], work: Callable[[T], None]) -> None:
+    """`work` on every item, in order, in a thread while the next item is made; what was made is worked on whatever
+    comes."""
+    with ThreadPoolExecutor(1) as pool:
+        pending: Future[None] | None = None
+        for item in items:
+            if pending is not None:
+                pending.result()
+            pending = pool.submit(work, item)
+        if pending is not None:
+            pending.result()

@@ -74,7 +74,7 @@ def test_models_of_other_classes_are_refused(pair: tuple[Scores, Scores]) -> Non
 def test_command(pair: tuple[Scores, Scores], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
     for scores, path in zip(pair, paths, strict=True):
-        write(scores, path)
+        write([scores], path)
     out = tmp_path / "new" / "f.parquet"
     assert command.main([*map(str, paths), "-o", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}: mean of 2 tables\n"
@@ -84,7 +84,7 @@ def test_command(pair: tuple[Scores, Scores], tmp_path: Path, capsys: pytest.Cap
 
 def test_command_errors(pair: tuple[Scores, Scores], tmp_path: Path, one_line: OneLine) -> None:
     good, bad, out = tmp_path / "a.parquet", tmp_path / "b.parquet", tmp_path / "f.parquet"
-    write(pair[0], good)
+    write([pair[0]], good)
     for content, message in ((None, "no such file"), (b"text", "not a score table")):
         if content is not None:
             bad.write_bytes(content)
@@ -92,7 +92,7 @@ def test_command_errors(pair: tuple[Scores, Scores], tmp_path: Path, one_line: O
         line = one_line()
         assert str(bad) in line
         assert message in line
-    write(dataclasses.replace(pair[1], metadata={**pair[1].metadata, "dataset_id": "x"}), bad)
+    write([dataclasses.replace(pair[1], metadata={**pair[1].metadata, "dataset_id": "x"})], bad)
     assert command.main([str(good), str(bad), "-o", str(out)]) == 1
     assert "fuse tables of the same images" in one_line()
     assert not out.exists()
@@ -103,6 +103,6 @@ def test_command_errors(pair: tuple[Scores, Scores], tmp_path: Path, one_line: O
 
 
 def test_an_out_below_a_file_is_one_line(pair: tuple[Scores, Scores], tmp_path: Path, one_line: OneLine) -> None:
-    write(pair[0], tmp_path / "a.parquet")
+    write([pair[0]], tmp_path / "a.parquet")
     assert command.main([str(tmp_path / "a.parquet"), "-o", str(tmp_path / "a.parquet" / "f.parquet")]) == 1
     assert one_line()

@@ -29,7 +29,7 @@ def test_ranks_by_hand() -> None:
 
 @pytest.mark.parametrize(("k", "wrong"), [(1, 4), (2, 3), (3, 2), (4, 0)])
 def test_top_k_errors(k: int, wrong: int) -> None:
-    rate = top_errors(make_scores(POSTERIOR, LABELS), k)
+    rate = top_errors([make_scores(POSTERIOR, LABELS)], (k,))[0]
     assert rate is not None
     assert rate.percent == pytest.approx(100 * wrong / 6)
 
@@ -47,10 +47,10 @@ def test_an_unreadable_image_is_wrong_even_where_its_zeros_would_be_right() -> N
     zeros = [[0.0, 0.0, 0.0]]
     scores = make_scores(zeros, [0], ("is empty (0 bytes)",))
     for k in (1, 5):
-        rate = top_errors(scores, k)
+        rate = top_errors([scores], (k,))[0]
         assert rate is not None
         assert rate.percent == 100
-    readable = top_errors(make_scores(zeros, [0], (OK,)), 1)
+    readable = top_errors([make_scores(zeros, [0], (OK,))], (1,))[0]
     assert readable is not None
     assert readable.percent == 0
 
@@ -59,17 +59,17 @@ def test_a_posterior_that_is_not_a_number_is_wrong() -> None:
     """An FP16 engine that overflows must not be measured as perfect."""
     nan = float("nan")
     for posterior in ([[nan, nan, nan]], [[0.5, nan, 0.5]], [[nan, 0.1, nan]]):
-        rate = top_errors(make_scores(posterior, [1]), 1)
+        rate = top_errors([make_scores(posterior, [1])], (1,))[0]
         assert rate is not None
         assert rate.percent == 100
 
 
 def test_images_without_a_label_count_neither_way() -> None:
     scores = make_scores([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]], [0, UNKNOWN_LABEL, 1])
-    rate = top_errors(scores, 1)
+    rate = top_errors([scores], (1,))[0]
     assert rate is not None
     assert rate == error_rate(1, 2)
-    assert top_errors(make_scores([[0.9, 0.1]], [UNKNOWN_LABEL]), 1) is None
+    assert top_errors([make_scores([[0.9, 0.1]], [UNKNOWN_LABEL])], (1,))[0] is None
 
 
 @pytest.mark.parametrize(("wrong", "images"), [(0, 10), (1, 10), (10, 10), (37, 400), (12345, 50000), (1, 1)])

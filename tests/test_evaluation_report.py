@@ -10,7 +10,7 @@ import pytest
 from helpers import full_spec, make_scores
 
 from evaluation.fuse import fuse
-from evaluation.report import format_table, result_from_scores, write_report
+from evaluation.report import format_table, result_from_scores, unreadable_images, write_report
 from evaluation.scores import UNKNOWN_LABEL, Scores
 
 JITTER = (256, 512)
@@ -25,30 +25,30 @@ def scores_of(net: str, **metadata: str) -> Scores:
 
 def test_the_paper_stands_beside_its_own_nets_on_ilsvrc_only() -> None:
     d = full_spec("D", train_short_px=JITTER)
-    beside = result_from_scores(scores_of("D"), [d], is_ilsvrc2012_val=True).paper
+    beside = result_from_scores([scores_of("D")], [d], is_ilsvrc2012_val=True).paper
     assert beside == {"top1_error_percent": 24.8, "top5_error_percent": 7.5, "source": "VGG Table 4"}
-    assert result_from_scores(scores_of("D"), [d], is_ilsvrc2012_val=False).paper is None
+    assert result_from_scores([scores_of("D")], [d], is_ilsvrc2012_val=False).paper is None
     slim = full_spec("D", train_short_px=JITTER, width=0.5)
-    assert result_from_scores(scores_of("D"), [slim], is_ilsvrc2012_val=True).paper is None
+    assert result_from_scores([scores_of("D")], [slim], is_ilsvrc2012_val=True).paper is None
 
 
 def test_a_fusion_has_the_papers_row_of_both_nets() -> None:
     specs = [full_spec(net, train_short_px=JITTER) for net in "DE"]
     fused = fuse([scores_of("D"), scores_of("E")])
-    beside = result_from_scores(fused, specs, is_ilsvrc2012_val=True).paper
+    beside = result_from_scores([fused], specs, is_ilsvrc2012_val=True).paper
     assert beside == {"top1_error_percent": 24.0, "top5_error_percent": 7.1, "source": "VGG Table 6"}
 
 
 def test_a_fusion_over_different_scales_is_reported_without_the_paper() -> None:
     fused = fuse([scores_of("D"), scores_of("C", scales="224,256,288")])
     specs = [full_spec(net, train_short_px=JITTER) for net in "DC"]
-    result = result_from_scores(fused, specs, is_ilsvrc2012_val=True)
+    result = result_from_scores([fused], specs, is_ilsvrc2012_val=True)
     assert result.paper is None
     assert result.top1_error_percent == 50
 
 
 def test_the_table_says_error_and_interval() -> None:
-    result = result_from_scores(scores_of("D"), [full_spec("D", train_short_px=JITTER)], is_ilsvrc2012_val=True)
+    result = result_from_scores([scores_of("D")], [full_spec("D", train_short_px=JITTER)], is_ilsvrc2012_val=True)
     row = format_table([result]).splitlines()[2]
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
         "d",
@@ -66,8 +66,10 @@ def test_the_table_says_error_and_interval() -> None:
 @pytest.mark.parametrize("status", ["ok", "is empty (0 bytes)"])
 def test_a_report_of_unlabelled_images(tmp_path: Path, status: str) -> None:
     scores = make_scores([[0.9, 0.1]], [UNKNOWN_LABEL], (status,))
-    result = result_from_scores(scores, [], is_ilsvrc2012_val=False)
-    table = write_report(tmp_path, [result], [scores], dataset_id="0" * 16, command="python -m x", commit="abc")
+    result = result_from_scores([scores], [], is_ilsvrc2012_val=False)
+    table = write_report(
+        tmp_path, [result], unreadable_images([[scores]]), dataset_id="0" * 16, command="python -m x", commit="abc"
+    )
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["results"][0]["top1_error_percent"] is None
     assert content["results"][0]["top5_interval95_percent"] is None

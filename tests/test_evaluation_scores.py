@@ -27,7 +27,7 @@ def test_file_name() -> None:
 def test_round_trip(tmp_path: Path) -> None:
     posterior = np.random.default_rng(0).random((3, 4)).astype(np.float32)
     scores = make_scores(posterior, [2, -1, 0], ("ok", "é: truncated or damaged JPEG", "ok"))
-    write(scores, tmp_path / "scores" / "a.parquet")
+    write([scores], tmp_path / "scores" / "a.parquet")
     again = read(tmp_path / "scores" / "a.parquet")
     assert again.images == scores.images
     assert again.statuses == scores.statuses
@@ -43,7 +43,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_the_table_is_the_contracts(tmp_path: Path) -> None:
-    write(make_scores([[0.25, 0.75]], [1]), tmp_path / "a.parquet")
+    write([make_scores([[0.25, 0.75]], [1])], tmp_path / "a.parquet")
     schema = pq.read_schema(tmp_path / "a.parquet")
     assert schema.names == ["image", "label", "status", "pixels", "posterior"]
     assert [schema.field(name).type for name in ("image", "label", "status", "pixels")] == [
