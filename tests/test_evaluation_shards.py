@@ -187,6 +187,12 @@ def start(arguments: list[str], out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+def finish(arguments: list[str], out: Path) -> None:
+    process = start(arguments, out)
+    _, said = process.communicate()
+    assert (process.returncode, said) == (0, "")
+
+
 def after_first_shard(process: subprocess.Popen[str], out: Path) -> None:
     """Waits until the run has something to lose."""
     while not (out / "unfinished" / "progress.json").exists():
@@ -204,7 +210,7 @@ def test_ctrl_c_keeps_what_is_done(arguments: list[str], tmp_path: Path) -> None
     assert process.returncode == 130
     assert "images are kept in" in said and len(said.splitlines()) == 1
     for folder in (out, tmp_path / "whole"):  # processes too: torch's sums depend on the number of threads
-        assert start(heavy, folder).wait() == 0
+        finish(heavy, folder)
     assert files(out) == files(tmp_path / "whole")
 
 
@@ -212,7 +218,7 @@ def test_ctrl_c_keeps_what_is_done(arguments: list[str], tmp_path: Path) -> None
 def test_a_hundred_kills(arguments: list[str], tmp_path: Path) -> None:
     """kill -9 at random moments, from the start of the process to its end, until it gets through."""
     out, seconds, kills = tmp_path / "out", random.Random(0), 0
-    assert start(arguments, tmp_path / "whole").wait() == 0
+    finish(arguments, tmp_path / "whole")
     whole = files(tmp_path / "whole")
     while kills < 100:
         process = start(arguments, out)
@@ -225,5 +231,5 @@ def test_a_hundred_kills(arguments: list[str], tmp_path: Path) -> None:
         if process.returncode == 0:
             assert files(out) == whole
             shutil.rmtree(out)
-    assert start(arguments, out).wait() == 0
+    finish(arguments, out)
     assert files(out) == whole
