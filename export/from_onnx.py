@@ -1,0 +1,193 @@
+"""model.onnx of another's making -> an `nchw` model of ours, with its preprocessing, classes and a self-test inside.
+
+python -m export.from_onnx model.onnx --mean R,G,B --std R,G,B [--filter bilinear|bicubic] [--classes names.txt]
+    -o out.onnx
+
+Mean and std are in grey levels of 0 to 255, and the host applies them: a model that takes pixels of 0 to 1 has a mean
+of 0 and a std of 255. Images are rescaled and cropped as torchvision does. What the model says of itself is tried out:
+whether it takes several views in a call, sides of any size, and whether it returns logits or probabilities.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import get_args
+
+import onnx
+
+from infer import self_test
+from infer.command import Parser, run
+from infer.engine import EngineError
+from infer.files import file_sha256
+from infer.onnx_engine import OnnxEngine
+from infer.spec import ModelSpec, Preprocessing, SpecError
+
+from . import foreign, model_file
+from .classes import ClassesError, read_classes
+from .foreign import Channels, ForeignError, OutputKind
+from .model_file import ModelFileError
+from .trial import kind_of, try_out, written
+
+DEFAULT_CROP_PX = 224
+MEMORY_BYTES = 6_000_000_000
+"""What an import may take beside some copies of the weights: a small file can ask its runtime for any amount."""
+COPIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line says of a model; 0 and None: what the model says itself, or what it shows when tried."""
+
+    preprocessing: Preprocessing
+    classes: Path | None = None
+    name: str | None = None
+    output: str | None = None
+    output_kind: OutputKind | None = None
+    channels: Channels = "rgb"
+    crop_px: int = 0
+    test_short_px: int = 0
+
+
+def import_model(path: Path, out: Path, request: Request) -> ModelSpec:
+    """Writes `out` and returns its spec. Raises ForeignError, ModelFileError, ClassesError, SpecError, EngineError."""
+    model = model_file.read(path)
+    if any(prop.key == "spec" for prop in model.metadata_props):
+        raise ForeignError("a model of ours already: use it as it is")
+    model = foreign.plain(model)
+    image = foreign.image_input(model.graph)
+    output = foreign.class_output(model.graph, request.output)
+    crop_px = _crop_px(image.side_px, request.crop_px)
+    wrapped = foreign.with_our_input(model, image, output, request.channels)
+    trial = try_out(wrapped, image, crop_px, request.preprocessing)
+    class_axis = 3 if trial.outputs.ndim == 4 and image.channels_last else 1
+    kind = kind_of(trial.outputs, class_axis, foreign.last_operator(model.graph, output), request.output_kind)
+    classes, class_names = read_classes(request.classes, trial.outputs.shape[class_axis])
+    spec = ModelSpec(
+        name=request.name or re.sub(r"[^\w.-]+", "-", path.stem),
+        net="foreign",
+        classes=classes,
+        class_names=class_names,
+        preprocessing=request.preprocessing,
+        train_short_px=request.test_short_px or crop_px * 256 // 224,
+        crop_px=crop_px,
+        stride_px=1,
+        fixed_size=trial.fixed_size,
+        max_views=trial.max_views,
+        interface="nchw",
+        precision="fp16" if foreign.is_half(model.graph) else "fp32",
+        source={"importer": "export.from_onnx", "onnx_sha256": file_sha256(path)},
+    )
+    made = trial.model
+    foreign.set_input(made.graph, spec.max_views, crop_px if spec.fixed_size else 0)
+    foreign.add_posteriors(made, spec, kind=kind, is_map=trial.outputs.ndim == 4, channels_last=image.channels_last)
+    made.doc_string = f"{spec.name}: a foreign model of {len(classes)} classes behind our nchw interface"
+    onnx.helper.set_model_props(made, {"spec": spec.to_json()})
+    with written(made) as file:
+        expected = self_test.record(OnnxEngine(file))
+    onnx.helper.set_model_props(made, {"spec": spec.to_json(), "self_test": expected})
+    model_file.save(made, out)
+    return spec
+
+
+def isolated(path: Path, out: Path, request: Request) -> ModelSpec:
+    """`import_model` in a process of its own with bounded memory, since a strange graph can crash its runtime."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_bounded, path, out, request).result()
+        except BrokenProcessPool:
+            raise ForeignError("ONNX Runtime dies of it: it cannot be imported") from None
+
+
+def _bounded(path: Path, out: Path, request: Request) -> ModelSpec:
+    files = (path, *model_file.external_files(path, model_file.read_graph(path)))
+    most = MEMORY_BYTES + COPIES * sum(file.stat().st_size for file in files)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return import_model(path, out, request)
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+    try:
+        return import_model(path, out, request)
+    except MemoryError:
+        raise ForeignError(f"needs more than the {most / 1e9:.0f} GB that an import may take") from None
+
+
+def _crop_px(own_px: int, asked_px: int) -> int:
+    if own_px and asked_px not in (0, own_px):
+        raise ForeignError(f"takes {own_px}x{own_px} px only, got --crop {asked_px}: leave it out")
+    return own_px or asked_px or DEFAULT_CROP_PX
+
+
+def _rgb(text: str) -> tuple[float, float, float]:
+    try:
+        r, g, b = (float(value) for value in text.split(","))
+    except ValueError:
+        r = g = b = math.nan
+    if not all(map(math.isfinite, (r, g, b))):
+        raise argparse.ArgumentTypeError(f"expected three numbers like 123.68,116.779,103.939, got {text!r}")
+    return r, g, b
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m export.from_onnx", description="Turn another's image classifier into an engine.")
+    parser.add_argument("model", type=Path, help="an ONNX model")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="the model to write (.onnx)")
+    parser.add_argument("--mean", type=_rgb, required=True, metavar="R,G,B", help="subtracted from grey levels 0-255")
+    parser.add_argument("--std", type=_rgb, required=True, metavar="R,G,B", help="what the rest is divided by")
+    parser.add_argument("--filter", choices=("bilinear", "bicubic"), default="bilinear", help="(default: %(default)s)")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="WNIDs or names in the order of the outputs")
+    parser.add_argument("--name", help="default: the file's")
+    parser.add_argument("--channels", choices=get_args(Channels), default="rgb", help="order it takes (default: rgb)")
+    parser.add_argument("--output", metavar="NAME", help="of several outputs the class scores")
+    parser.add_argument("--output-kind", choices=get_args(OutputKind), help="default: probabilities if they sum to 1")
+    parser.add_argument("--crop", type=int, default=0, metavar="PX", help="default: the model's own, or 224")
+    parser.add_argument("--test-short", type=int, default=0, metavar="PX", help="default: 256/224 of the crop")
+    args = parser.parse_args(argv)
+    if args.out.suffix != ".onnx" or args.out.resolve() == args.model.resolve():
+        parser.error(f"-o {args.out}: expected another file whose name ends in .onnx")
+    if args.crop < 0 or args.test_short < 0:
+        parser.error("--crop and --test-short: expected pixels")
+    started = time.monotonic()
+    try:
+        preprocessing = Preprocessing(
+            args.mean, args.std, args.filter, long_side_rounding="floor", center_rounding="torchvision"
+        )
+        request = Request(
+            preprocessing,
+            args.classes,
+            args.name,
+            args.output,
+            args.output_kind,
+            args.channels,
+            args.crop,
+            args.test_short,
+        )
+        spec = isolated(args.model, args.out, request)
+    except (EngineError, ForeignError, SpecError, OSError) as error:
+        print(f"{args.model}: {error}", file=sys.stderr)
+        return 1
+    except (ClassesError, ModelFileError) as error:  # which name their file
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{describe(args.out, spec)}, {time.monotonic() - started:.1f} s")
+    return 0
+
+
+def describe(path: Path, spec: ModelSpec) -> str:
+    """One line: what was found out."""
+    sides = f"{spec.crop_px}x{spec.crop_px} px only" if spec.fixed_size else f"{spec.crop_px} px and more"
+    views = f"{spec.max_views} view a call" if spec.max_views else "any number of views a call"
+    return f"{path}: {len(spec.classes)} classes, nchw interface, {spec.precision}, {sides}, {views}"
+
+
+if __name__ == "__main__":
+    run(main)
