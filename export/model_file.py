@@ -37,7 +37,7 @@ class ModelFileError(ValueError):
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Writes `path`, and `path`.data where the weights are too large for one file, in which case `model` loses them."""
+    """Writes `path`, and `path`.data where the weights are too large for one file."""
     if model.ByteSize() <= ONE_FILE_BYTES:
         with replacing(path) as unfinished:
             onnx.save_model(model, unfinished)
@@ -46,6 +46,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     data = path.name + ".data"
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         onnx.save_model(model, Path(folder, path.name), save_as_external_data=True, location=data)
+        onnx.load_external_data_for_model(model, folder)  # gives `model` its weights back
         for name in (data, path.name):
             os.replace(Path(folder, name), path.with_name(name))
 
