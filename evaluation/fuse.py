@@ -16,7 +16,7 @@ import numpy as np
 from infer.command import Parser, run
 
 from . import scores as tables
-from .scores import OK, Scores, ScoresError
+from .scores import OK, Scores, ScoresError, check_same_images
 
 FUSED = "fused"
 
@@ -27,22 +27,15 @@ def fuse(members: Sequence[Scores]) -> Scores:
     An image that any member could not score has that member's status.
     """
     first = members[0]
-    classes = json.loads(first.metadata["spec"])["classes"]
     for other in members[1:]:
-        if other.metadata["dataset_id"] != first.metadata["dataset_id"] or other.images != first.images:
-            raise ScoresError(
-                f"{other.model} was scored on data set {other.metadata['dataset_id']} ({len(other.images)} images), "
-                f"{first.model} on {first.metadata['dataset_id']} ({len(first.images)}): fuse tables of the same images"
-            )
-        if json.loads(other.metadata["spec"])["classes"] != classes:
-            raise ScoresError(f"{other.model} and {first.model} have different classes: they cannot be fused")
+        check_same_images(first, other)
     statuses = tuple(
         next((status for status in row if status != OK), OK)
         for row in zip(*(member.statuses for member in members), strict=True)
     )
     readable = np.array([status == OK for status in statuses])
     mean = np.mean([member.posterior.astype(np.float64) for member in members], 0)
-    spec = {"name": FUSED, "classes": classes, "members": [json.loads(m.metadata["spec"]) for m in members]}
+    spec = {"name": FUSED, "classes": first.classes, "members": [json.loads(m.metadata["spec"]) for m in members]}
     metadata = {
         key: _common([member.metadata[key] for member in members])
         for key in ("runtime", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit")
@@ -62,7 +55,7 @@ def fuse_files(paths: Sequence[Path]) -> Iterator[Scores]:
     for members in itertools.zip_longest(*map(tables.parts, paths)):
         missing = [path for path, member in zip(paths, members, strict=True) if member is None]
         if missing:
-            raise ScoresError(f"{missing[0]} has fewer images than the others: fuse tables of the same images")
+            raise ScoresError(f"{missing[0]} has fewer images than the others: use tables of the same images")
         yield fuse(members)
 
 

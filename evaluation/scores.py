@@ -46,6 +46,11 @@ class Scores:
         return str(json.loads(self.metadata["spec"])["name"])
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """What the columns of `posterior` stand for."""
+        return tuple(json.loads(self.metadata["spec"])["classes"])
+
+    @property
     def scales(self) -> tuple[int, ...]:
         """Q, in the order they were given; of a fusion of models at different scales, all of them, sorted."""
         sets = [tuple(int(q) for q in part.split(",")) for part in self.metadata["scales"].split("+")]
@@ -53,7 +58,7 @@ class Scores:
 
     @property
     def readable(self) -> NDArray[np.bool_]:
-        return np.array([status == OK for status in self.statuses])
+        return np.array([status == OK for status in self.statuses], np.bool_)
 
 
 def file_name(metadata: Mapping[str, str]) -> str:
@@ -73,6 +78,17 @@ def concatenate(parts: Sequence[Scores]) -> Scores:
         np.concatenate([part.posterior for part in parts]),
         parts[0].metadata,
     )
+
+
+def check_same_images(one: Scores, other: Scores) -> None:
+    """Raises ScoresError unless two tables (or the same parts of two) have the same images and classes."""
+    if other.metadata["dataset_id"] != one.metadata["dataset_id"] or other.images != one.images:
+        raise ScoresError(
+            f"{other.model} was scored on data set {other.metadata['dataset_id']} ({len(other.images)} images), "
+            f"{one.model} on {one.metadata['dataset_id']} ({len(one.images)}): use tables of the same images"
+        )
+    if other.classes != one.classes:
+        raise ScoresError(f"{other.model} and {one.model} have different classes: their posteriors mean other things")
 
 
 def write(parts: Iterable[Scores], path: Path) -> None:
@@ -112,6 +128,13 @@ def _to_arrow(scores: Scores) -> pa.Table:
 def read(path: Path) -> Scores:
     """The whole table. Raises ScoresError for a file that is no score table."""
     return concatenate(list(parts(path)))
+
+
+def classes(path: Path) -> tuple[str, ...]:
+    """What the posteriors of a table stand for. Raises ScoresError."""
+    for part in parts(path):
+        return part.classes
+    return ()
 
 
 def parts(path: Path) -> Iterator[Scores]:

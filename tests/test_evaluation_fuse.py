@@ -59,15 +59,15 @@ def test_tables_of_other_data_are_refused(pair: tuple[Scores, Scores]) -> None:
     with pytest.raises(ScoresError, match=message):
         fuse([one, elsewhere])
     fewer = make_scores(one.posterior[:2], one.labels[:2], model="fewer")
-    with pytest.raises(ScoresError, match="fuse tables of the same images"):
+    with pytest.raises(ScoresError, match="use tables of the same images"):
         fuse([one, fewer])
-    with pytest.raises(ScoresError, match="fuse tables of the same images"):
+    with pytest.raises(ScoresError, match="use tables of the same images"):
         fuse([one, dataclasses.replace(pair[1], images=("2.jpg", "1.jpg", "0.jpg"))])
 
 
 def test_models_of_other_classes_are_refused(pair: tuple[Scores, Scores]) -> None:
     other = make_scores([[0.2, 0.3, 0.5]] * 3, [0, 1, -1], model="three")
-    with pytest.raises(ScoresError, match="three and one have different classes: they cannot be fused"):
+    with pytest.raises(ScoresError, match="three and one have different classes: their posteriors mean other things"):
         fuse([pair[0], other])
 
 
@@ -94,7 +94,7 @@ def test_command_errors(pair: tuple[Scores, Scores], tmp_path: Path, one_line: O
         assert message in line
     write([dataclasses.replace(pair[1], metadata={**pair[1].metadata, "dataset_id": "x"})], bad)
     assert command.main([str(good), str(bad), "-o", str(out)]) == 1
-    assert "fuse tables of the same images" in one_line()
+    assert "use tables of the same images" in one_line()
     assert not out.exists()
     with pytest.raises(SystemExit) as caught:
         command.main(["-o", str(out)])
