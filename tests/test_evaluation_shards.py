@@ -227,7 +227,8 @@ def test_a_hundred_kills(arguments: list[str], tmp_path: Path) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             kills += 1
-        process.communicate()
+        _, said = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), said
         if process.returncode == 0:
             assert files(out) == whole
             shutil.rmtree(out)
