@@ -1,13 +1,14 @@
-"""`ahead`: the same items in order, made one ahead, errors in their place."""
+"""The same items in order, made ahead or worked on behind, by bounded numbers; errors in their place."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from infer.pipeline import ahead
+from infer.pipeline import ahead, behind, ordered
 
 
 def test_items_keep_their_order() -> None:
@@ -39,3 +40,83 @@ def test_an_error_comes_where_its_item_would() -> None:
         for item in ahead(items()):
             seen.append(item)
     assert seen == [1]
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_results_come_in_order_whoever_is_first(workers: int) -> None:
+    def slow_when_even(number: int) -> int:
+        time.sleep(0.002 * (number % 2 == 0))
+        return number * number
+
+    assert list(ordered(slow_when_even, range(50), workers)) == [n * n for n in range(50)]
+    assert list(ordered(slow_when_even, [], workers)) == []
+
+
+def test_no_more_is_held_than_was_allowed() -> None:
+    """However slow the consumer is: memory stays flat."""
+    made, used, most = 0, 0, 0
+
+    def items() -> Iterator[int]:
+        nonlocal made, most
+        for number in range(100):
+            made += 1
+            most = max(most, made - used)
+            yield number
+
+    for _ in ordered(lambda number: number, items(), 2, ahead=3):
+        used += 1
+    assert (made, used) == (100, 100)
+    assert 5 <= most <= 6  # those held, and the one being handed over
+
+
+def test_an_error_of_a_worker_comes_where_its_result_would_and_stops_the_rest() -> None:
+    started = []
+
+    def work(number: int) -> int:
+        started.append(number)
+        if number == 4:
+            raise ValueError("broken")
+        return number
+
+    seen = []
+    with pytest.raises(ValueError, match="broken"):
+        for result in ordered(work, range(1000), 2, ahead=2):
+            seen.append(result)
+    assert seen == [0, 1, 2, 3]
+    assert len(started) < 20
+
+
+def test_work_behind_is_in_order_and_overlaps() -> None:
+    done: list[int] = []
+    second_asked = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        second_asked.set()
+        yield 2
+
+    def work(number: int) -> None:
+        if number == 1:
+            assert second_asked.wait(10)
+        done.append(number)
+
+    behind(items(), work)
+    assert done == [1, 2]
+
+
+def test_work_behind_finishes_what_was_made_before_an_error() -> None:
+    done: list[int] = []
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        behind(items(), lambda number: (time.sleep(0.01), done.append(number))[1])
+    assert done == [1]
+
+    def full(number: int) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        behind(iter([1, 2, 3]), full)
