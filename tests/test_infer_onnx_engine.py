@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from helpers import noise
 
 from evaluation.runner import evaluate, resolve
+from infer import self_test
 from infer.dataset import open_dataset
 from infer.engine import EngineError, open_engine
 from infer.onnx_engine import OnnxEngine
+from infer.spec import ModelSpec
 from infer.views import PROTOCOLS, View, ViewPlan, plan_views
 from trainer.torch_engine import TorchEngine
 
@@ -43,6 +46,53 @@ def test_a_view_below_the_net_is_refused_before_the_runtime_dies_of_it(interface
     plan = ViewPlan("tiny", (1, 1), (View(1, (0, 0, 1, 1)),))
     with pytest.raises(EngineError, match="1x1 px is smaller than the 64 px"):
         engine.run(engine.load([noise((1, 1))]), [plan])
+
+
+@pytest.fixture
+def restricted(exported: Exported, tmp_path: Path) -> Callable[..., OnnxEngine]:
+    """Slim VGG-A with more restrictions in its spec."""
+
+    def opened(**changes: Any) -> OnnxEngine:
+        path = tmp_path / "restricted.onnx"
+        model = onnx.load(exported("A", interface="nchw"))
+        spec = ModelSpec.from_json(next(prop.value for prop in model.metadata_props if prop.key == "spec"))
+        onnx.helper.set_model_props(model, {"spec": dataclasses.replace(spec, **changes).to_json()})
+        onnx.save(model, path)
+        return OnnxEngine(path)
+
+    return opened
+
+
+@pytest.mark.parametrize(("max_views", "calls"), [(0, [10]), (1, [1] * 10), (4, [4, 4, 2])])
+def test_calls_hold_no_more_views_than_the_net_takes(
+    max_views: int, calls: list[int], restricted: Callable[..., OnnxEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, image = restricted(max_views=max_views), noise((90, 90))
+    session, sizes = engine._session, []
+
+    class Counting:
+        def run(self, names: list[str], feed: dict[str, Any]) -> Any:
+            sizes.append(len(feed["input"]))
+            return session.run(names, feed)
+
+    monkeypatch.setattr(engine, "_session", Counting())
+    plan = plan_views(engine.spec, "ten-crop", (90, 90))
+    found = engine.run(engine.load([image]), [plan])["posterior"]
+    assert sizes == calls
+    free = restricted()
+    assert np.abs(found - free.run(free.load([image]), [plan])["posterior"]).max() < 1e-6
+
+
+def test_a_view_of_another_size_than_the_nets(restricted: Callable[..., OnnxEngine]) -> None:
+    engine = restricted(fixed_size=True)
+    images = engine.load([noise((90, 100))])
+    assert [shape.name for shape in engine.shapes] == ["crops"]
+    assert engine.run(images, [plan_views(engine.spec, "center", (90, 100))])["posterior"].shape == (1, 10)
+    with pytest.raises(
+        EngineError, match="view of 96x107 px: slim-a takes only 64x64 px: use a protocol of crops, like"
+    ):
+        engine.run(images, [plan_views(engine.spec, "dense", (90, 100), [96])])
+    assert len(self_test.record(engine)) > 100  # of crops alone
 
 
 def test_unknown_output_is_refused(exported: Exported) -> None:

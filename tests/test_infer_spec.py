@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import NETS, full_spec, slim_spec
 
-from infer.spec import Extent, ModelSpec, Preprocessing, ShapeRange, SpecError, default_shapes
+from infer.spec import Extent, ModelSpec, Preprocessing, ShapeRange, SpecError, crops_shape, default_shapes
 from infer.views import PROTOCOLS, Size, out_of_range, plan_views
 
 
@@ -32,6 +32,8 @@ def test_json_round_trip_loses_nothing() -> None:
         interface="images",
         precision="fp16",
         outputs=("posterior", "score_map"),
+        fixed_size=True,
+        max_views=3,
         source={"recipe": '{"name": "x"}'},
     )
     again = ModelSpec.from_json(spec.to_json())
@@ -69,6 +71,7 @@ def test_test_scale_defaults_to_s_or_the_mean_of_the_range(train: int | tuple[in
         ({"stride_px": 0}, "stride_px must be positive, got 0"),
         ({"crop_px": 60}, "crop_px must be a multiple of stride_px = 32, got 60"),
         ({"crop_px": 0}, "crop_px must be a multiple of stride_px = 32, got 0"),
+        ({"max_views": -1}, "max_views must not be negative, got -1"),
         ({"width": 0.0}, "width and fc_width must be positive"),
         ({"fc_width": -1}, "width and fc_width must be positive"),
         ({"train_short_px": 63}, "train_short_px must be at least crop_px = 64 and in order, got 63"),
@@ -175,3 +178,22 @@ def test_default_shapes_never_admit_less_than_a_crop() -> None:
     for shape in default_shapes(slim_spec("D")):
         assert not shape.admits((63, 64), (64, 64))
         assert not shape.admits((64, 63), (64, 64))
+
+
+def test_a_foreign_net_of_fixed_size_has_crops_alone() -> None:
+    spec = full_spec("foreign", crop_px=227, stride_px=1, fixed_size=True)
+    (crops,) = default_shapes(spec, 768)
+    assert crops.admits((227, 227), (256, 341)) and not crops.admits((227, 228), (256, 341))
+    assert (crops.views.max, crops) == (50, crops_shape(spec))
+
+
+@pytest.mark.parametrize(("max_views", "views"), [(0, [50, 2, 2]), (1, [1, 1, 1]), (8, [8, 2, 2])])
+def test_profiles_hold_no_more_views_than_the_net_takes(max_views: int, views: list[int]) -> None:
+    shapes = default_shapes(full_spec("foreign", max_views=max_views))
+    assert [shape.views.max for shape in shapes] == [shape.views.opt for shape in shapes] == views
+
+
+def test_specs_of_before_there_were_foreign_nets_are_read() -> None:
+    spec = slim_spec("D")
+    old = {key: value for key, value in json.loads(spec.to_json()).items() if key not in ("fixed_size", "max_views")}
+    assert ModelSpec.from_json(json.dumps(old)) == spec

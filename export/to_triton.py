@@ -1,0 +1,191 @@
+"""model.engine or model.onnx -> a model in a Triton repository.
+
+python -m export.to_triton model.engine|model.onnx -o model_repository/ [--name NAME] [--force]
+
+Writes NAME/config.pbtxt, NAME/labels.txt and NAME/1/model.plan or model.onnx. The server batches the views of an
+`images` or `nchw` model; `views` calls belong to one image each and are served as they come. A NAME that is there
+already is replaced, whole, with --force only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from infer.command import Parser, run
+from infer.engine import EngineError, check_sidecar
+from infer.spec import ModelSpec, SpecError, default_shapes
+
+from .onnx_source import ModelError, read_source
+from .profiles import Entry, profile_entries
+
+MAX_BATCH = 50
+"""Views that the server puts into one call of an ONNX model; a plan's profile says it for a plan."""
+
+INPUT_TYPES = {"image": "TYPE_UINT8", "images": "TYPE_UINT8", "input": "TYPE_FP32"}
+"""All other inputs are tables of TYPE_INT32."""
+
+
+class TritonError(ValueError):
+    """A model that Triton cannot serve; one line."""
+
+
+class Served(NamedTuple):
+    """What the server gets: files by their names there, and the shapes of the inputs, profile by profile."""
+
+    spec: ModelSpec
+    files: Mapping[str, Path]
+    profiles: Sequence[Mapping[str, Entry]]
+
+
+def open_plan(path: Path) -> Served:
+    """A plan by its sidecar. Raises EngineError for another's sidecar, TritonError for a plan of TensorRT-RTX."""
+    content = check_sidecar(path)
+    try:
+        builder = str(content["builder"])
+        spec = ModelSpec.from_json(json.dumps(content["spec"]))
+        profiles = [profile["inputs"] for profile in content["profiles"]]
+        profiles[0].items()
+    except (AttributeError, IndexError, KeyError, TypeError, SpecError) as error:
+        raise TritonError(f"{path}.json: damaged ({error!r}): build the engine again with export.to_trt") from None
+    if builder.startswith("tensorrt-rtx"):
+        raise TritonError(
+            f"{path}: a plan of {builder}, but Triton runs plans of TensorRT only: give it the ONNX model this was "
+            f"built from, {path.with_suffix('.onnx')}, or build with --builder tensorrt"
+        )
+    return Served(spec, {"model.plan": path}, profiles)
+
+
+def open_onnx(path: Path) -> Served:
+    """An ONNX model of ours with its external data. Raises ModelError."""
+    from . import model_file
+
+    spec = read_source(path).spec
+    files = {"model.onnx": path}
+    files |= {
+        file.relative_to(path.parent.resolve()).as_posix(): file
+        for file in model_file.external_files(path, model_file.read_graph(path))
+    }
+    return Served(spec, files, [profile_entries(shape, spec.interface) for shape in default_shapes(spec)])
+
+
+def config(name: str, served: Served) -> str:
+    """config.pbtxt: Triton's ModelConfig message as text."""
+    spec, is_plan = served.spec, "model.plan" in served.files
+    batched = spec.interface != "views" and spec.max_views != 1
+    profiles = served.profiles[:1] if is_plan and batched else served.profiles  # else any batch must fit any profile
+    sizes = {input_name: _sizes([profile[input_name] for profile in profiles]) for input_name in profiles[0]}
+    batch_size = 0
+    if batched:
+        (input_name,) = sizes
+        batch_size = max(profile[input_name][2][0] for profile in profiles) if is_plan else spec.max_views or MAX_BATCH
+    lines = [
+        f'name: "{name}"',
+        f'platform: "{"tensorrt_plan" if is_plan else "onnxruntime_onnx"}"',
+        f"max_batch_size: {batch_size}",
+    ]
+    for input_name, dims in sizes.items():
+        kind = INPUT_TYPES.get(input_name, "TYPE_INT32")
+        lines.append(f'input {{ name: "{input_name}" data_type: {kind} dims: {_list(dims[1:] if batched else dims)} }}')
+    views = () if batched else (spec.max_views if spec.max_views == 1 else -1,)
+    for output_name, (kind, size) in outputs(spec).items():
+        labels = ' label_filename: "labels.txt"' if output_name == "posterior" else ""
+        lines.append(f'output {{ name: "{output_name}" data_type: {kind} dims: {_list((*views, *size))}{labels} }}')
+    if batched:
+        lines.append("dynamic_batching { }")
+    if is_plan and not batched:  # the server takes the profile that fits the request
+        numbers = ", ".join(f'"{number}"' for number in range(len(profiles)))
+        lines.append(f"instance_group {{ kind: KIND_GPU profile: [ {numbers} ] }}")
+    return "\n".join(lines) + "\n"
+
+
+def outputs(spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and size for one view of each output in the graph; -1: any."""
+    classes = len(spec.classes)
+    known = {
+        "posterior": ("TYPE_FP32", (classes,)),
+        "posterior_positions": ("TYPE_FP32", (classes,)),
+        "pixel_sums": ("TYPE_INT32", (6,)),
+        "score_map": ("TYPE_FP32", (classes, -1, -1)),
+        "features": ("TYPE_FP32", (-1,)),
+        "pixels": ("TYPE_INT32", (3, -1, -1)),
+    }
+    return {name: known[name] for name in spec.outputs if spec.interface != "nchw" or not name.startswith("pixel")}
+
+
+def labels(spec: ModelSpec) -> str:
+    """A line for each class: its words, or its WNID."""
+    return "".join(f"{' '.join(name.split())}\n" for name in spec.class_names or spec.classes)
+
+
+def write(repository: Path, name: str, served: Served, *, force: bool = False) -> Path:
+    """The model's folder in the repository, whole or not there. Raises TritonError where it is and `force` is not."""
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, re.ASCII):
+        raise TritonError(f"{name!r} is no name for a model in a repository: use --name with letters, digits, _ . -")
+    folder = repository / name
+    if folder.exists() and not force:
+        raise TritonError(f"{folder}: is there already: use --force to replace it, or another --name")
+    unfinished, replaced = (repository / f".{name}.{state}" for state in ("unfinished", "replaced"))
+    for leftover in (unfinished, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        for file_name, source in served.files.items():
+            target = unfinished / "1" / file_name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        (unfinished / "labels.txt").write_text(labels(served.spec), encoding="utf-8")
+        (unfinished / "config.pbtxt").write_text(config(name, served), encoding="utf-8")
+        if folder.exists():
+            os.replace(folder, replaced)
+        os.replace(unfinished, folder)
+    finally:
+        if replaced.exists() and not folder.exists():
+            os.replace(replaced, folder)
+        for leftover in (unfinished, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return folder
+
+
+def _sizes(entries: Sequence[Entry]) -> tuple[int, ...]:
+    """The sizes of an input that are the same in all profiles, from the smallest shape to the largest; else -1."""
+    shapes = [shape for entry in entries for shape in entry]
+    return tuple(axis[0] if len(set(axis)) == 1 else -1 for axis in zip(*shapes, strict=True))
+
+
+def _list(sizes: Sequence[int]) -> str:
+    return f"[ {', '.join(map(str, sizes))} ]"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m export.to_triton", description="Put a model into a Triton repository.")
+    parser.add_argument("model", type=Path, help="a TensorRT engine (.engine) or an ONNX model of ours (.onnx)")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="REPOSITORY", help="created if need be")
+    parser.add_argument("--name", help="default: the model's own")
+    parser.add_argument("--force", action="store_true", help="replace a model of that name")
+    args = parser.parse_args(argv)
+    if args.model.suffix not in (".engine", ".onnx"):
+        parser.error(f"{args.model}: expected a TensorRT engine (.engine) or an ONNX model of ours (.onnx)")
+    try:
+        if not args.model.is_file():
+            raise TritonError(f"{args.model}: no such file, expected an engine (.engine) or an ONNX model (.onnx)")
+        served = open_plan(args.model) if args.model.suffix == ".engine" else open_onnx(args.model)
+        name = args.name or served.spec.name
+        folder = write(args.out, name, served, force=args.force)
+    except (EngineError, ModelError, TritonError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    spec = served.spec
+    print(
+        f"{folder}: {spec.interface} interface, {spec.precision}; tritonserver --model-repository={args.out.resolve()}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
