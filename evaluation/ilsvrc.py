@@ -25,8 +25,9 @@ from infer.views import PROTOCOLS, PlanError, check_scales
 
 from . import scores as tables
 from .fuse import fuse_files
+from .images import RunError
 from .report import result_from_scores, unreadable_images, write_report
-from .runner import POOLING_OUTPUT, RunError, describe, resolve, score
+from .runner import POOLING_OUTPUT, describe, resolve, score
 from .scores import ScoresError
 from .shards import UnfinishedRun
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import json
@@ -18,11 +17,11 @@ from tqdm import tqdm
 
 from infer.dataset import Dataset, Item
 from infer.engine import DeviceImage, Engine
-from infer.image import Exif, ImageError, Pixels, decode
 from infer.pipeline import ordered
-from infer.spec import ModelSpec
+from infer.spec import ModelSpec, placeholder_classes
 from infer.views import SINGLE_SCALE, MergedPlan, ViewPlan, default_scales, merge_plans, out_of_range, plan_views
 
+from .images import Decoded, RunError, read_image
 from .scores import OK, UNKNOWN_LABEL, Scores, concatenate
 
 Pooling = Literal["scores", "posteriors"]
@@ -32,12 +31,6 @@ POOLING_OUTPUT: dict[Pooling, str] = {"scores": "posterior", "posteriors": "post
 OUT_OF_RANGE = "out of range"
 SMALL_BATCH, LARGE_BATCH = 40, 8
 """Images of a shard: the first when their protocols have few views each, which then share calls."""
-GONE = (errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENODEV)
-"""How a file system says that it is no longer there."""
-
-
-class RunError(RuntimeError):
-    """A run that cannot start or, with --strict, go on; one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +74,12 @@ def resolve(names: Sequence[str], spec: ModelSpec, scales: Sequence[int] | None)
 
 
 def map_labels(dataset: Dataset, spec: ModelSpec) -> NDArray[np.int32]:
-    """The model's class index of each class of the data set. Raises RunError unless the model knows them all."""
+    """The model's class index of each class of the data set. Raises RunError unless the model knows them all.
+
+    A model imported without class names is taken at its word: as many classes, in the data set's own sorted order.
+    """
+    if spec.classes == placeholder_classes(len(dataset.classes)):
+        return np.arange(len(dataset.classes), dtype=np.int32)
     index = {name: i for i, name in enumerate(spec.classes)}
     missing = [name for name in dataset.classes if name not in index]
     if missing:
@@ -166,10 +164,10 @@ def score(
     size = shard_images(protocols)
     together = size if size == SMALL_BATCH else 1  # images of one call
     items = dataset.items[first:]
-    batch: list[_Decoded] = []
+    batch: list[Decoded] = []
     rows: list[list[list[_Row]]] = [[] for _ in engines]  # [engine][image][protocol]
     seconds_before = [engine.seconds for engine in engines]
-    read = functools.partial(_decode, exifs=exifs, strict=strict)
+    read = functools.partial(read_image, exifs=exifs, strict=strict)
     with tqdm(total=len(dataset.items), initial=first, desc="evaluation", unit="img", disable=None) as progress:
         for done, decoded in enumerate(ordered(read, items, workers, ahead=together), first + 1):
             batch.append(decoded)
@@ -219,32 +217,6 @@ def _tables(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    """An image of the data set for each way of treating EXIF, or why there is none."""
-
-    item: Item
-    status: str
-    images: dict[str, Pixels]
-
-
-def _decode(item: Item, exifs: Sequence[Exif], strict: bool) -> _Decoded:
-    """Reads and decodes one image. Raises RunError where `strict`, or where the file is gone, which is no bad image."""
-    try:
-        data = item.read_bytes()
-        return _Decoded(item, OK, {exif: decode(data, exif=exif, name=item.name) for exif in exifs})
-    except (ImageError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in GONE and not item.path.is_symlink():
-            raise RunError(
-                f"{item.path}: {error.strerror}, though it was there when the run began: bring the data set back and "
-                "go on with --resume"
-            ) from None
-        reason = str(error) if isinstance(error, ImageError) else f"{item.name}: cannot be read ({error.strerror})"
-        if strict:
-            raise RunError(f"{reason} (--strict stops at the first unreadable image)") from None
-        return _Decoded(item, reason, {})
-
-
 class _Work(NamedTuple):
     """A readable image of a batch with the plans of the protocols that can see it, by their numbers."""
 
@@ -256,7 +228,7 @@ class _Work(NamedTuple):
 def _score_batch(
     engine: Engine,
     protocols: Sequence[Protocol],
-    batch: Sequence[_Decoded],
+    batch: Sequence[Decoded],
     image: DeviceImage,
     output: str,
     strict: bool,

@@ -17,7 +17,8 @@ from typing import Any
 from infer.files import replacing
 
 from . import scores as tables
-from .runner import RunError, Shard
+from .images import RunError
+from .runner import Shard
 from .scores import Scores
 
 SAID = {

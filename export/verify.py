@@ -17,8 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from evaluation.images import RunError
 from evaluation.metrics import agreement_percent, mcnemar, top_errors
-from evaluation.runner import Protocol, RunError, evaluate
+from evaluation.runner import Protocol, evaluate
 from evaluation.scores import Scores
 from infer.dataset import DatasetError, open_dataset
 from infer.engine import DeviceImage

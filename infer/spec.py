@@ -140,6 +140,11 @@ class ModelSpec:
             raise SpecError(f"not a model spec: {error!r}") from error
 
 
+def placeholder_classes(count: int) -> tuple[str, ...]:
+    """Classes of a model whose file names none: `class_0000` ..., taken to be in the order of sorted WNIDs."""
+    return tuple(f"class_{number:04d}" for number in range(count))
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
     """What one dynamic dimension may be: from `min` to `max`, tuned at `opt`."""

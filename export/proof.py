@@ -1,0 +1,104 @@
+"""What stands between an FP16 graph and its engine: the range of its activations, and the gate.
+
+`--calibrate DIR` measures the range on real images and rescales the net where it comes near the end of half precision;
+`--verify DIR` lets no graph pass whose posteriors differ from FP32's by more than the tolerance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from infer.views import check_scales, default_scales
+
+from . import model_file, ranges, rescale
+from .onnx_source import Source
+from .precision import half_tensors, single_graph
+from .verify import verify
+
+DEFAULT_LIMIT = 200
+"""Images that a calibration or a verification takes unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the command line asks to be shown of an FP16 graph, on which images."""
+
+    calibrate: Path | None = None
+    verify: Path | None = None
+    protocol: str = "center"
+    limit: int = DEFAULT_LIMIT  # 0: all
+    tolerance: float = 0.02  # largest difference of a posterior
+
+
+class GateError(ValueError):
+    """A graph that does not pass; one line."""
+
+
+def prove(model: Path, source: Source, rescaled: Path, proof: Proof) -> Source:
+    """The source that an engine may be built from, with notes for its sidecar; says on stdout what was found.
+
+    `model` is what the command was given, `source` the FP16 graph made of it or itself. A graph that must be rescaled
+    is written to `rescaled`. Raises CalibrationError, RescaleError, VerifyError, GateError.
+    """
+    check_scales(source.spec, default_scales(source.spec, proof.protocol))
+    half, reference = model_file.read(source.path), _reference(model, source)
+    notes: dict[str, Any] = {}
+    if proof.calibrate is not None:
+        found = ranges.measure(reference, half_tensors(half), proof.calibrate, proof.protocol, proof.limit)
+        exponents = rescale.exponents(half, found.largest)
+        notes["ranges"] = ranges.as_json(found, exponents)
+        print(ranges.table(found, exponents), flush=True)
+        for line in found.unreadable:
+            print(line, flush=True)
+        changed = sum(exponent != 0 for exponent in exponents.values())
+        if changed:
+            half = rescale.rescaled(half, exponents, _weights(reference))
+            model_file.save(half, rescaled)
+            source = dataclasses.replace(source, path=rescaled)
+            print(f"{rescaled}: {changed} of {len(exponents)} half tensors rescaled by powers of two", flush=True)
+    if proof.verify is not None:
+        verdict = verify(reference, half, proof.verify, proof.protocol, proof.limit)
+        notes["verify"] = {**dataclasses.asdict(verdict), "tolerance": proof.tolerance}
+        print("\n".join(verdict.lines()), flush=True)
+        if not verdict.passes(proof.tolerance):
+            raise GateError(
+                f"{source.path}: a posterior differs from FP32's by {verdict.largest_posterior_difference:.2g}, "
+                f"--tolerance is {proof.tolerance:g}, so no engine is built: {_advice(proof)}"
+            )
+    return dataclasses.replace(source, notes={**source.notes, **notes})
+
+
+def _advice(proof: Proof) -> str:
+    if proof.calibrate is None:
+        return "try --calibrate DIR, which rescales a net that leaves half's range, or --precision fp32"
+    return "build with --precision fp32"
+
+
+def _reference(model: Path, source: Source) -> onnx.ModelProto:
+    """The FP32 graph of what the command was given; of an FP16 graph, itself without rounding but of its weights."""
+    if model.suffix == ".pt":
+        from trainer import checkpoint as checkpoints
+
+        from .graph import write_graph
+
+        checkpoint = checkpoints.load(model)
+        spec = dataclasses.replace(source.spec, precision="fp32")
+        outputs = [output.name for output in model_file.read_graph(source.path).graph.output]
+        single = write_graph(checkpoint.build(), spec, outputs)
+        helper.set_model_props(single, {"spec": spec.to_json()})
+        return single
+    given = model_file.read(model)
+    return given if not half_tensors(given) else single_graph(given)
+
+
+def _weights(reference: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    floats = (tensor for tensor in reference.graph.initializer if tensor.data_type == TensorProto.FLOAT)
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in floats}

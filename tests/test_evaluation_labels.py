@@ -1,0 +1,49 @@
+"""Which class index of the model each class of the data set is: by name, or by position where the model has no names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import slim_spec
+
+from evaluation.ilsvrc import main
+from evaluation.images import RunError
+from evaluation.runner import map_labels
+from evaluation.scores import read
+from infer.dataset import open_dataset
+from infer.spec import placeholder_classes
+from trainer.checkpoint import load, save
+
+Checkpoints = Callable[..., Path]
+
+
+def test_by_name_in_any_order(miniature_dir: Path) -> None:
+    dataset = open_dataset(miniature_dir)
+    backwards = slim_spec("A", classes=(*dataset.classes[::-1], "another"))
+    assert map_labels(dataset, backwards).tolist() == list(range(9, -1, -1))
+
+
+def test_a_class_that_the_model_does_not_know(miniature_dir: Path) -> None:
+    spec = slim_spec("A", classes=("cat", "dog"))
+    with pytest.raises(RunError, match=r"slim-a knows 2 classes \(cat \.\.\. dog\), but the data set has 10 of 10"):
+        map_labels(open_dataset(miniature_dir), spec)
+    with pytest.raises(RunError, match=r"knows 11 classes \(class_0000 \.\.\. class_0010\)"):
+        map_labels(open_dataset(miniature_dir), slim_spec("A", classes=placeholder_classes(11)))
+
+
+def test_a_model_without_names_is_taken_in_the_order_of_the_data(
+    slim_checkpoint: Checkpoints, miniature_dir: Path, tmp_path: Path
+) -> None:
+    named = load(slim_checkpoint("A"))
+    spec = dataclasses.replace(named.spec, name="nameless", classes=placeholder_classes(10))
+    save(dataclasses.replace(named, spec=spec), tmp_path / "nameless.pt")
+    common = ["--data", str(miniature_dir), "--protocol", "center", "--out", str(tmp_path)]
+    for path in (slim_checkpoint("A"), tmp_path / "nameless.pt"):
+        assert main(["--engine", str(path), *common]) == 0
+    one, other = (read(path) for path in sorted((tmp_path / "scores").iterdir()))
+    assert np.array_equal(one.labels, other.labels)
+    assert np.array_equal(one.posterior, other.posterior)
