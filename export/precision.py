@@ -17,6 +17,10 @@ HALF_MAX = 65_504.0
 """The largest finite half."""
 
 
+class PrecisionError(ValueError):
+    """Weights that a graph of this precision cannot hold; one line."""
+
+
 def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """An FP16 model of `export_onnx` as a check graph with the same inputs, outputs and metadata."""
     types = tensor_types(model)
@@ -58,6 +62,21 @@ def single_graph(model: onnx.ModelProto) -> onnx.ModelProto:
                 attribute.i = TensorProto.FLOAT
     del single.graph.value_info[:]
     return single
+
+
+def check_weights(model: onnx.ModelProto) -> None:
+    """Raises PrecisionError for a weight that is not finite, as one beyond HALF_MAX is in half."""
+    for initializer in model.graph.initializer:
+        if initializer.data_type in (TensorProto.FLOAT16, TensorProto.FLOAT):
+            values = numpy_helper.to_array(initializer)
+            if not np.isfinite(values).all():
+                half = initializer.data_type == TensorProto.FLOAT16 and not np.isnan(values).any()
+                raise PrecisionError(
+                    f"{initializer.name} has weights beyond {HALF_MAX:.0f}, where half precision ends: use --precision "
+                    "fp32, or python -m export.to_trt --calibrate DIR, which rescales the net"
+                    if half
+                    else f"{initializer.name} has weights that are no numbers: train or import the net again"
+                )
 
 
 def half_tensors(model: onnx.ModelProto) -> list[str]:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import onnx
 
@@ -24,6 +24,7 @@ from trainer.torch_engine import TorchEngine
 
 from . import model_file
 from .graph import ALWAYS, ON_REQUEST, write_graph
+from .precision import PrecisionError, check_weights
 
 
 def export_onnx(
@@ -33,13 +34,19 @@ def export_onnx(
     interface: Interface = "views",
     precision: Precision = "fp32",
     outputs: Sequence[str] = (),
+    infinite_weights: Literal["refuse", "keep"] = "refuse",
 ) -> ModelSpec:
-    """Writes `path` and returns the spec in its metadata. `outputs` are those of ON_REQUEST, beside the usual ones."""
+    """Writes `path` and returns the spec in its metadata. `outputs` are those of ON_REQUEST, beside the usual ones.
+
+    Raises PrecisionError for weights beyond the range of half, unless they are kept for the graph to be rescaled.
+    """
     spec = dataclasses.replace(
         checkpoint.spec, interface=interface, precision=precision, outputs=tuple(dict.fromkeys((*ALWAYS, *outputs)))
     )
     in_graph = [name for name in spec.outputs if interface != "nchw" or not name.startswith("pixel")]
     model = write_graph(checkpoint.build(), spec, in_graph)
+    if infinite_weights == "refuse":
+        check_weights(model)
     expected = self_test.record(TorchEngine(checkpoint))
     onnx.helper.set_model_props(model, {"spec": spec.to_json(), "self_test": expected})
     model_file.save(model, path)
@@ -70,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         checkpoint = load_with_source(args.checkpoint)
         export_onnx(checkpoint, path, interface=args.interface, precision=args.precision, outputs=outputs)
-    except (CheckpointError, OSError) as error:
+    except (CheckpointError, PrecisionError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     size = path.stat().st_size / 1e6
