@@ -82,6 +82,18 @@ def read_source(path: Path) -> Source:
         raise ModelError(f"{path}: damaged metadata: {error}") from None
 
 
+def half_source(source: Source, path: Path) -> Source:
+    """Writes the FP16 version of an FP32 model of another's making. Raises ModelError where there is none."""
+    from . import model_file
+    from .half import HalfError, half_model
+
+    try:
+        model_file.save(half_model(model_file.read(source.path)), path)
+    except (HalfError, model_file.ModelFileError) as error:
+        raise ModelError(f"{source.path}: {error}" if isinstance(error, HalfError) else str(error)) from None
+    return read_source(path)
+
+
 def check_request(source: Source, request: Request) -> None:
     """Raises ModelError where an ONNX model is another than what was asked for: its graph is what will be built."""
     path, spec = source.path, source.spec

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from infer.spec import Extent, Interface, ModelSpec, ShapeRange, crops_shape, default_shapes, dense_shapes
-from infer.views import Size
+from infer.views import Size, default_scales
 
 Entry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Smallest, tuned and largest shape of one input."""
@@ -41,9 +41,19 @@ class _Keys:
 
 PROFILES = {
     "crops": _Keys(("views", "image"), (), "crops:views=50"),
+    "batch": _Keys(("image",), (), "batch:image=2048"),
     "dense": _Keys(("image",), ("min", "opt", "max"), "dense:min=224x224,opt=256x341,max=512x1365"),
+    "auto": _Keys(("image",), (), "auto:image=2048"),
 }
-"""Keys of each profile. `image` is the longest side of an image, uploaded or rescaled: memory grows with its square."""
+"""Keys of each profile. `image` is the longest side of an image, uploaded or rescaled: memory grows with its square.
+
+`batch` is `crops` for all grid crops of an image at once, 50 at each scale; `auto` is `dense` for the images of a data
+set (export/data_shapes.py makes one of the other).
+"""
+EXCLUSIVE = (("crops", "batch"), ("dense", "auto"))
+"""Two names for one profile: only one may be given."""
+GRID_CROPS = 50
+"""Views of `multicrop` at one scale (VGG section 3.2)."""
 
 
 def parse_profile(text: str) -> ProfileOption:
@@ -61,10 +71,10 @@ def parse_profile(text: str) -> ProfileOption:
         if key in option.numbers or key in option.sizes:
             raise ProfileError(f"profile {name} names {key} twice")
         if key in keys.numbers:
-            option.numbers[key] = _number(value, f"{name}:{item}")
+            option.numbers[key] = _number(value, f"{name}:{item}", keys)
         elif key in keys.sizes:
             short, _, long = value.partition("x")
-            option.sizes[key] = (_number(short, f"{name}:{item}"), _number(long, f"{name}:{item}"))
+            option.sizes[key] = (_number(short, f"{name}:{item}", keys), _number(long, f"{name}:{item}", keys))
         else:
             known = ", ".join((*keys.numbers, *keys.sizes))
             raise ProfileError(f"profile {name} has no key {key!r}, only {known}: write it like {keys.example}")
@@ -72,20 +82,30 @@ def parse_profile(text: str) -> ProfileOption:
 
 
 def shapes_from_options(spec: ModelSpec, options: Mapping[str, ProfileOption] | None = None) -> tuple[ShapeRange, ...]:
-    """The profiles of an engine: crops, dense landscape and dense portrait, by default or as `options` (by name) say.
+    """The profiles of an engine, by default or as `options` (by name, without `auto`) say: crops, dense landscape and
+    dense portrait, or crops alone for a net of fixed size.
 
     Raises ProfileError for ranges that contradict themselves, each other or the net.
     """
-    given = options or {}
-    crops, landscape, portrait = default_shapes(spec)
+    given = dict(options or {})
+    if "batch" in given:
+        views = GRID_CROPS * len(default_scales(spec, "multicrop"))
+        given["crops"] = ProfileOption("crops", {"views": views, **given["batch"].numbers}, {})
+    crops, *dense = default_shapes(spec)
     if "crops" in given:
         views = given["crops"].numbers.get("views", crops.views.max)
+        if 0 < spec.max_views < views:
+            raise ProfileError(
+                f"profile crops: {views} views in a call, but {spec.name} takes {spec.max_views}: use "
+                f"crops:views={spec.max_views}"
+            )
         crops = _with_image(crops_shape(spec, views), given["crops"], spec.interface)
     if "dense" in given:
-        short, long = _dense_extents(landscape, given["dense"], spec)
-        pair = dense_shapes(spec, short, long)
-        landscape, portrait = (_with_image(shape, given["dense"], spec.interface) for shape in pair)
-    shapes = (crops, landscape, portrait)
+        if not dense:
+            raise ProfileError(f"profile dense: {spec.name} takes nothing but {spec.crop_px}x{spec.crop_px} px crops")
+        short, long = _dense_extents(dense[0], given["dense"], spec)
+        dense = [_with_image(shape, given["dense"], spec.interface) for shape in dense_shapes(spec, short, long)]
+    shapes = (crops, *dense)
     for shape in shapes:
         _check(shape, spec)
     return shapes
@@ -128,14 +148,10 @@ def _at(shape: ShapeRange, place: int) -> _Sizes:
     return _Sizes(*((extent.min, extent.opt, extent.max)[place] for extent in extents))
 
 
-def _number(text: str, item: str) -> int:
+def _number(text: str, item: str, keys: _Keys) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) == 0:
-        raise ProfileError(f"cannot read {item!r}: expected whole numbers above 0, like {_examples()}")
+        raise ProfileError(f"cannot read {item!r}: expected whole numbers above 0, like {keys.example}")
     return int(text)
-
-
-def _examples() -> str:
-    return " or ".join(keys.example for keys in PROFILES.values())
 
 
 def _dense_extents(default: ShapeRange, option: ProfileOption, spec: ModelSpec) -> tuple[Extent, Extent]:

@@ -22,10 +22,14 @@ from infer.views import plan_views
 
 from .onnx_source import Source
 from .profiles import profile_entries
-from .trt_builder import Library, Plan
+from .trt_builder import Plan
+from .trt_library import Library
+from .trt_options import BuildOptions
 
 
-def content(source: Source, plan: Plan, shapes: Sequence[ShapeRange], targets: Sequence[str]) -> dict[str, Any]:
+def content(
+    source: Source, plan: Plan, shapes: Sequence[ShapeRange], targets: Sequence[str], options: BuildOptions
+) -> dict[str, Any]:
     """What the sidecar says, `source.notes` last. The fields are those of infer.engine.check_sidecar's readers."""
     profiles = [
         {**dataclasses.asdict(shape), "inputs": profile_entries(shape, source.spec.interface), "activation_bytes": used}
@@ -36,6 +40,7 @@ def content(source: Source, plan: Plan, shapes: Sequence[ShapeRange], targets: S
         "sha256": hashlib.sha256(plan.data).hexdigest(),
         "builder": plan.builder,
         "targets": targets,
+        "options": options.as_json(),
         "profiles": profiles,
         "half_tensors": plan.half_tensors,
         "float_tensors": plan.float_tensors,

@@ -1,10 +1,12 @@
 """ckpt.pt or model.onnx -> model.engine: a plan for TensorRT or TensorRT-RTX, and a sidecar that says what it is.
 
 python -m export.to_trt ckpt.pt|model.onnx [-o model.engine] [--precision fp16|fp32] [--interface views|images|nchw]
-    [--builder auto|tensorrt|tensorrt-rtx] [--target sm86 ...] [--profile ...] [--outputs ...]
+    [--builder auto|tensorrt|tensorrt-rtx] [--target sm86 ...] [--profile ... [--data DIR]] [--outputs ...]
+    [--workspace MB] [--optimization-level 0-5] [--timing-cache FILE] [--version-compatible] [--hardware-compatible ...]
 
-From a checkpoint the ONNX model is written first, beside the engine, and kept. A failed build leaves no engine, and
-the plan is written after its old sidecar is gone, so that no crash leaves a plan with the sidecar of another.
+From a checkpoint the ONNX model is written first, beside the engine, and kept; so is the FP16 version of a foreign FP32
+model, as NAME.fp16.onnx. A failed or interrupted build leaves no engine, and the plan is written after its old sidecar
+is gone, so that no crash leaves a plan with the sidecar of another.
 """
 
 from __future__ import annotations
@@ -17,12 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infer.command import Parser, run
+from infer.dataset import DatasetError
+from infer.files import replacing
 from infer.spec import ModelSpec, ShapeRange, SpecError
 
 from . import sidecar
-from .onnx_source import ModelError, Request, Source, check_request, export_checkpoint, read_source
-from .profiles import ProfileError, ProfileOption, parse_profile, shapes_from_options
-from .trt_builder import LIBRARIES, BuildError, Library, TargetError, build, choose_library, choose_targets
+from .data_shapes import DataSizes, dense_range, read_sizes
+from .onnx_source import ModelError, Request, Source, check_request, export_checkpoint, half_source, read_source
+from .profiles import EXCLUSIVE, ProfileError, ProfileOption, parse_profile, shapes_from_options
+from .trt_builder import build
+from .trt_library import LIBRARIES, BuildError, Library, OptionError, choose_library, choose_targets
+from .trt_options import HARDWARE, LEVELS, BuildOptions, check_options
+from .trt_progress import terminated_as_by_ctrl_c
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,37 +41,56 @@ class Job:
     engine: Path
     request: Request
     profiles: Mapping[str, ProfileOption]
+    sizes: DataSizes | None  # of the images of --data
     library: Library
     targets: tuple[str, ...]
+    options: BuildOptions
 
 
 def convert(job: Job) -> None:
-    """Builds `job.engine` from a .pt or .onnx and says so on stdout. Every step may refuse; the last two write."""
+    """Builds `job.engine` from a .pt or .onnx and says so on stdout. Every step may refuse; the last ones write."""
     started = time.monotonic()
     source = open_source(job)
-    shapes = shapes_from_options(source.spec, job.profiles)
-    plan = build(job.library, source.path, source.spec, shapes, job.targets)
-    sidecar.write_engine(job.engine, plan.data, sidecar.content(source, plan, shapes, job.targets))
+    shapes, said = choose_shapes(job, source.spec)
+    print(*said, sep="\n", end="\n" if said else "", flush=True)
+    plan = build(job.library, source.path, source.spec, shapes, job.targets, job.options)
+    content = sidecar.content(source, plan, shapes, job.targets, job.options)
+    sidecar.write_engine(job.engine, plan.data, content)
+    if job.options.timing_cache is not None and plan.timing_cache is not None:
+        with replacing(job.options.timing_cache) as unfinished:
+            unfinished.write_bytes(plan.timing_cache)
     print(f"{sidecar.describe(job.engine, source.spec, plan, shapes, job.targets)}; {_seconds_since(started)}")
     print(f"run it there with real inputs: {write_example(job, source.spec, shapes[0])}")
 
 
 def open_source(job: Job) -> Source:
-    """The ONNX model that is asked for; a checkpoint's is written beside the engine."""
+    """The ONNX model that is asked for; what is made of the input is written beside the engine."""
     started = time.monotonic()
     if job.model.suffix == ".onnx":
         source = read_source(job.model)
-        check_request(source, job.request)
-        return source
-    onnx_path = job.engine.with_suffix(".onnx")
-    source = export_checkpoint(job.model, onnx_path, job.request, lambda spec: shapes_from_options(spec, job.profiles))
-    spec, size = source.spec, onnx_path.stat().st_size
+        if (source.spec.net, source.spec.precision, job.request.precision) != ("foreign", "fp32", "fp16"):
+            check_request(source, job.request)
+            return source
+        choose_shapes(job, source.spec)
+        source = half_source(source, job.engine.with_suffix(".fp16.onnx"))
+    else:
+        onnx_path = job.engine.with_suffix(".onnx")
+        source = export_checkpoint(job.model, onnx_path, job.request, lambda spec: choose_shapes(job, spec))
+    check_request(source, job.request)
+    spec, size = source.spec, source.path.stat().st_size
     print(
-        f"{onnx_path}: {spec.precision}, {spec.interface} interface, {size / 1e6:.1f} MB, {_seconds_since(started)}",
+        f"{source.path}: {spec.precision}, {spec.interface} interface, {size / 1e6:.1f} MB, {_seconds_since(started)}",
         flush=True,
     )
-    check_request(source, job.request)
     return source
+
+
+def choose_shapes(job: Job, spec: ModelSpec) -> tuple[tuple[ShapeRange, ...], tuple[str, ...]]:
+    """The profiles of the engine, those asked for or (`auto`) of the data set's own sizes, and what to say of them."""
+    if job.sizes is None:
+        return shapes_from_options(spec, job.profiles), ()
+    dense = dense_range(spec, job.sizes, job.profiles["auto"].numbers.get("image", 0))
+    return shapes_from_options(spec, {**job.profiles, "dense": dense.option}), dense.lines
 
 
 def write_example(job: Job, spec: ModelSpec, crops: ShapeRange) -> str:
@@ -84,15 +111,13 @@ def _profile_argument(text: str) -> ProfileOption:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _check_outputs(parser: Parser, outputs: Sequence[str]) -> None:
-    from .graph import ALWAYS, ON_REQUEST
-
-    for name in outputs:
-        if name not in (*ALWAYS, *ON_REQUEST):
-            parser.error(f"--outputs: unknown output {name!r}, expected {', '.join((*ALWAYS, *ON_REQUEST))}")
+def _megabytes_argument(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 2**43:
+        raise argparse.ArgumentTypeError(f"expected a whole number of megabytes above 0, got {text!r}")
+    return int(text)
 
 
-def main(argv: list[str] | None = None) -> int:
+def _parser() -> Parser:
     parser = Parser(prog="python -m export.to_trt", description="Build a TensorRT or TensorRT-RTX engine.")
     parser.add_argument("model", type=Path, help="a checkpoint (.pt) or an ONNX model of ours (.onnx)")
     parser.add_argument("-o", "--out", type=Path, help="default: the model's name with .engine")
@@ -108,30 +133,68 @@ def main(argv: list[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="NAME:KEY=VALUE,...",
-        help="crops:views=50 or dense:min=224x224,opt=256x341,max=512x1365 (short x long side); either takes "
-        "image=4096, the longest side of an image",
+        help="crops:views=50, or batch: all grid crops of an image in one call; "
+        "dense:min=224x224,opt=256x341,max=512x1365 (short x long side), or auto: as the images of --data need; each "
+        "takes image=4096, the longest side of an image",
     )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="data set for --profile auto")
     parser.add_argument("--outputs", default="", help="more outputs, comma-separated: score_map, features")
-    args = parser.parse_args(argv)
-    engine = args.out or args.model.with_suffix(".engine")
+    parser.add_argument(
+        "--workspace", type=_megabytes_argument, metavar="MB", help="most memory that a kernel may need beside tensors"
+    )
+    parser.add_argument(
+        "--optimization-level", type=int, choices=LEVELS, help="how long TensorRT looks for faster kernels"
+    )
+    parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="what TensorRT measured, for the next build")
+    parser.add_argument("--version-compatible", action="store_true", help="for later versions of TensorRT, too")
+    parser.add_argument("--hardware-compatible", choices=tuple(HARDWARE), help="for other GPUs, too")
+    return parser
+
+
+def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs: Sequence[str]) -> None:
+    from .graph import ALWAYS, ON_REQUEST
+
     if args.model.suffix not in (".pt", ".onnx"):
         parser.error(f"{args.model}: expected a checkpoint (.pt) or an ONNX model (.onnx)")
     if engine.suffix != ".engine":
         parser.error(f"-o {engine}: an engine's name ends in .engine")
+    names = [option.name for option in args.profile]
+    if any(names.count(name) > 1 for name in names):
+        parser.error(f"--profile: each may be given once, got {', '.join(names)}")
+    for pair in EXCLUSIVE:
+        if set(pair) <= set(names):
+            parser.error(f"--profile: {' and '.join(pair)} are two ways to say one thing, give one of them")
+    if ("auto" in names) != (args.data is not None):
+        parser.error("--profile auto and --data DIR: one needs the other")
+    unknown = [name for name in outputs if name not in (*ALWAYS, *ON_REQUEST)]
+    if args.model.suffix == ".pt" and unknown:
+        parser.error(f"--outputs: unknown output {unknown[0]!r}, expected {', '.join((*ALWAYS, *ON_REQUEST))}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    engine = args.out or args.model.with_suffix(".engine")
     request = Request(args.precision, args.interface, tuple(name for name in args.outputs.split(",") if name))
-    options = {option.name: option for option in args.profile}
-    if len(options) < len(args.profile):
-        parser.error(f"--profile: each may be given once, got {', '.join(option.name for option in args.profile)}")
+    _check_usage(parser, args, engine, request.outputs)
+    options = BuildOptions(
+        args.workspace, args.optimization_level, args.timing_cache, args.version_compatible, args.hardware_compatible
+    )
     try:
-        if args.model.suffix == ".pt":
-            _check_outputs(parser, request.outputs)
         if not args.model.is_file():
             raise ModelError(f"{args.model}: no such file, expected a checkpoint (.pt) or an ONNX model (.onnx)")
-        library = choose_library(args.builder)
-        convert(Job(args.model, engine, request, options, library, choose_targets(library, args.target)))
-    except TargetError as error:
+        with terminated_as_by_ctrl_c():
+            library = choose_library(args.builder)
+            options, ignored = check_options(library, options)
+            targets = choose_targets(library, args.target)
+            sizes = None if args.data is None else read_sizes(args.data)
+            profiles = {option.name: option for option in args.profile}
+            for line in ignored:
+                print(line)
+            convert(Job(args.model, engine, request, profiles, sizes, library, targets, options))
+    except OptionError as error:
         parser.error(str(error))
-    except (BuildError, ModelError, ProfileError, SpecError, OSError) as error:
+    except (BuildError, ModelError, ProfileError, DatasetError, SpecError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

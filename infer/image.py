@@ -3,11 +3,13 @@
 OpenCV decodes, whatever the file is called. Grey becomes three equal channels, a palette its colours, 16 bits lose
 their lower 8, alpha is dropped, CMYK (taken as Adobe writes it, inverted) is c*k/255 by OpenCV's integers. EXIF
 rotation is ignored, as the authors' tools of 2014 did, unless the spec says "apply". A truncated file is an error.
+Sizes are read by Pillow, since OpenCV has no reader of headers.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # its decoders report what Ima
 
 import cv2
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
@@ -47,6 +50,17 @@ def read(path: Path, *, exif: Exif = "ignore") -> Pixels:
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
     return decode(data, exif=exif, name=str(path))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an encoded image as it is stored, from its header alone. Raises ImageError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what may be a bomb, were it decoded
+            with PIL.Image.open(path) as image:
+                return image.height, image.width
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:  # what its parsers raise
+        raise ImageError(f"{path}: is not an image whose size we can read ({error})") from None
 
 
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WebP", b"GIF8": "GIF", b"BM": "BMP"}

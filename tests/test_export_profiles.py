@@ -101,11 +101,11 @@ def test_examples_in_messages_are_right(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("square", "unknown profile 'square', expected one of crops, dense"),
+        ("square", "unknown profile 'square', expected one of crops, batch, dense, auto"),
         ("crops:size=3", r"profile crops has no key 'size', only views, image: write it like crops:views=50"),
         ("dense:views=4", "profile dense has no key 'views', only image, min, opt, max: write it like dense:min="),
         ("crops:views=50,views=2", "profile crops names views twice"),
-        ("crops:views=0", "cannot read 'crops:views=0': expected whole numbers above 0, like crops:views=50 or dense:"),
+        ("crops:views=0", "cannot read 'crops:views=0': expected whole numbers above 0, like crops:views=50"),
         ("crops:views=-1", "cannot read 'crops:views=-1'"),
         ("crops:views", "cannot read 'crops:views'"),
         ("dense:max=512", "cannot read 'dense:max=512'"),

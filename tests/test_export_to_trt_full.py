@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import NETS, full_spec, write_checkpoint
 
-from export.trt_builder import LIBRARIES
+from export.trt_library import LIBRARIES
 from infer.engine import check_sidecar
 
 RTX = LIBRARIES["tensorrt-rtx"]

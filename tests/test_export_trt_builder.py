@@ -5,19 +5,27 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
-from engines import Built, build_engine, with_one_single_convolution
+from engines import (
+    TENSORRT_LISTS,
+    Built,
+    Watched,
+    build_engine,
+    frozen_api,
+    tensorrt_double,
+    with_one_single_convolution,
+)
 
-from export import trt_builder
+from export import trt_builder, trt_library, trt_log
 from export.sidecar import write_engine
 from export.to_trt import main
-from export.trt_builder import LIBRARIES, BuildError, activation_bytes, choose_targets, convolution_kernels
+from export.trt_library import LIBRARIES, BuildError, choose_targets
+from export.trt_log import activation_bytes, convolution_kernels
 from infer.engine import check_sidecar
 
 RTX = LIBRARIES["tensorrt-rtx"]
@@ -62,7 +70,7 @@ def test_the_log_finds_what_the_network_hid(
 
     def all_half(trt: Any, network: Any) -> tuple[list[str], dict[str, str]]:
         outputs, convolutions = count(trt, network)
-        return outputs, dict.fromkeys(convolutions, "Half")
+        return ["Half", *outputs], dict.fromkeys(convolutions, "Half")
 
     monkeypatch.setattr(trt_builder, "_types", all_half)
     assert main([str(path), "--target", "sm86"]) == 1
@@ -108,12 +116,12 @@ def test_activation_bytes_in_the_log() -> None:
 
 
 def test_default_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trt_builder, "gpu_present", lambda: None)
+    monkeypatch.setattr(trt_library, "gpu_present", lambda: None)
     assert choose_targets(RTX, []) == ("sm75", "sm80", "sm86", "sm89", "sm120")
-    monkeypatch.setattr(trt_builder, "gpu_present", lambda: "sm86")
+    monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm86")
     assert choose_targets(RTX, []) == ("sm86",)
     assert choose_targets(RTX, ["sm121", "sm75", "sm75"]) == ("sm75", "sm121")
-    monkeypatch.setattr(trt_builder, "gpu_present", lambda: "sm90")
+    monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm90")
     with pytest.raises(
         BuildError, match=r"does not run on the sm90 GPU here, only on sm75, .*: use --builder tensorrt"
     ):
@@ -122,65 +130,31 @@ def test_default_targets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tensorrt_builds_for_the_gpu_present(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trt_builder, "gpu_present", lambda: "sm90")
+    monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm90")
     assert choose_targets(LIBRARIES["tensorrt"], []) == ("sm90",)
-    monkeypatch.setattr(trt_builder, "gpu_present", lambda: None)
+    monkeypatch.setattr(trt_library, "gpu_present", lambda: None)
     with pytest.raises(BuildError, match="there is none here: run it there, or use --builder tensorrt-rtx --target"):
         choose_targets(LIBRARIES["tensorrt"], [])
 
 
-@pytest.fixture
-def tensorrt(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """A double of TensorRT 11: RTX's module without what TensorRT lacks, building for "the GPU present"."""
-    module = types.ModuleType("tensorrt")
-    module.__dict__.update({name: value for name, value in vars(rtx).items() if not name.startswith("__")})
-    del module.__dict__["ComputeCapability"]
-
-    class Config:
-        """Refuses the calls that TensorRT does not have."""
-
-        def __init__(self, real: Any) -> None:
-            self.__dict__["real"] = real
-
-        def __getattr__(self, name: str) -> Any:
-            assert "compute_capabilit" not in name
-            return getattr(self.real, name)
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            assert "compute_capabilit" not in name
-            setattr(self.real, name, value)
-
-    class Builder:
-        def __init__(self, log: Any) -> None:
-            self.real = rtx.Builder(log)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.real, name)
-
-        def create_builder_config(self) -> Any:
-            config = self.real.create_builder_config()
-            config.num_compute_capabilities = 1
-            config.set_compute_capability(rtx.ComputeCapability.SM89, 0)
-            return Config(config)
-
-        def build_serialized_network(self, network: Any, config: Any) -> Any:
-            return self.real.build_serialized_network(network, config.real)
-
-    module.__dict__.update(__version__="11.4.0.106", Builder=Builder)
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setitem(trt_builder._LOGGERS, "tensorrt", trt_builder._logger(rtx))
-    monkeypatch.setattr(trt_builder, "gpu_present", lambda: "sm89")
-    return module
+@pytest.fixture(params=TENSORRT_LISTS)
+def tensorrt(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Watched:
+    """A double of TensorRT: RTX's module without any name that TensorRT lacks, building for "the GPU present"."""
+    double = tensorrt_double(rtx, set(), frozen_api(request.param))
+    monkeypatch.setitem(sys.modules, "tensorrt", double)  # type: ignore[arg-type]
+    monkeypatch.setitem(trt_log._LOGGERS, "tensorrt", trt_log.logger(rtx))
+    monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm89")
+    return double
 
 
-def test_tensorrt_is_preferred(tensorrt: types.ModuleType, built: Built, tmp_path: Path) -> None:
+def test_tensorrt_is_preferred(tensorrt: Watched, built: Built, tmp_path: Path) -> None:
     made = build_engine(built.engine.with_suffix(".onnx"), "-o", tmp_path / "m.engine")
     assert (made.sidecar["builder"], made.sidecar["targets"]) == ("tensorrt 11.4.0.106", ["sm89"])
     assert made.sidecar["half_tensors"] == built.sidecar["half_tensors"]
     assert ": trtexec --loadEngine=" in made.printed[-1]
 
 
-def test_tensorrt_takes_no_target(tensorrt: types.ModuleType, built: Built, tmp_path: Path, one_line: OneLine) -> None:
+def test_tensorrt_takes_no_target(tensorrt: Watched, built: Built, tmp_path: Path, one_line: OneLine) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([str(built.engine.with_suffix(".onnx")), "-o", str(tmp_path / "m.engine"), "--target", "sm86"])
     assert one_line().endswith(
@@ -190,7 +164,7 @@ def test_tensorrt_takes_no_target(tensorrt: types.ModuleType, built: Built, tmp_
 
 
 def test_a_log_that_says_nothing(
-    tensorrt: types.ModuleType, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tensorrt: Watched, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where another logger was there first: what is not known is said to be unknown."""
 
@@ -198,16 +172,16 @@ def test_a_log_that_says_nothing(
         def append(self, item: Any) -> None:
             pass
 
-    monkeypatch.setattr(trt_builder._logger(rtx), "messages", Deaf())
+    monkeypatch.setattr(trt_log.logger(rtx), "messages", Deaf())
     made = build_engine(built.engine.with_suffix(".onnx"), "-o", tmp_path / "m.engine")
     assert [profile["activation_bytes"] for profile in made.sidecar["profiles"]] == [None] * 3
     assert "(none named in the builder's log); activations: crops unknown, dense" in made.printed[-2]
 
 
 def test_an_old_tensorrt(
-    tensorrt: types.ModuleType, built: Built, tmp_path: Path, one_line: OneLine, monkeypatch: pytest.MonkeyPatch
+    tensorrt: Watched, built: Built, tmp_path: Path, one_line: OneLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorrt, "__version__", "10.8.0.43")
+    tensorrt.__version__ = "10.8.0.43"
     assert main([str(built.engine.with_suffix(".onnx")), "-o", str(tmp_path / "m.engine")]) == 1
     assert one_line() == "tensorrt 10.8.0.43 is too old, expected 10.9 or newer: pip install tensorrt -U"
 

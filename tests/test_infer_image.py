@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from helpers import encode
 from numpy.typing import NDArray
 from PIL import Image
 
-from infer.image import ImageError, decode, read
+from infer.image import ImageError, decode, image_size, read
 
 EXIF_ORIENTATION = 0x0112
 
@@ -168,3 +169,52 @@ def test_no_decoder_prints_about_damaged_files(photo: NDArray[np.uint8], tmp_pat
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == len(KINDS)
     assert done.stderr == ""
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM"])
+def test_size_is_that_of_the_pixels(photo: NDArray[np.uint8], tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(encode(photo, kind))
+    assert image_size(path) == (201, 300)
+
+
+def test_size_comes_from_the_header_alone(photo: NDArray[np.uint8], tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(encode(photo, "JPEG")[:700])
+    assert image_size(path) == (201, 300)
+    with pytest.raises(ImageError):
+        read(path)
+
+
+def test_size_is_the_stored_one(photo: NDArray[np.uint8], tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(with_orientation(photo, 6))
+    assert image_size(path) == (201, 300)
+
+
+@pytest.mark.parametrize("width", [12_000, 60_000])
+def test_size_of_a_bomb(tmp_path: Path, width: int) -> None:
+    """A PNG that says it is so large: of no concern where nothing is decoded, but what Pillow refuses is an error."""
+    path = tmp_path / "x.png"
+    data = bytearray(encode(np.zeros((1, 1, 3), np.uint8), "PNG"))
+    data[16:24] = width.to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(data)
+    if width == 12_000:
+        assert image_size(path) == (12_000, 12_000)
+    else:
+        with pytest.raises(ImageError, match=r"x\.png: is not an image whose size we can read \(.* exceeds limit"):
+            image_size(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"])
+def test_no_size(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"x\.jpg: is not an image whose size we can read"):
+        image_size(path)
+    with pytest.raises(ImageError, match=r"y\.jpg: is not an image whose size we can read"):
+        image_size(tmp_path / "y.jpg")
