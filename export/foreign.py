@@ -132,8 +132,7 @@ def with_any_views(model: onnx.ModelProto, views: int) -> onnx.ModelProto:
     for node in graph.node:
         if not from_image & set(node.input):
             continue
-        if node.op_type != "Shape":
-            from_image.update(node.output)
+        from_image.update(node.output)
         if node.op_type != "Reshape" or node.input[1] not in shapes:
             continue
         sizes = numpy_helper.to_array(shapes[node.input[1]]).copy()

@@ -58,6 +58,11 @@ def posteriors(engine: OnnxEngine, image: NDArray[np.uint8], protocol: str) -> A
     return found["posterior"], found["posterior_positions"], inputs
 
 
+def declared_sizes(path: Path) -> list[int]:
+    """Of the model's one input; 0: any."""
+    return [dim.dim_value for dim in onnx.load(path).graph.input[0].type.tensor_type.shape.dim]
+
+
 FORMS = [
     *(
         {"head": head, **size}
@@ -82,6 +87,7 @@ def test_posteriors_are_torchs(form: dict[str, Any], tmp_path: Path) -> None:
     spec = engine.spec
     assert (spec.net, spec.interface, spec.max_views) == ("foreign", "nchw", 0)
     assert spec.fixed_size == ("side" in form or form.get("head") == "valid")
+    assert declared_sizes(tmp_path / "ours.onnx") == ([0, 3, 64, 64] if spec.fixed_size else [0, 3, 0, 0])
     half = form.get("kind") == TensorProto.FLOAT16
     assert spec.precision == ("fp16" if half else "fp32")
     found, positions, inputs = posteriors(engine, noise((80, 100)), "ten-crop")
@@ -126,11 +132,12 @@ def test_one_view_a_call_where_a_model_knows_no_other(tmp_path: Path) -> None:
     model.graph.node.append(helper.make_node("ReduceMean", ["fc"], ["mean"], axes=[0], keepdims=1))
     model.graph.node.append(helper.make_node("Add", ["fc", "mean"], ["scores"]))
     model.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, None))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.float32), "unread"))
     engine = imported(model, tmp_path)
     assert engine.spec.max_views == 1
     assert [shape.views.max for shape in engine.shapes] == [1, 1, 1]
-    sizes = [dim.dim_value for dim in onnx.load(tmp_path / "ours.onnx").graph.input[0].type.tensor_type.shape.dim]
-    assert sizes == [1, 3, 0, 0]
+    assert declared_sizes(tmp_path / "ours.onnx") == [1, 3, 0, 0]
+    assert "net/unread" not in {initializer.name for initializer in onnx.load(tmp_path / "ours.onnx").graph.initializer}
     found, _, inputs = posteriors(engine, noise((80, 100)), "ten-crop")
     expected = np.concatenate([softmax(2 * reference(x, WEIGHTS), 1) for x in inputs])
     assert np.abs(found - expected).max() < 1e-6

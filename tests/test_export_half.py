@@ -20,7 +20,8 @@ from scipy.special import softmax
 from export.from_onnx import Request, import_model
 from export.half import HalfError, half_model
 from export.precision import check_graph, half_tensors, tensor_types
-from export.trt_builder import LIBRARIES, build
+from export.trt_builder import build
+from export.trt_library import LIBRARIES
 from infer.engine import open_engine
 from infer.spec import ModelSpec, Preprocessing, crops_shape, default_shapes
 
