@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from infer.spec import Interface, ModelSpec, Precision
 
@@ -30,6 +30,17 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """What is to be shown of an FP16 graph before it is built, on which images: see proof.py."""
+
+    calibrate: Path | None = None
+    verify: Path | None = None
+    protocol: str = "center"
+    limit: int = 200  # images of either; 0: all
+    tolerance: float = 0.02  # largest difference of a posterior
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """An ONNX model on its way to an engine: its file, and what its metadata say.
 
@@ -43,11 +54,15 @@ class Source:
 
 
 def export_checkpoint(
-    path: Path, onnx_path: Path, request: Request, check: Callable[[ModelSpec], object] = lambda spec: None
+    path: Path,
+    onnx_path: Path,
+    request: Request,
+    check: Callable[[ModelSpec], object] = lambda spec: None,
+    infinite_weights: Literal["refuse", "keep"] = "refuse",
 ) -> Source:
     """Writes the ONNX model of a checkpoint. `check` may refuse its spec before that: exporting takes longest.
 
-    Raises ModelError for a file that is no checkpoint.
+    Raises ModelError for a file that is no checkpoint, or for weights beyond half unless they are to be rescaled.
     """
     from trainer.checkpoint import CheckpointError
 
@@ -61,7 +76,14 @@ def export_checkpoint(
     interface = request.interface or "views"
     check(dataclasses.replace(checkpoint.spec, interface=interface))
     outputs = [name for name in request.outputs if name in ON_REQUEST]
-    export_onnx(checkpoint, onnx_path, interface=interface, precision=request.precision, outputs=outputs)
+    export_onnx(
+        checkpoint,
+        onnx_path,
+        interface=interface,
+        precision=request.precision,
+        outputs=outputs,
+        infinite_weights=infinite_weights,
+    )
     return read_source(onnx_path)
 
 

@@ -13,11 +13,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from .onnx_source import ModelError
+
 HALF_MAX = 65_504.0
 """The largest finite half."""
 
 
-class PrecisionError(ValueError):
+class PrecisionError(ModelError):
     """Weights that a graph of this precision cannot hold; one line."""
 
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from infer.views import check_scales, default_scales
-
 from . import model_file, ranges, rescale
-from .onnx_source import Source
+from .onnx_source import ModelError, Proof, Source
 from .precision import half_tensors, single_graph
 from .verify import verify
 
-DEFAULT_LIMIT = 200
-"""Images that a calibration or a verification takes unless told otherwise."""
 
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What the command line asks to be shown of an FP16 graph, on which images."""
-
-    calibrate: Path | None = None
-    verify: Path | None = None
-    protocol: str = "center"
-    limit: int = DEFAULT_LIMIT  # 0: all
-    tolerance: float = 0.02  # largest difference of a posterior
-
-
-class GateError(ValueError):
+class GateError(ModelError):
     """A graph that does not pass; one line."""
 
 
@@ -48,7 +31,6 @@ def prove(model: Path, source: Source, rescaled: Path, proof: Proof) -> Source:
     `model` is what the command was given, `source` the FP16 graph made of it or itself. A graph that must be rescaled
     is written to `rescaled`. Raises CalibrationError, RescaleError, VerifyError, GateError.
     """
-    check_scales(source.spec, default_scales(source.spec, proof.protocol))
     half, reference = model_file.read(source.path), _reference(model, source)
     notes: dict[str, Any] = {}
     if proof.calibrate is not None:

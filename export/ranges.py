@@ -25,12 +25,13 @@ from infer.spec import ModelSpec
 from infer.views import out_of_range, plan_views
 
 from . import model_file
+from .onnx_source import ModelError
 from .precision import HALF_MAX
 
 PREFIX = "largest:"
 
 
-class CalibrationError(ValueError):
+class CalibrationError(ModelError):
     """Images or a net that no range can be measured with; one line."""
 
 

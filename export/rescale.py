@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from .onnx_source import ModelError
 from .precision import HALF_MAX, tensor_types
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -39,7 +40,7 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
 """Operators with constants as their second input and further: how each is scaled."""
 
 
-class RescaleError(ValueError):
+class RescaleError(ModelError):
     """A net that leaves half's range and cannot be rescaled; one line."""
 
 

@@ -2,6 +2,7 @@
 
 python -m export.to_trt ckpt.pt|model.onnx [-o model.engine] [--precision fp16|fp32] [--interface views|images|nchw]
     [--builder auto|tensorrt|tensorrt-rtx] [--target sm86 ...] [--profile ... [--data DIR]] [--outputs ...]
+    [--calibrate DIR] [--verify DIR [--tolerance 0.02]] [--protocol center] [--limit 200]
     [--workspace MB] [--optimization-level 0-5] [--timing-cache FILE] [--version-compatible] [--hardware-compatible ...]
 
 From a checkpoint the ONNX model is written first, beside the engine, and kept; so is the FP16 version of a foreign FP32
@@ -17,15 +18,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from infer.command import Parser, run
 from infer.dataset import DatasetError
 from infer.files import replacing
 from infer.spec import ModelSpec, ShapeRange, SpecError
+from infer.views import PROTOCOLS
 
 from . import sidecar
 from .data_shapes import DataSizes, dense_range, read_sizes
-from .onnx_source import ModelError, Request, Source, check_request, export_checkpoint, half_source, read_source
+from .onnx_source import ModelError, Proof, Request, Source, check_request, export_checkpoint, half_source, read_source
 from .profiles import EXCLUSIVE, ProfileError, ProfileOption, parse_profile, shapes_from_options
 from .trt_builder import build
 from .trt_library import LIBRARIES, BuildError, Library, OptionError, choose_library, choose_targets
@@ -45,6 +48,7 @@ class Job:
     library: Library
     targets: tuple[str, ...]
     options: BuildOptions
+    proof: Proof
 
 
 def convert(job: Job) -> None:
@@ -53,6 +57,11 @@ def convert(job: Job) -> None:
     source = open_source(job)
     shapes, said = choose_shapes(job, source.spec)
     print(*said, sep="\n", end="\n" if said else "", flush=True)
+    if job.proof.calibrate or job.proof.verify:
+        from .proof import prove
+
+        own = source.path != job.model
+        source = prove(job.model, source, source.path if own else job.engine.with_suffix(".rescaled.onnx"), job.proof)
     plan = build(job.library, source.path, source.spec, shapes, job.targets, job.options)
     content = sidecar.content(source, plan, shapes, job.targets, job.options)
     sidecar.write_engine(job.engine, plan.data, content)
@@ -75,7 +84,8 @@ def open_source(job: Job) -> Source:
         source = half_source(source, job.engine.with_suffix(".fp16.onnx"))
     else:
         onnx_path = job.engine.with_suffix(".onnx")
-        source = export_checkpoint(job.model, onnx_path, job.request, lambda spec: choose_shapes(job, spec))
+        infinite: Literal["refuse", "keep"] = "keep" if job.proof.calibrate else "refuse"
+        source = export_checkpoint(job.model, onnx_path, job.request, lambda spec: choose_shapes(job, spec), infinite)
     check_request(source, job.request)
     spec, size = source.spec, source.path.stat().st_size
     print(
@@ -117,6 +127,21 @@ def _megabytes_argument(text: str) -> int:
     return int(text)
 
 
+def _positive_argument(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def _proof(args: argparse.Namespace) -> Proof:
+    given = {name: getattr(args, name) for name in ("calibrate", "verify", "protocol", "limit", "tolerance")}
+    return Proof(**{name: value for name, value in given.items() if value is not None})
+
+
 def _parser() -> Parser:
     parser = Parser(prog="python -m export.to_trt", description="Build a TensorRT or TensorRT-RTX engine.")
     parser.add_argument("model", type=Path, help="a checkpoint (.pt) or an ONNX model of ours (.onnx)")
@@ -138,6 +163,15 @@ def _parser() -> Parser:
         "takes image=4096, the longest side of an image",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="data set for --profile auto")
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="DIR", help="images to measure activations on, to keep them within half"
+    )
+    parser.add_argument("--verify", type=Path, metavar="DIR", help="data set on which FP16 must answer as FP32 does")
+    parser.add_argument(
+        "--tolerance", type=_positive_argument, help=f"of --verify, for a posterior (default: {Proof().tolerance})"
+    )
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), help=f"of both (default: {Proof().protocol})")
+    parser.add_argument("--limit", type=int, metavar="N", help=f"images of each, 0 for all (default: {Proof().limit})")
     parser.add_argument("--outputs", default="", help="more outputs, comma-separated: score_map, features")
     parser.add_argument(
         "--workspace", type=_megabytes_argument, metavar="MB", help="most memory that a kernel may need beside tensors"
@@ -166,6 +200,14 @@ def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs
             parser.error(f"--profile: {' and '.join(pair)} are two ways to say one thing, give one of them")
     if ("auto" in names) != (args.data is not None):
         parser.error("--profile auto and --data DIR: one needs the other")
+    if (args.calibrate or args.verify) and args.precision != "fp16":
+        parser.error("--calibrate and --verify are about half precision: use them with --precision fp16")
+    if args.tolerance is not None and args.verify is None:
+        parser.error("--tolerance is of --verify DIR: give both")
+    if (args.protocol or args.limit is not None) and not (args.calibrate or args.verify):
+        parser.error("--protocol and --limit are of --calibrate DIR and --verify DIR: give one of these")
+    if args.limit is not None and args.limit < 0:
+        parser.error(f"--limit: expected a number of images or 0 for all, got {args.limit}")
     unknown = [name for name in outputs if name not in (*ALWAYS, *ON_REQUEST)]
     if args.model.suffix == ".pt" and unknown:
         parser.error(f"--outputs: unknown output {unknown[0]!r}, expected {', '.join((*ALWAYS, *ON_REQUEST))}")
@@ -191,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
             profiles = {option.name: option for option in args.profile}
             for line in ignored:
                 print(line)
-            convert(Job(args.model, engine, request, profiles, sizes, library, targets, options))
+            convert(Job(args.model, engine, request, profiles, sizes, library, targets, options, _proof(args)))
     except OptionError as error:
         parser.error(str(error))
     except (BuildError, ModelError, ProfileError, DatasetError, SpecError, OSError) as error:

@@ -28,13 +28,14 @@ from infer.spec import ModelSpec
 from infer.views import ViewPlan, default_scales
 
 from . import model_file
+from .onnx_source import ModelError
 from .precision import check_graph
 
 SCORES = "class_scores"
 """Output added to both graphs: what goes into the softmax, f32 [views, classes]."""
 
 
-class VerifyError(ValueError):
+class VerifyError(ModelError):
     """Images that nothing can be verified with; one line."""
 
 
