@@ -86,8 +86,8 @@ def class_output(graph: onnx.GraphProto, name: str | None) -> str:
 
 
 def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, channels: Channels) -> onnx.ModelProto:
-    """A copy that takes f32 RGB `input` [views, 3, h, w] and returns `output`, called net/`output`, alone."""
-    wrapped = onnx.compose.add_prefix(model, "net/")
+    """`model`, changed: it takes f32 RGB `input` [views, 3, h, w] and returns `output`, called net/`output`, alone."""
+    wrapped = onnx.compose.add_prefix(model, "net/", inplace=True)
     graph = wrapped.graph
     nodes, x = [], "input"
     if channels == "bgr":

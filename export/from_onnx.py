@@ -29,7 +29,7 @@ from infer.command import Parser, run
 from infer.engine import EngineError
 from infer.files import file_sha256
 from infer.onnx_engine import OnnxEngine
-from infer.spec import ModelSpec, Preprocessing, SpecError
+from infer.spec import ModelSpec, Precision, Preprocessing, SpecError
 
 from . import foreign, model_file
 from .classes import ClassesError, read_classes
@@ -66,10 +66,12 @@ def import_model(path: Path, out: Path, request: Request) -> ModelSpec:
     image = foreign.image_input(model.graph)
     output = foreign.class_output(model.graph, request.output)
     crop_px = _crop_px(image.side_px, request.crop_px)
-    wrapped = foreign.with_our_input(model, image, output, request.channels)
-    trial = try_out(wrapped, image, crop_px, request.preprocessing)
+    last_operator = foreign.last_operator(model.graph, output)
+    precision: Precision = "fp16" if foreign.is_half(model.graph) else "fp32"
+    model = foreign.with_our_input(model, image, output, request.channels)
+    trial = try_out(model, image, crop_px, request.preprocessing)
     class_axis = 3 if trial.outputs.ndim == 4 and image.channels_last else 1
-    kind = kind_of(trial.outputs, class_axis, foreign.last_operator(model.graph, output), request.output_kind)
+    kind = kind_of(trial.outputs, class_axis, last_operator, request.output_kind)
     classes, class_names = read_classes(request.classes, trial.outputs.shape[class_axis])
     spec = ModelSpec(
         name=request.name or re.sub(r"[^\w.-]+", "-", path.stem),
@@ -83,7 +85,7 @@ def import_model(path: Path, out: Path, request: Request) -> ModelSpec:
         fixed_size=trial.fixed_size,
         max_views=trial.max_views,
         interface="nchw",
-        precision="fp16" if foreign.is_half(model.graph) else "fp32",
+        precision=precision,
         source={"importer": "export.from_onnx", "onnx_sha256": file_sha256(path)},
     )
     made = trial.model

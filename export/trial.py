@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,16 +35,15 @@ def try_out(model: onnx.ModelProto, image: ImageInput, crop_px: int, preprocessi
     """Finds out which calls the model takes: of several views, of other sides. Raises ForeignError if it takes none."""
     views = _noise(preprocessing, crop_px, crop_px)
     batch = image.views or 1
-    call = _callable(model)
-    outputs = np.concatenate([call(np.repeat(view[None], batch, 0))[:1] for view in views])
+    calls = _outputs(model, *(np.repeat(view[None], batch, 0) for view in views))
+    outputs = np.concatenate([output[:1] for output in calls])
     if outputs.ndim not in (2, 4):
         raise ForeignError(f"returns {list(outputs.shape)} for three views, expected [3, classes] or a map of scores")
     if not np.isfinite(outputs).all():
         raise ForeignError("returns values that are not finite for noise: are --mean and --std right?")
     max_views, any_views = 0, with_any_views(model, batch)
     try:
-        call = _callable(any_views)
-        together, alone = call(views), call(views[:1])
+        together, alone = _outputs(any_views, views, views[:1])
         if not _close(together, outputs) or not _close(alone, outputs[:1]):
             raise ForeignError("it mixes the views of a call")
         model = any_views
@@ -58,7 +57,7 @@ def try_out(model: onnx.ModelProto, image: ImageInput, crop_px: int, preprocessi
     fixed_size = image.side_px > 0
     if not fixed_size:
         try:
-            larger = _callable(model)(_noise(preprocessing, crop_px + 32, crop_px + 96)[:1])
+            (larger,) = _outputs(model, _noise(preprocessing, crop_px + 32, crop_px + 96)[:1])
             fixed_size = larger.ndim != outputs.ndim
         except ForeignError:
             fixed_size = True
@@ -96,22 +95,18 @@ def kind_of(outputs: NDArray[np.float64], class_axis: int, last_operator: str, a
     return asked or ("probabilities" if probabilities else "logits")
 
 
-def _callable(model: onnx.ModelProto) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
-    """A function from the model's input to its one output, on ONNX Runtime. Raises ForeignError, as its calls do."""
+def _outputs(model: onnx.ModelProto, *inputs: NDArray[np.float32]) -> list[NDArray[np.float64]]:
+    """The model's one output for each of `inputs`, on ONNX Runtime. Raises ForeignError where that cannot."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     with written(model) as path, _runtime_errors():
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def call(views: NDArray[np.float32]) -> NDArray[np.float64]:
-        with _runtime_errors():
-            (output,) = session.run(None, {"input": views})
+        outputs = [session.run(None, {"input": values})[0] for values in inputs]
+    for output in outputs:
         kind = f"{output.dtype} {list(output.shape)}" if isinstance(output, np.ndarray) else type(output).__name__
         if not kind.startswith("float"):
             raise ForeignError(f"returns {kind}, expected floats: choose the class scores with --output")
-        return np.asarray(output, np.float64)
-
-    return call
+    return [np.asarray(output, np.float64) for output in outputs]
 
 
 @contextlib.contextmanager
