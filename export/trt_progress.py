@@ -10,7 +10,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -90,8 +90,10 @@ def interruptible(work: Callable[[threading.Event], Result]) -> Result:
     """`work(stop)` in a thread of its own; Ctrl-C sets `stop`, waits for `work` to end and is raised here."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work, stop)
         try:
+            future = pool.submit(work, stop)
+            while not wait([future], timeout=0.2).done:
+                pass  # but handle the signals that came meanwhile, whichever thread took them
             return future.result()
         except BaseException:
             stop.set()
