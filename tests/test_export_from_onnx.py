@@ -286,6 +286,15 @@ def test_requests_that_do_not_fit(
     assert [file.name for file in tmp_path.iterdir()] == ["foreign.onnx"]
 
 
+def test_classes_that_do_not_fit(tmp_path: Path, one_line: OneLine) -> None:
+    path, names = tmp_path / "foreign.onnx", tmp_path / "names.txt"
+    onnx.save(foreign_net(WEIGHTS, side=64), path)
+    names.write_text("one\ntwo\n")
+    assert main([str(path), *ARGUMENTS, "--classes", str(names), "-o", str(tmp_path / "ours.onnx")]) == 1
+    assert one_line().startswith(f"{names}: 2 classes, expected 10")
+    assert not (tmp_path / "ours.onnx").exists()
+
+
 def test_sigmoids_may_be_called_logits(tmp_path: Path) -> None:
     engine = imported(foreign_net(WEIGHTS, end="Sigmoid"), tmp_path, output_kind="logits")
     found, _, _ = posteriors(engine, noise((80, 100)), "center")
