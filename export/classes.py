@@ -1,46 +1,57 @@
-"""Names of a foreign model's classes, which weights files do not hold: one a line, `WNID` or `WNID words`."""
+"""--classes FILE of the importers: what the outputs of a net are called, since weights files do not say."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 from infer.spec import placeholder_classes
 
-MOST_BYTES = 10_000_000
-"""Of a list of names; 21,841 WNIDs with words take 1 MB."""
+MAX_BYTES = 10_000_000
+WNID = re.compile(r"(n\d{8})(?:[ \t]+(.*))?")
 
 
 class ClassesError(ValueError):
-    """A list of classes that does not fit the model; one line."""
+    """A file that does not name the classes; one line."""
 
 
 def read_classes(path: Path | None, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(classes, class_names) of a model with `count` outputs, in their order; without a file, placeholders.
+    """(classes, class_names) of a net with `count` outputs; class_names may be ().
 
-    A first word like n01440764 is the class and what follows its name (Caffe's synset_words.txt); any other line is a
-    class by itself. Raises ClassesError for a wrong number of lines, a class named twice, or a file that is no text.
+    One class a line, in the order of the outputs: a WNID, a WNID and words as in Caffe's synset_words.txt
+    ("n01440764 tench, Tinca tinca"), or any other name, which is the whole line. Without a file, placeholders.
+    Raises ClassesError.
     """
     if path is None:
         return placeholder_classes(count), ()
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ClassesError(f"{path}: {path.stat().st_size} bytes, expected a list of {count} class names")
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise ClassesError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ClassesError(f"{path}: not a text file, expected {count} class names, one a line") from None
+    lines = _lines(path)
     if len(lines) != count:
-        raise ClassesError(f"{path}: {len(lines)} lines, but the model has {count} classes: name one a line")
-    words = [line.split(maxsplit=1) for line in lines]
-    by_wnid = all(_is_wnid(first[0]) for first in words)
-    classes = tuple(first[0] for first in words) if by_wnid else tuple(lines)
-    twice = next((name for name in classes if classes.count(name) > 1), None) if len(set(classes)) < count else None
-    if twice is not None:
-        raise ClassesError(f"{path}: {twice!r} is named twice: classes must differ from each other")
-    has_words = by_wnid and all(len(first) == 2 for first in words)
-    return classes, tuple(first[1] for first in words) if has_words else ()
+        raise ClassesError(f"{path}: {len(lines)} classes, expected {count}, one a line, as many as the net's outputs")
+    if "" in lines:
+        raise ClassesError(f"{path}: line {lines.index('') + 1} is empty, expected one class a line")
+    matches = [WNID.fullmatch(line) for line in lines]
+    classes = tuple(match[1] if match else line for match, line in zip(matches, lines, strict=True))
+    words = [(match and match[2]) or name for match, name in zip(matches, classes, strict=True)]
+    name, times = Counter(classes).most_common(1)[0]
+    if times > 1:
+        raise ClassesError(f"{path}: class {name!r} stands there {times} times, expected every class once")
+    return classes, tuple(words) if any(match and match[2] for match in matches) else ()
 
 
-def _is_wnid(word: str) -> bool:
-    return len(word) == 9 and word[0] == "n" and word[1:].isdecimal()
+def _lines(path: Path) -> list[str]:
+    """The lines without space around them, nor empty ones at the end."""
+    if not path.is_file():
+        raise ClassesError(f"{path}: no such file, expected class names, one a line")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ClassesError(f"{path}: {path.stat().st_size} bytes, expected class names, one a line")
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    except OSError as error:
+        raise ClassesError(f"{path}: cannot be read ({error.strerror}), expected class names, one a line") from None
+    if "\0" in text:
+        raise ClassesError(f"{path}: not text in UTF-8, expected class names, one a line")
+    text = text.rstrip()
+    return [line.strip() for line in text.split("\n")] if text else []

@@ -1,42 +1,62 @@
-"""Class names from a file, or placeholders."""
+"""export/classes.py: names of classes from a file, and files that are none."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from export.classes import ClassesError, read_classes
-from infer.spec import placeholder_classes
-
-
-def test_what_lines_mean(tmp_path: Path) -> None:
-    path = tmp_path / "names.txt"
-    path.write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n\n")
-    assert read_classes(path, 2) == (("n01440764", "n01443537"), ("tench, Tinca tinca", "goldfish"))
-    path.write_text("n01440764\r\nn01443537\r\n")
-    assert read_classes(path, 2) == (("n01440764", "n01443537"), ())
-    path.write_text("tabby cat\nÖrn\n")
-    assert read_classes(path, 2) == (("tabby cat", "Örn"), ())
-    assert read_classes(None, 3) == (placeholder_classes(3), ()) == (("class_0000", "class_0001", "class_0002"), ())
+from export.classes import MAX_BYTES, ClassesError, read_classes
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("text", "classes", "names"),
     [
-        (b"cat\ndog\n", "2 lines, but the model has 3 classes"),
-        (b"cat\ndog\ncat\n", "'cat' is named twice"),
-        (b"n01440764 a\nn01440764 b\nn01443537 c", "'n01440764' is named twice"),
-        (b"\xff\xfe\x00", "not a text file, expected 3 class names"),
-        (b"x\n" * 6_000_000, "12000000 bytes, expected a list of 3 class names"),
+        ("n01440764\nn01443537\n", ("n01440764", "n01443537"), ()),
+        (
+            "n01440764 tench, Tinca tinca\nn01443537\tgoldfish\n",
+            ("n01440764", "n01443537"),
+            ("tench, Tinca tinca", "goldfish"),
+        ),
+        ("\ufeffn01440764 tench\r\nn01443537 \r\n\r\n", ("n01440764", "n01443537"), ("tench", "n01443537")),
+        ("background\nn01440764 tench", ("background", "n01440764"), ("background", "tench")),
+        ("hot dog\nnot hot dog", ("hot dog", "not hot dog"), ()),
+        ("n0144076 a\nn014407641 b", ("n0144076 a", "n014407641 b"), ()),  # no WNIDs
+        ("naïve\n日本", ("naïve", "日本"), ()),
     ],
 )
-def test_lists_that_do_not_fit(content: bytes, said: str, tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_bytes(content)
-    with pytest.raises(ClassesError, match=said):
-        read_classes(tmp_path / "names.txt", 3)
+def test_a_class_a_line(text: str, classes: tuple[str, ...], names: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text(text, newline="", encoding="utf-8")
+    assert read_classes(path, 2) == (classes, names)
 
 
-def test_a_list_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ClassesError, match=r"none\.txt: cannot be read \(No such file or directory\)"):
-        read_classes(tmp_path / "none.txt", 3)
+def test_without_a_file_they_are_numbered() -> None:
+    assert read_classes(None, 3) == (("class_0000", "class_0001", "class_0002"), ())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\nb\nc\n", "3 classes, expected 2, one a line, as many as the net's outputs"),
+        (b"\n", "0 classes, expected 2"),
+        (b"n01440764 a\nn01440764 b\n", "class 'n01440764' stands there 2 times, expected every class once"),
+        (b"\na\n", "line 1 is empty, expected one class a line"),
+        (b"\xff\xfe\x00", "not text in UTF-8, expected class names, one a line"),
+        (b"a\x00\nb", "not text in UTF-8"),
+        (bytes(MAX_BYTES + 1), "10000001 bytes, expected class names"),
+    ],
+)
+def test_files_that_name_no_classes(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes(content)
+    with pytest.raises(ClassesError, match=re.escape(f"{path}: {message}")) as caught:
+        read_classes(path, 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_and_a_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(ClassesError, match=re.escape(f"{path}: no such file, expected class names, one a line")):
+            read_classes(path, 2)
