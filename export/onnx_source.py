@@ -104,6 +104,11 @@ def read_source(path: Path) -> Source:
         raise ModelError(f"{path}: damaged metadata: {error}") from None
 
 
+def is_to_be_halved(source: Source, request: Request) -> bool:
+    """Whether FP16 is asked of a net that we cannot export again: its graph is converted instead."""
+    return (source.spec.net, source.spec.precision, request.precision) == ("foreign", "fp32", "fp16")
+
+
 def half_source(source: Source, path: Path) -> Source:
     """Writes the FP16 version of an FP32 model of another's making. Raises ModelError where there is none."""
     from . import model_file
@@ -119,7 +124,7 @@ def half_source(source: Source, path: Path) -> Source:
 def check_request(source: Source, request: Request) -> None:
     """Raises ModelError where an ONNX model is another than what was asked for: its graph is what will be built."""
     path, spec = source.path, source.spec
-    if request.precision != spec.precision:
+    if request.precision != spec.precision and not is_to_be_halved(source, request):
         raise ModelError(
             f"{path}: an {spec.precision.upper()} graph, got --precision {request.precision}: precision is a property "
             f"of the graph, so export it with python -m export.to_onnx --precision {request.precision}, or build with "

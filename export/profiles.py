@@ -102,7 +102,9 @@ def shapes_from_options(spec: ModelSpec, options: Mapping[str, ProfileOption] | 
         crops = _with_image(crops_shape(spec, views), given["crops"], spec.interface)
     if "dense" in given:
         if not dense:
-            raise ProfileError(f"profile dense: {spec.name} takes nothing but {spec.crop_px}x{spec.crop_px} px crops")
+            raise ProfileError(
+                f"profile dense: {spec.name} takes nothing but {spec.crop_px}x{spec.crop_px} px crops: leave it out"
+            )
         short, long = _dense_extents(dense[0], given["dense"], spec)
         dense = [_with_image(shape, given["dense"], spec.interface) for shape in dense_shapes(spec, short, long)]
     shapes = (crops, *dense)

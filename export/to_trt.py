@@ -28,7 +28,17 @@ from infer.views import PROTOCOLS
 
 from . import sidecar
 from .data_shapes import DataSizes, dense_range, read_sizes
-from .onnx_source import ModelError, Proof, Request, Source, check_request, export_checkpoint, half_source, read_source
+from .onnx_source import (
+    ModelError,
+    Proof,
+    Request,
+    Source,
+    check_request,
+    export_checkpoint,
+    half_source,
+    is_to_be_halved,
+    read_source,
+)
 from .profiles import EXCLUSIVE, ProfileError, ProfileOption, parse_profile, shapes_from_options
 from .trt_builder import build
 from .trt_library import LIBRARIES, BuildError, Library, OptionError, choose_library, choose_targets
@@ -75,18 +85,18 @@ def convert(job: Job) -> None:
 def open_source(job: Job) -> Source:
     """The ONNX model that is asked for; what is made of the input is written beside the engine."""
     started = time.monotonic()
-    if job.model.suffix == ".onnx":
-        source = read_source(job.model)
-        if (source.spec.net, source.spec.precision, job.request.precision) != ("foreign", "fp32", "fp16"):
-            check_request(source, job.request)
-            return source
-        choose_shapes(job, source.spec)
-        source = half_source(source, job.engine.with_suffix(".fp16.onnx"))
-    else:
+    if job.model.suffix == ".pt":
         onnx_path = job.engine.with_suffix(".onnx")
         infinite: Literal["refuse", "keep"] = "keep" if job.proof.calibrate else "refuse"
         source = export_checkpoint(job.model, onnx_path, job.request, lambda spec: choose_shapes(job, spec), infinite)
-    check_request(source, job.request)
+        check_request(source, job.request)
+    else:
+        source = read_source(job.model)
+        check_request(source, job.request)
+        if not is_to_be_halved(source, job.request):
+            return source
+        choose_shapes(job, source.spec)
+        source = half_source(source, job.engine.with_suffix(".fp16.onnx"))
     spec, size = source.spec, source.path.stat().st_size
     print(
         f"{source.path}: {spec.precision}, {spec.interface} interface, {size / 1e6:.1f} MB, {_seconds_since(started)}",

@@ -22,7 +22,6 @@ from infer.spec import ModelSpec, Precision, ShapeRange
 
 from . import trt_log, trt_options, trt_progress
 from .profiles import profile_entries
-from .trt_library import LIBRARIES as LIBRARIES
 from .trt_library import BuildError, Library
 from .trt_options import BuildOptions
 

@@ -48,7 +48,7 @@ def flag(name: str) -> str:
 def check_options(library: Library, options: BuildOptions) -> tuple[BuildOptions, list[str]]:
     """(the options that act, what to say of the others). Raises OptionError for one that the library lacks."""
     for name, reason in library.refuses.items():
-        if getattr(options, name) not in (None, False):
+        if getattr(options, name) is not None and getattr(options, name) is not False:  # level 0 is a level
             raise OptionError(f"{flag(name)}: {library.name} {reason}")
     if options.timing_cache is not None and not library.times_kernels:
         said = f"{flag('timing_cache')} {options.timing_cache}: {library.name} times no kernels, so it is not written"

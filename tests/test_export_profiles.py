@@ -14,7 +14,7 @@ from export.profiles import (
     profile_entries,
     shapes_from_options,
 )
-from infer.spec import Extent, ShapeRange, default_shapes
+from infer.spec import Extent, ShapeRange, crops_shape, default_shapes
 from infer.views import out_of_range, plan_views
 
 SHAPE = ShapeRange(
@@ -91,6 +91,35 @@ def test_image_bounds_upload_and_rescaled_image() -> None:
     assert (crops.rescaled_px, crops.source_px) == (Extent(224, 256, 400), Extent(8, 400, 400))
     for shape in (landscape, portrait):
         assert (shape.rescaled_px.max, shape.source_px) == (2000, Extent(8, 500, 2000))
+
+
+def test_batch_is_crops_for_the_whole_grid() -> None:
+    """50 at each of three scales; all of GoogLeNet's 144 too."""
+    for spec in (full_spec("D"), full_spec("E", train_short_px=(256, 512)), full_spec("googlenet")):
+        crops, landscape, _ = shapes_from_options(spec, options("batch:image=1500"))
+        assert crops.views == Extent(1, 150, 150)
+        assert crops.views.max == len(plan_views(spec, "multicrop", (375, 500)).views)
+        assert crops.views.max >= len(plan_views(spec, "googlenet-144", (375, 500)).views)
+        assert crops.source_px.max == 1500 and landscape.views.max == 2
+        assert crops_shape(spec).views.max == 50  # and never by default
+
+
+def test_a_net_of_fixed_size_has_crops_alone() -> None:
+    spec = slim_spec("A", fixed_size=True, interface="nchw")
+    (crops,) = shapes_from_options(spec, options("crops:views=3"))
+    assert crops.views == Extent(1, 3, 3)
+    with pytest.raises(ProfileError, match="profile dense: slim-a takes nothing but 64x64 px crops: leave it out"):
+        shapes_from_options(spec, options("dense:max=100x100"))
+
+
+def test_a_net_of_few_views() -> None:
+    spec = slim_spec("A", max_views=1, interface="nchw")
+    for given in ((), ("crops",), ("crops:views=1",)):
+        shapes = shapes_from_options(spec, options(*given))
+        assert {shape.views for shape in shapes} == {Extent(1, 1, 1)}, given
+    for text, views in (("crops:views=50", 50), ("batch", 150)):
+        with pytest.raises(ProfileError, match=f"{views} views in a call, but slim-a takes 1: use crops:views=1"):
+            shapes_from_options(spec, options(text))
 
 
 @pytest.mark.parametrize("text", [keys.example for keys in PROFILES.values()])

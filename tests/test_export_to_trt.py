@@ -17,10 +17,13 @@ import onnx
 import onnxruntime
 import pytest
 from engines import Built, build_engine
+from foreign_nets import foreign_net
+from foreign_nets import weights as foreign_weights
 from helpers import random_net, slim_spec
 from onnx import helper
 
 from export import trt_log
+from export.from_onnx import Request, import_model
 from export.onnx_source import read_source
 from export.to_onnx import export_onnx
 from export.to_trt import main
@@ -30,7 +33,7 @@ from infer.engine import check_sidecar
 from infer.files import file_sha256
 from infer.render import pixel_sums, render
 from infer.self_test import image
-from infer.spec import ModelSpec, crops_shape, default_shapes
+from infer.spec import ModelSpec, Preprocessing, crops_shape, default_shapes
 from infer.views import plan_views
 from trainer.checkpoint import Checkpoint
 
@@ -153,6 +156,44 @@ def test_outputs_and_profiles_on_request(slim_checkpoint: Checkpoints, tmp_path:
     assert (landscape["inputs"]["rows"][2], portrait["inputs"]["rows"][2]) == ([2, 80], [2, 100])
     assert max(profile["activation_bytes"] for profile in (crops, landscape, portrait)) < 20e6
     assert "rows:4x64" in made.printed[-1]
+
+
+def test_a_foreign_model_is_built_in_half_precision(tmp_path: Path, one_line: OneLine) -> None:
+    """Its FP16 version is made beside the engine; FP32 stays as it is, and what has no half version is refused."""
+    onnx.save(foreign_net(foreign_weights(), batch=1, side=64), tmp_path / "foreign.onnx")
+    preprocessing = Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear")
+    path = tmp_path / "ours.onnx"
+    import_model(tmp_path / "foreign.onnx", path, Request(preprocessing))
+    made = build_engine(path, "-o", tmp_path / "m.engine", "--target", "sm86")
+    half = tmp_path / "m.fp16.onnx"
+    assert made.printed[0].startswith(f"{half}: fp16, nchw interface, ")
+    assert made.sidecar["onnx_sha256"] == file_sha256(half)
+    assert made.sidecar["self_test"] == read_source(path).self_test
+    spec = ModelSpec.from_json(json.dumps(made.sidecar["spec"]))
+    assert spec == read_source(half).spec == dataclasses.replace(read_source(path).spec, precision="fp16")
+    assert made.sidecar["half_tensors"] > 5 and len(made.sidecar["profiles"]) == (1 if spec.fixed_size else 3)
+    single = build_engine(path, "-o", tmp_path / "s.engine", "--target", "sm86", "--precision", "fp32")
+    assert (single.sidecar["half_tensors"], len(single.printed)) == (0, 2)
+    assert main([str(path), "-o", str(tmp_path / "x.engine"), "--target", "sm86", "--outputs", "score_map"]) == 1
+    assert "no output 'score_map', only posterior, posterior_positions" in one_line()
+    assert not (tmp_path / "x.fp16.onnx").exists()
+    model = onnx.load(path)
+    del model.graph.initializer[:]
+    onnx.save(model, path)
+    assert main([str(path), "-o", str(tmp_path / "x.engine"), "--target", "sm86"]) == 1
+    assert one_line().startswith(f"{path}: ")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("x.")]
+
+
+def test_batch(slim_checkpoint: Checkpoints, tmp_path: Path) -> None:
+    """150 views in one call on request; what that costs is printed and stored."""
+    argv = ("--interface", "images", "--target", "sm86")
+    usual = build_engine(slim_checkpoint("A"), "-o", tmp_path / "m.engine", *argv)
+    batch = build_engine(slim_checkpoint("A"), "-o", tmp_path / "b.engine", *argv, "--profile", "batch")
+    assert batch.sidecar["profiles"][0]["inputs"]["images"][2] == [150, 64, 64, 3]
+    used, more = (made.sidecar["profiles"][0]["activation_bytes"] for made in (usual, batch))
+    assert 1.5 * used < more < 3.5 * used
+    assert f"activations: crops {more / 1e6:.0f} MB, dense landscape " in batch.printed[-2]
 
 
 def test_metadata_without_a_self_test(single: Path, tmp_path: Path) -> None:
