@@ -21,7 +21,12 @@ import onnx
 import pytest
 from tqdm import tqdm
 
+from export.onnx_source import read_source
+from export.trt_builder import _build
+from export.trt_library import LIBRARIES, BuildError
+from export.trt_options import BuildOptions
 from export.trt_progress import Phases, interruptible, monitor, progress_bar, terminated_as_by_ctrl_c
+from infer.spec import crops_shape
 
 rtx = pytest.importorskip("tensorrt_rtx")
 Checkpoints = Callable[..., Path]
@@ -113,7 +118,7 @@ def test_phases_within_phases() -> None:
     assert phases.done == 1
 
 
-def test_the_real_builder_goes_from_nothing_to_all() -> None:
+def test_the_monitor_says_stop() -> None:
     stop = threading.Event()
     with tqdm(total=1.0, disable=True) as bar:
         made = monitor(rtx, bar, stop)
@@ -127,6 +132,15 @@ def test_the_real_builder_goes_from_nothing_to_all() -> None:
 
 
 # Interrupts
+
+
+def test_the_real_builder_obeys(single: Path) -> None:
+    """Its own words for a build that the monitor has ended."""
+    stop = threading.Event()
+    stop.set()
+    spec = read_source(single).spec
+    with pytest.raises(BuildError, match=r"tensorrt-rtx could not build it: .*Build canceled by user"):
+        _build(LIBRARIES["tensorrt-rtx"], single, spec, [crops_shape(spec)], ["sm86"], BuildOptions(), stop)
 
 
 def test_work_is_told_to_stop_and_waited_for() -> None:
