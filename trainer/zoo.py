@@ -6,14 +6,15 @@ from infer.spec import ModelSpec, SpecError
 
 from . import vgg
 from .googlenet import GoogLeNet
+from .googlenet_tv import GoogLeNetTV
 from .vgg import VGG
 
-NETS = (*vgg.TABLE, "googlenet")
-Net = VGG | GoogLeNet
+NETS = (*vgg.TABLE, "googlenet", "googlenet-tv")
+Net = VGG | GoogLeNet | GoogLeNetTV
 
 
 def build_net(spec: ModelSpec, *, auxiliary_heads: bool = False) -> Net:
-    """The untrained net of a spec, in train mode. Raises SpecError for a net we do not have."""
+    """The untrained net of a spec, in train mode. Raises SpecError for a net we do not have, or cannot train."""
     if spec.net in vgg.TABLE:
         return VGG(
             spec.net,
@@ -23,9 +24,11 @@ def build_net(spec: ModelSpec, *, auxiliary_heads: bool = False) -> Net:
             crop_px=spec.crop_px,
             ceil_pools=spec.pool_rounding == "ceil",
         )
+    if spec.net not in NETS:
+        raise SpecError(f"unknown net {spec.net!r}: expected one of {', '.join(NETS)}")
+    if spec.pool_rounding != "ceil":
+        raise SpecError(f"{spec.net}'s pools round up: set pool_rounding to 'ceil'")
     if spec.net == "googlenet":
-        if spec.pool_rounding != "ceil":
-            raise SpecError("googlenet's pools round up: set pool_rounding to 'ceil'")
         return GoogLeNet(
             classes=len(spec.classes),
             width=spec.width,
@@ -33,4 +36,6 @@ def build_net(spec: ModelSpec, *, auxiliary_heads: bool = False) -> Net:
             crop_px=spec.crop_px,
             auxiliary_heads=auxiliary_heads,
         )
-    raise SpecError(f"unknown net {spec.net!r}: expected one of {', '.join(NETS)}")
+    if auxiliary_heads:
+        raise SpecError("googlenet-tv cannot be trained here, its batch norms are folded: train googlenet")
+    return GoogLeNetTV(classes=len(spec.classes), width=spec.width, crop_px=spec.crop_px)

@@ -1,0 +1,146 @@
+"""Weights of torchvision's or timm's VGG nets, or of torchvision's GoogLeNet -> ckpt.pt, with their preprocessing.
+
+python -m export.from_torchvision [--net A|B|D|E|googlenet-tv] vgg16.pth -o ckpt.pt [--classes FILE]
+
+Images are rescaled and cropped as torchvision evaluates, and so does timm with these nets. They have no S, since they
+were trained on areas of 8 to 100 % of an image: S is what they are evaluated at, 256, so protocols of several scales
+use 224, 256 and 288.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from infer.command import Parser, run
+from infer.files import file_sha256
+from infer.spec import Filter, ModelSpec, Preprocessing, SpecError
+from trainer import checkpoint as checkpoints
+from trainer.checkpoint import Checkpoint
+from trainer.zoo import build_net
+
+from .classes import ClassesError, read_classes
+from .state_dict import WeightsError, read_state_dict
+from .torchvision_nets import GOOGLENET, THEIRS, Converted, convert
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in 0..1
+CROP_PX, EVALUATED_PX = 224, 256
+
+
+def make_spec(
+    found: Converted,
+    path: Path,
+    *,
+    name: str | None = None,
+    classes: Path | None = None,
+    filter: Filter = "bilinear",
+    transform_input: bool = True,
+) -> ModelSpec:
+    """The spec of converted weights, checked against the shapes of the net it describes.
+
+    transform_input: GoogLeNet's option of that name, which turns ImageNet's mean and std into 0.5 and 0.5; the weights
+    that torchvision distributes were trained so. Raises WeightsError, ClassesError or SpecError.
+    """
+    half_grey = found.net == GOOGLENET and transform_input
+    mean, std = ((0.5,) * 3, (0.5,) * 3) if half_grey else (IMAGENET_MEAN, IMAGENET_STD)
+    names, words = read_classes(classes, found.classes)
+    spec = ModelSpec(
+        name=name or re.sub(r"[^\w.-]+", "-", path.stem),
+        net=found.net,
+        classes=names,
+        class_names=words,
+        preprocessing=Preprocessing(
+            _grey_levels(mean),
+            _grey_levels(std),
+            filter,
+            long_side_rounding="floor",
+            center_rounding="torchvision",
+        ),
+        train_short_px=EVALUATED_PX,
+        crop_px=CROP_PX,
+        width=found.width,
+        fc_width=found.fc_width,
+        pool_rounding="ceil" if found.net == GOOGLENET else "floor",
+        source={"importer": "export.from_torchvision", "origin": found.origin, "weights_sha256": file_sha256(path)},
+    )
+    with torch.device("meta"):
+        expected = build_net(spec).state_dict()
+    for layer in found.layers:
+        for kind in ("weight", "bias"):
+            got, right = (list(w[f"{layer.ours}.{kind}"].shape) for w in (found.weights, expected))
+            if got != right:
+                raise WeightsError(
+                    f"{layer.theirs}.{kind} is {got} as a convolution, expected {right} in net {found.net} "
+                    f"of width {found.width:g}"
+                )
+    return spec
+
+
+def _grey_levels(values: tuple[float, ...]) -> tuple[float, float, float]:
+    r, g, b = (255 * value for value in values)
+    return r, g, b
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m export.from_torchvision", description="Turn torchvision's or timm's weights into a checkpoint."
+    )
+    parser.add_argument("weights", type=Path, help="a state dict: .pth of torch.save, or .safetensors")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="the checkpoint to write (.pt)")
+    parser.add_argument("--net", choices=list(THEIRS), help="default: the one that the weights fit")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="WNIDs or names in the order of the outputs")
+    parser.add_argument("--name", help="default: the file's")
+    parser.add_argument("--filter", choices=get_args(Filter), default="bilinear", help="(default: %(default)s)")
+    parser.add_argument(
+        "--no-transform-input", action="store_true", help="a GoogLeNet that was trained on ImageNet's mean and std"
+    )
+    args = parser.parse_args(argv)
+    if args.out.suffix != ".pt" or args.out.resolve() == args.weights.resolve():
+        parser.error(f"-o {args.out}: expected another file whose name ends in .pt")
+    started = time.monotonic()
+    try:
+        found = convert(read_state_dict(args.weights))
+        if args.net not in (None, found.net):
+            raise WeightsError(f"these are weights of {found.origin}, so --net {found.net}, got --net {args.net}")
+        if args.no_transform_input and found.net != GOOGLENET:
+            raise WeightsError(f"--no-transform-input is for {GOOGLENET}, these are weights of {found.origin}")
+        spec = make_spec(
+            found,
+            args.weights,
+            name=args.name,
+            classes=args.classes,
+            filter=args.filter,
+            transform_input=not args.no_transform_input,
+        )
+        checkpoints.save(Checkpoint(spec, found.weights), args.out)
+    except ClassesError as error:  # which names its file
+        print(error, file=sys.stderr)
+        return 1
+    except (WeightsError, SpecError, OSError) as error:
+        print(f"{args.weights}: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.out}: {describe(spec, found)}, {time.monotonic() - started:.1f} s")
+    return 0
+
+
+def describe(spec: ModelSpec, found: Converted) -> str:
+    """One line: what was found, and what was left out or made up."""
+    norms = sum(bool(layer.norm) for layer in found.layers)
+    named = f"{len(spec.classes)} classes"
+    if spec.classes == read_classes(None, len(spec.classes))[0]:
+        named += f" called {spec.classes[0]} ... (--classes FILE names them)"
+    parts = [f"net {spec.net} from {found.origin}", named]
+    if norms:
+        parts.append(f"{norms} batch norms folded")
+    if found.ignored:
+        parts.append(f"without {' and '.join(found.ignored)}")
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    run(main)
