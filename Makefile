@@ -4,7 +4,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-slow lint types readme clean
+.PHONY: demo test test-slow test-caffe lint types readme clean
 
 demo: $(INSTALLED)
 	$(RUN) examples/demo.py demo
@@ -14,6 +14,15 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow
+
+# An independent reader of Caffe models: OpenCV 5 has none any more, so an environment of its own.
+test-caffe: $(INSTALLED) .venv-caffe/.installed
+	$(RUN) -m pytest -m slow tests/test_export_from_caffe_reader.py
+
+.venv-caffe/.installed:
+	$(PYTHON) -m venv .venv-caffe
+	.venv-caffe/bin/python -m pip install --quiet --disable-pip-version-check opencv-python-headless==4.14.0.94
+	touch $@
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
@@ -32,4 +41,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) .venv-caffe demo build dist *.egg-info

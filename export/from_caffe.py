@@ -1,0 +1,125 @@
+"""A Caffe model -> ckpt.pt: Oxford's VGG nets and BVLC's GoogLeNet, or nets of the same shape.
+
+    python -m export.from_caffe deploy.prototxt weights.caffemodel -o ckpt.pt [--classes synset_words.txt]
+
+The net is recognised by what its layers are and how they are joined, not by its name. What changes: the first
+convolution's BGR becomes RGB, and inner products become convolutions (fc6 over the whole map, channel by channel).
+Caffe's LRN (alpha divided by the window) and its pools, which round up, are ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from infer.command import Parser, run
+from infer.files import file_sha256
+from infer.spec import Filter, ModelSpec, Preprocessing, SpecError
+from trainer.checkpoint import Checkpoint, save
+from trainer.zoo import build_net
+
+from .caffe_net import CaffeError, read_description, read_weights
+from .caffe_steps import Shape, chain, shape_of
+from .caffe_weights import convert, layers_of
+from .classes import ClassesError, read_classes
+
+VGG_MEAN, GOOGLENET_MEAN = (123.68, 116.779, 103.939), (123.0, 117.0, 104.0)
+"""RGB. The release notes of VGG-16; BVLC's googlenet train_val.prototxt (both in BGR there)."""
+
+
+def import_caffe(description: Path, weights: Path, describe: Callable[[Shape], ModelSpec]) -> Checkpoint:
+    """The checkpoint of a Caffe model, with the spec that `describe` makes of its shape.
+
+    Raises CaffeError for files that are not Caffe's or a net that is none of ours, SpecError, ClassesError.
+    """
+    steps = chain(read_description(description))
+    blobs = read_weights(weights)
+    spec = describe(shape_of(steps, blobs))
+    with torch.device("meta"):
+        expected = layers_of(build_net(spec))
+    state = convert(steps, expected, blobs)
+    first = expected[0].name + ".weight"
+    state[first] = state[first][:, [2, 1, 0]].contiguous()  # BGR
+    return Checkpoint(spec, state)
+
+
+def _rgb(text: str) -> tuple[float, float, float]:
+    try:
+        r, g, b = (float(value) for value in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected three numbers like 123.68,116.779,103.939, got {text!r}") from None
+    return r, g, b
+
+
+def _train_short(text: str) -> int | tuple[int, int]:
+    try:
+        low, *high = (int(part) for part in text.split(","))
+    except ValueError:
+        low, high = 0, []
+    if low <= 0 or len(high) > 1:
+        raise argparse.ArgumentTypeError(f"expected S like 256 or 256,512, got {text!r}")
+    return (low, high[0]) if high else low
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m export.from_caffe", description="Turn a Caffe model into a checkpoint.")
+    parser.add_argument("description", type=Path, metavar="deploy.prototxt")
+    parser.add_argument("weights", type=Path, metavar="weights.caffemodel")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="ckpt.pt")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="names, one a line; default: sorted WNIDs' places")
+    parser.add_argument("--name", help="of the model (default: the checkpoint's file name)")
+    parser.add_argument("--mean", type=_rgb, metavar="R,G,B", help="default: the VGG group's or, of GoogLeNet, BVLC's")
+    parser.add_argument("--filter", choices=get_args(Filter), default="bicubic", help="of rescaling (default: bicubic)")
+    parser.add_argument(
+        "--train-short", type=_train_short, metavar="S[,S]", help="default: 256,512 for VGG, 256 for GoogLeNet"
+    )
+    args = parser.parse_args(argv)
+    if args.out.suffix != ".pt":
+        parser.error(f"-o {args.out}: a checkpoint's name ends in .pt")
+
+    def describe(shape: Shape) -> ModelSpec:
+        classes, class_names = read_classes(args.classes, shape.classes)
+        is_vgg = shape.net != "googlenet"
+        default: int | tuple[int, int] = (256, 512) if is_vgg else 256
+        if shape.crop_px != 224:  # a slim net: the same ranges for its own crop
+            scale = shape.crop_px / 224
+            default = (round(256 * scale), round(512 * scale)) if is_vgg else round(256 * scale)
+        return ModelSpec(
+            args.name or args.out.stem,
+            shape.net,
+            classes,
+            Preprocessing(args.mean or (VGG_MEAN if is_vgg else GOOGLENET_MEAN), filter=args.filter),
+            args.train_short or default,
+            crop_px=shape.crop_px,
+            width=shape.width,
+            fc_width=shape.fc_width,
+            pool_rounding=shape.pool_rounding,
+            class_names=class_names,
+            source={
+                "importer": "export.from_caffe",
+                "prototxt_sha256": file_sha256(args.description),
+                "caffemodel_sha256": file_sha256(args.weights),
+            },
+        )
+
+    try:
+        checkpoint = import_caffe(args.description, args.weights, describe)
+        save(checkpoint, args.out)
+    except (CaffeError, ClassesError, SpecError, OSError) as error:
+        said = str(error)
+        print(said if str(args.weights) in said else f"{args.description}: {said}", file=sys.stderr)
+        return 1
+    spec = checkpoint.spec
+    weights = sum(tensor.numel() for tensor in checkpoint.weights.values())
+    named = f"classes from {args.classes}" if args.classes else "classes not named (--classes): in the order of WNIDs"
+    print(f"{args.out}: net {spec.net}, {weights:,} parameters, {len(spec.classes)} {named}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
