@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         for engine, own in zip(engines, protocols, strict=True):
             for protocol in own:
                 check_scales(engine.spec, protocol.scales)
-        _check_names(engines, args.engine)
+        _check_together(engines, args.engine)
         commit = our_commit()
         described = describe(engines, protocols, dataset, args.pooling, commit)
         unfinished = UnfinishedRun(args.out, described, len(dataset.items), resume=args.resume)
@@ -126,7 +126,8 @@ def our_commit() -> str:
             return "unknown"
 
 
-def _check_names(engines: Sequence[Engine], paths: Sequence[Path]) -> None:
+def _check_together(engines: Sequence[Engine], paths: Sequence[Path]) -> None:
+    """Raises RunError where two engines would write the same files, or could not be fused in the end."""
     seen: dict[tuple[str, str], Path] = {}
     for engine, path in zip(engines, paths, strict=True):
         other = seen.setdefault((engine.spec.name, engine.runtime), path)
@@ -134,6 +135,10 @@ def _check_names(engines: Sequence[Engine], paths: Sequence[Path]) -> None:
             raise RunError(
                 f"{other} and {path} are both {engine.spec.name} on {engine.runtime}: their scores would have the same "
                 "file name; train or import them under different names"
+            )
+        if engine.spec.classes != engines[0].spec.classes:
+            raise RunError(
+                f"{paths[0]} and {path} have different classes: they cannot be fused, so evaluate them one by one"
             )
 
 

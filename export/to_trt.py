@@ -43,7 +43,6 @@ from .profiles import EXCLUSIVE, ProfileError, ProfileOption, parse_profile, sha
 from .trt_builder import build
 from .trt_library import LIBRARIES, BuildError, Library, OptionError, choose_library, choose_targets
 from .trt_options import HARDWARE, LEVELS, BuildOptions, check_options
-from .trt_progress import terminated_as_by_ctrl_c
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,15 +234,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if not args.model.is_file():
             raise ModelError(f"{args.model}: no such file, expected a checkpoint (.pt) or an ONNX model (.onnx)")
-        with terminated_as_by_ctrl_c():
-            library = choose_library(args.builder)
-            options, ignored = check_options(library, options)
-            targets = choose_targets(library, args.target)
-            sizes = None if args.data is None else read_sizes(args.data)
-            profiles = {option.name: option for option in args.profile}
-            for line in ignored:
-                print(line)
-            convert(Job(args.model, engine, request, profiles, sizes, library, targets, options, _proof(args)))
+        library = choose_library(args.builder)
+        options, ignored = check_options(library, options)
+        targets = choose_targets(library, args.target)
+        sizes = None if args.data is None else read_sizes(args.data)
+        profiles = {option.name: option for option in args.profile}
+        for line in ignored:
+            print(line)
+        convert(Job(args.model, engine, request, profiles, sizes, library, targets, options, _proof(args)))
     except OptionError as error:
         parser.error(str(error))
     except (BuildError, ModelError, ProfileError, DatasetError, SpecError, OSError) as error:

@@ -6,10 +6,8 @@ to a thread, while the main thread waits, takes the signal and tells the monitor
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -98,13 +96,3 @@ def interruptible(work: Callable[[threading.Event], Result]) -> Result:
         except BaseException:
             stop.set()
             raise
-
-
-@contextlib.contextmanager
-def terminated_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM, which kills a process on the spot, as KeyboardInterrupt, so that temporary files go."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -25,7 +26,11 @@ def scales_argument(text: str) -> list[int]:
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Ends the process with `main`'s status; Ctrl-C is one line, and a reader that has seen enough is no error."""
+    """Ends the process with `main`'s status; Ctrl-C is one line, and a reader that has seen enough is no error.
+
+    So is SIGTERM, which would otherwise kill a process on the spot and leave its temporary files.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = main()
         sys.stdout.flush()

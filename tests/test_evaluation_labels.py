@@ -1,4 +1,4 @@
-"""Which class index of the model each class of the data set is: by name, or by position where the model has no names."""
+"""Which class index of the model each class of the data is: by name, or by position where the model has no names."""
 
 from __future__ import annotations
 
@@ -36,12 +36,16 @@ def test_a_class_that_the_model_does_not_know(miniature_dir: Path) -> None:
 
 
 def test_a_model_without_names_is_taken_in_the_order_of_the_data(
-    slim_checkpoint: Checkpoints, miniature_dir: Path, tmp_path: Path
+    slim_checkpoint: Checkpoints, miniature_dir: Path, tmp_path: Path, one_line: Callable[[], str]
 ) -> None:
     named = load(slim_checkpoint("A"))
     spec = dataclasses.replace(named.spec, name="nameless", classes=placeholder_classes(10))
     save(dataclasses.replace(named, spec=spec), tmp_path / "nameless.pt")
     common = ["--data", str(miniature_dir), "--protocol", "center", "--out", str(tmp_path)]
+    both = ["--engine", str(slim_checkpoint("A")), "--engine", str(tmp_path / "nameless.pt")]
+    assert main([*both, *common]) == 1
+    assert "have different classes: they cannot be fused" in one_line()
+    assert not (tmp_path / "unfinished").exists()  # found before the work, not after
     for path in (slim_checkpoint("A"), tmp_path / "nameless.pt"):
         assert main(["--engine", str(path), *common]) == 0
     one, other = (read(path) for path in sorted((tmp_path / "scores").iterdir()))

@@ -200,12 +200,13 @@ def after_first_shard(process: subprocess.Popen[str], out: Path) -> None:
         time.sleep(0.005)
 
 
-def test_ctrl_c_keeps_what_is_done(arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_what_is_done(which: signal.Signals, arguments: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     heavy = [*arguments[:-1], "multicrop+dense"]
     process = start(heavy, out)
     after_first_shard(process, out)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(which)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "images are kept in" in said and len(said.splitlines()) == 1

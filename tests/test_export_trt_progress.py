@@ -25,7 +25,7 @@ from export.onnx_source import read_source
 from export.trt_builder import _build
 from export.trt_library import LIBRARIES, BuildError
 from export.trt_options import BuildOptions
-from export.trt_progress import Phases, interruptible, monitor, progress_bar, terminated_as_by_ctrl_c
+from export.trt_progress import Phases, interruptible, monitor, progress_bar
 from infer.spec import crops_shape
 
 rtx = pytest.importorskip("tensorrt_rtx")
@@ -162,10 +162,3 @@ def test_results_and_errors_of_work_come_through() -> None:
     assert interruptible(lambda stop: stop.is_set()) is False
     with pytest.raises(ZeroDivisionError):
         interruptible(lambda stop: 1 // 0)
-
-
-def test_sigterm_is_an_interrupt_for_a_while() -> None:
-    with pytest.raises(KeyboardInterrupt), terminated_as_by_ctrl_c():
-        signal.raise_signal(signal.SIGTERM)
-        time.sleep(1)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
