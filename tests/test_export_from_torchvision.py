@@ -206,14 +206,17 @@ def test_other_floats_become_single(kind: str, file: str, write: Write) -> None:
 
 
 def test_folding_is_done_in_double_precision() -> None:
-    """A mean of 1000 beside a small shift: the folded bias is right to FP32's last digit."""
+    """Rounded once: the folded weights are right to FP32's last digit."""
     state = floats("vgg11_bn")
-    state["features.1.running_mean"] += 1000
-    got = convert(state).weights["conv1_1.bias"].double()
-    w = {name: state[f"features.1.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")}
-    scale = w["weight"] / torch.sqrt(w["running_var"] + 1e-5)
-    expected = (state["features.0.bias"].double() - w["running_mean"]) * scale + w["bias"]
-    assert ((got - expected) / expected).abs().max() < 2**-23
+    got = convert(state).weights
+    names = ("weight", "bias", "running_mean", "running_var")
+    for ours, conv, norm in (("conv1_1", 0, 1), ("conv2_1", 4, 5), ("conv5_2", 25, 26)):
+        gain, shift, mean, variance = (state[f"features.{norm}.{name}"].double() for name in names)
+        scale = gain / torch.sqrt(variance + 1e-5)
+        weight = torch.einsum("oikl,o->oikl", state[f"features.{conv}.weight"].double(), scale)
+        assert torch.equal(got[f"{ours}.weight"], weight.float())
+        bias = (state[f"features.{conv}.bias"].double() - mean) * scale + shift
+        assert torch.equal(got[f"{ours}.bias"], bias.float())
 
 
 def test_it_exports_and_evaluates_with_no_further_flag(
@@ -478,10 +481,14 @@ def test_peak_memory_of_a_bomb(tmp_path: Path) -> None:
     assert done.stderr == f"{path}: {TOO_MUCH}\n"
 
 
-def test_the_limit_of_memory_is_lifted_again(write: Write) -> None:
+def test_the_limit_of_memory_is_lifted_again(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_AS)
-    read_state_dict(write(SLIM))
+    files = write(SLIM), write([1], "list.pth")
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limit: limits.append(limit))
+    read_state_dict(files[0])
     with pytest.raises(WeightsError):
-        read_state_dict(write([1]))
-    assert resource.getrlimit(resource.RLIMIT_AS) == before
+        read_state_dict(files[1])
+    assert len(limits) == 4 and limits[1::2] == [before] * 2
+    assert all(limit[1] == before[1] and 10**9 < limit[0] < 2**40 for limit in limits[::2])
