@@ -33,7 +33,9 @@ def main(out: Path) -> None:
             ("evaluation.ilsvrc", "--engine", a, "--engine", d, "--data", data, *PROTOCOLS, "--out", out / "torch")
         ],
         "export FP32 ONNX": [("export.to_onnx", a, "-o", a32), ("export.to_onnx", d, "-o", d32)],
-        "export FP16 ONNX, build FP16 engines": [("export.to_trt", a, *rtx), ("export.to_trt", d, *rtx)],
+        "export FP16 ONNX, compare with FP32, build FP16 engines": [
+            ("export.to_trt", net, *rtx, "--verify", data, "--limit", 100) for net in (a, d)
+        ],
         "evaluate the FP32 ONNX engines": [
             ("evaluation.ilsvrc", "--engine", a32, "--engine", d32, "--data", data, *PROTOCOLS, "--out", out / "onnx")
         ],

@@ -203,7 +203,7 @@ def after_first_shard(process: subprocess.Popen[str], out: Path) -> None:
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_what_is_done(which: signal.Signals, arguments: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    heavy = [*arguments[:-1], "multicrop+dense"]
+    heavy = [*arguments[:-1], "multicrop+dense", "--limit", "16"]
     process = start(heavy, out)
     after_first_shard(process, out)
     process.send_signal(which)
