@@ -1,23 +1,27 @@
-"""The only reader of labelled data sets: ILSVRC-2012 as distributed, or a folder of class folders.
+"""The only reader of labelled data sets: ILSVRC-2012 as distributed, or class folders; unpacked or in tar archives.
 
 It knows names, labels and where the bytes lie; it decodes nothing. A label is the position of the WNID (or folder
-name) in sorted order; devkit ids, which follow another order, are mapped through meta.mat.
+name) in sorted order; devkit ids, which follow another order, are mapped through meta.mat. docs/data.md has the rules.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from .devkit import DEVKIT as DEVKIT
+from .devkit import GROUND_TRUTH as GROUND_TRUTH
+from .devkit import META as META
+from .devkit import read_devkit, read_words
+from .encoded import SUFFIXES, File, is_image_name, printable
+from .tree import TAR, Folder, open_folder
+from .tree import DatasetError as DatasetError
+
 TRAIN = "ILSVRC2012_img_train"
 VAL = "ILSVRC2012_img_val"
-DEVKIT = "ILSVRC2012_devkit_t12"
-META = "meta.mat"
-GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
 ILSVRC2012_FIRST_LABELS = (65, 970, 230, 809, 516, 57)
 """Sorted-WNID labels of the first six validation images (Caffe's val.txt), by which the real set is known."""
@@ -25,25 +29,26 @@ ILSVRC2012_FIRST_LABELS = (65, 970, 230, 809, 516, 57)
 Split = Literal["train", "val"]
 
 
-class DatasetError(ValueError):
-    """A folder that is not a data set we read; one line that says what was expected."""
-
-
 @dataclass(frozen=True, slots=True)
 class Item:
     """One labelled image."""
 
-    name: str  # path below the data set's root, with forward slashes
+    name: str  # path below the data set's root, with forward slashes, as one harmless line
     label: int  # index into Dataset.classes
-    path: Path
+    file: File
+
+    @property
+    def path(self) -> Path:
+        """Of the image or of the archive that it is in."""
+        return self.file.path
 
     def read_bytes(self) -> bytes:
-        return self.path.read_bytes()
+        return self.file.read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Images in the order of their names. `id` depends on names, labels and sizes in bytes, not on the folder."""
+    """Images in the order of their names. `id` depends on names, labels and sizes in bytes, not on where they lie."""
 
     root: Path
     items: Sequence[Item]
@@ -55,7 +60,7 @@ class Dataset:
     def id(self) -> str:
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for item in self.items:
-            digest.update(f"\n{Path(item.name).name}\t{item.label}\t{item.path.stat().st_size}".encode())
+            digest.update(f"\n{_last_part(item)}\t{item.label}\t{item.file.size_bytes()}".encode())
         return digest.hexdigest()[:16]
 
 
@@ -63,15 +68,24 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
     """The images of one split, the first `limit` of them. Raises DatasetError.
 
     root: ILSVRC-2012 (ILSVRC2012_img_val flat or in WNID folders, ILSVRC2012_img_train, the devkit), or class
-    folders, directly or below train/ and val/.
+    folders, directly or below train/ and val/. A tar archive stands for the folder of its name, at any of these
+    places; ILSVRC2012_img_val.tar or ILSVRC2012_img_train.tar itself takes the devkit from beside it.
     """
-    if not root.is_dir():
-        raise DatasetError(f"{root}: no such folder")
-    if (root / TRAIN).is_dir() or (root / VAL).is_dir():
-        dataset = _open_ilsvrc(root, split)
+    top = open_folder(root)
+    if root.stem in (TRAIN, VAL) and root.suffix == TAR:
+        beside = open_folder(root.parent)
+        names = (DEVKIT, f"{DEVKIT}{TAR}", f"{DEVKIT}{TAR}.gz")
+        top = Folder(
+            beside.path,
+            {name: file for name, file in beside.files.items() if name in names},
+            {**{name: folder for name, folder in beside.folders.items() if name in names}, root.stem: top},
+        )
+    if top.holds(TRAIN) or top.holds(VAL):
+        dataset = _open_ilsvrc(top, root, split)
+    elif top.holds(split):
+        dataset = _open_class_folders(top.folder(split), root, f"{split}/")
     else:
-        below = root / split
-        dataset = _open_class_folders(below if below.is_dir() else root, root)
+        dataset = _open_class_folders(top, root, "")
     if not dataset.items:
         raise DatasetError(f"{root}: no {split} images found (endings {', '.join(SUFFIXES)})")
     if limit is None or limit >= len(dataset.items):
@@ -81,37 +95,22 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
 
 def image_files(folder: Path) -> list[Path]:
     """Every image below a folder, labelled or not, by its ending and in order."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(p for p in folder.rglob("*") if is_image_name(p.name) and p.is_file())
 
 
-def _open_ilsvrc(root: Path, split: Split) -> Dataset:
-    folder = root / (TRAIN if split == "train" else VAL)
-    if not folder.is_dir():
-        raise DatasetError(f"{root}: no {folder.name} folder")
-    devkit = root / DEVKIT / "data"
-    if split == "train" or any(child.is_dir() and not child.name.startswith(".") for child in folder.iterdir()):
-        dataset = _open_class_folders(folder, root)
-        words = _read_meta(devkit / META)[1] if (devkit / META).is_file() else {}
+def _open_ilsvrc(top: Folder, root: Path, split: Split) -> Dataset:
+    name = TRAIN if split == "train" else VAL
+    if not top.holds(name):
+        raise DatasetError(f"{root}: no {name} folder or {name}{TAR}")
+    folder = top.folder(name)
+    images = folder.images()
+    if split == "train" or folder.folders or (folder.classes() and not images):
+        dataset = _open_class_folders(folder, root, f"{name}/")
+        words = read_words(top)
         items, classes = dataset.items, dataset.classes
     else:
-        for needed in (devkit / META, devkit / GROUND_TRUTH):
-            if not needed.is_file():
-                raise DatasetError(f"{needed}: missing, and flat validation images have their labels there")
-        wnid_of_id, words = _read_meta(devkit / META)
-        classes = tuple(sorted(wnid_of_id.values()))
-        index = {wnid: i for i, wnid in enumerate(classes)}
-        paths = _images(folder)
-        lines = (devkit / GROUND_TRUTH).read_text().split()
-        if len(lines) != len(paths):
-            raise DatasetError(
-                f"{root}: {len(paths)} validation images, but {len(lines)} labels in {GROUND_TRUTH}: one is incomplete"
-            )
-        try:
-            labels = [index[wnid_of_id[int(line)]] for line in lines]
-        except (KeyError, ValueError) as error:
-            raise DatasetError(f"{GROUND_TRUTH}: {error} is not the id of a leaf in {META}") from None
-        items = [Item(p.relative_to(root).as_posix(), label, p) for p, label in zip(paths, labels, strict=True)]
-    by_name = sorted(items, key=lambda item: item.path.name)
+        items, classes, words = _label_flat(images, top, root)
+    by_name = sorted(items, key=_last_part)
     return Dataset(
         root,
         by_name if split == "val" else items,
@@ -123,32 +122,38 @@ def _open_ilsvrc(root: Path, split: Split) -> Dataset:
     )
 
 
-def _open_class_folders(folder: Path, root: Path) -> Dataset:
-    classes = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
-    if not classes:
-        raise DatasetError(f"{folder}: neither ILSVRC-2012 ({VAL}, {DEVKIT}) nor class folders found")
+def _label_flat(
+    images: Mapping[str, File], top: Folder, root: Path
+) -> tuple[list[Item], tuple[str, ...], dict[str, str]]:
+    """(items, classes, words) of flat validation images, whose labels stand in the devkit in the order of the names."""
+    devkit = read_devkit(top)
+    classes = tuple(sorted(devkit.wnid_of_id.values()))
+    index = {wnid: i for i, wnid in enumerate(classes)}
+    if len(devkit.validation_ids) != len(images):
+        raise DatasetError(
+            f"{root}: {len(images)} validation images, but {len(devkit.validation_ids)} labels in {GROUND_TRUTH}: one "
+            "is incomplete"
+        )
+    try:
+        labels = [index[devkit.wnid_of_id[int(line)]] for line in devkit.validation_ids]
+    except (KeyError, ValueError) as error:
+        raise DatasetError(f"{GROUND_TRUTH}: {error} is not the id of a leaf in {META}") from None
+    named = zip(images.items(), labels, strict=True)
+    return [Item(f"{VAL}/{printable(name)}", label, file) for (name, file), label in named], classes, devkit.words
+
+
+def _open_class_folders(folder: Folder, root: Path, prefix: str) -> Dataset:
+    names = folder.classes()
+    if not names:
+        raise DatasetError(f"{folder.path}: neither ILSVRC-2012 ({VAL}, {DEVKIT}) nor class folders found")
+    classes = tuple(map(printable, names))
     items = [
-        Item(path.relative_to(root).as_posix(), label, path)
-        for label, name in enumerate(classes)
-        for path in _images(folder / name)
+        Item(f"{prefix}{classes[label]}/{printable(image)}", label, file)
+        for label, name in enumerate(names)
+        for image, file in folder.folder(name).images().items()
     ]
     return Dataset(root, items, classes, classes, is_ilsvrc2012_val=False)
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-
-
-def _read_meta(path: Path) -> tuple[dict[int, str], dict[str, str]]:
-    """(WNID of each leaf's ILSVRC2012_ID, words of each WNID) from the devkit's meta.mat."""
-    import scipy.io
-
-    try:
-        rows = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=True)["synsets"]
-        leaves = [row for row in rows if int(row["num_children"]) == 0]
-        return (
-            {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves},
-            {str(row["WNID"]): str(row["words"]) for row in leaves},
-        )
-    except Exception as error:  # scipy raises what it likes on a damaged file
-        raise DatasetError(f"{path}: not the devkit's meta.mat ({type(error).__name__}: {error})") from None
+def _last_part(item: Item) -> str:
+    return item.name.rpartition("/")[2]

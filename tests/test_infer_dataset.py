@@ -192,7 +192,7 @@ def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="missing: no such folder"):
         open_dataset(tmp_path / "missing")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DatasetError, match="file: no such folder"):
+    with pytest.raises(DatasetError, match="file: is not a tar archive"):
         open_dataset(tmp_path / "file")
     empty = tmp_path / "empty"
     empty.mkdir()

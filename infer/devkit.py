@@ -1,0 +1,86 @@
+"""ILSVRC-2012's devkit, as the folder, the .tar.gz it is distributed as, or a .tar: ids, words, validation labels."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .tar import TarError, members
+from .tree import DatasetError, Folder
+
+DEVKIT = "ILSVRC2012_devkit_t12"
+META = "meta.mat"
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+LARGEST_BYTES = 64 << 20
+"""Of the devkit unpacked; the original's .tar.gz has 2.5 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Devkit:
+    """WNID of each leaf's ILSVRC2012_ID, words of each WNID, and the ids of the validation images, as written."""
+
+    wnid_of_id: dict[int, str]
+    words: dict[str, str]
+    validation_ids: list[str]
+
+
+def read_words(root: Folder) -> dict[str, str]:
+    """Words of each WNID, none where there is no devkit in `root`. Raises DatasetError."""
+    files = _read_files(root)
+    return _read_meta(files[META], root.path / DEVKIT / "data" / META)[1] if META in files else {}
+
+
+def read_devkit(root: Folder) -> Devkit:
+    """The devkit in a folder. Raises DatasetError where there is none, or not all of it."""
+    files, data = _read_files(root), root.path / DEVKIT / "data"
+    for needed in (META, GROUND_TRUTH):
+        if needed not in files:
+            raise DatasetError(f"{data / needed}: missing, and flat validation images have their labels there")
+    return Devkit(*_read_meta(files[META], data / META), files[GROUND_TRUTH].decode(errors="replace").split())
+
+
+def _read_files(root: Folder) -> dict[str, bytes]:
+    """What there is of the two files that labels need."""
+    if root.holds(DEVKIT):
+        devkit = root.folder(DEVKIT)
+        files = devkit.folder("data").files if devkit.holds("data") else {}
+        return {name: files[name].read_bytes() for name in (META, GROUND_TRUTH) if name in files}
+    packed = root.files.get(f"{DEVKIT}.tar.gz")
+    if packed is None:
+        return {}
+    path = root.path / f"{DEVKIT}.tar.gz"
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(packed.read_bytes())) as file:
+            content = file.read(LARGEST_BYTES + 1)
+        if len(content) > LARGEST_BYTES:
+            raise DatasetError(f"{path}: unpacks to more than {LARGEST_BYTES} bytes, which no devkit does")
+        return {
+            member.path.name: content[member.offset : member.offset + member.size_bytes]
+            for member in members(io.BytesIO(content), 0, len(content))
+            if not member.problem and member.path.parts[-2:] in (("data", META), ("data", GROUND_TRUTH))
+        }
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path}: damaged or incomplete ({error}): copy or download it again") from None
+    except TarError as error:
+        raise DatasetError(f"{path}: {error}") from None
+
+
+def _read_meta(content: bytes, path: Path) -> tuple[dict[int, str], dict[str, str]]:
+    """(WNID of each leaf's ILSVRC2012_ID, words of each WNID) from meta.mat, whose place is named in errors."""
+    import scipy.io
+
+    try:
+        file: Any = io.BytesIO(content)  # scipy takes it, its stubs do not
+        rows = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=True)["synsets"]
+        leaves = [row for row in rows if int(row["num_children"]) == 0]
+        return (
+            {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves},
+            {str(row["WNID"]): str(row["words"]) for row in leaves},
+        )
+    except Exception as error:  # scipy raises what it likes on a damaged file
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DatasetError(f"{path}: not the devkit's meta.mat ({said})") from None

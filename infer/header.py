@@ -1,0 +1,168 @@
+"""What an encoded image says of itself before anything is decoded: its kind and size; and which kinds we decode.
+
+Decoding allocates what the header asks for, so sizes are bounded here.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+LARGEST_PIXELS = 100_000_000
+"""Of one image: 300 MB decoded. ILSVRC-2012's own are below a third of it."""
+MOST_JPEG_SEGMENTS = 100_000
+
+Size = tuple[int, int]
+
+
+class HeaderError(ValueError):
+    """No image that we decode; a phrase to stand after its name."""
+
+
+class Header(NamedTuple):
+    kind: str
+    height: int
+    width: int
+
+
+def read_header(data: bytes) -> Header:
+    """Kind and size as stored (before any EXIF rotation) of an image, of which `data` is at least the beginning.
+
+    Raises HeaderError for what is not an image of our kinds, or is of a variety or size that we do not decode.
+    """
+    if not data:
+        raise HeaderError("is empty (0 bytes)")
+    kind = next((kind for kind, magic in _MAGIC.items() if magic.match(data)), None)
+    if kind is None:
+        raise HeaderError("is not an image we can decode")
+    try:
+        height, width = _READERS[kind](data)
+    except (struct.error, IndexError):  # the data end where the header goes on
+        raise damaged(kind) from None
+    if height <= 0 or width <= 0:
+        raise damaged(kind)
+    if height * width > LARGEST_PIXELS:
+        raise HeaderError(f"is {width}x{height} px, more than the {LARGEST_PIXELS} pixels we decode: make it smaller")
+    return Header(kind, height, width)
+
+
+def damaged(kind: str) -> HeaderError:
+    return HeaderError(f"truncated or damaged {kind}")
+
+
+def _jpeg(data: bytes) -> Size:
+    """From the first frame header (ITU-T T.81, B.2.2), by way of the segments before it."""
+    place = 2
+    for _ in range(MOST_JPEG_SEGMENTS):
+        place = data.find(b"\xff", place)
+        if place < 0:
+            break
+        while data[place] == 0xFF:
+            place += 1
+        marker = data[place]
+        place += 1
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            bits, height, width = struct.unpack_from(">BHH", data, place + 2)
+            if bits != 8:
+                raise HeaderError(f"is a JPEG of {bits} bits, of which we decode 8: convert it to PNG")
+            return height, width
+        if marker in (0xD9, 0xDA):  # end of image, start of scan
+            break
+        if marker > 0x01 and not 0xD0 <= marker <= 0xD8:  # the others have no length
+            place += struct.unpack_from(">H", data, place)[0]
+    raise damaged("JPEG")
+
+
+def _png(data: bytes) -> Size:
+    if data[12:16] != b"IHDR":
+        raise damaged("PNG")
+    width, height = struct.unpack_from(">II", data, 16)
+    return height, width
+
+
+def _gif(data: bytes) -> Size:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return height, width
+
+
+def _webp(data: bytes) -> Size:
+    """Lossy (RFC 6386, 9.1), lossless (RFC 9649, 3.4), or extended with its own canvas (RFC 9649, 2.7)."""
+    match data[12:16]:
+        case b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            return height & 0x3FFF, width & 0x3FFF
+        case b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, 21)
+            return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+        case b"VP8X" if len(data) >= 30:
+            return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
+    raise damaged("WebP")
+
+
+def _bmp(data: bytes) -> Size:
+    (size,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if size == 12 else "<ii", data, 18)
+    return abs(height), width
+
+
+def _tiff(data: bytes) -> Size:
+    """Of its first page (TIFF 6.0, section 2). Decoders agree about plain 8-bit pictures only: the rest is refused."""
+    order = "<" if data[:2] == b"II" else ">"
+    (place,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, place)
+    tags: dict[int, int] = {}
+    for entry in range(place + 2, place + 2 + 12 * count, 12):
+        tag, kind, values = struct.unpack_from(f"{order}HHI", data, entry)
+        letter, size = ("H", 2) if kind == 3 else ("I", 4)
+        if tag in _TIFF_TAGS:
+            at = entry + 8 if size * values <= 4 else struct.unpack_from(f"{order}I", data, entry + 8)[0]
+            tags[tag] = struct.unpack_from(f"{order}{letter}", data, at)[0]
+    if any(tags.get(tag, usual) not in allowed for tag, (usual, allowed) in _TIFF_PLAIN.items()):
+        raise HeaderError("is a TIFF with alpha, a rotation, other colours or more than 8 bits: convert it to PNG")
+    return tags.get(_TIFF_HEIGHT, 0), tags.get(_TIFF_WIDTH, 0)
+
+
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TIFF_PLAIN: dict[int, tuple[int, tuple[int, ...]]] = {
+    258: (1, (1, 2, 4, 8)),  # bits per sample
+    262: (-1, (0, 1, 2, 3)),  # photometric interpretation: grey, grey, RGB, palette
+    274: (1, (1,)),  # orientation
+    338: (-1, (-1,)),  # extra samples, such as alpha
+    339: (1, (1,)),  # sample format
+}
+"""What a tag means where it is missing, and what it may be."""
+_TIFF_TAGS = {_TIFF_WIDTH, _TIFF_HEIGHT, *_TIFF_PLAIN}
+
+
+def _netpbm(data: bytes) -> Size:
+    """Numbers after the magic, with comments between them; the largest grey level must be that of 8 or 16 bits."""
+    count = 2 if data[1:2] in b"14" else 3  # bitmaps have no grey levels
+    numbers = re.sub(rb"#[^\r\n]*", b"", data[2:4096]).split(maxsplit=count)[:count]
+    if len(numbers) < count or not all(n.isdigit() and len(n) < 10 for n in numbers):
+        raise damaged("PPM")
+    width, height, *largest = map(int, numbers)
+    if largest and largest[0] not in (255, 65535):
+        raise HeaderError(f"is a PPM whose largest value is {largest[0]}, not 255 or 65535: convert it to PNG")
+    return height, width
+
+
+_MAGIC = {
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "BMP": re.compile(rb"BM"),
+    "TIFF": re.compile(rb"II\*\0|MM\0\*"),
+    "PPM": re.compile(rb"P[1-6][\s#]"),  # and its relatives PGM and PBM
+}
+_READERS: dict[str, Callable[[bytes], Size]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "WebP": _webp,
+    "GIF": _gif,
+    "BMP": _bmp,
+    "TIFF": _tiff,
+    "PPM": _netpbm,
+}
