@@ -39,10 +39,7 @@ class Member(NamedTuple):
     offset: int
     size_bytes: int
     problem: str = ""
-
-    @property
-    def is_folder(self) -> bool:
-        return self.problem == KINDS[tarfile.DIRTYPE]
+    is_folder: bool = False
 
 
 def members(file: BinaryIO, start: int, size_bytes: int) -> Iterator[Member]:
@@ -59,7 +56,7 @@ def members(file: BinaryIO, start: int, size_bytes: int) -> Iterator[Member]:
     if size_bytes < BLOCK or (beginning == bytes(BLOCK) and window.read(2 * BLOCK) != bytes(2 * BLOCK)):
         raise TarError("is not a tar archive")
     window.seek(0)
-    end, seen = 0, set[PurePosixPath]()
+    end, count, seen = 0, 0, set[PurePosixPath]()
     try:
         archive = tarfile.TarFile(fileobj=cast(BinaryIO, window), encoding="utf-8", errors="surrogateescape")
     except Exception as error:  # its parsers raise what they like
@@ -75,15 +72,18 @@ def members(file: BinaryIO, start: int, size_bytes: int) -> Iterator[Member]:
         member = _member(info, start)
         if archive.offset <= end or archive.offset > size_bytes:
             raise TarError(f"is incomplete: it ends within {info.name!r}; copy or download it again")
-        if not member.problem and archive.offset != info.offset_data + -(-info.size // BLOCK) * BLOCK:
+        if info.size < 0 or (
+            not member.problem and archive.offset != info.offset_data + -(-info.size // BLOCK) * BLOCK
+        ):
             raise TarError(f"is damaged: the size of {info.name!r} is not what its headers say")
         end = archive.offset
         if not member.is_folder:
             if member.path in seen:
                 raise TarError(f"holds {info.name!r} twice: unpack it and pack it again")
             seen.add(member.path)
-            if len(seen) > MOST_MEMBERS:
-                raise TarError(f"has more than {MOST_MEMBERS} members: no data set that we know")
+        count += 1
+        if count > MOST_MEMBERS:
+            raise TarError(f"has more than {MOST_MEMBERS} members: no data set that we know")
         yield member
     window.seek(archive.offset)
     if window.read(BLOCK) != bytes(BLOCK):
@@ -100,9 +100,8 @@ def _member(info: tarfile.TarInfo, start: int) -> Member:
         return Member(path, 0, 0, "is stored sparse in the archive: pack it again without --sparse")
     if info.isreg():
         return Member(path, start + info.offset_data, info.size)
-    if info.isdir():
-        return Member(path, 0, 0, KINDS[tarfile.DIRTYPE])
-    return Member(path, 0, 0, f"is {KINDS.get(info.type, 'something else')} in the archive, not a file")
+    problem = f"is {KINDS.get(info.type, 'something else')} in the archive, not a file"
+    return Member(path, 0, 0, problem, is_folder=info.isdir())
 
 
 def _said(error: Exception) -> str:
