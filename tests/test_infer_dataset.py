@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -101,6 +102,41 @@ def test_hidden_folders_and_other_files_are_no_images(tmp_path: Path) -> None:
         ("cat/2.PNG", 0),
         ("dog/3.webp", 1),
     ]
+
+
+def test_what_is_no_image_but_called_like_one_is_counted(miniature_copy: Path) -> None:
+    """A pipe, a folder, a broken link in the place of an image: they have labels, and the others keep theirs."""
+    before = open_dataset(miniature_copy)
+    odd = [item.path for item in before.items[:3]]
+    for path in odd:
+        path.unlink()
+    os.mkfifo(odd[0])
+    odd[1].mkdir()
+    odd[2].symlink_to("nowhere.JPEG")
+    (miniature_copy / VAL / "._hidden.JPEG").write_bytes(b"of another system")
+    dataset = open_dataset(miniature_copy)
+    assert [(item.name, item.label) for item in dataset.items] == [(item.name, item.label) for item in before.items]
+    assert [item.file.size_bytes() for item in dataset.items[:4]] == [
+        0,
+        0,
+        0,
+        odd[0].with_name("ILSVRC2012_val_00000004.JPEG").stat().st_size,
+    ]
+    assert re.fullmatch("[0-9a-f]{16}", dataset.id)
+    for item in dataset.items[:3]:
+        with pytest.raises(OSError, match=r"is a pipe|Is a directory|No such file"):
+            item.read_bytes()
+
+
+def test_names_of_several_lines_are_one_line(tmp_path: Path) -> None:
+    for name in ("a\n/1\r.jpg", "b/\udcff.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(name[-5:].encode(errors="replace"))
+    dataset = open_dataset(tmp_path)
+    assert dataset.classes == ("a\\n", "b")
+    assert [item.name for item in dataset.items] == ["a\\n/1\\r.jpg", "b/\\udcff.jpg"]
+    assert [item.read_bytes() for item in dataset.items] == [b"\r.jpg", b"?.jpg"]
+    assert dataset.id
 
 
 def test_limit_takes_the_first(miniature_dir: Path) -> None:
