@@ -4,7 +4,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-slow test-caffe lint types readme clean
+.PHONY: demo test test-slow test-caffe test-torchvision lint types readme clean
 
 demo: $(INSTALLED)
 	$(RUN) examples/demo.py demo
@@ -24,6 +24,17 @@ test-caffe: $(INSTALLED) .venv-caffe/.installed
 	.venv-caffe/bin/python -m pip install --quiet --disable-pip-version-check opencv-python-headless==4.14.0.94
 	touch $@
 
+# torchvision's own wheel beside the tests' torch (it has no CPU build), and a Pillow that resamples as its users know.
+TORCHVISION := .venv-torchvision
+$(TORCHVISION)/.installed: $(INSTALLED)
+	$(RUN) -m venv $(TORCHVISION)
+	$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(TORCHVISION)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
+	$(TORCHVISION)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.29.1 pillow==12.2.0
+	touch $@
+
+test-torchvision: $(TORCHVISION)/.installed
+	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(RUN) -m pytest -m slow tests/test_export_from_torchvision_slow.py
+
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -41,4 +52,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-caffe demo build dist *.egg-info
+	rm -rf $(VENV) .venv-caffe $(TORCHVISION) demo build dist *.egg-info

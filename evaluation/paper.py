@@ -79,10 +79,14 @@ ROWS = (
 
 
 def is_papers_own(spec: ModelSpec) -> bool:
-    """Whether a net has the paper's widths, crop and number of classes."""
+    """Whether a net has the paper's widths, crop and number of classes, and was not trained in another way.
+
+    torchvision and timm trained VGG on random crops of varying area, so no S of the paper is theirs.
+    """
     fc_width = 1024 if spec.net == "googlenet" else 4096
     size = (spec.width, spec.fc_width, spec.crop_px, len(spec.classes))
-    return any(spec.net in row.nets for row in ROWS) and size == (1.0, fc_width, 224, 1000)
+    theirs = spec.source.get("importer") == "export.from_torchvision"
+    return any(spec.net in row.nets for row in ROWS) and size == (1.0, fc_width, 224, 1000) and not theirs
 
 
 def find(specs: Sequence[ModelSpec], protocol: str, scales: Sequence[int]) -> PaperRow | None:

@@ -86,3 +86,10 @@ def test_no_row_stands_twice() -> None:
     assert len([row for row in ROWS if row.source == "VGG Table 3"]) == 12
     assert len([row for row in ROWS if row.source == "VGG Table 4"]) == 10
     assert all(row.top1_error_percent is None or row.top1_error_percent > row.top5_error_percent for row in ROWS)
+
+
+def test_nets_trained_in_another_way_have_no_number_of_the_papers() -> None:
+    theirs = full_spec("D", source={"importer": "export.from_torchvision"})
+    oxford = full_spec("D", source={"importer": "export.from_caffe"})
+    assert find([theirs], "dense", (256,)) is None
+    assert find([oxford], "dense", (256,)) is not None

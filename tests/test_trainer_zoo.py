@@ -50,8 +50,8 @@ def test_googlenet_with_both_heads() -> None:
     assert [count(net.auxiliary[name]) for name in ("aux1", "aux2")] == [3_188_840, 3_190_888]
 
 
-def test_the_zoo_holds_the_seven_nets() -> None:
-    assert tuple(sorted(ZOO)) == tuple(sorted(NETS))
+def test_the_zoo_holds_the_seven_nets_and_torchvisions() -> None:
+    assert tuple(sorted(ZOO)) == tuple(sorted((*NETS, "googlenet-tv")))
 
 
 def test_layer_names() -> None:
