@@ -15,7 +15,7 @@ from typing import Literal
 from .devkit import DEVKIT as DEVKIT
 from .devkit import GROUND_TRUTH as GROUND_TRUTH
 from .devkit import META as META
-from .devkit import read_devkit, read_words
+from .devkit import Synsets, read_synsets, read_validation_ids
 from .encoded import SUFFIXES, File, is_image_name, printable
 from .tree import TAR, Folder, open_folder
 from .tree import DatasetError as DatasetError
@@ -55,6 +55,7 @@ class Dataset:
     classes: tuple[str, ...]
     class_names: tuple[str, ...]
     is_ilsvrc2012_val: bool
+    devkit_order: tuple[int, ...] = ()  # ILSVRC2012_ID - 1 of each class, where there is a devkit that has them
 
     @property
     def id(self) -> str:
@@ -106,40 +107,38 @@ def _open_ilsvrc(top: Folder, root: Path, split: Split) -> Dataset:
     images = folder.images()
     if split == "train" or folder.folders or (folder.classes() and not images):
         dataset = _open_class_folders(folder, root, f"{name}/")
-        words = read_words(top)
-        items, classes = dataset.items, dataset.classes
+        items, classes, synsets = dataset.items, dataset.classes, read_synsets(top)
     else:
-        items, classes, words = _label_flat(images, top, root)
+        items, classes, synsets = _label_flat(images, top, root)
     by_name = sorted(items, key=_last_part)
+    ids = {wnid: i for i, wnid in synsets.wnid_of_id.items()}
     return Dataset(
         root,
         by_name if split == "val" else items,
         classes,
-        tuple(words.get(c, c) for c in classes),
+        tuple(synsets.words.get(c, c) for c in classes),
         is_ilsvrc2012_val=split == "val"
         and len(items) == 50_000
         and tuple(item.label for item in by_name[:6]) == ILSVRC2012_FIRST_LABELS,
+        devkit_order=tuple(ids[c] - 1 for c in classes) if ids.keys() >= set(classes) else (),
     )
 
 
-def _label_flat(
-    images: Mapping[str, File], top: Folder, root: Path
-) -> tuple[list[Item], tuple[str, ...], dict[str, str]]:
-    """(items, classes, words) of flat validation images, whose labels stand in the devkit in the order of the names."""
-    devkit = read_devkit(top)
-    classes = tuple(sorted(devkit.wnid_of_id.values()))
+def _label_flat(images: Mapping[str, File], top: Folder, root: Path) -> tuple[list[Item], tuple[str, ...], Synsets]:
+    """(items, classes, synsets) of flat validation images, whose labels the devkit has in the order of their names."""
+    ids, synsets = read_validation_ids(top), read_synsets(top)
+    classes = tuple(sorted(synsets.wnid_of_id.values()))
     index = {wnid: i for i, wnid in enumerate(classes)}
-    if len(devkit.validation_ids) != len(images):
+    if len(ids) != len(images):
         raise DatasetError(
-            f"{root}: {len(images)} validation images, but {len(devkit.validation_ids)} labels in {GROUND_TRUTH}: one "
-            "is incomplete"
+            f"{root}: {len(images)} validation images, but {len(ids)} labels in {GROUND_TRUTH}: one is incomplete"
         )
     try:
-        labels = [index[devkit.wnid_of_id[int(line)]] for line in devkit.validation_ids]
+        labels = [index[synsets.wnid_of_id[int(line)]] for line in ids]
     except (KeyError, ValueError) as error:
         raise DatasetError(f"{GROUND_TRUTH}: {error} is not the id of a leaf in {META}") from None
     named = zip(images.items(), labels, strict=True)
-    return [Item(f"{VAL}/{printable(name)}", label, file) for (name, file), label in named], classes, devkit.words
+    return [Item(f"{VAL}/{printable(name)}", label, file) for (name, file), label in named], classes, synsets
 
 
 def _open_class_folders(folder: Folder, root: Path, prefix: str) -> Dataset:

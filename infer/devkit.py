@@ -20,27 +20,28 @@ LARGEST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Devkit:
-    """WNID of each leaf's ILSVRC2012_ID, words of each WNID, and the ids of the validation images, as written."""
+class Synsets:
+    """WNID of each leaf's ILSVRC2012_ID, and words of each WNID."""
 
     wnid_of_id: dict[int, str]
     words: dict[str, str]
-    validation_ids: list[str]
 
 
-def read_words(root: Folder) -> dict[str, str]:
-    """Words of each WNID, none where there is no devkit in `root`. Raises DatasetError."""
+def read_synsets(root: Folder) -> Synsets:
+    """From the devkit in a folder; none where there is no devkit. Raises DatasetError."""
     files = _read_files(root)
-    return _read_meta(files[META], root.path / DEVKIT / "data" / META)[1] if META in files else {}
+    return _read_meta(files[META], root.path / DEVKIT / "data" / META) if META in files else Synsets({}, {})
 
 
-def read_devkit(root: Folder) -> Devkit:
-    """The devkit in a folder. Raises DatasetError where there is none, or not all of it."""
-    files, data = _read_files(root), root.path / DEVKIT / "data"
+def read_validation_ids(root: Folder) -> list[str]:
+    """ILSVRC2012_ID of each validation image in the order of their names, as written. Raises DatasetError where the
+    devkit is missing, or a part of it."""
+    files = _read_files(root)
     for needed in (META, GROUND_TRUTH):
         if needed not in files:
-            raise DatasetError(f"{data / needed}: missing, and flat validation images have their labels there")
-    return Devkit(*_read_meta(files[META], data / META), files[GROUND_TRUTH].decode(errors="replace").split())
+            path = root.path / DEVKIT / "data" / needed
+            raise DatasetError(f"{path}: missing, and flat validation images have their labels there")
+    return files[GROUND_TRUTH].decode(errors="replace").split()
 
 
 def _read_files(root: Folder) -> dict[str, bytes]:
@@ -69,15 +70,15 @@ def _read_files(root: Folder) -> dict[str, bytes]:
         raise DatasetError(f"{path}: {error}") from None
 
 
-def _read_meta(content: bytes, path: Path) -> tuple[dict[int, str], dict[str, str]]:
-    """(WNID of each leaf's ILSVRC2012_ID, words of each WNID) from meta.mat, whose place is named in errors."""
+def _read_meta(content: bytes, path: Path) -> Synsets:
+    """From meta.mat, whose place is named in errors."""
     import scipy.io
 
     try:
         file: Any = io.BytesIO(content)  # scipy takes it, its stubs do not
         rows = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=True)["synsets"]
         leaves = [row for row in rows if int(row["num_children"]) == 0]
-        return (
+        return Synsets(
             {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves},
             {str(row["WNID"]): str(row["words"]) for row in leaves},
         )
