@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import get_args
 
 from infer.command import Parser, run, scales_argument
-from infer.dataset import DatasetError, open_dataset
+from infer.dataset import Dataset, DatasetError, open_dataset
 from infer.engine import Engine, EngineError, Provider, open_engine
 from infer.pipeline import behind
 from infer.views import PROTOCOLS, PlanError, check_scales
 
 from . import scores as tables
+from .class_order import explain_order
 from .fuse import fuse_files
 from .images import RunError
 from .report import result_from_scores, unreadable_images, write_report
@@ -48,34 +49,13 @@ def main(argv: list[str] | None = None) -> int:
             for protocol in own:
                 check_scales(engine.spec, protocol.scales)
         _check_together(engines, args.engine)
-        commit = our_commit()
-        described = describe(engines, protocols, dataset, args.pooling, commit)
+        described = describe(engines, protocols, dataset, args.pooling, our_commit())
         unfinished = UnfinishedRun(args.out, described, len(dataset.items), resume=args.resume)
         first, before = unfinished.progress.images, unfinished.progress.wall_seconds
         shards = score(engines, protocols, dataset, described, first=first, strict=args.strict, workers=args.workers)
         behind(shards, lambda shard: unfinished.add(shard, before + time.monotonic() - started))
-        written = unfinished.finish()
-        results = [
-            result_from_scores(
-                tables.parts(path),
-                [engine.spec],
-                is_ilsvrc2012_val=dataset.is_ilsvrc2012_val,
-                engine_seconds=round(seconds, 3),
-                wall_seconds=round(unfinished.progress.wall_seconds, 3),
-            )
-            for engine, paths, seconds in zip(engines, written, unfinished.progress.engine_seconds, strict=True)
-            for path in paths
-        ]
-        if len(engines) > 1:
-            specs = [engine.spec for engine in engines]
-            for members in zip(*written, strict=True):
-                results.append(
-                    result_from_scores(fuse_files(members), specs, is_ilsvrc2012_val=dataset.is_ilsvrc2012_val)
-                )
-        command = shlex.join(["python", "-m", "evaluation.ilsvrc", *argv])
-        unreadable = unreadable_images(tables.parts(path) for paths in written for path in paths)
-        table = write_report(
-            args.out, results, unreadable, dataset_id=described[0][0]["dataset_id"], command=command, commit=commit
+        table = _report(
+            args.out, engines, dataset, unfinished, shlex.join(["python", "-m", "evaluation.ilsvrc", *argv])
         )
         unfinished.discard()
     except PlanError as error:
@@ -96,6 +76,42 @@ def main(argv: list[str] | None = None) -> int:
     seconds = unfinished.progress.wall_seconds
     print(f"{len(dataset.items)} images of {args.data} in {seconds:.1f} s; scores and report in {args.out}")
     return 0
+
+
+def _report(out: Path, engines: Sequence[Engine], dataset: Dataset, run: UnfinishedRun, command: str) -> str:
+    """Writes the score tables and the report of a run whose shards are all there; returns the table to print."""
+    written, ilsvrc = run.finish(), dataset.is_ilsvrc2012_val
+    results = [
+        result_from_scores(
+            tables.parts(path),
+            [engine.spec],
+            is_ilsvrc2012_val=ilsvrc,
+            engine_seconds=round(seconds, 3),
+            wall_seconds=round(run.progress.wall_seconds, 3),
+        )
+        for engine, paths, seconds in zip(engines, written, run.progress.engine_seconds, strict=True)
+        for path in paths
+    ]
+    if len(engines) > 1:
+        specs = [engine.spec for engine in engines]
+        for members in zip(*written, strict=True):
+            results.append(result_from_scores(fuse_files(members), specs, is_ilsvrc2012_val=ilsvrc))
+    every = [path for paths in written for path in paths]
+    orders = (explain_order(tables.parts(path), dataset.class_names, dataset.devkit_order) for path in every)
+    remarks = list(dict.fromkeys(remark for remark in orders if remark))
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+    unreadable = unreadable_images(tables.parts(path) for path in every)
+    metadata = run.described[0][0]
+    return write_report(
+        out,
+        results,
+        unreadable,
+        remarks,
+        dataset_id=metadata["dataset_id"],
+        command=command,
+        commit=metadata["commit"],
+    )
 
 
 def open_any(path: Path, *, provider: Provider = "cpu", largest_short_px: int = 0) -> Engine:

@@ -104,7 +104,14 @@ def unreadable_images(tables: Iterable[Iterable[Scores]]) -> dict[str, str]:
 
 
 def write_report(
-    out: Path, results: Sequence[Result], unreadable: Mapping[str, str], *, dataset_id: str, command: str, commit: str
+    out: Path,
+    results: Sequence[Result],
+    unreadable: Mapping[str, str],
+    remarks: Sequence[str] = (),
+    *,
+    dataset_id: str,
+    command: str,
+    commit: str,
 ) -> str:
     """Writes report.json and report.md into `out`; returns the table as text."""
     dataset = {"id": dataset_id, "images": results[0].images, "unreadable": len(unreadable)}
@@ -120,6 +127,7 @@ def write_report(
     content = {
         "dataset": {**dataset, "unreadable_images": dict(unreadable)},
         "results": [dataclasses.asdict(result) for result in results],
+        "remarks": list(remarks),
         "environment": environment,
     }
     with replacing(out / "report.json") as unfinished:
@@ -133,6 +141,7 @@ def write_report(
         "",
         table,
         "",
+        *(f"Remark: {remark}\n" for remark in remarks),
         *(f"- {name}: {status}" for name, status in unreadable.items()),
         f"Command: `{command}`, commit {commit}.",
     ]

@@ -52,18 +52,20 @@ class UnfinishedRun:
 
     def __init__(self, out: Path, described: Sequence[Sequence[dict[str, str]]], images: int, *, resume: bool) -> None:
         self.folder, self._scores = out / "unfinished", out / "scores"
-        self._described, self._images = described, images
-        self.progress = Progress(engine_seconds=(0.0,) * len(described))
+        self.described, self._images = described, images
         run = {"images": images, "tables": described}
-        if (self.folder / "run.json").is_file():
-            self._continue(json.loads((self.folder / "run.json").read_text()), run, resume)
-        else:
+        if (self.folder / "progress.json").is_file():
+            content = json.loads((self.folder / "progress.json").read_text())
+            self.progress = Progress(**{**content, "engine_seconds": tuple(content["engine_seconds"])})
+            self._check(json.loads((self.folder / "run.json").read_text()), run, resume)
+        else:  # nothing is lost of a run that has no shard yet
+            self.progress = Progress(engine_seconds=(0.0,) * len(described))
             with replacing(self.folder / "run.json") as unfinished:
                 unfinished.write_text(json.dumps(run))
 
     def add(self, shard: Shard, wall_seconds: float) -> None:
         """Commits a shard; `wall_seconds` is the time since this process began the run."""
-        for own, described in zip(shard.scores, self._described, strict=True):
+        for own, described in zip(shard.scores, self.described, strict=True):
             for scores, metadata in zip(own, described, strict=True):
                 tables.write([scores], self._shard(metadata, shard.first))
         images = shard.first + len(shard.scores[0][0].images)
@@ -75,7 +77,7 @@ class UnfinishedRun:
     def finish(self) -> list[list[Path]]:
         """Writes the score tables and returns their paths, [engine][protocol]."""
         written = []
-        for own in self._described:
+        for own in self.described:
             written.append([self._scores / tables.file_name(metadata) for metadata in own])
             for metadata, path in zip(own, written[-1], strict=True):
                 tables.write(self._parts(metadata), path)
@@ -85,11 +87,7 @@ class UnfinishedRun:
         """Removes the shards, when all that is made of them is written."""
         shutil.rmtree(self.folder)
 
-    def _continue(self, found: Any, run: dict[str, Any], resume: bool) -> None:
-        progress = self.folder / "progress.json"
-        if progress.is_file():
-            content = json.loads(progress.read_text())
-            self.progress = Progress(**{**content, "engine_seconds": tuple(content["engine_seconds"])})
+    def _check(self, found: Any, run: dict[str, Any], resume: bool) -> None:
         if not resume:
             raise RunError(
                 f"{self.folder} holds {self.progress.images} of {found['images']} images of a run that did not end: "

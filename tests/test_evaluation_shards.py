@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from helpers import make_scores
 
+from evaluation import images as images_of_runs
+from evaluation import runner
 from evaluation import scores as tables
 from evaluation.ilsvrc import main
 from evaluation.scores import concatenate, parts, write
@@ -54,24 +56,21 @@ def whole(arguments: list[str], tmp_path: Path) -> dict[str, bytes]:
 
 def stop_early(arguments: list[str], out: Path, data: Path, number: int) -> None:
     """A run whose data set is gone from image `number` on, and comes back afterwards."""
-    away = data.with_name("away")
-    lost = images(data)[number:]
-    away.mkdir()
-    for path in lost:
-        shutil.copy2(path, away / path.name)
-    original = type(lost[0]).read_bytes
+    lost, moved = set(images(data)[number:]), []
 
-    def read_bytes(self: Path) -> bytes:
-        if self in lost:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
-        return original(self)
+    def read_image(item: Any, **rules: Any) -> Any:
+        if item.path in lost:
+            moved.append((item.path, item.path.rename(data.with_name(f"{item.path.name}.away"))))
+        return images_of_runs.read_image(item, **rules)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "read_bytes", read_bytes)
+        patch.setattr(runner, "read_image", read_image)
         assert main([*arguments, "--out", str(out)]) == 1
+    for path, away in moved:
+        away.rename(path)
 
 
-@pytest.mark.parametrize("number", [3, 8, 20])
+@pytest.mark.parametrize("number", [8, 13, 20])
 def test_a_data_set_that_vanishes_stops_the_run_which_then_goes_on(
     number: int, arguments: list[str], whole: dict[str, bytes], miniature_copy: Path, tmp_path: Path, one_line: Any
 ) -> None:
@@ -83,6 +82,15 @@ def test_a_data_set_that_vanishes_stops_the_run_which_then_goes_on(
     assert f"holds {number // 8 * 8} of 24 images of a run that did not end: go on with it by --resume" in one_line()
     assert main([*arguments, "--out", str(out), "--resume"]) == 0
     assert files(out) == whole
+
+
+def test_a_run_that_has_nothing_yet_is_begun_again(
+    arguments: list[str], whole: dict[str, bytes], miniature_copy: Path, tmp_path: Path, one_line: Any
+) -> None:
+    stop_early(arguments, tmp_path / "out", miniature_copy, 3)
+    one_line()
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert files(tmp_path / "out") == whole
 
 
 def test_what_is_done_is_not_done_again(
