@@ -118,7 +118,7 @@ def _tiff(data: bytes) -> Size:
         letter, size = ("H", 2) if kind == 3 else ("I", 4)
         if tag in _TIFF_TAGS:
             at = entry + 8 if size * values <= 4 else struct.unpack_from(f"{order}I", data, entry + 8)[0]
-            tags[tag] = struct.unpack_from(f"{order}{letter}", data, at)[0]
+            tags.setdefault(tag, struct.unpack_from(f"{order}{letter}", data, at)[0])  # as libtiff, the first counts
     if any(tags.get(tag, usual) not in allowed for tag, (usual, allowed) in _TIFF_PLAIN.items()):
         raise HeaderError("is a TIFF with alpha, a rotation, other colours or more than 8 bits: convert it to PNG")
     return tags.get(_TIFF_HEIGHT, 0), tags.get(_TIFF_WIDTH, 0)
@@ -139,7 +139,7 @@ _TIFF_TAGS = {_TIFF_WIDTH, _TIFF_HEIGHT, *_TIFF_PLAIN}
 def _netpbm(data: bytes) -> Size:
     """Numbers after the magic, with comments between them; the largest grey level must be that of 8 or 16 bits."""
     count = 2 if data[1:2] in b"14" else 3  # bitmaps have no grey levels
-    numbers = re.sub(rb"#[^\r\n]*", b"", data[2:4096]).split(maxsplit=count)[:count]
+    numbers = re.sub(rb"(?<=\s)#[^\r\n]*", b"", data[2:4096]).split(maxsplit=count)[:count]
     if len(numbers) < count or not all(n.isdigit() and len(n) < 10 for n in numbers):
         raise damaged("PPM")
     width, height, *largest = map(int, numbers)

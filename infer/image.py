@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from .encoded import File, printable
-from .header import Header, HeaderError, damaged, read_header
+from .header import LARGEST_PIXELS, HeaderError, damaged, read_header
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # its decoders report what ImageError already says
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(LARGEST_PIXELS))  # should it read another size than we do
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ class ImageError(ValueError):
 def decode(data: bytes, *, exif: Exif = "ignore", name: str = "image") -> Pixels:
     """u8 RGB [h, w, 3] of an encoded image (JPEG, PNG, WebP, ...). Raises ImageError."""
     try:
-        return _decode(data, read_header(data), exif)
+        return _decode(data, read_header(data).kind, exif)
     except HeaderError as error:
         raise ImageError(f"{name}: {error}") from None
 
@@ -64,14 +65,13 @@ def image_size(image: Path | File, *, name: str = "") -> tuple[int, int]:
     return header.height, header.width
 
 
-def _decode(data: bytes, header: Header, exif: Exif) -> Pixels:
-    """Raises HeaderError where the header promised something else."""
+def _decode(data: bytes, kind: str, exif: Exif) -> Pixels:
+    """Raises HeaderError where the rest of the image is not what its header promised."""
     flags = cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_IGNORE_ORIENTATION if exif == "ignore" else 0)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
-    size = (header.height, header.width)
-    if pixels is None or (pixels.shape[:2] != size and (exif == "ignore" or pixels.shape[1::-1] != size)):
-        raise damaged(header.kind)
+    if pixels is None:
+        raise damaged(kind)
     return pixels.astype(np.uint8, copy=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -430,6 +431,44 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
+
+
+def test_opencv_itself_has_the_limit() -> None:
+    """In a process of its own, where nobody imported it first: it may see another size in a file than we do."""
+    code = (
+        "import infer.image, cv2, numpy, sys\n"
+        "try: print(cv2.imdecode(numpy.frombuffer(sys.stdin.buffer.read(), numpy.uint8), 1))\n"
+        "except cv2.error as error: print('pixels' in str(error).lower())\n"
+    )
+    root = Path(__file__).parent.parent
+    data = png_of_size(10_000, 10_001)
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, cwd=root, check=True)
+    assert (done.stdout, done.stderr) == (b"True\n", b"")
+
+
+def test_the_size_may_stand_far_into_the_file(photo: NDArray[np.uint8], tmp_path: Path) -> None:
+    jpeg, path = encode(photo, "JPEG"), tmp_path / "x.jpg"
+    path.write_bytes(jpeg[:2] + (b"\xff\xe5\xea\x60" + bytes(59_998)) * 3 + jpeg[2:])
+    assert image_size(path) == (201, 300)
+    check(read(path), pillow(jpeg))
+    path.write_bytes(encode(photo, "TIFF", compression="tiff_lzw"))
+    assert int.from_bytes(path.read_bytes()[4:8], "little") > 1 << 16
+    assert image_size(path) == (201, 300)
+
+
+def test_sizes_that_decoders_could_read_in_two_ways(tmp_path: Path) -> None:
+    """Of a doubled tag the first counts, as for libtiff; a comment in a PPM begins after a blank."""
+    tiff = encode(np.full((4, 6, 3), 7, np.uint8), "TIFF")
+    (count,) = struct.unpack_from("<H", tiff, 8)
+    tags = [tiff[at : at + 12] for at in range(10, 10 + 12 * count, 12)]
+    tags.insert(1, struct.pack("<HHII", 256, 4, 1, 3))
+    twice = tiff[:4] + struct.pack("<I", len(tiff)) + tiff[8:]
+    twice += struct.pack("<H", len(tags)) + b"".join(tags) + bytes(4)
+    (tmp_path / "x.tiff").write_bytes(twice)
+    assert image_size(tmp_path / "x.tiff") == (4, 6)
+    assert decode(twice).shape == (4, 6, 3)
+    with pytest.raises(ImageError, match="truncated or damaged PPM"):
+        decode(b"P6\n2#3\n4\n255\n" + bytes(300))
 
 
 @pytest.mark.parametrize(

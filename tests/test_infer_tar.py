@@ -257,9 +257,10 @@ def test_gnu_tars_own_archives(tmp_path: Path) -> None:
             hole.read_bytes()
 
 
-def fake_header(name: str, size: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A header with any 12 bytes for the size and a right checksum."""
+def fake_header(name: str, size: bytes, kind: bytes = tarfile.REGTYPE, real_size: bytes = bytes(12)) -> bytes:
+    """A header with any 12 bytes for the size and a right checksum; `real_size`: of a GNU sparse file unpacked."""
     buffer = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    buffer[483:495] = real_size
     buffer[124:136], buffer[156:157], buffer[148:156] = size, kind, b" " * 8
     buffer[148:156] = b"%06o\0 " % sum(buffer[:512])
     return bytes(buffer[:512])
@@ -313,6 +314,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "negative header": (fake_header("p", b"\xff" * 10 + b"\xf0\0", b"x") + ONE + END, "is not a tar archive"),
     "many headers for one file": (pax(pax_record(b"a", b"b")) * 3000 + ONE + END, "RecursionError"),
     "long name": (ONE + pax(pax_record(b"path", b"c/" + b"x" * 9000)) + TWO + END, "a name of 9002 characters"),
+    "sparse, back to the start": (
+        ONE + fake_header("c/2.jpg", b"\xff" * 10 + b"\xf4\0", b"S", b"%011o\0" % 5) + END,
+        r"is incomplete: it ends within 'c/2\.jpg'",
+    ),
     "sparse without its map": (
         ONE + fake_header("c/2.jpg", b"%011o\0" % 5, b"S")[:482] + b"\1" + bytes(29) + END,
         "is damaged|is incomplete",
@@ -343,6 +348,29 @@ def test_a_nested_archive_cannot_reach_out_of_its_own_bytes(tmp_path: Path) -> N
     path = pack_bytes(tmp_path / "a.tar", {"n1.tar": inner, "n2.tar": ONE + END})
     with pytest.raises(DatasetError, match=r"a\.tar/n1\.tar: is incomplete: it ends within 'c/2\.jpg'"):
         open_dataset(path)
+
+
+def test_a_nested_archive_ends_where_it_ends(tmp_path: Path) -> None:
+    """What follows an inner archive without an end is no member of it."""
+    path = pack_bytes(tmp_path / "a.tar", {"n1.tar": ONE, "n2.tar": ONE + END})
+    with pytest.raises(DatasetError, match=r"a\.tar/n1\.tar: is damaged or incomplete at byte 1024"):
+        open_dataset(path)
+
+
+def test_a_folder_called_like_an_image_is_no_class(tmp_path: Path) -> None:
+    for name in ("cat/1.jpg", "dog.jpg/2.jpg"):
+        (tmp_path / "a" / name).parent.mkdir(parents=True)
+        (tmp_path / "a" / name).write_bytes(JPEG)
+    check_same(open_dataset(pack(tmp_path / "b.tar", tmp_path / "a")), open_dataset(tmp_path / "a"))
+    check_same(
+        open_dataset(pack_bytes(tmp_path / "c.tar", {"cat/1.jpg": JPEG, "dog.jpg/2.jpg": JPEG})),
+        open_dataset(tmp_path / "a"),
+    )
+
+
+def test_a_class_called_as_the_archive_is_a_class(tmp_path: Path) -> None:
+    path = pack_bytes(tmp_path / "pets.tar", {"pets/1.jpg": JPEG, "wild/2.jpg": JPEG})
+    assert open_dataset(path).classes == ("pets", "wild")
 
 
 def test_the_number_of_members_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
