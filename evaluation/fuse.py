@@ -21,7 +21,7 @@ from .scores import OK, Scores, ScoresError, check_same_images
 FUSED = "fused"
 
 
-def fuse(members: Sequence[Scores]) -> Scores:
+def fuse(members: Sequence[Scores], name: str = FUSED) -> Scores:
     """The mean posterior (VGG section 4.5). Raises ScoresError unless all have the same images, labels and classes.
 
     An image that any member could not score has that member's status.
@@ -35,7 +35,7 @@ def fuse(members: Sequence[Scores]) -> Scores:
     )
     readable = np.array([status == OK for status in statuses])
     mean = np.mean([member.posterior.astype(np.float64) for member in members], 0)
-    spec = {"name": FUSED, "classes": first.classes, "members": [json.loads(m.metadata["spec"]) for m in members]}
+    spec = {"name": name, "classes": first.classes, "members": [json.loads(m.metadata["spec"]) for m in members]}
     metadata = {
         key: _common([member.metadata[key] for member in members])
         for key in ("runtime", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit")
@@ -50,13 +50,13 @@ def fuse(members: Sequence[Scores]) -> Scores:
     )
 
 
-def fuse_files(paths: Sequence[Path]) -> Iterator[Scores]:
+def fuse_files(paths: Sequence[Path], name: str = FUSED) -> Iterator[Scores]:
     """The fusion of score tables, part by part. Raises ScoresError."""
     for members in itertools.zip_longest(*map(tables.parts, paths)):
         missing = [path for path, member in zip(paths, members, strict=True) if member is None]
         if missing:
             raise ScoresError(f"{missing[0]} has fewer images than the others: use tables of the same images")
-        yield fuse(members)
+        yield fuse(members, name)
 
 
 def _common(values: list[str]) -> str:

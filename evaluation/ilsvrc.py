@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import get_args
@@ -25,40 +26,51 @@ from infer.views import PROTOCOLS, PlanError, check_scales
 
 from . import scores as tables
 from .class_order import explain_order
-from .fuse import fuse_files
+from .fuse import FUSED, fuse_files
 from .images import RunError
 from .report import result_from_scores, unreadable_images, write_report
-from .runner import POOLING_OUTPUT, describe, resolve, score
+from .runner import POOLING_OUTPUT, Pooling, describe, resolve, score
 from .scores import ScoresError
 from .shards import UnfinishedRun
+from .submission import SubmissionError, read_submission
 
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = _parser()
     args = parser.parse_args(argv)
+    singly = {"--engine": args.engine, "--protocol": args.protocol, "--scales": args.scales, "--pooling": args.pooling}
+    given = [option for option, value in singly.items() if value]
+    if args.submission is not None and given:
+        parser.error(f"{given[0]} is said by the --submission for each member: leave it out")
+    if args.submission is None and not (args.engine and args.protocol):
+        parser.error("expected --engine ENGINE --protocol P, or --submission FILE.yaml")
     started = time.monotonic()
     engines: list[Engine] = []
     unfinished: UnfinishedRun | None = None
     try:
+        plan = _plan(args)
         dataset = open_dataset(args.data, "val", limit=args.limit)
-        for path in args.engine:
-            engines.append(open_any(path, provider=args.provider, largest_short_px=max(args.scales or [0])))
-        protocols = [resolve(args.protocol, engine.spec, args.scales) for engine in engines]
-        for engine, own in zip(engines, protocols, strict=True):
-            for protocol in own:
+        protocols = []
+        for path, asked in plan.asked:
+            largest = max((q for _, scales in asked for q in scales or ()), default=0)
+            engine = open_any(path, provider=args.provider, largest_short_px=largest)
+            engines.append(engine)
+            protocols.append([protocol for name, scales in asked for protocol in resolve([name], engine.spec, scales)])
+            for protocol in protocols[-1]:
                 check_scales(engine.spec, protocol.scales)
-        _check_together(engines, args.engine)
-        described = describe(engines, protocols, dataset, args.pooling, our_commit())
+            if len(set(protocols[-1])) < len(protocols[-1]):
+                raise RunError(f"{path} takes part twice by the same protocol and scales, expected each once")
+        _check_together(engines, [path for path, _ in plan.asked])
+        described = describe(engines, protocols, dataset, plan.pooling, our_commit())
         unfinished = UnfinishedRun(args.out, described, len(dataset.items), resume=args.resume)
         first, before = unfinished.progress.images, unfinished.progress.wall_seconds
         shards = score(engines, protocols, dataset, described, first=first, strict=args.strict, workers=args.workers)
         behind(shards, lambda shard: unfinished.add(shard, before + time.monotonic() - started))
-        table = _report(
-            args.out, engines, dataset, unfinished, shlex.join(["python", "-m", "evaluation.ilsvrc", *argv])
-        )
+        command = shlex.join(["python", "-m", "evaluation.ilsvrc", *argv])
+        table = _report(args.out, engines, dataset, unfinished, plan, command)
         unfinished.discard()
-    except PlanError as error:
+    except (PlanError, SubmissionError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         if unfinished is None:
@@ -78,7 +90,38 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _report(out: Path, engines: Sequence[Engine], dataset: Dataset, run: UnfinishedRun, command: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked of each engine: (protocol, scales or None for its own) in order, and which tables are fused.
+
+    `fusions`: under a name, (engine, protocol) by their numbers.
+    """
+
+    asked: list[tuple[Path, list[tuple[str, tuple[int, ...] | None]]]]
+    fusions: list[tuple[str, list[tuple[int, int]]]]
+    pooling: Pooling
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    """From --submission, or from --engine, --protocol, --scales. Raises SubmissionError."""
+    if args.submission is None:
+        scales = tuple(args.scales) if args.scales else None
+        asked = [(path, [(name, scales) for name in args.protocol]) for path in args.engine]
+        by_protocol = [(FUSED, [(i, j) for i in range(len(asked))]) for j in range(len(args.protocol))]
+        return Plan(asked, by_protocol if len(asked) > 1 else [], args.pooling or "scores")
+    submission = read_submission(args.submission)
+    of_engines: dict[Path, list[tuple[str, tuple[int, ...] | None]]] = {}
+    places = []
+    for member in submission.members:
+        own = of_engines.setdefault(member.engine, [])
+        own.append((member.protocol, member.scales))
+        places.append((list(of_engines).index(member.engine), len(own) - 1))
+    return Plan(list(of_engines.items()), [(submission.name, places)], submission.pooling)
+
+
+def _report(
+    out: Path, engines: Sequence[Engine], dataset: Dataset, run: UnfinishedRun, plan: Plan, command: str
+) -> str:
     """Writes the score tables and the report of a run whose shards are all there; returns the table to print."""
     written, ilsvrc = run.finish(), dataset.is_ilsvrc2012_val
     results = [
@@ -92,10 +135,9 @@ def _report(out: Path, engines: Sequence[Engine], dataset: Dataset, run: Unfinis
         for engine, paths, seconds in zip(engines, written, run.progress.engine_seconds, strict=True)
         for path in paths
     ]
-    if len(engines) > 1:
-        specs = [engine.spec for engine in engines]
-        for members in zip(*written, strict=True):
-            results.append(result_from_scores(fuse_files(members), specs, is_ilsvrc2012_val=ilsvrc))
+    for name, places in plan.fusions:
+        members, specs = [written[i][j] for i, j in places], [engines[i].spec for i, _ in places]
+        results.append(result_from_scores(fuse_files(members, name), specs, is_ilsvrc2012_val=ilsvrc))
     every = [path for paths in written for path in paths]
     orders = (explain_order(tables.parts(path), dataset.class_names, dataset.devkit_order) for path in every)
     remarks = list(dict.fromkeys(remark for remark in orders if remark))
@@ -160,13 +202,16 @@ def _check_together(engines: Sequence[Engine], paths: Sequence[Path]) -> None:
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m evaluation.ilsvrc", description=__doc__.split("\n")[0])
-    parser.add_argument("--engine", required=True, action="append", type=Path, help="repeat to fuse several")
-    parser.add_argument("--data", required=True, type=Path, help="ILSVRC-2012 or class folders")
+    parser.add_argument("--engine", action="append", type=Path, help="repeat to fuse several")
     parser.add_argument(
-        "--protocol", required=True, type=_protocols, metavar="P[,P...]", help=f"of {', '.join(PROTOCOLS)}"
+        "--data", required=True, type=Path, help="ILSVRC-2012 or class folders, or a tar of them (docs/data.md)"
     )
+    parser.add_argument("--protocol", type=_protocols, metavar="P[,P...]", help=f"of {', '.join(PROTOCOLS)}")
     parser.add_argument("--scales", type=scales_argument, metavar="Q[,Q...]", help="default: each model's own")
-    parser.add_argument("--pooling", choices=list(POOLING_OUTPUT), default="scores")
+    parser.add_argument("--pooling", choices=list(POOLING_OUTPUT), help="of a dense view's positions (default: scores)")
+    parser.add_argument(
+        "--submission", type=Path, metavar="FILE.yaml", help="members with protocol and scales each, instead of these"
+    )
     parser.add_argument("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime")
     parser.add_argument("--out", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")

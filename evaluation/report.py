@@ -17,7 +17,7 @@ from infer.files import replacing
 from infer.spec import ModelSpec
 
 from . import paper
-from .metrics import top_errors
+from .metrics import ErrorRate, top_errors
 from .scores import OK, Scores
 
 
@@ -26,6 +26,7 @@ class Result:
     """One row of the table, named as in report.json."""
 
     model: str
+    net: str | None  # None: a fusion
     runtime: str
     protocol: str
     scales: list[int]
@@ -53,9 +54,10 @@ def result_from_scores(
     top1, top5 = top_errors(counted, (1, 5))
     scores = counted.first
     protocol = scores.metadata["protocol"]
-    row = paper.find(members, protocol, scores.scales) if is_ilsvrc2012_val else None
+    beside = _beside_paper(scores, members, top1, top5) if is_ilsvrc2012_val else None
     return Result(
         scores.model,
+        members[0].net if len(members) == 1 else None,
         scores.metadata["runtime"],
         protocol,
         list(scores.scales),
@@ -65,15 +67,32 @@ def result_from_scores(
         top5.percent if top5 else None,
         top1.interval95_percent if top1 else None,
         top5.interval95_percent if top5 else None,
-        row
-        and {
-            "top1_error_percent": row.top1_error_percent,
-            "top5_error_percent": row.top5_error_percent,
-            "source": row.source,
-        },
+        beside,
         engine_seconds,
         wall_seconds,
     )
+
+
+def _beside_paper(
+    scores: Scores, members: Sequence[ModelSpec], top1: ErrorRate | None, top5: ErrorRate | None
+) -> dict[str, Any] | None:
+    """The paper's row for this result, ours - paper, and whether the paper's number lies in our 95 % interval."""
+    sets = [[int(q) for q in part.split(",")] for part in scores.metadata["scales"].split("+")]
+    row = paper.find(members, scores.metadata["protocol"], sets * len(members) if len(sets) == 1 else sets)
+    if row is None:
+        return None
+    beside: dict[str, Any] = {
+        "top1_error_percent": row.top1_error_percent,
+        "top5_error_percent": row.top5_error_percent,
+        "source": row.source,
+        "label": row.label,
+    }
+    for k, ours, theirs in ((1, top1, row.top1_error_percent), (5, top5, row.top5_error_percent)):
+        known = ours is not None and theirs is not None
+        low, high = ours.interval95_percent if ours else (0.0, 0.0)
+        beside[f"top{k}_difference_percent"] = round(ours.percent - theirs, 3) if ours and theirs is not None else None
+        beside[f"top{k}_inside_interval95"] = low <= theirs <= high if known and theirs is not None else None
+    return beside
 
 
 class _Counted:
@@ -162,7 +181,7 @@ def format_table(results: Sequence[Result]) -> str:
             "images": r.images,
             "top-1 error %": _error(r.top1_error_percent, r.top1_interval95_percent),
             "top-5 error %": _error(r.top5_error_percent, r.top5_interval95_percent),
-            "paper": _paper(r.paper),
+            "paper: ours - paper": _paper(r.paper),
         }
         for r in results
     ]
@@ -176,10 +195,14 @@ def _error(percent: float | None, interval: tuple[float, float] | None) -> str:
 
 
 def _paper(row: dict[str, Any] | None) -> str:
+    """`24.8 / 7.5 (VGG Table 4): +0.12 / -0.30, inside / outside`: ours - paper, and the paper in our interval."""
     if row is None:
         return "-"
-    top1 = row["top1_error_percent"]
-    return f"{'-' if top1 is None else top1} / {row['top5_error_percent']} ({row['source']})"
+    numbers = ["-" if row[f"top{k}_error_percent"] is None else str(row[f"top{k}_error_percent"]) for k in (1, 5)]
+    differences = [row[f"top{k}_difference_percent"] for k in (1, 5)]
+    inside = [{True: "inside", False: "outside", None: "-"}[row[f"top{k}_inside_interval95"]] for k in (1, 5)]
+    signed = ["-" if difference is None else f"{difference:+.2f}" for difference in differences]
+    return f"{' / '.join(numbers)} ({row['source']}): {' / '.join(signed)}, {' / '.join(inside)}"
 
 
 def _version(package: str) -> str | None:

@@ -50,7 +50,7 @@ def read_sizes(root: Path) -> DataSizes:
     unreadable = []
     for item in tqdm(dataset.items, desc="sizes", unit="img", disable=None):
         try:
-            size = image_size(item.path)
+            size = image_size(item.file, name=item.name)
         except ImageError as error:
             unreadable.append(str(error))
             continue

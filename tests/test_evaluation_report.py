@@ -10,6 +10,7 @@ import pytest
 from helpers import full_spec, make_scores
 
 from evaluation.fuse import fuse
+from evaluation.paper_tables import SUBMISSION
 from evaluation.report import format_table, result_from_scores, unreadable_images, write_report
 from evaluation.scores import UNKNOWN_LABEL, Scores
 
@@ -26,7 +27,16 @@ def scores_of(net: str, **metadata: str) -> Scores:
 def test_the_paper_stands_beside_its_own_nets_on_ilsvrc_only() -> None:
     d = full_spec("D", train_short_px=JITTER)
     beside = result_from_scores([scores_of("D")], [d], is_ilsvrc2012_val=True).paper
-    assert beside == {"top1_error_percent": 24.8, "top5_error_percent": 7.5, "source": "VGG Table 4"}
+    assert beside == {
+        "top1_error_percent": 24.8,
+        "top5_error_percent": 7.5,
+        "source": "VGG Table 4",
+        "label": "D/[256;512]/256,384,512, dense",
+        "top1_difference_percent": 25.2,  # of two images, one is wrong
+        "top5_difference_percent": -7.5,
+        "top1_inside_interval95": True,
+        "top5_inside_interval95": True,
+    }
     assert result_from_scores([scores_of("D")], [d], is_ilsvrc2012_val=False).paper is None
     slim = full_spec("D", train_short_px=JITTER, width=0.5)
     assert result_from_scores([scores_of("D")], [slim], is_ilsvrc2012_val=True).paper is None
@@ -36,7 +46,8 @@ def test_a_fusion_has_the_papers_row_of_both_nets() -> None:
     specs = [full_spec(net, train_short_px=JITTER) for net in "DE"]
     fused = fuse([scores_of("D"), scores_of("E")])
     beside = result_from_scores([fused], specs, is_ilsvrc2012_val=True).paper
-    assert beside == {"top1_error_percent": 24.0, "top5_error_percent": 7.1, "source": "VGG Table 6"}
+    assert beside is not None
+    assert (beside["top1_error_percent"], beside["top5_error_percent"], beside["source"]) == (24.0, 7.1, "VGG Table 6")
 
 
 def test_a_fusion_over_different_scales_is_reported_without_the_paper() -> None:
@@ -59,7 +70,7 @@ def test_the_table_says_error_and_interval() -> None:
         "2",
         "50.00 [9.5, 90.5]",
         "0.00 [0.0, 65.8]",
-        "24.8 / 7.5 (VGG Table 4)",
+        "24.8 / 7.5 (VGG Table 4): +25.20 / -7.50, inside / inside",
     ]
 
 
@@ -78,3 +89,22 @@ def test_a_report_of_unlabelled_images(tmp_path: Path, status: str) -> None:
     assert (f"- 0.jpg: {status}" in (tmp_path / "report.md").read_text()) == (status != "ok")
     assert content["environment"]["commit"] == "abc"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
+
+
+def test_a_paper_outside_of_our_interval_is_said() -> None:
+    spec = full_spec("D", train_short_px=JITTER, name="d")
+    scores = make_scores([[0.9, 0.1]] * 1000, [0] * 1000, **SCALES)
+    scores = dataclasses.replace(scores, metadata={**scores.metadata, "spec": spec.to_json()})
+    result = result_from_scores([scores], [spec], is_ilsvrc2012_val=True)
+    assert result.paper is not None
+    assert (result.paper["top1_inside_interval95"], result.paper["top1_difference_percent"]) == (False, -24.8)
+    assert "-24.80 / -7.50, outside / outside" in format_table([result])
+
+
+def test_a_fusion_of_nets_each_at_its_own_scales_has_its_row() -> None:
+    """The submission of seven nets."""
+    specs = [full_spec(m.net, train_short_px=m.train_short_px, name=str(i)) for i, m in enumerate(SUBMISSION)]
+    tables = [scores_of("D", scales=",".join(map(str, member.scales))) for member in SUBMISSION]
+    result = result_from_scores([fuse(tables)], specs, is_ilsvrc2012_val=True)
+    assert result.paper is not None and result.paper["top1_error_percent"] == 24.7
+    assert result.scales == [224, 256, 288, 352, 384, 416, 512]

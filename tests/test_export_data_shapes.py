@@ -92,7 +92,7 @@ def test_sizes_of_a_folder(tmp_path: Path) -> None:
     assert found.counts == {(30, 40): 2, (50, 20): 1}
     assert found.examples == {(30, 40): "a/1.png", (50, 20): "b/3.png"}
     (line,) = found.unreadable
-    assert line.startswith(f"{tmp_path / 'b/4.png'}: is not an image whose size we can read")
+    assert line.startswith("b/4.png: is not an image whose size we can read")
 
 
 def test_nothing_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
