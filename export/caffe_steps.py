@@ -8,7 +8,7 @@ from typing import NamedTuple
 from infer.spec import PoolRounding
 from trainer import googlenet, vgg
 
-from .caffe_net import SOURCES, Blobs, CaffeError, Layer, blobs_of, messages, side
+from .caffe_net import IDLE, SOURCES, Blobs, CaffeError, Layer, blobs_of, messages, side
 
 
 class Step(NamedTuple):
@@ -31,7 +31,7 @@ def chain(layer: Layer) -> tuple[Step, ...]:
             continue
         if len(layer.inputs) != 1:
             raise CaffeError(f"layer {layer.name} ({layer.type}) has {len(layer.inputs)} inputs, expected one")
-        if layer.type not in ("Dropout", "Split", "Flatten"):
+        if layer.type not in IDLE:
             steps.append(Step(layer))
         layer = layer.inputs[0]
     return tuple(reversed(steps))
@@ -40,7 +40,7 @@ def chain(layer: Layer) -> tuple[Step, ...]:
 def _branches(concat: Layer) -> tuple[Step, Layer]:
     """(the concatenation with its branches, the layer that all of them read from)."""
     parameters = concat.message.concat_param
-    if 1 not in (parameters.axis, parameters.concat_dim) or (parameters.axis, parameters.concat_dim) != (1, 1):
+    if (parameters.axis, parameters.concat_dim) != (1, 1):
         raise CaffeError(f"layer {concat.name} concatenates another axis than the channels")
     paths = [_ancestors(layer) for layer in concat.inputs]
     shared = next((layer for layer in paths[0] if all(_holds(path, layer) for path in paths)), None) if paths else None
@@ -49,7 +49,7 @@ def _branches(concat: Layer) -> tuple[Step, Layer]:
     branches = []
     for path in paths:
         own = path[: next(i for i, layer in enumerate(path) if layer is shared)]
-        branches.append(tuple(Step(layer) for layer in reversed(own) if layer.type not in ("Dropout", "Split")))
+        branches.append(tuple(Step(layer) for layer in reversed(own) if layer.type not in IDLE))
     return Step(concat, tuple(branches)), shared
 
 
@@ -79,21 +79,42 @@ class Shape(NamedTuple):
 def shape_of(steps: Sequence[Step], blobs: Blobs) -> Shape:
     """The net and its sizes. What is read off a few layers here is compared with all of them later."""
     net = "googlenet" if any(step.branches for step in steps) else _recognise(steps)
-    learned = [step.layer for step in steps if step.layer.type in ("Convolution", "InnerProduct")]
+    learned = [layer for layer in _flat(steps) if layer.type in ("Convolution", "InnerProduct")]
     outputs = [_outputs(layer) for layer in learned]
-    rounding = {_rounding(step.layer) for step in steps if step.layer.type == "Pooling"}
+    pools = [step.layer for step in steps if step.layer.type == "Pooling"]
+    if not pools:
+        raise CaffeError("none of our nets: it has no pools")
+    rounding = {_rounding(pool) for pool in pools}
     if len(rounding) > 1:
         raise CaffeError("some pools of the net round up and some down, expected one way")
     if net == "googlenet":
-        pool = next((step.layer for step in reversed(steps) if step.layer.type == "Pooling"), steps[-1].layer)
-        kernel = side(pool.message.pooling_param, pool.name, "kernel") or 7
-        return Shape(net, outputs[-1], outputs[0] / googlenet.STEM[0], 1024, 32 * kernel, rounding.pop())
+        paper = [*googlenet.STEM, *(channels for row in googlenet.TABLE.values() for channels in row)]
+        kernel = side(pools[-1].message.pooling_param, pools[-1].name, "kernel") or 7
+        return Shape(net, outputs[-1], fitted_width(outputs, paper), 1024, 32 * kernel, rounding.pop())
     fc6 = learned[-3]
     positions = blobs_of(blobs, fc6.name)[0].size / (outputs[-3] * outputs[-4])
     if positions != round(positions**0.5) ** 2 or not positions:
         raise CaffeError(f"layer {fc6.name}: its weights do not cover a square of {outputs[-4]} channels")
     crop_px = 32 * round(positions**0.5)
-    return Shape(net, outputs[-1], outputs[0] / 64, outputs[-3], crop_px, rounding.pop())
+    paper = [item for item in vgg.TABLE[net] if isinstance(item, int) and item != vgg.ONE]
+    return Shape(net, outputs[-1], fitted_width(outputs, paper), outputs[-3], crop_px, rounding.pop())
+
+
+def _flat(steps: Sequence[Step]) -> list[Layer]:
+    """Every layer, branch by branch."""
+    return [layer for step in steps for layer in (*(x for branch in step.branches for x in _flat(branch)), step.layer)]
+
+
+def fitted_width(outputs: Sequence[int], paper: Sequence[int]) -> float:
+    """The factor that rounds each of the paper's numbers of channels to the net's own.
+
+    Where there is none, the first layer's: the layer that differs is found when all are compared.
+    """
+    pairs = list(zip(outputs, paper, strict=False))
+    low = max((own - 0.5) / wide if own > 1 else 0.0 for own, wide in pairs)
+    high = min((own + 0.5) / wide for own, wide in pairs)
+    first = pairs[0][0] / pairs[0][1]
+    return first if low < first < high or low >= high else (low + high) / 2
 
 
 def _recognise(steps: Sequence[Step]) -> str:

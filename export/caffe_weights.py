@@ -87,7 +87,9 @@ def _convolution(layer: Layer, name: str, module: nn.Conv2d, blobs: Blobs) -> di
         _require(layer, "dilation", set(given.dilation) or {1}, {1})
         bias = given.bias_term
     else:
-        _require(layer, "type", layer.type, "InnerProduct")
+        inner = name.startswith(("fc", "classifier"))
+        _require(layer, "type", layer.type, "InnerProduct" if inner else "Convolution")
+        _require(layer, "transpose", layer.message.inner_product_param.transpose, False)
         bias = layer.message.inner_product_param.bias_term
     _require(layer, "bias_term", bias, True)
     found = blobs_of(blobs, layer.name)

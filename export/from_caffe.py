@@ -29,20 +29,28 @@ from .caffe_weights import convert, layers_of
 from .classes import ClassesError, read_classes
 
 VGG_MEAN, GOOGLENET_MEAN = (123.68, 116.779, 103.939), (123.0, 117.0, 104.0)
-"""RGB. The release notes of VGG-16; BVLC's googlenet train_val.prototxt (both in BGR there)."""
+"""RGB. The release notes of VGG-16; BVLC's googlenet train_val.prototxt (both in BGR there).
+
+Both are rescaled by bicubic by default: so does the VGG group's demo (MATLAB's imresize). BVLC warped its images to
+256x256 beforehand, which no protocol of ours does, so for GoogLeNet it is a choice.
+"""
 
 
 def import_caffe(description: Path, weights: Path, describe: Callable[[Shape], ModelSpec]) -> Checkpoint:
     """The checkpoint of a Caffe model, with the spec that `describe` makes of its shape.
 
-    Raises CaffeError for files that are not Caffe's or a net that is none of ours, SpecError, ClassesError.
+    Raises CaffeError for files that are not Caffe's or a net that is none of ours, ClassesError. Both name the file.
     """
-    steps = chain(read_description(description))
+    classifier = read_description(description)
     blobs = read_weights(weights)
-    spec = describe(shape_of(steps, blobs))
-    with torch.device("meta"):
-        expected = layers_of(build_net(spec))
-    state = convert(steps, expected, blobs)
+    try:
+        steps = chain(classifier)
+        spec = describe(shape_of(steps, blobs))
+        with torch.device("meta"):
+            expected = layers_of(build_net(spec))
+        state = convert(steps, expected, blobs)
+    except (CaffeError, SpecError) as error:
+        raise CaffeError(f"{description}: {error}") from None
     first = expected[0].name + ".weight"
     state[first] = state[first][:, [2, 1, 0]].contiguous()  # BGR
     return Checkpoint(spec, state)
@@ -110,14 +118,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         checkpoint = import_caffe(args.description, args.weights, describe)
         save(checkpoint, args.out)
-    except (CaffeError, ClassesError, SpecError, OSError) as error:
-        said = str(error)
-        print(said if str(args.weights) in said else f"{args.description}: {said}", file=sys.stderr)
+    except (CaffeError, ClassesError, OSError) as error:
+        print("".join(char if char.isprintable() else "?" for char in str(error)[:1000]), file=sys.stderr)
         return 1
     spec = checkpoint.spec
     weights = sum(tensor.numel() for tensor in checkpoint.weights.values())
     named = f"classes from {args.classes}" if args.classes else "classes not named (--classes): in the order of WNIDs"
-    print(f"{args.out}: net {spec.net}, {weights:,} parameters, {len(spec.classes)} {named}")
+    origin = f"{args.weights} (sha256 {spec.source['caffemodel_sha256'][:12]})"
+    print(f"{args.out}: net {spec.net} from {origin}, {weights:,} parameters, {len(spec.classes)} {named}")
     return 0
 
 

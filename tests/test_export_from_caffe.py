@@ -12,14 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from caffe_files import messages, write_caffe
+from caffe_files import Writer, messages, write_caffe
 from google.protobuf import text_format
-from helpers import NETS, random_net, slim_spec
+from google.protobuf.message import DecodeError
+from helpers import NETS, full_spec, random_net, slim_spec
 
 from evaluation.ilsvrc import main as evaluate
+from export.caffe_steps import fitted_width
+from export.caffe_wire import WireError, check_wire
 from export.from_caffe import main
 from export.to_onnx import main as to_onnx
+from infer.files import file_sha256
 from trainer.checkpoint import load
+from trainer.zoo import build_net
 
 OneLine = Callable[[], str]
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +50,8 @@ def test_every_net_comes_back(net: str, generation: Any, tmp_path: Path, capsys:
     assert imported(files, out) == 0
     said = capsys.readouterr().out
     parameters = sum(tensor.numel() for tensor in built.state_dict().values())
-    assert f"ckpt.pt: net {net}, {parameters:,} parameters, 10 classes not named" in said
+    sha256 = file_sha256(files[1])[:12]
+    assert f"ckpt.pt: net {net} from {files[1]} (sha256 {sha256}), {parameters:,} parameters, 10 classes not" in said
     checkpoint = load(out)
     assert checkpoint.spec.net == net
     assert (checkpoint.spec.crop_px, checkpoint.spec.pool_rounding) == (spec.crop_px, "ceil")
@@ -89,9 +95,48 @@ def test_a_description_of_training_is_read_without_what_only_trains(model: tuple
         'layer { name: "d" type: "Data" top: "data" top: "label" include { phase: %s } data_param { source: "x" } }\n'
     )
     loss = 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "fc8" bottom: "label" top: "loss" }\n'
-    body = text[text.index("layer {") :].replace('name: "prob"\n  type: "Softmax"', 'name: "prob"\n  type: "Softmax"')
-    model[0].write_text('name: "t"\n' + data % "TRAIN" + data % "TEST" + body + loss + "unheard_of { of: 1 }\n")
+    body = text[text.index("layer {") :]
+    filler = 'param { lr_mult: 1 } convolution_param { weight_filler: { type: "xavier" std: 0.1 } '
+    body = body.replace("convolution_param {", filler, 1).replace("layer {", "# a remark\nlayer: {", 1)
+    model[0].write_text("name: 't'\n" + data % "TRAIN" + data % "TEST" + body + loss + "unheard_of { of: 1 }\n")
     assert imported(model, tmp_path / "a.pt") == 0
+
+
+@pytest.mark.parametrize("generation", ["V1", "new"])
+def test_auxiliary_heads_are_left_out(generation: Any, tmp_path: Path) -> None:
+    """Described and with weights, as in training; or with weights alone, as BVLC's file beside its deploy.prototxt."""
+    spec = slim_spec("googlenet")
+    with_heads = build_net(spec, auxiliary_heads=True)
+    net = random_net(spec)
+    with_heads.load_state_dict(net.state_dict(), strict=False)
+    training = write_caffe(with_heads, tmp_path / "training", generation, spec.crop_px)
+    assert b"loss2/classifier" in training[1].read_bytes()
+    deployed, _ = write_caffe(net, tmp_path / "deployed", generation, spec.crop_px)
+    for description in (training[0], deployed):
+        assert imported((description, training[1]), tmp_path / "a.pt") == 0
+        found = load(tmp_path / "a.pt").weights
+        assert found.keys() == net.state_dict().keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("width", [0.02, 0.06, 0.3, 0.7])
+@pytest.mark.parametrize("net", ["A", "C", "E", "googlenet"])
+def test_any_width(net: str, width: float, tmp_path: Path) -> None:
+    """The first layer alone does not say by what all were scaled: 19 of 64 channels may be 152 to 158 of 512."""
+    spec = slim_spec(net, width=width)
+    built = random_net(spec)
+    assert imported(write_caffe(built, tmp_path, "new", spec.crop_px), tmp_path / "a.pt") == 0
+    found = load(tmp_path / "a.pt")
+    assert abs(found.spec.width - width) < 0.01
+    assert all(torch.equal(found.weights[name], tensor) for name, tensor in built.state_dict().items())
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_the_papers_width_is_exactly_one(net: str, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        built = build_net(full_spec(net))
+    paper = [module.out_channels for module in built.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert fitted_width(paper[: -1 if net == "googlenet" else -3], paper) == 1
 
 
 def test_fully_convolutional_descriptions_are_read(tmp_path: Path) -> None:
@@ -134,6 +179,11 @@ def set_kernel(layers: Any) -> None:
     layers["conv3_2"].convolution_param.kernel_size[0] = 5
 
 
+def pad_one_way(layers: Any) -> None:
+    layers["conv4_1"].convolution_param.ClearField("pad")
+    layers["conv4_1"].convolution_param.pad_h = 1
+
+
 def set_floor(layers: Any) -> None:
     layers["pool2"].pooling_param.round_mode = 1
 
@@ -169,6 +219,10 @@ def set_floor(layers: Any) -> None:
             lambda layers: layers["conv1_1"].convolution_param.kernel_size.append(5),
             "a kernel of 3x5, expected the same",
         ),
+        (pad_one_way, "layer conv4_1 has a pad of 1x0, expected the same both ways"),
+        (lambda layers: setattr(layers["fc7"].inner_product_param, "transpose", True), "transpose True, expected"),
+        (lambda layers: setattr(layers["prob"], "type", "Sigmoid"), "layer prob (Sigmoid) follows the classifier fc8"),
+        (lambda layers: setattr(layers["conv4_1"], "name", "x\n\x1b[31m"), "layer x??[31m has no weights in"),
     ],
 )
 def test_descriptions_that_are_not_ours(
@@ -202,6 +256,18 @@ def test_pools_that_round_down(model: tuple[Path, Path], tmp_path: Path) -> None
     assert load(tmp_path / "a.pt").spec.pool_rounding == "floor"
 
 
+def nothing(blob: Any, shape: list[int]) -> None:
+    blob.data = b""
+    blob.shape.dim[:] = shape
+
+
+def poison(blob: Any, value: float) -> None:
+    values = np.frombuffer(blob.data, "<f4").astype("<f8")
+    values[0] = value
+    blob.double_data = values.tobytes()
+    blob.ClearField("data")
+
+
 def huge(layers: Any) -> None:
     layers["fc7"].blobs[0].shape.dim[:] = [100_000, 100_000]
 
@@ -214,6 +280,11 @@ def huge(layers: Any) -> None:
         (huge, "layer fc7 says a shape of 100000x100000 and holds"),
         (lambda layers: layers["fc7"].blobs[0].ClearField("data"), "layer fc7 says a shape of 32x32 and holds 0 bytes"),
         (lambda layers: layers["conv2_1"].blobs[0].shape.dim.__setitem__(slice(None), [8, 16, 3, 3]), "shape of the"),
+        (lambda layers: layers["fc7"].blobs[1].shape.dim.extend([1] * 40), "fc7 says a shape of 41 axes, expected 32"),
+        (lambda layers: layers["fc7"].blobs[1].shape.dim.extend([1] * 200_000), "of the file: more than 100000 fields"),
+        (lambda layers: nothing(layers["fc7"].blobs[0], [0, 2**62, 2**62]), "layer fc7 says a shape of 0x46116860184"),
+        (lambda layers: poison(layers["fc7"].blobs[0], np.nan), "layer fc7 has weights that are no finite numbers"),
+        (lambda layers: poison(layers["fc7"].blobs[0], 1e300), "layer fc7 has weights that are no finite numbers"),
     ],
 )
 def test_weights_that_do_not_fit(
@@ -231,6 +302,9 @@ def test_weights_that_do_not_fit(
         (b"<!DOCTYPE html><html>not found</html>", "not a Caffe model's weights"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a Caffe model's weights"),
         (b"\x80\x02}q\x00X\x01", "not a Caffe model's weights"),
+        (b"\x12\x00" * 1_000_000, "or only a part of the file: more than 100000 fields"),  # each an empty layer
+        (b"\xa2\x06\x80\x80\x80\x01" + b"\x3a\x00" * 2**20, "more than 100000 fields"),  # a layer of empty blobs
+        (b"\x12\x04\x0a\x02\x0a\x00", "messages of 2013 (V0LayerParameter)"),
     ],
 )
 def test_files_that_are_no_caffemodel(
@@ -247,7 +321,9 @@ def test_files_that_are_no_caffemodel(
         (b"\xff\xfe\x00\x01" * 40, "not a Caffe net's description"),
         (b"layer {" * 100_000, "not a Caffe net's description"),
         (b"name: 'empty'", "without convolutions or inner products"),
-        (b" " * 10_000_001, "10000001 bytes, expected a Caffe net's description"),
+        (b" " * 1_000_001, "1000001 bytes, expected a Caffe net's description"),
+        (b"layer {}" * 1001, "1001 layers, expected 1000 at most"),
+        (b"layers { layer { name: 'conv1' type: 'conv' kernelsize: 11 } bottom: 'data' }", "messages of 2013 (V0Layer"),
     ],
 )
 def test_files_that_are_no_prototxt(
@@ -256,6 +332,65 @@ def test_files_that_are_no_prototxt(
     model[0].write_bytes(content)
     assert imported(model, tmp_path / "a.pt") == 1
     assert said in one_line()
+
+
+def test_a_concatenation_without_pools(tmp_path: Path, one_line: OneLine) -> None:
+    net = random_net(slim_spec("A"))
+    writer = Writer("new", 64)
+    both = [writer.conv(name, "data", net.get_submodule("conv1_1")) for name in "ab"]
+    writer.inner_product("fc", writer.layer("Concat", "both", both, "both"), net.get_submodule("fc8"))
+    assert imported(writer.save(tmp_path), tmp_path / "a.pt") == 1
+    assert one_line().endswith("deploy.prototxt: none of our nets: it has no pools")
+
+
+def test_the_file_at_fault_is_named_once(model: tuple[Path, Path], tmp_path: Path, one_line: OneLine) -> None:
+    assert imported(model, tmp_path / "a.pt", "--classes", tmp_path / "none.txt") == 1
+    assert one_line().startswith(f"{tmp_path}/none.txt: no such file")
+    assert imported(model, tmp_path / "a.pt", "--train-short", 10) == 1
+    assert one_line().startswith(f"{model[0]}: train_short_px must be at least")
+    model[0].write_bytes(b"\xff")
+    assert imported(model, tmp_path / "a.pt") == 1
+    assert one_line().count("deploy.prototxt") == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\x12\x05\x12", "ends within a field"),
+        (b"\x12\x02\x32\x01", "ends within a field"),  # a blob longer than its layer
+        (b"\x09\x00", "ends within a field"),
+        (b"\x12", "not a number"),
+        (b"\xff" * 11, "not a number"),
+        (b"\x13", "wire type 3"),
+        (b"\x12\x00" * 100_001, "more than 100000 fields"),
+    ],
+)
+def test_what_is_no_message(data: bytes, said: str) -> None:
+    with pytest.raises(WireError, match=said):
+        check_wire(data)
+
+
+def test_the_wire_is_read_as_protobuf_reads_it(model: tuple[Path, Path]) -> None:
+    """Nothing is refused that protobuf takes, but groups, which Caffe has none of."""
+    rng = random.Random(1)
+    good = model[1].read_bytes()[:3000]
+    outcomes = set()
+    for _ in range(2000):
+        data = bytearray(good[: rng.randrange(len(good))])
+        for _ in range(rng.choice((0, 0, 1))):
+            data.insert(rng.randrange(len(data) + 1), rng.randrange(256))
+        try:
+            messages.NetParameter().ParseFromString(bytes(data))
+            taken = True
+        except DecodeError:
+            taken = False
+        try:
+            check_wire(bytes(data))
+            passed = True
+        except WireError as error:
+            passed = "wire type 3" in str(error) and taken
+        outcomes.add((taken, passed))
+    assert {(True, True), (False, False)} <= outcomes and (True, False) not in outcomes
 
 
 def test_files_that_are_not_there(model: tuple[Path, Path], tmp_path: Path, one_line: OneLine) -> None:
