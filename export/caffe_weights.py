@@ -85,13 +85,13 @@ def _convolution(layer: Layer, name: str, module: nn.Conv2d, blobs: Blobs) -> di
         _require(layer, "kernel, stride and pad", sizes, own)
         _require(layer, "groups", given.group, 1)
         _require(layer, "dilation", set(given.dilation) or {1}, {1})
-        bias = given.bias_term
     else:
         inner = name.startswith(("fc", "classifier"))
         _require(layer, "type", layer.type, "InnerProduct" if inner else "Convolution")
-        _require(layer, "transpose", layer.message.inner_product_param.transpose, False)
-        bias = layer.message.inner_product_param.bias_term
-    _require(layer, "bias_term", bias, True)
+        given = layer.message.inner_product_param
+        _require(layer, "transpose", given.transpose, False)
+    _require(layer, "num_output", given.num_output, module.out_channels)
+    _require(layer, "bias_term", given.bias_term, True)
     found = blobs_of(blobs, layer.name)
     _require(layer, "number of blobs", len(found), 2)
     weight, bias_values = found

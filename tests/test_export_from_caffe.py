@@ -219,6 +219,8 @@ def set_floor(layers: Any) -> None:
             lambda layers: layers["conv1_1"].convolution_param.kernel_size.append(5),
             "a kernel of 3x5, expected the same",
         ),
+        (lambda layers: setattr(layers["conv4_1"].convolution_param, "num_output", 65), "num_output 65, expected 64"),
+        (lambda layers: setattr(layers["fc7"].inner_product_param, "num_output", 33), "num_output 33, expected 32"),
         (pad_one_way, "layer conv4_1 has a pad of 1x0, expected the same both ways"),
         (lambda layers: setattr(layers["fc7"].inner_product_param, "transpose", True), "transpose True, expected"),
         (lambda layers: setattr(layers["prob"], "type", "Sigmoid"), "layer prob (Sigmoid) follows the classifier fc8"),
