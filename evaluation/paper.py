@@ -9,140 +9,221 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
 from infer.command import Parser, run
 from infer.spec import ModelSpec
 
-from .paper_tables import LITERATURE, ROWS, Member, PaperRow
-from .released import LEDGER
+from .paper_tables import LITERATURE, ROWS, Literature, Member, PaperRow
+from .released import LEDGER, Released
+
+Percent = float | None
+Interval = tuple[float, float] | None
+NUMBERS = ("top1_error_percent", "top5_error_percent", "test_top5_error_percent")
+
+
+class ReportError(ValueError):
+    """A folder without the report of an evaluation; one line."""
+
+
+class Entry(NamedTuple):
+    """A net with the protocol and scales it was tested by."""
+
+    spec: ModelSpec
+    protocol: str
+    scales: tuple[int, ...]
+
+
+class Ours(NamedTuple):
+    """One of our results on all of ILSVRC-2012's validation set, as its report has it."""
+
+    model: str
+    runtime: str
+    pooling: str
+    net: str | None  # None: a fusion, or a net of another size than the paper's
+    origin: str | None  # where imported weights are from
+    protocol: str
+    scales: tuple[int, ...]
+    percent: tuple[Percent, Percent]  # top-1, top-5
+    interval95: tuple[Interval, Interval]
+    label: str | None  # of the papers' row that it may stand beside
+
+
+def is_papers_size(spec: ModelSpec) -> bool:
+    """Whether a net has the paper's widths, crop and number of classes."""
+    fc_width = 1024 if spec.net.startswith("googlenet") else 4096
+    return (spec.width, spec.fc_width, spec.crop_px, len(spec.classes)) == (1.0, fc_width, 224, 1000)
 
 
 def is_papers_own(spec: ModelSpec) -> bool:
-    """Whether a net has the paper's widths, crop and number of classes, and was not trained in another way.
+    """Whether a net has the paper's layers and sizes, and was not trained in another way.
 
     torchvision and timm trained VGG on random crops of varying area, so no S of the paper is theirs.
     """
-    fc_width = 1024 if spec.net == "googlenet" else 4096
-    size = (spec.width, spec.fc_width, spec.crop_px, len(spec.classes))
     theirs = spec.source.get("importer") == "export.from_torchvision"
     known = any(member.net == spec.net for row in ROWS for member in row.members)
-    return known and size == (1.0, fc_width, 224, 1000) and not theirs
+    return known and is_papers_size(spec) and not theirs
 
 
-def find(specs: Sequence[ModelSpec], protocol: str, scales: Sequence[Sequence[int]]) -> PaperRow | None:
-    """The paper's result for these nets (one, or several fused), each at its own `scales`, or None."""
-    if not all(is_papers_own(spec) for spec in specs):
+def origin(spec: ModelSpec) -> str | None:
+    """Where imported weights are from, as the ledger has it: `vgg16`, `export.from_caffe`; None if trained here."""
+    found = spec.source.get("origin", spec.source.get("importer"))
+    return None if found is None else str(found)
+
+
+def find(entries: Sequence[Entry]) -> PaperRow | None:
+    """The paper's result for these nets (one, or several fused, in any order), or None."""
+    if not all(is_papers_own(one.spec) for one in entries) or len({one.protocol for one in entries}) != 1:
         return None
     # GoogLeNet's paper tells nothing of S
-    members = sorted(
-        (
-            Member(spec.net, 256 if spec.net == "googlenet" else spec.train_short_px, tuple(own))
-            for spec, own in zip(specs, scales, strict=True)
-        ),
-        key=repr,
-    )
+    members = [
+        Member(one.spec.net, 256 if one.spec.net == "googlenet" else one.spec.train_short_px, one.scales)
+        for one in entries
+    ]
     for row in ROWS:
-        if row.protocol == protocol and sorted(row.members, key=repr) == members:
+        if row.protocol == entries[0].protocol and sorted(row.members, key=repr) == sorted(members, key=repr):
             return row
     return None
 
 
+def difference(ours: Sequence[Percent], interval95: Sequence[Interval], theirs: Sequence[Percent]) -> dict[str, Any]:
+    """For top-1 and top-5: ours - theirs in percent, and whether theirs lies in our interval; None where unknown."""
+    found: dict[str, Any] = {}
+    for k, percent, interval, number in zip((1, 5), ours, interval95, theirs, strict=True):
+        delta = inside = None
+        if percent is not None and interval is not None and number is not None:
+            delta, inside = round(percent - number, 3), interval[0] <= number <= interval[1]
+        found |= {f"top{k}_difference_percent": delta, f"top{k}_inside_interval95": inside}
+    return found
+
+
+def say_difference(found: dict[str, Any]) -> str:
+    """`+0.12 / -0.30, inside / outside`"""
+    signed = [found[f"top{k}_difference_percent"] for k in (1, 5)]
+    inside = [{True: "inside", False: "outside", None: "-"}[found[f"top{k}_inside_interval95"]] for k in (1, 5)]
+    return f"{' / '.join('-' if one is None else f'{one:+.2f}' for one in signed)}, {' / '.join(inside)}"
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m evaluation.paper", description="The papers' results, and ours beside them.")
-    parser.add_argument("out", nargs="*", type=Path, metavar="OUT", help="folders of evaluation.ilsvrc to stand beside")
-    parser.add_argument("--released", action="store_true", help="what released weights are known to score instead")
-    parser.add_argument("--json", action="store_true", help="one JSON array instead of tables")
+    parser = Parser(
+        prog="python -m evaluation.paper",
+        description="Every table of both papers on classification, and our results beside them.",
+    )
+    parser.add_argument(
+        "out", nargs="*", type=Path, metavar="OUT", help="OUT folders of evaluation.ilsvrc, whose results stand beside"
+    )
+    parser.add_argument(
+        "--released", action="store_true", help="what released weights are known to score, instead of the papers"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON array of rows instead of Markdown tables")
     args = parser.parse_args(argv)
+    rows_beside = released_rows if args.released else paper_rows
+    ours: list[Ours] = []
     try:
-        ours = [result for out in args.out for result in read_results(out)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"{error}: expected the OUT folder of an evaluation, with its report.json", file=sys.stderr)
+        for out in args.out:
+            found = read_results(out)
+            if not any(row["ours"] for row in rows_beside(found)):
+                print(f"{out}: no result for any of these rows: all are of whole nets on ILSVRC-2012", file=sys.stderr)
+            ours += found
+    except ReportError as error:
+        print(error, file=sys.stderr)
         return 1
-    rows = released_rows(ours) if args.released else paper_rows(ours)
-    print(json.dumps(rows) if args.json else as_tables(rows))
+    rows = rows_beside(ours)
+    print(json.dumps(rows, indent=2) if args.json else as_tables(rows))
     return 0
 
 
-def read_results(out: Path) -> list[dict[str, Any]]:
-    """The results of a report. Raises OSError, ValueError, KeyError or TypeError."""
-    content = json.loads((out / "report.json").read_text())
-    return [dict(result) for result in content["results"]]
+def read_results(out: Path) -> list[Ours]:
+    """The results of a report; none unless it is on ILSVRC-2012's whole validation set. Raises ReportError."""
+    path = out / "report.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        results = [_ours(result) for result in content["results"]]
+        return results if content["dataset"]["is_ilsvrc2012_val"] else []
+    except OSError as error:
+        raise ReportError(f"{path}: {error.strerror}, expected the OUT folder of an evaluation.ilsvrc run") from None
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+        raise ReportError(f"{path}: not a report of evaluation.ilsvrc ({said})") from None
 
 
-def paper_rows(ours: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every row of the papers; `ours` are the results that stand beside it, which only whole runs on ILSVRC do."""
-    beside = {(result["paper"]["source"], result["paper"].get("label")): result for result in ours if result["paper"]}
-    measured = [
+def _ours(result: dict[str, Any]) -> Ours:
+    def percent(k: int) -> Percent:
+        value = result[f"top{k}_error_percent"]
+        return None if value is None else float(value)
+
+    def interval(k: int) -> Interval:
+        value = result[f"top{k}_interval95_percent"]
+        return None if value is None else (float(value[0]), float(value[1]))
+
+    return Ours(
+        str(result["model"]),
+        str(result["runtime"]),
+        str(result["pooling"]),
+        result["net"],
+        result["origin"],
+        str(result["protocol"]),
+        tuple(int(q) for q in result["scales"]),
+        (percent(1), percent(5)),
+        (interval(1), interval(5)),
+        None if result["paper"] is None else str(result["paper"]["label"]),
+    )
+
+
+def paper_rows(ours: Sequence[Ours]) -> list[dict[str, Any]]:
+    """Every row of the papers, each with our results that may stand beside it."""
+    measured = [_row(row, row.label, [one for one in ours if one.label == row.label]) for row in ROWS]
+    return [*measured, *(_row(row, row.method, []) for row in LITERATURE)]
+
+
+def released_rows(ours: Sequence[Ours]) -> list[dict[str, Any]]:
+    """The ledger, with our results for the same net, protocol and scales.
+
+    Imported weights stand beside what is known of them, a net that was trained here beside all of its kind.
+    """
+    rows = []
+    for row in LEDGER:
+        same = (row.net, row.protocol, row.scales)
+        beside = [o for o in ours if (o.net, o.protocol, o.scales) == same and o.origin in (None, row.origin)]
+        views = f"{row.protocol} at {','.join(map(str, row.scales))}" if row.scales else row.protocol
+        rows.append(_row(row, f"{row.weights} ({row.net}), {views}, {row.pixels}", beside))
+    return rows
+
+
+def _row(row: PaperRow | Literature | Released, label: str, ours: Sequence[Ours]) -> dict[str, Any]:
+    theirs = (row.top1_error_percent, row.top5_error_percent)
+    beside = [
         {
-            "source": row.source,
-            "label": row.label,
-            **_errors(row.top1_error_percent, row.top5_error_percent, row.test_top5_error_percent),
-            "ours": _ours(beside.get((row.source, row.label))),
+            **{key: getattr(one, key) for key in ("model", "runtime", "pooling")},
+            **dict(zip(NUMBERS[:2], one.percent, strict=True)),
+            **difference(one.percent, one.interval95, theirs),
         }
-        for row in ROWS
+        for one in ours
     ]
-    read = [{"source": row.source, "label": row.method, **_errors(*row[1:4]), "ours": None} for row in LITERATURE]
-    return [*measured, *read]
-
-
-def released_rows(ours: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The ledger, with our results for the same net, protocol and scales: of which weights, their names must say."""
-    return [
-        {
-            "source": row.source,
-            "label": f"{row.weights} ({row.net}), {row.protocol} at {','.join(map(str, row.scales))}",
-            **_errors(row.top1_error_percent, row.top5_error_percent, None),
-            "ours": next(
-                (
-                    _ours(result)
-                    for result in ours
-                    if (result.get("net"), result["protocol"], tuple(result["scales"]))
-                    == (row.net, row.protocol, row.scales)
-                ),
-                None,
-            ),
-        }
-        for row in LEDGER
-    ]
-
-
-def _errors(top1: float | None, top5: float | None, test_top5: float | None) -> dict[str, Any]:
-    return {"top1_error_percent": top1, "top5_error_percent": top5, "test_top5_error_percent": test_top5}
-
-
-def _ours(result: dict[str, Any] | None) -> dict[str, Any] | None:
-    keys = ("model", "runtime", "pooling", "images", "top1_error_percent", "top5_error_percent")
-    return result and {key: result[key] for key in keys}
+    numbers = {key: getattr(row, key) for key in NUMBERS}
+    return {"source": row.source, "label": label, **numbers, "ours": beside}
 
 
 def as_tables(rows: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table for each source."""
+    """A Markdown table for each source, with a column of ours where there are any."""
+    any_ours = any(row["ours"] for row in rows)
+    headers = ["top-1 %", "top-5 %", "test top-5 %", *["ours: ours - theirs, theirs in our 95 % interval"] * any_ours]
     parts = []
     for source in dict.fromkeys(row["source"] for row in rows):
-        lines = [
-            (
-                row["label"],
-                *("-" if row[key] is None else row[key] for key in _errors(None, None, None)),
-                _said(row["ours"]),
-            )
-            for row in rows
-            if row["source"] == source
-        ]
-        headers = [source, "top-1 %", "top-5 %", "test top-5 %", "ours"]
-        parts.append(tabulate(lines, headers=headers, tablefmt="pipe", disable_numparse=True))
+        lines = []
+        for row in rows:
+            if row["source"] == source:
+                numbers = ["-" if row[key] is None else row[key] for key in NUMBERS]
+                lines.append([row["label"], *numbers, *["; ".join(map(_say, row["ours"]))] * any_ours])
+        parts.append(tabulate(lines, [source, *headers], tablefmt="pipe", disable_numparse=True))
     return "\n\n".join(parts)
 
 
-def _said(ours: dict[str, Any] | None) -> str:
-    if ours is None:
-        return ""
-    errors = " / ".join(
-        "-" if ours[f"top{k}_error_percent"] is None else f"{ours[f'top{k}_error_percent']:.2f}" for k in (1, 5)
-    )
-    return f"{errors} ({ours['model']}, {ours['runtime']}, {ours['pooling']}, {ours['images']} images)"
+def _say(one: dict[str, Any]) -> str:
+    errors = " / ".join("-" if one[key] is None else f"{one[key]:.2f}" for key in NUMBERS[:2])
+    return f"{one['model']} {errors}: {say_difference(one)} ({one['runtime']}, {one['pooling']})"
 
 
 if __name__ == "__main__":

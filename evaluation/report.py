@@ -14,10 +14,10 @@ from typing import Any
 from tabulate import tabulate
 
 from infer.files import replacing
-from infer.spec import ModelSpec
 
 from . import paper
 from .metrics import ErrorRate, top_errors
+from .paper import Entry
 from .scores import OK, Scores
 
 
@@ -26,7 +26,8 @@ class Result:
     """One row of the table, named as in report.json."""
 
     model: str
-    net: str | None  # None: a fusion
+    net: str | None  # None: a fusion, or a net of another size than the paper's
+    origin: str | None  # where imported weights are from
     runtime: str
     protocol: str
     scales: list[int]
@@ -43,23 +44,23 @@ class Result:
 
 def result_from_scores(
     parts: Iterable[Scores],
-    members: Sequence[ModelSpec],
+    entries: Sequence[Entry],
     *,
     is_ilsvrc2012_val: bool,
     engine_seconds: float | None = None,
     wall_seconds: float | None = None,
 ) -> Result:
-    """The row of one table from its parts; `members` are the specs of its net or, for a fusion, of all its nets."""
+    """The row of one table from its parts; `entries` is its net or, for a fusion, each of its nets."""
     counted = _Counted(parts)
     top1, top5 = top_errors(counted, (1, 5))
     scores = counted.first
-    protocol = scores.metadata["protocol"]
-    beside = _beside_paper(scores, members, top1, top5) if is_ilsvrc2012_val else None
+    spec = entries[0].spec if len(entries) == 1 else None
     return Result(
         scores.model,
-        members[0].net if len(members) == 1 else None,
+        spec.net if spec and paper.is_papers_size(spec) else None,
+        paper.origin(spec) if spec else None,
         scores.metadata["runtime"],
-        protocol,
+        scores.metadata["protocol"],
         list(scores.scales),
         scores.metadata["pooling"],
         counted.images,
@@ -67,32 +68,29 @@ def result_from_scores(
         top5.percent if top5 else None,
         top1.interval95_percent if top1 else None,
         top5.interval95_percent if top5 else None,
-        beside,
+        _beside_paper(entries, top1, top5) if is_ilsvrc2012_val else None,
         engine_seconds,
         wall_seconds,
     )
 
 
-def _beside_paper(
-    scores: Scores, members: Sequence[ModelSpec], top1: ErrorRate | None, top5: ErrorRate | None
-) -> dict[str, Any] | None:
+def _beside_paper(entries: Sequence[Entry], top1: ErrorRate | None, top5: ErrorRate | None) -> dict[str, Any] | None:
     """The paper's row for this result, ours - paper, and whether the paper's number lies in our 95 % interval."""
-    sets = [[int(q) for q in part.split(",")] for part in scores.metadata["scales"].split("+")]
-    row = paper.find(members, scores.metadata["protocol"], sets * len(members) if len(sets) == 1 else sets)
+    row = paper.find(entries)
     if row is None:
         return None
-    beside: dict[str, Any] = {
+    rates = (top1, top5)
+    return {
         "top1_error_percent": row.top1_error_percent,
         "top5_error_percent": row.top5_error_percent,
         "source": row.source,
         "label": row.label,
+        **paper.difference(
+            [rate.percent if rate else None for rate in rates],
+            [rate.interval95_percent if rate else None for rate in rates],
+            (row.top1_error_percent, row.top5_error_percent),
+        ),
     }
-    for k, ours, theirs in ((1, top1, row.top1_error_percent), (5, top5, row.top5_error_percent)):
-        known = ours is not None and theirs is not None
-        low, high = ours.interval95_percent if ours else (0.0, 0.0)
-        beside[f"top{k}_difference_percent"] = round(ours.percent - theirs, 3) if ours and theirs is not None else None
-        beside[f"top{k}_inside_interval95"] = low <= theirs <= high if known and theirs is not None else None
-    return beside
 
 
 class _Counted:
@@ -129,11 +127,17 @@ def write_report(
     remarks: Sequence[str] = (),
     *,
     dataset_id: str,
+    is_ilsvrc2012_val: bool,
     command: str,
     commit: str,
 ) -> str:
     """Writes report.json and report.md into `out`; returns the table as text."""
-    dataset = {"id": dataset_id, "images": results[0].images, "unreadable": len(unreadable)}
+    dataset = {
+        "id": dataset_id,
+        "is_ilsvrc2012_val": is_ilsvrc2012_val,
+        "images": results[0].images,
+        "unreadable": len(unreadable),
+    }
     environment = {
         "command": command,
         "commit": commit,
@@ -198,11 +202,8 @@ def _paper(row: dict[str, Any] | None) -> str:
     """`24.8 / 7.5 (VGG Table 4): +0.12 / -0.30, inside / outside`: ours - paper, and the paper in our interval."""
     if row is None:
         return "-"
-    numbers = ["-" if row[f"top{k}_error_percent"] is None else str(row[f"top{k}_error_percent"]) for k in (1, 5)]
-    differences = [row[f"top{k}_difference_percent"] for k in (1, 5)]
-    inside = [{True: "inside", False: "outside", None: "-"}[row[f"top{k}_inside_interval95"]] for k in (1, 5)]
-    signed = ["-" if difference is None else f"{difference:+.2f}" for difference in differences]
-    return f"{' / '.join(numbers)} ({row['source']}): {' / '.join(signed)}, {' / '.join(inside)}"
+    numbers = ("-" if row[f"top{k}_error_percent"] is None else str(row[f"top{k}_error_percent"]) for k in (1, 5))
+    return f"{' / '.join(numbers)} ({row['source']}): {paper.say_difference(row)}"
 
 
 def _version(package: str) -> str | None:

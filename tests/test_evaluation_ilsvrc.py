@@ -61,6 +61,7 @@ def test_two_models_and_their_fusion(
     content = report(tmp_path)
     assert content["dataset"] == {
         "id": open_dataset(miniature_dir, limit=5).id,
+        "is_ilsvrc2012_val": False,
         "images": 5,
         "unreadable": 0,
         "unreadable_images": {},

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers import full_spec
 
+from evaluation import ilsvrc
 from evaluation.fuse import fuse
-from evaluation.ilsvrc import main
-from evaluation.paper import find
+from evaluation.ilsvrc import main, open_any
+from evaluation.paper import Entry, find
 from evaluation.scores import read
 from evaluation.submission import SubmissionError, read_submission
+from infer.engine import Engine
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "submissions"
 TRAINED = {"256": 256, "384": 384, "256-512": (256, 512)}
@@ -26,12 +29,13 @@ TRAINED = {"256": 256, "384": 384, "256-512": (256, 512)}
 def test_the_examples_are_rows_of_the_papers(name: str, top1: float | None, top5: float) -> None:
     submission = read_submission(EXAMPLES / f"{name}.yaml")
     assert submission.name == name
-    specs = []
+    entries = []
     for member in submission.members:
         net, _, trained = member.engine.stem.partition("-")
         is_googlenet = net == "googlenet"
-        specs.append(full_spec(net if is_googlenet else net.upper(), train_short_px=TRAINED.get(trained, 256)))
-    row = find(specs, submission.members[0].protocol, [member.scales or () for member in submission.members])
+        spec = full_spec(net if is_googlenet else net.upper(), train_short_px=TRAINED.get(trained, 256))
+        entries.append(Entry(spec, member.protocol, member.scales or ()))
+    row = find(entries)
     assert row is not None
     assert (row.top1_error_percent, row.top5_error_percent) == (top1, top5)
 
@@ -81,10 +85,21 @@ GOOD = "name: x\nmembers: [{engine: a.onnx, protocol: dense}, {engine: b.onnx, p
         ("name: x", "the submission has no 'members', expected members, name, pooling"),
         (GOOD + "weights: [1, 2]", "the submission has unknown 'weights'"),
         (GOOD + "pooling: max", "pooling 'max', expected one of scores, posteriors"),
-        (GOOD.replace("name: x", "name: a/b"), "name 'a/b', expected a plain word"),
+        (GOOD + "pooling: [scores]", "pooling ['scores'], expected one of scores, posteriors"),
+        (GOOD.replace("name: x", "name: a/b"), "name 'a/b', expected a word of letters, digits and .+-_"),
+        (GOOD.replace("name: x", "name: '| --- |'"), "name '| --- |', expected a word"),
+        (GOOD.replace("name: x", "name: 2014"), "name 2014, expected a word"),
+        (GOOD.replace("name: x", "name: 2001-99-99"), "not YAML (month must be in 1..12)"),
+        (GOOD + "name: y", "says 'name' twice in one place, expected each once"),
+        (GOOD.replace("center}", "center, protocol: dense}"), "says 'protocol' twice in one place"),
+        ("{}", "the submission has no 'members'"),
         (GOOD.replace("dense", "danse"), "member 1: protocol 'danse', expected one of center, ten-crop"),
+        (GOOD.replace("dense", "[dense]"), "member 1: protocol ['dense'], expected one of"),
         (GOOD.replace("center}", "center, scales: 256}"), "member 2: scales 256, expected a list of pixels"),
         (GOOD.replace("center}", "center, scales: [yes]}"), "member 2: scales [True], expected a list of pixels"),
+        (GOOD.replace("center}", "center, scales: [" + 5000 * "9" + "]}"), "not YAML"),
+        (GOOD.replace("center}", "center, scales: [" + 999 * "9," + "0]}"), "scales [9, 9, 9, 9, 9, 9, ...], expected"),
+        (GOOD.replace("b.onnx", '"b\\0.onnx"'), "member 2: engine 'b\\x00.onnx', expected the name of a file"),
         (GOOD.replace("engine: b.onnx", "engine: 3"), "member 2: engine 3, expected the name of a file"),
         (GOOD.replace("b.onnx, protocol: center", "a.onnx, protocol: dense"), "takes part twice by dense"),
         ("name: x\nmembers: [{engine: a.onnx, protocol: dense}]", "1 member, expected two or more to fuse"),
@@ -92,6 +107,8 @@ GOOD = "name: x\nmembers: [{engine: a.onnx, protocol: dense}, {engine: b.onnx, p
         ("name: [", "not YAML"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
         ("[" * 100_000, "lists in lists in lists"),
+        ("- " * 20_000, "not YAML (maximum recursion depth exceeded"),
+        ("a" * 100_001, "100001 bytes, expected a submission"),
     ],
 )
 def test_what_is_no_submission(text: str, said: str, tmp_path: Path, one_line: Callable[[], str]) -> None:
@@ -103,6 +120,46 @@ def test_what_is_no_submission(text: str, said: str, tmp_path: Path, one_line: C
     with pytest.raises(SystemExit, match="2"):
         main(["--submission", str(path), "--data", str(tmp_path)])
     assert said in one_line()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\0"])
+def test_bytes_that_are_no_text(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_bytes(content)
+    with pytest.raises(SubmissionError, match="not YAML"):
+        read_submission(tmp_path / "s.yaml")
+
+
+def test_each_engine_is_opened_once(
+    slim_checkpoint: Callable[..., Path], miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+
+    def counted(path: Path, **options: Any) -> Engine:
+        opened.append(path)
+        return open_any(path, **options)
+
+    monkeypatch.setattr(ilsvrc, "open_any", counted)
+    for net in "AB":
+        (tmp_path / f"{net}.pt").write_bytes(slim_checkpoint(net).read_bytes())
+    members = [f"{{engine: {net}.pt, protocol: {protocol}}}" for protocol in ("center", "ten-crop") for net in "BA"]
+    (tmp_path / "s.yaml").write_text(f"name: s\nmembers: [{', '.join(members)}]")
+    argv = ["--submission", str(tmp_path / "s.yaml"), "--data", str(miniature_dir), "--limit", "2"]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
+    assert opened == [tmp_path / "B.pt", tmp_path / "A.pt"]
+    assert len(list((tmp_path / "out" / "scores").iterdir())) == 4
+
+
+def test_a_member_that_is_another_by_its_own_scales(
+    slim_checkpoint: Callable[..., Path], miniature_dir: Path, tmp_path: Path, one_line: Callable[[], str]
+) -> None:
+    """center at 96 is what the model does by itself: both members would write the same file."""
+    (tmp_path / "A.pt").write_bytes(slim_checkpoint("A").read_bytes())
+    members = "{engine: A.pt, protocol: center}, {engine: A.pt, protocol: center, scales: [96]}"
+    (tmp_path / "s.yaml").write_text(f"name: s\nmembers: [{members}]")
+    argv = ["--submission", str(tmp_path / "s.yaml"), "--data", str(miniature_dir), "--out", str(tmp_path / "out")]
+    assert main(argv) == 1
+    assert "A.pt takes part twice by the same protocol and scales" in one_line()
+    assert not (tmp_path / "out").exists()
 
 
 def test_usage(tmp_path: Path, miniature_dir: Path, one_line: Callable[[], str]) -> None:
