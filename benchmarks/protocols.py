@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import io
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from tabulate import tabulate
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # `evaluation` is the package, not the benchmark beside this
 
 from evaluation.runner import Protocol, evaluate
 from export.to_onnx import export_onnx

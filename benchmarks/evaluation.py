@@ -1,0 +1,203 @@
+"""What evaluation costs beside the runtime's own calls: wall over engine time, the host alone, and memory.
+
+    python benchmarks/evaluation.py [--part ratio|host|memory] [--images 12] [--slim-images 300]
+
+ratio   `python -m evaluation.ilsvrc` as a user runs it, on 500x375 JPEGs: wall time over the seconds inside ONNX
+        Runtime's run calls, both from report.json; VGG-D of full size, and nets A and GoogLeNet at an eighth.
+host    images a second of the host side on one core, with a session that returns at once: decode, rescale, index
+        tables, plan, merge, digest, Parquet; beside the readers a user would pick instead, on the same files: Pillow
+        and torchvision's transforms (where it is installed: .venv-torchvision), one crop an image.
+memory  the peak of a run over 500 and over 5,000 images.
+Random weights; the time does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tabulate import tabulate
+from tqdm import tqdm
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # this file is not the package `evaluation`
+
+from benchmarks.engines import MEASURED
+from benchmarks.protocols import photograph, random_checkpoint
+from evaluation import runner, scores
+from export.to_onnx import export_onnx
+from infer.dataset import Dataset, open_dataset
+from infer.onnx_engine import OnnxEngine
+
+SLIM = (("A", 0.125, 512), ("googlenet", 0.25, 4096))
+FILES = 100
+"""Different JPEGs; larger data sets name each of them several times."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--part", choices=("ratio", "host", "memory"), nargs="+", default=["ratio", "host", "memory"])
+    parser.add_argument("--images", type=int, default=12, help="for VGG-D, about 12 s each by multicrop")
+    parser.add_argument("--slim-images", type=int, default=300)
+    args = parser.parse_args()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        if "ratio" in args.part:
+            ratio(Path(folder), args.images, args.slim_images)
+        if "host" in args.part:
+            host(Path(folder))
+        if "memory" in args.part:
+            memory(Path(folder))
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """A data set of `count` images in two classes, FILES of them different."""
+    root = folder / f"data-{count}"
+    jpegs = [photograph(seed) for seed in range(min(count, FILES))]
+    for number in range(count):
+        path = root / f"n{number % 2:08d}" / f"{number:06d}.jpeg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpegs[number % FILES])
+    return root
+
+
+def exported(folder: Path, net: str, width: float, fc_width: int) -> Path:
+    path = folder / f"{net}-{width:g}.onnx"
+    if not path.exists():
+        export_onnx(random_checkpoint(net, width, fc_width), path)
+    return path
+
+
+def evaluate(engine: Path, data: Path, protocol: str, out: Path) -> tuple[dict[str, Any], int]:
+    """(the first result of report.json, peak memory in bytes) of a run as a user starts it."""
+    peak = out.with_suffix(".peak")
+    command = [sys.executable, "-m", "evaluation.ilsvrc", "--engine", engine, "--data", data, "--protocol", protocol]
+    subprocess.run(
+        [sys.executable, "-c", MEASURED, peak, *command, "--out", out], check=True, stdout=subprocess.DEVNULL
+    )
+    result: dict[str, Any] = json.loads((out / "report.json").read_text())["results"][0]
+    return result, int(peak.read_text()) * 1024
+
+
+def ratio(folder: Path, images: int, slim_images: int) -> None:
+    rows = []
+    for (net, width, fc_width), count in [(("D", 1.0, 4096), images), *((slim, slim_images) for slim in SLIM)]:
+        engine, data = exported(folder, net, width, fc_width), photographs(folder, count)
+        for protocol in ("dense", "multicrop", "multicrop+dense"):
+            result, _ = evaluate(engine, data, protocol, folder / f"{net}-{protocol}")
+            wall, inside = result["wall_seconds"], result["engine_seconds"]
+            scales = ",".join(map(str, result["scales"]))
+            rows.append((net, f"{width:g}", protocol, scales, count, f"{inside:.1f}", f"{wall:.1f}", wall / inside))
+            print(*rows[-1], file=sys.stderr)
+    headers = ("net", "width", "protocol", "Q", "images", "engine s", "wall s", "wall / engine")
+    print(tabulate(rows, headers, tablefmt="pipe", floatfmt=("", "", "", "", "", "", "", ".3f")), "\n")
+
+
+class InstantSession:
+    """Stands for ONNX Runtime's session: answers at once, with rows of the right shape."""
+
+    def __init__(self, classes: int) -> None:
+        self._posterior, self._sums = np.full((1000, classes), 1 / classes, np.float32), np.zeros((1000, 6), np.int32)
+
+    def run(self, names: Sequence[str], feed: dict[str, Any]) -> list[Any]:
+        views = len(feed["rows"])
+        return [self._sums[:views] if name == "pixel_sums" else self._posterior[:views] for name in names]
+
+
+def host(folder: Path) -> None:
+    """One core: what a core of a machine with a fast GPU can feed it."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    engine = OnnxEngine(exported(folder, *SLIM[1]), threads=1)
+    engine._session = InstantSession(len(engine.spec.classes))  # type: ignore[assignment]
+    dataset, few = open_dataset(photographs(folder, 400)), open_dataset(photographs(folder, 400), limit=40)
+    rivals: dict[str, Callable[[], int]] = {}
+    for name, scales, data in (
+        ("center", (256,), dataset),
+        ("dense", (256, 384, 512), few),
+        ("multicrop", (256, 384, 512), few),
+        ("googlenet-144", (256, 288, 320, 352), few),
+    ):
+        said = f"ours, {name} at Q = {','.join(map(str, scales))}"
+        rivals[said] = functools.partial(ours, engine, runner.Protocol(name, scales), data, folder)
+    rivals["decode alone (OpenCV, as ours)"] = lambda: decode_alone(dataset)
+    rivals["Pillow: open, resize to 256, crop 224, normalise"] = lambda: pillow(dataset)
+    transforms = torchvision_transforms()
+    if transforms is not None:
+        rivals["torchvision: ImageFolder with its VGG-16 transforms"] = lambda: torchvision(dataset, transforms)
+    best = dict.fromkeys(rivals, 0.0)
+    for _ in range(3):  # in turns, since machines drift
+        for name, run in rivals.items():
+            started = time.perf_counter()
+            best[name] = max(best[name], run() / (time.perf_counter() - started))
+    print(tabulate(list(best.items()), ["host side, one core", "images/s"], tablefmt="pipe", floatfmt=".0f"), "\n")
+
+
+def ours(engine: OnnxEngine, protocol: runner.Protocol, dataset: Dataset, folder: Path) -> int:
+    """Everything but the runtime: from the files to the score table."""
+    described = runner.describe([engine], [[protocol]], dataset, "scores")
+    shards = runner.score([engine], [[protocol]], dataset, described)
+    scores.write((shard.scores[0][0] for shard in shards), folder / "host.parquet")
+    return len(dataset.items)
+
+
+def decode_alone(dataset: Dataset) -> int:
+    from infer.image import decode
+
+    for item in dataset.items:
+        decode(item.read_bytes())
+    return len(dataset.items)
+
+
+def pillow(dataset: Dataset) -> int:
+    """The usual script's reader: the shorter side to 256, the centre 224x224, floats with the mean subtracted."""
+    mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+    for item in dataset.items:
+        image = Image.open(io.BytesIO(item.read_bytes())).convert("RGB")
+        width, height = image.size
+        short = min(width, height)
+        image = image.resize((width * 256 // short, height * 256 // short), Image.Resampling.BILINEAR)
+        left, top = (image.width - 224) // 2, (image.height - 224) // 2
+        pixels = np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32) / 255
+        np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
+    return len(dataset.items)
+
+
+def torchvision_transforms() -> Callable[[Any], Any] | None:
+    try:
+        from torchvision.models import VGG16_Weights
+    except ImportError:
+        return None
+    transforms: Callable[[Any], Any] = VGG16_Weights.IMAGENET1K_V1.transforms()
+    return transforms
+
+
+def torchvision(dataset: Dataset, transforms: Callable[[Any], Any]) -> int:
+    from torchvision.datasets import ImageFolder
+
+    folder = ImageFolder(str(dataset.root), transforms)
+    for number in range(len(folder)):
+        folder[number]
+    return len(folder)
+
+
+def memory(folder: Path) -> None:
+    rows = []
+    for count in tqdm((500, 5000), desc="memory", disable=None):
+        _, peak = evaluate(exported(folder, *SLIM[0]), photographs(folder, count), "center", folder / f"m{count}")
+        rows.append((f"{count:,}", f"{peak / 1e6:.0f}"))
+    print(tabulate(rows, ["images (net A at an eighth, center)", "peak memory, MB"], tablefmt="pipe"))
+
+
+if __name__ == "__main__":
+    main()
