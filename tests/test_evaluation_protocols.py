@@ -1,4 +1,4 @@
-"""Every protocol through the runner and the torch engine, against loops over single views from the papers' words."""
+"""Every protocol through the runner, on torch and on FP32 ONNX, against loops over single views from the papers' words."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ import pytest
 import reference
 from conftest import Photos
 from numpy.typing import NDArray
+from PIL import Image
 
 from evaluation.fuse import fuse
 from evaluation.runner import Pooling, evaluate, resolve
 from evaluation.scores import OK
 from infer.dataset import Dataset, open_dataset
 from infer.engine import Engine
-from infer.image import decode
+from infer.onnx_engine import OnnxEngine
 from infer.spec import Preprocessing
 from infer.views import PROTOCOLS, plan_views
 from trainer import checkpoint
+from trainer.miniature import WNIDS
 from trainer.torch_engine import TorchEngine
 
 IMAGES = 3
+SHAPES = {"landscape": (75, 113), "portrait": (141, 90), "square": (97, 97), "below the crop": (40, 61)}
+"""Height and width of the images that runner and reference are compared on."""
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,25 @@ def run(
     return {protocol.name: scores.posterior for protocol, scores in zip(own, tables, strict=True)}
 
 
+@pytest.fixture(scope="module")
+def shapes(photos: Photos) -> dict[str, NDArray[np.uint8]]:
+    """Pieces of one photograph, by their names in a data set."""
+    return {
+        f"{name}.png": np.ascontiguousarray(photos["cat"][20 * i : 20 * i + height, 50 * i : 50 * i + width])
+        for i, (name, (height, width)) in enumerate(SHAPES.items())
+    }
+
+
+@pytest.fixture(scope="module")
+def odd_dataset(shapes: dict[str, NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    root = tmp_path_factory.mktemp("odd")
+    for wnid in WNIDS:
+        (root / wnid).mkdir()
+    for name, pixels in shapes.items():
+        Image.fromarray(pixels).save(root / WNIDS[0] / name)
+    return open_dataset(root)
+
+
 @pytest.mark.parametrize("pooling", ["scores", "posteriors"])
 @pytest.mark.parametrize(
     ("net", "protocol", "scales"),
@@ -58,28 +81,34 @@ def run(
         ("C", "multicrop", [72, 96]),
         ("E", "multicrop+dense", [72, 96]),
         ("A", "googlenet-144", [73, 91]),
+        ("googlenet", "center", [97]),
+        ("googlenet", "ten-crop", [108]),
         ("googlenet", "dense", [108, 144]),
+        ("googlenet", "multicrop+dense", [111]),
         ("googlenet", "googlenet-144", [109, 150]),
     ],
 )
 def test_posterior_equals_the_papers_words(
     slim_checkpoint: Callable[..., Path],
-    dataset: Dataset,
+    exported: Callable[..., Path],
+    shapes: dict[str, NDArray[np.uint8]],
+    odd_dataset: Dataset,
     net: str,
     protocol: str,
     scales: list[int],
     pooling: Pooling,
 ) -> None:
-    path = slim_checkpoint(net)
-    engine, plain = TorchEngine.open(path), checkpoint.load(path).build()
-    got = run(engine, [protocol], dataset, scales, pooling)[protocol]
-    assert got.shape == (IMAGES, 10)
-    expected = [
-        reference.posterior(plain, engine.spec, decode(item.read_bytes()), protocol, scales, pooling)
-        for item in dataset.items
-    ]
+    plain = checkpoint.load(slim_checkpoint(net)).build()
+    engines: list[Engine] = [TorchEngine.open(slim_checkpoint(net)), OnnxEngine(exported(net))]
+    spec = engines[0].spec
+    names = [item.name.rpartition("/")[2] for item in odd_dataset.items]
+    assert sorted(names) == sorted(shapes)
+    expected = [reference.posterior(plain, spec, shapes[name], protocol, scales, pooling) for name in names]
     assert np.ptp(expected, 0).max() > 1e-3, "the images look all alike to this net: the comparison shows nothing"
-    assert np.abs(got - expected).max() < 1e-5
+    for engine in engines:
+        got = run(engine, [protocol], odd_dataset, scales, pooling)[protocol]
+        assert got.shape == (len(SHAPES), len(spec.classes))
+        assert np.abs(got - expected).max() < 1e-5, engine.runtime
 
 
 def test_the_two_poolings_differ_in_dense_views_only(slim_checkpoint: Callable[..., Path], dataset: Dataset) -> None:
