@@ -37,6 +37,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this file is not the p
 from benchmarks.engines import MEASURED
 from benchmarks.protocols import photograph, random_checkpoint
 from evaluation import runner, scores
+from evaluation.batch import Protocol
 from export.to_onnx import export_onnx
 from infer.dataset import Dataset, open_dataset
 from infer.onnx_engine import OnnxEngine
@@ -135,7 +136,7 @@ def host(folder: Path) -> None:
         ("googlenet-144", (256, 288, 320, 352), few),
     ):
         said = f"ours, {name} at Q = {','.join(map(str, scales))}"
-        rivals[said] = functools.partial(ours, engine, runner.Protocol(name, scales), data, folder)
+        rivals[said] = functools.partial(ours, engine, Protocol(name, scales), data, folder)
     rivals["decode alone (OpenCV, as ours)"] = lambda: decode_alone(dataset)
     rivals["Pillow: open, resize to 256, crop 224, normalise"] = lambda: pillow(dataset)
     transforms = torchvision_transforms()
@@ -149,9 +150,9 @@ def host(folder: Path) -> None:
     print(tabulate(list(best.items()), ["host side, one core", "images/s"], tablefmt="pipe", floatfmt=".0f"), "\n")
 
 
-def ours(engine: OnnxEngine, protocol: runner.Protocol, dataset: Dataset, folder: Path) -> int:
+def ours(engine: OnnxEngine, protocol: Protocol, dataset: Dataset, folder: Path) -> int:
     """Everything but the runtime: from the files to the score table."""
-    described = runner.describe([engine], [[protocol]], dataset, "scores")
+    described = runner.describe([engine], [[protocol]], "scores")
     shards = runner.score([engine], [[protocol]], dataset, described)
     scores.write((shard.scores[0][0] for shard in shards), folder / "host.parquet")
     return len(dataset.items)

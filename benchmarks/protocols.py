@@ -34,7 +34,8 @@ from tabulate import tabulate
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `evaluation` is the package, not the benchmark beside this
 
-from evaluation.runner import Protocol, evaluate
+from evaluation.batch import Protocol
+from evaluation.runner import evaluate
 from export.to_onnx import export_onnx
 from infer.dataset import open_dataset
 from infer.image import decode

@@ -13,27 +13,32 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
 from infer.command import Parser, run, scales_argument
 from infer.dataset import Dataset, DatasetError, open_dataset
-from infer.engine import Engine, EngineError, Provider, open_engine
+from infer.engine import EngineError, Provider
 from infer.pipeline import behind
-from infer.views import PROTOCOLS, PlanError, check_scales
+from infer.views import PROTOCOLS, PlanError
 
 from . import scores as tables
 from .class_order import explain_order
 from .fuse import FUSED, fuse_files
 from .images import RunError
+from .members import Members, open_members
+from .mistakes import write_mistakes
 from .paper import Entry
 from .report import result_from_scores, unreadable_images, write_report
-from .runner import POOLING_OUTPUT, Protocol, describe, resolve, score
+from .runner import POOLING_OUTPUT, Shard, describe, shard_images
 from .scores import ScoresError
-from .shards import UnfinishedRun
+from .shards import Task, UnfinishedRun
 from .submission import Plan, SubmissionError, plan_of, read_submission
+from .watch import Watch
+from .workers import Job, run_here, run_on_devices
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,72 +76,81 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
     plan = _plan(args)
     dataset = open_dataset(args.data, "val", limit=args.limit)
     with contextlib.ExitStack() as stack:
-        engines, protocols = _open(plan, args.provider, stack)
-        described = describe(engines, protocols, dataset, plan.pooling, our_commit())
-        unfinished = UnfinishedRun(args.out, described, len(dataset.items), resume=args.resume)
-        first, before = unfinished.progress.images, unfinished.progress.wall_seconds
-        shards = score(engines, protocols, dataset, described, first=first, strict=args.strict, workers=args.workers)
+        members = _open(args, plan, stack)
+        described = describe(members.engines, members.protocols, plan.pooling, our_commit())
+        size = shard_images(members.protocols)
+        task = Task(described, dataset.id, len(dataset.items), size, args.mistakes)
+        unfinished = UnfinishedRun(args.out, task, resume=args.resume)
+        progress, before = unfinished.progress, unfinished.progress.wall_seconds
+        job = Job(plan, replace(dataset, items=()), described, args.provider, args.strict, args.workers, args.mistakes)
+        watch = stack.enter_context(Watch(len(dataset.items), progress.images, log_json=args.log_json))
+        shards = _shards(args, job, members, dataset, unfinished.pending, watch)
+
+        def commit(shard: Shard) -> None:
+            unfinished.add(shard, before + time.monotonic() - started)
+            watch.error(progress.top1_error_percent)
+
         try:
-            behind(shards, lambda shard: unfinished.add(shard, before + time.monotonic() - started))
-            table = _report(args.out, engines, protocols, dataset, unfinished, plan, command)
+            behind(shards, commit)
+            table = _report(args.out, members, dataset, unfinished, plan, command)
         except KeyboardInterrupt:
-            done = unfinished.progress.images
-            print(f"interrupted: the first {done} images are kept in {args.out}, go on by --resume", file=sys.stderr)
+            print(
+                f"interrupted: {progress.images} of {len(dataset.items)} images are kept in {args.out}, go on by "
+                "--resume",
+                file=sys.stderr,
+            )
             return 130
         unfinished.discard()
-    print(table)
-    seconds = unfinished.progress.wall_seconds
-    print(f"{len(dataset.items)} images of {args.data} in {seconds:.1f} s; scores and report in {args.out}")
+        watch.say("end", images=progress.images, of=len(dataset.items), report=str(args.out / "report.json"))
+    if not args.log_json:
+        print(table)
+        seconds = progress.wall_seconds
+        print(f"{len(dataset.items)} images of {args.data} in {seconds:.1f} s; scores and report in {args.out}")
     return 0
 
 
-def _open(
-    plan: Plan, provider: Provider, stack: contextlib.ExitStack
-) -> tuple[list[Engine], list[tuple[Protocol, ...]]]:
-    """The engines, which `stack` closes, and the protocols of each. Raises EngineError, PlanError or RunError."""
-    engines: list[Engine] = []
-    protocols: list[tuple[Protocol, ...]] = []
-    for path, asked in plan.asked:
-        largest = max((q for _, scales in asked for q in scales or ()), default=0)
-        engine = open_any(path, provider=provider, largest_short_px=largest)
-        stack.callback(engine.close)
-        own = tuple(protocol for name, scales in asked for protocol in resolve([name], engine.spec, scales))
-        for protocol in own:
-            check_scales(engine.spec, protocol.scales)
-        if len(set(own)) < len(own):
-            raise RunError(f"{path} takes part twice by the same protocol and scales, expected each once")
-        engines.append(engine)
-        protocols.append(own)
-    _check_together(engines, [path for path, _ in plan.asked])
-    return engines, protocols
+def _open(args: argparse.Namespace, plan: Plan, stack: contextlib.ExitStack) -> Members:
+    """The engines, to run here, or closed again where processes of --device open them anew."""
+    devices = args.device or [0]
+    if len(devices) == 1:
+        return open_members(plan, args.provider, stack, device=devices[0])
+    with contextlib.ExitStack() as soon:
+        return open_members(plan, args.provider, soon, device=devices[0])
 
 
-def _report(
-    out: Path,
-    engines: Sequence[Engine],
-    protocols: Sequence[Sequence[Protocol]],
-    dataset: Dataset,
-    run: UnfinishedRun,
-    plan: Plan,
-    command: str,
-) -> str:
+def _shards(
+    args: argparse.Namespace, job: Job, members: Members, dataset: Dataset, starts: Sequence[int], watch: Watch
+) -> Iterator[Shard]:
+    """By this process, by one for each --device, or by a Ray cluster."""
+    if len(args.device or [0]) == 1:
+        yield from run_here(job, members, dataset, starts=starts, on_images=watch.images)
+        return
+    for shard in run_on_devices(job, members, dataset, starts, args.device):
+        watch.images(shard.images)
+        yield shard
+
+
+def _report(out: Path, members: Members, dataset: Dataset, run: UnfinishedRun, plan: Plan, command: str) -> str:
     """Writes the score tables and the report of a run whose shards are all there; returns the table to print."""
-    written, ilsvrc = run.finish(), dataset.is_ilsvrc2012_val
+    written, ilsvrc, progress = run.finish(), dataset.is_ilsvrc2012_val, run.progress
     entries = [
         [Entry(engine.spec, protocol.name, protocol.scales) for protocol in own]
-        for engine, own in zip(engines, protocols, strict=True)
+        for engine, own in zip(members.engines, members.protocols, strict=True)
     ]
-    results = [
-        result_from_scores(
-            tables.parts(path),
-            [one],
-            is_ilsvrc2012_val=ilsvrc,
-            engine_seconds=round(seconds, 3),
-            wall_seconds=round(run.progress.wall_seconds, 3),
-        )
-        for own, paths, seconds in zip(entries, written, run.progress.engine_seconds, strict=True)
-        for one, path in zip(own, paths, strict=True)
-    ]
+    results = []
+    for own, paths, seconds, of_tables in zip(entries, written, progress.engine_seconds, progress.tables, strict=True):
+        pixels = sum(table.view_pixels for table in of_tables)
+        results += [
+            result_from_scores(
+                tables.parts(path),
+                [one],
+                is_ilsvrc2012_val=ilsvrc,
+                engine_seconds=round(seconds, 3),
+                wall_seconds=round(progress.wall_seconds, 3),
+                protocol_engine_seconds=round(seconds * table.view_pixels / pixels, 3) if pixels else None,
+            )
+            for one, path, table in zip(own, paths, of_tables, strict=True)
+        ]
     for name, places in plan.fusions:
         fused = fuse_files([written[i][j] for i, j in places], name)
         results.append(result_from_scores(fused, [entries[i][j] for i, j in places], is_ilsvrc2012_val=ilsvrc))
@@ -145,30 +159,19 @@ def _report(
     remarks = list(dict.fromkeys(remark for remark in orders if remark))
     for remark in remarks:
         print(remark, file=sys.stderr)
-    metadata = run.described[0][0]
+    mistakes = [table.mistakes for own in progress.tables for table in own]
+    metadata = [metadata for own in run.task.described for metadata in own]
+    write_mistakes(out, dataset, list(zip(metadata, mistakes, strict=True)))
     return write_report(
         out,
         results,
         unreadable_images(tables.parts(path) for path in every),
         remarks,
-        dataset_id=metadata["dataset_id"],
+        dataset_id=run.dataset_id,
         is_ilsvrc2012_val=ilsvrc,
         command=command,
-        commit=metadata["commit"],
+        commit=metadata[0]["commit"],
     )
-
-
-def open_any(path: Path, *, provider: Provider = "cpu", largest_short_px: int = 0) -> Engine:
-    """An engine for a .pt, .onnx or .engine file. Raises EngineError."""
-    if path.suffix == ".pt":
-        from trainer.checkpoint import CheckpointError
-        from trainer.torch_engine import TorchEngine
-
-        try:
-            return TorchEngine.open(path, largest_short_px=largest_short_px)
-        except CheckpointError as error:
-            raise EngineError(str(error)) from None
-    return open_engine(path, provider=provider, largest_short_px=largest_short_px)
 
 
 def our_commit() -> str:
@@ -184,22 +187,6 @@ def our_commit() -> str:
             return f"verydeep {metadata.version('verydeep')}"
         except metadata.PackageNotFoundError:
             return "unknown"
-
-
-def _check_together(engines: Sequence[Engine], paths: Sequence[Path]) -> None:
-    """Raises RunError where two engines would write the same files, or could not be fused in the end."""
-    seen: dict[tuple[str, str], Path] = {}
-    for engine, path in zip(engines, paths, strict=True):
-        other = seen.setdefault((engine.spec.name, engine.runtime), path)
-        if other is not path:
-            raise RunError(
-                f"{other} and {path} are both {engine.spec.name} on {engine.runtime}: their scores would have the same "
-                "file name; train or import them under different names"
-            )
-        if engine.spec.classes != engines[0].spec.classes:
-            raise RunError(
-                f"{paths[0]} and {path} have different classes: they cannot be fused, so evaluate them one by one"
-            )
 
 
 def _parser() -> Parser:
@@ -238,12 +225,29 @@ def _parser() -> Parser:
     parser.add_argument(
         "--out", type=Path, default=Path("results"), help="folder for scores/ and the report (default: %(default)s)"
     )
+    parser.add_argument(
+        "--device",
+        type=_devices,
+        metavar="N[,N...]",
+        help="GPUs of this machine, by ordinal; several run one process each, which changes no result (default: 0). "
+        "With --provider cpu a number only stands for a process",
+    )
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the unfinished run in OUT, if there is one and it is this one"
     )
     parser.add_argument(
         "--workers", type=_positive, default=1, metavar="N", help="threads that decode; changes no result (default: 1)"
+    )
+    parser.add_argument(
+        "--mistakes",
+        type=_whole,
+        default=8,
+        metavar="N",
+        help="of each table, the most confident mistakes to show in the report, with thumbnails (default: 8)",
+    )
+    parser.add_argument(
+        "--log-json", action="store_true", help="events as JSON lines on stdout (docs/report.md), in place of the table"
     )
     parser.add_argument(
         "--strict",
@@ -266,6 +270,19 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
     return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+def _devices(text: str) -> list[int]:
+    names = text.split(",")
+    if not all(name.isdigit() for name in names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"expected different numbers of GPUs like 0,1, got {text!r}")
+    return [int(name) for name in names]
 
 
 if __name__ == "__main__":

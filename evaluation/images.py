@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,13 +27,16 @@ class Decoded:
     item: Item
     status: str
     images: dict[str, Pixels]
+    sha256: str = ""  # of the file's bytes, empty where they cannot be read
 
 
 def read_image(item: Item, exifs: Sequence[Exif], strict: bool) -> Decoded:
     """Reads and decodes one image. Raises RunError where `strict`, or where the file is gone, which is no bad image."""
+    sha256 = ""
     try:
         data = item.read_bytes()
-        return Decoded(item, OK, {exif: decode(data, exif=exif, name=item.name) for exif in exifs})
+        sha256 = hashlib.sha256(data).hexdigest()
+        return Decoded(item, OK, {exif: decode(data, exif=exif, name=item.name) for exif in exifs}, sha256)
     except (ImageError, OSError) as error:
         if isinstance(error, OSError) and error.errno in GONE and not item.path.is_symlink():
             raise RunError(
@@ -42,4 +46,4 @@ def read_image(item: Item, exifs: Sequence[Exif], strict: bool) -> Decoded:
         reason = str(error) if isinstance(error, ImageError) else f"{item.name}: cannot be read ({error.strerror})"
         if strict:
             raise RunError(f"{reason} (--strict stops at the first unreadable image)") from None
-        return Decoded(item, reason, {})
+        return Decoded(item, reason, {}, sha256)

@@ -40,6 +40,7 @@ class Result:
     paper: dict[str, Any] | None
     engine_seconds: float | None  # of the engine for all protocols of the run, which share their views
     wall_seconds: float | None  # of the whole run
+    protocol_engine_seconds: float | None = None  # of engine_seconds, this protocol's share by its views' pixels
 
 
 def result_from_scores(
@@ -49,6 +50,7 @@ def result_from_scores(
     is_ilsvrc2012_val: bool,
     engine_seconds: float | None = None,
     wall_seconds: float | None = None,
+    protocol_engine_seconds: float | None = None,
 ) -> Result:
     """The row of one table from its parts; `entries` is its net or, for a fusion, each of its nets."""
     counted = _Counted(parts)
@@ -71,6 +73,7 @@ def result_from_scores(
         _beside_paper(entries, top1, top5) if is_ilsvrc2012_val else None,
         engine_seconds,
         wall_seconds,
+        protocol_engine_seconds,
     )
 
 

@@ -1,62 +1,58 @@
-"""Runs engines over a data set: decode once, plan views, one posterior per image, protocol and model."""
+"""Runs engines over a data set: decode once, plan views, one posterior per image, protocol and model, in shards."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from infer.dataset import Dataset, Item
 from infer.engine import DeviceImage, Engine
 from infer.pipeline import ordered
 from infer.spec import ModelSpec, placeholder_classes
-from infer.views import SINGLE_SCALE, MergedPlan, ViewPlan, default_scales, merge_plans, out_of_range, plan_views
+from infer.views import SINGLE_SCALE, default_scales
 
-from .images import Decoded, RunError, read_image
-from .scores import OK, UNKNOWN_LABEL, Scores, concatenate
+from .batch import Protocol, Row, planner, score_batch
+from .images import RunError, read_image
+from .mistakes import Mistake, find_mistakes
+from .scores import UNKNOWN_LABEL, Scores, concatenate, with_dataset_id
 
 Pooling = Literal["scores", "posteriors"]
 POOLING_OUTPUT: dict[Pooling, str] = {"scores": "posterior", "posteriors": "posterior_positions"}
 """Mean of the class score map over positions, then softmax (the paper's words), or softmax first, then the mean."""
 
-OUT_OF_RANGE = "out of range"
 SMALL_BATCH, LARGE_BATCH = 40, 8
 """Images of a shard: the first when their protocols have few views each, which then share calls."""
 
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """A protocol by name with the scales it runs at."""
-
-    name: str
-    scales: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What one engine and protocol made of one image."""
-
-    status: str
-    pixels: str = ""
-    posterior: NDArray[np.float32] | None = None
+Described = Sequence[Sequence[dict[str, str]]]
+"""The metadata of every table, [engine][protocol]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The rows of images `first`, `first` + 1, ... for each engine and each of its protocols."""
+    """The rows of images `first`, `first` + 1, ... for each engine and each of its protocols.
+
+    content: sum of the images' digests (see `content_of`); engine_seconds of each engine, all its protocols together;
+    view_pixels and mistakes for each engine and protocol.
+    """
 
     first: int
     scores: tuple[tuple[Scores, ...], ...]
-    engine_seconds: tuple[float, ...]  # of each engine, all its protocols together
+    content: int
+    engine_seconds: tuple[float, ...]
+    view_pixels: tuple[tuple[int, ...], ...]
+    mistakes: tuple[tuple[tuple[Mistake, ...], ...], ...]
+
+    @property
+    def images(self) -> int:
+        return len(self.scores[0][0].images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +87,19 @@ def map_labels(dataset: Dataset, spec: ModelSpec) -> NDArray[np.int32]:
     return np.array([index[name] for name in dataset.classes], np.int32)
 
 
+def content_of(label: int, sha256: str) -> int:
+    """Digest of a labelled image: a data set's identity is the sum over its images, whatever their names and order.
+
+    Sums of shards add up, so that no image is read for its identity alone (an incremental multiset hash).
+    """
+    return int.from_bytes(hashlib.sha256(f"{label} {sha256}".encode()).digest(), "big")
+
+
+def dataset_id(images: int, content: int) -> str:
+    """Of what was read: the bytes and labels of all images, in whatever folder, archive or shards they lie."""
+    return hashlib.sha256(f"{images} {content % 2**256:064x}".encode()).hexdigest()[:16]
+
+
 def evaluate(
     engines: Sequence[Engine],
     protocols: Sequence[Sequence[Protocol]],
@@ -101,10 +110,11 @@ def evaluate(
 ) -> Run:
     """Scores of every engine for its own `protocols`, over all images, in memory. Raises RunError."""
     started = time.monotonic()
-    described = describe(engines, protocols, dataset, pooling)
+    described = describe(engines, protocols, pooling)
     shards = list(score(engines, protocols, dataset, described, strict=strict))
+    content = dataset_id(len(dataset.items), sum(shard.content for shard in shards))
     tables = tuple(
-        tuple(concatenate([shard.scores[i][j] for shard in shards]) for j in range(len(own)))
+        tuple(with_dataset_id(concatenate([shard.scores[i][j] for shard in shards]), content) for j in range(len(own)))
         for i, own in enumerate(protocols)
     )
     seconds = tuple(sum(column) for column in zip(*(shard.engine_seconds for shard in shards), strict=True))
@@ -112,14 +122,9 @@ def evaluate(
 
 
 def describe(
-    engines: Sequence[Engine],
-    protocols: Sequence[Sequence[Protocol]],
-    dataset: Dataset,
-    pooling: Pooling,
-    commit: str = "unknown",
-) -> tuple[tuple[dict[str, str], ...], ...]:
-    """The metadata of every table, [engine][protocol]: all that its rows depend on."""
-    dataset_id = dataset.id
+    engines: Sequence[Engine], protocols: Sequence[Sequence[Protocol]], pooling: Pooling, commit: str = "unknown"
+) -> Described:
+    """All that the rows of a table depend on but the data set, whose `dataset_id` is known when it has been read."""
     return tuple(
         tuple(
             {
@@ -128,7 +133,6 @@ def describe(
                 "protocol": protocol.name,
                 "scales": ",".join(map(str, protocol.scales)),
                 "pooling": pooling,
-                "dataset_id": dataset_id,
                 "engine_sha256": engine.sha256,
                 "commit": commit,
             }
@@ -148,59 +152,69 @@ def score(
     engines: Sequence[Engine],
     protocols: Sequence[Sequence[Protocol]],
     dataset: Dataset,
-    described: Sequence[Sequence[dict[str, str]]],
+    described: Described,
     *,
-    first: int = 0,
+    starts: Iterable[int] | None = None,
     strict: bool = False,
     workers: int = 1,
+    mistakes: int = 0,
+    on_images: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Shard]:
-    """Shards of the images from `first` on (a multiple of `shard_images`), in order, by `workers` decoding threads.
+    """Shards of the images at `starts` (multiples of `shard_images`; all by default), by `workers` decoding threads.
 
     An image that cannot be read, or that an engine's shapes do not admit, gets a status and stops nothing unless
-    `strict`. Raises RunError, also where the data set is no longer what it was.
+    `strict`. Of each table a shard has its `mistakes` most confident ones. `on_images` hears of each batch, how many
+    images it had. Raises RunError, also where the data set is no longer what it was.
     """
-    labels = [map_labels(dataset, engine.spec) for engine in engines]
-    exifs = list(dict.fromkeys(engine.spec.preprocessing.exif for engine in engines))
     size = shard_images(protocols)
+    starts = range(0, len(dataset.items), size) if starts is None else starts
+    ranges = [range(start, min(start + size, len(dataset.items))) for start in starts]
+    labels = [map_labels(dataset, engine.spec) for engine in engines]
+    plans = [planner(engine, own) for engine, own in zip(engines, protocols, strict=True)]
+    exifs = list(dict.fromkeys(engine.spec.preprocessing.exif for engine in engines))
+    output = POOLING_OUTPUT[described[0][0]["pooling"]]  # type: ignore[index]
     together = size if size == SMALL_BATCH else 1  # images of one call
-    items = dataset.items[first:]
-    batch: list[Decoded] = []
-    rows: list[list[list[_Row]]] = [[] for _ in engines]  # [engine][image][protocol]
-    seconds_before = [engine.seconds for engine in engines]
-    read = functools.partial(read_image, exifs=exifs, strict=strict)
-    with tqdm(total=len(dataset.items), initial=first, desc="evaluation", unit="img", disable=None) as progress:
-        for done, decoded in enumerate(ordered(read, items, workers, ahead=together), first + 1):
-            batch.append(decoded)
-            if len(batch) < together and done < len(dataset.items):
-                continue
+    items = (dataset.items[place] for places in ranges for place in places)
+    decoded = ordered(functools.partial(read_image, exifs=exifs, strict=strict), items, workers, ahead=together)
+    for places in ranges:
+        rows: list[list[list[Row]]] = [[] for _ in engines]  # [engine][image][protocol]
+        before, content = [engine.seconds for engine in engines], 0
+        while len(rows[0]) < len(places):
+            batch = [next(decoded) for _ in range(min(together, len(places) - len(rows[0])))]
             loaded: dict[tuple[str, str], DeviceImage] = {}  # engines that see the same pixels in one place share them
-            for engine, own, engine_rows in zip(engines, protocols, rows, strict=True):
+            for engine, own, plan, engine_rows in zip(engines, protocols, plans, rows, strict=True):
                 exif = engine.spec.preprocessing.exif
                 if (engine.device, exif) not in loaded:
                     loaded[engine.device, exif] = engine.load([each.images[exif] for each in batch if each.images])
-                output = POOLING_OUTPUT[described[0][0]["pooling"]]  # type: ignore[index]
-                engine_rows += _score_batch(engine, own, batch, loaded[engine.device, exif], output, strict)
-            progress.update(len(batch))
-            batch = []
-            if len(rows[0]) == size or done == len(dataset.items):
-                start = done - len(rows[0])
-                own_items = dataset.items[start:done]
-                tables = tuple(
-                    _tables(own_items, label_of, engine_rows, metadata)
-                    for label_of, engine_rows, metadata in zip(labels, rows, described, strict=True)
-                )
-                seconds = tuple(e.seconds - before for e, before in zip(engines, seconds_before, strict=True))
-                yield Shard(start, tables, seconds)
-                rows, seconds_before = [[] for _ in engines], [engine.seconds for engine in engines]
+                engine_rows += score_batch(engine, own, plan, batch, loaded[engine.device, exif], output, strict)
+            content += sum(content_of(each.item.label, each.sha256) for each in batch)
+            on_images(len(batch))
+        own_items = [dataset.items[place] for place in places]
+        columns = [list(zip(*engine_rows, strict=True)) for engine_rows in rows]  # [engine][protocol][image]
+        tables = tuple(
+            _tables(own_items, label_of, own_columns, metadata)
+            for label_of, own_columns, metadata in zip(labels, columns, described, strict=True)
+        )
+        yield Shard(
+            places.start,
+            tables,
+            content,
+            tuple(engine.seconds - earlier for engine, earlier in zip(engines, before, strict=True)),
+            tuple(tuple(sum(row.view_pixels for row in column) for column in own) for own in columns),
+            tuple(
+                tuple(find_mistakes(one, column, mistakes) for one, column in zip(table, own, strict=True))
+                for table, own in zip(tables, columns, strict=True)
+            ),
+        )
 
 
 def _tables(
     items: Sequence[Item],
     label_of: NDArray[np.int32],
-    rows: Sequence[Sequence[_Row]],
+    columns: Sequence[Sequence[Row]],
     described: Sequence[dict[str, str]],
 ) -> tuple[Scores, ...]:
-    """The rows of one engine as a table for each protocol."""
+    """The rows of one engine, [protocol][image], as a table for each protocol."""
     labels = np.array([item.label for item in items])
     known = np.where(labels == UNKNOWN_LABEL, UNKNOWN_LABEL, label_of[labels]).astype(np.int32)
     failed = np.zeros(len(json.loads(described[0]["spec"])["classes"]), np.float32)
@@ -213,58 +227,5 @@ def _tables(
             np.stack([failed if row.posterior is None else row.posterior for row in column]),
             metadata,
         )
-        for metadata, column in zip(described, zip(*rows, strict=True), strict=True)
+        for metadata, column in zip(described, columns, strict=True)
     )
-
-
-class _Work(NamedTuple):
-    """A readable image of a batch with the plans of the protocols that can see it, by their numbers."""
-
-    place: int
-    plans: dict[int, ViewPlan]
-    merged: MergedPlan
-
-
-def _score_batch(
-    engine: Engine,
-    protocols: Sequence[Protocol],
-    batch: Sequence[Decoded],
-    image: DeviceImage,
-    output: str,
-    strict: bool,
-) -> list[list[_Row]]:
-    """A row for each image and protocol; every distinct view runs once. `image` holds the readable ones."""
-    rows = [[_Row(decoded.status) for _ in protocols] for decoded in batch]
-    work = []
-    for place, decoded in enumerate(batch):
-        if not decoded.images:
-            continue
-        height, width, _ = decoded.images[engine.spec.preprocessing.exif].shape
-        plans = {}
-        for number, protocol in enumerate(protocols):
-            plan = plan_views(engine.spec, protocol.name, (height, width), protocol.scales)
-            reason = out_of_range(plan, engine.shapes, engine.spec)
-            if reason is None:
-                plans[number] = plan
-                continue
-            if strict:
-                raise RunError(f"{decoded.item.name}: {reason}")
-            tqdm.write(f"{decoded.item.name}: {reason}", file=sys.stderr)
-            rows[place][number] = _Row(OUT_OF_RANGE)
-        work.append(_Work(place, plans, merge_plans((height, width), list(plans.values()))))
-    if not any(each.plans for each in work):
-        return rows
-    results = engine.run(image, [each.merged.plan for each in work], (output, "pixel_sums"))
-    start = 0
-    for place, plans, merged in work:
-        own = slice(start, start + len(merged.plan))
-        start = own.stop
-        means = merged.weights @ results[output][own].astype(np.float64)
-        for number, mean, places in zip(plans, means, merged.places, strict=True):
-            pixels = _digest(results["pixel_sums"][own][places])
-            rows[place][number] = _Row(OK, pixels, mean.astype(np.float32))
-    return rows
-
-
-def _digest(sums: NDArray[np.int32]) -> str:
-    return hashlib.sha256(sums.astype("<i4").tobytes()).hexdigest()[:32]

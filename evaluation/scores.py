@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,10 @@ def file_name(metadata: Mapping[str, str]) -> str:
     model = json.loads(metadata["spec"])["name"]
     scales = metadata["scales"].replace(",", "-")
     return f"{model}.{metadata['runtime']}.{metadata['protocol']}.q{scales}.{metadata['pooling']}.parquet"
+
+
+def with_dataset_id(scores: Scores, dataset_id: str) -> Scores:
+    return replace(scores, metadata={**scores.metadata, "dataset_id": dataset_id})
 
 
 def concatenate(parts: Sequence[Scores]) -> Scores:

@@ -17,9 +17,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from evaluation.batch import Protocol
 from evaluation.images import RunError
 from evaluation.metrics import agreement_percent, mcnemar, top_errors
-from evaluation.runner import Protocol, evaluate
+from evaluation.runner import evaluate
 from evaluation.scores import Scores
 from infer.dataset import DatasetError, open_dataset
 from infer.engine import DeviceImage

@@ -97,9 +97,18 @@ def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
 
 
 def open_engine(
-    path: str | os.PathLike[str], *, provider: Provider = "cpu", self_test: bool = False, largest_short_px: int = 0
+    path: str | os.PathLike[str],
+    *,
+    provider: Provider = "cpu",
+    device: int = 0,
+    threads: int = 0,
+    self_test: bool = False,
+    largest_short_px: int = 0,
 ) -> Engine:
-    """The engine in a model.onnx or model.engine, proven by its self-test on request. Raises EngineError."""
+    """The engine in a model.onnx or model.engine, proven by its self-test on request. Raises EngineError.
+
+    device: ordinal of a GPU; threads: of ONNX Runtime on a CPU, 0 for all.
+    """
     from . import self_test as self_tests
 
     path = Path(path)
@@ -119,7 +128,7 @@ def open_engine(
         from .onnx_engine import OnnxEngine
     except ImportError as error:
         raise EngineError(f"ONNX Runtime is not installed ({error}): pip install 'verydeep[onnx]'") from None
-    engine = OnnxEngine(path, provider=provider, largest_short_px=largest_short_px)
+    engine = OnnxEngine(path, provider=provider, device=device, threads=threads, largest_short_px=largest_short_px)
     if self_test:
         self_tests.check(engine, json.loads(engine.metadata.get("self_test", "null")))
     return engine

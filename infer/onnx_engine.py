@@ -33,13 +33,14 @@ CALL_PIXELS = 10 * 224 * 224
 class OnnxEngine:
     """Implements `engine.Engine`. On the CPU images are rescaled by Pillow, elsewhere by the graph."""
 
-    device = "host"
+    device = "host"  # images stay on the host until a call takes them
 
     def __init__(
         self,
         path: Path,
         *,
         provider: Provider = "cpu",
+        device: int = 0,
         rescale: Literal["host", "graph"] | None = None,
         largest_short_px: int = 0,
         threads: int = 0,
@@ -48,10 +49,11 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
+        chosen = PROVIDERS[provider] if provider == "cpu" else (PROVIDERS[provider], {"device_id": device})
         loaded = onnxruntime.get_available_providers()  # compiled in, which does not mean that they load
         try:
             if PROVIDERS[provider] in loaded:
-                self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+                self._session = onnxruntime.InferenceSession(str(path), options, providers=[chosen])
                 loaded = self._session.get_providers()
         except Exception as error:  # onnxruntime has a class of its own for each failure
             raise EngineError(f"{path}: not a model that can be opened ({str(error).splitlines()[0]})") from None

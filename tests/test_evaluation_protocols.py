@@ -1,4 +1,4 @@
-"""Every protocol through the runner, on torch and on FP32 ONNX, against loops over single views from the papers' words."""
+"""Every protocol through the runner, on torch and FP32 ONNX, against loops over single views as the papers say."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_resume_of_nothing_is_a_run(arguments: list[str], whole: dict[str, bytes
         (["--protocol", "center,ten-crop"], "--resume: the protocol of slim-a changed from center,dense to center,ten"),
         (["--scales", "72,80"], "--resume: the scales of slim-a changed from 96,72,96,120 to 72,80"),
         (["--pooling", "posteriors"], "--resume: the pooling of slim-a changed from scores to posteriors"),
-        (["--limit", "20"], "--resume: the data set of slim-a changed from "),
+        (["--limit", "20"], "--resume: the number of images changed from 24 to 20"),
     ],
 )
 def test_another_run_is_refused(
@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_done(
         assert main([*arguments, "--out", str(out)]) == 1
     assert "No space left on device" in one_line()
     assert not [path for path in out.rglob("*") if path.name.endswith(".unfinished")]
-    assert json.loads((out / "unfinished" / "progress.json").read_text())["images"] == 8
+    assert json.loads((out / "unfinished" / "progress.json").read_text())["done"] == [[0, 8]]
     assert main([*arguments, "--out", str(out), "--resume"]) == 0
     assert files(out) == whole
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from helpers import full_spec
 
-from evaluation import ilsvrc
+from evaluation import members as members_of_runs
 from evaluation.fuse import fuse
-from evaluation.ilsvrc import main, open_any
+from evaluation.ilsvrc import main
+from evaluation.members import open_any
 from evaluation.paper import Entry, find
 from evaluation.scores import read
 from evaluation.submission import SubmissionError, read_submission
@@ -138,7 +139,7 @@ def test_each_engine_is_opened_once(
         opened.append(path)
         return open_any(path, **options)
 
-    monkeypatch.setattr(ilsvrc, "open_any", counted)
+    monkeypatch.setattr(members_of_runs, "open_any", counted)
     for net in "AB":
         (tmp_path / f"{net}.pt").write_bytes(slim_checkpoint(net).read_bytes())
     members = [f"{{engine: {net}.pt, protocol: {protocol}}}" for protocol in ("center", "ten-crop") for net in "BA"]

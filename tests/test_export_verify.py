@@ -14,7 +14,8 @@ from helpers import make_scores, random_net, slim_spec
 from loud import LOUD, graphs, loud_net
 from onnx import numpy_helper
 
-from evaluation.runner import Protocol, evaluate
+from evaluation.batch import Protocol
+from evaluation.runner import evaluate
 from export.precision import check_graph, half_tensors
 from export.ranges import measure
 from export.rescale import exponents, rescaled

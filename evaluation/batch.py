@@ -1,0 +1,118 @@
+"""A few images through one engine: plans of all protocols, every distinct view once, a row for each image."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from infer.engine import DeviceImage, Engine
+from infer.views import MergedPlan, Size, ViewPlan, merge_plans, out_of_range, plan_views
+
+from .images import Decoded, RunError
+from .scores import OK
+
+OUT_OF_RANGE = "out of range"
+PLANS = 64
+"""Image sizes whose plans are kept: most photographs of a data set have one of a few sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A protocol by name with the scales it runs at."""
+
+    name: str
+    scales: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one engine and protocol made of one image; `views` holds each view's posterior, f32 [views, classes]."""
+
+    status: str
+    pixels: str = ""
+    posterior: NDArray[np.float32] | None = None
+    plan: ViewPlan | None = None
+    views: NDArray[np.float32] | None = None
+
+    @property
+    def view_pixels(self) -> int:
+        """Pixels of all views: the work that the protocol is for a convolutional net."""
+        return sum(view.size_px[0] * view.size_px[1] for view in self.plan.views) if self.plan else 0
+
+
+class Planned(NamedTuple):
+    """For images of one size: the plans of the protocols that can see it, by number, merged; why others cannot."""
+
+    plans: dict[int, ViewPlan]
+    refused: dict[int, str]
+    merged: MergedPlan
+
+
+Planner = Callable[[Size], Planned]
+
+
+def planner(engine: Engine, protocols: Sequence[Protocol]) -> Planner:
+    """Plans of `protocols` for an image of some (height, width)."""
+
+    @functools.lru_cache(maxsize=PLANS)
+    def plan(size: Size) -> Planned:
+        plans, refused = {}, {}
+        for number, protocol in enumerate(protocols):
+            own = plan_views(engine.spec, protocol.name, size, protocol.scales)
+            reason = out_of_range(own, engine.shapes, engine.spec)
+            if reason is None:
+                plans[number] = own
+            else:
+                refused[number] = reason
+        return Planned(plans, refused, merge_plans(size, list(plans.values())))
+
+    return plan
+
+
+def score_batch(
+    engine: Engine,
+    protocols: Sequence[Protocol],
+    plan: Planner,
+    batch: Sequence[Decoded],
+    image: DeviceImage,
+    output: str,
+    strict: bool,
+) -> list[list[Row]]:
+    """[image][protocol]; every distinct view runs once. `image` holds the readable ones. Raises RunError."""
+    rows = [[Row(decoded.status) for _ in protocols] for decoded in batch]
+    work: list[tuple[int, Planned]] = []
+    for place, decoded in enumerate(batch):
+        if not decoded.images:
+            continue
+        height, width, _ = decoded.images[engine.spec.preprocessing.exif].shape
+        planned = plan((height, width))
+        for number, reason in planned.refused.items():
+            if strict:
+                raise RunError(f"{decoded.item.name}: {reason}")
+            tqdm.write(f"{decoded.item.name}: {reason}", file=sys.stderr)
+            rows[place][number] = Row(OUT_OF_RANGE)
+        work.append((place, planned))
+    if not any(planned.plans for _, planned in work):
+        return rows
+    results = engine.run(image, [planned.merged.plan for _, planned in work], (output, "pixel_sums"))
+    start = 0
+    for place, (plans, _, merged) in work:
+        own = slice(start, start + len(merged.plan))
+        start = own.stop
+        means = merged.weights @ results[output][own].astype(np.float64)
+        for (number, seen), mean, places in zip(plans.items(), means, merged.places, strict=True):
+            pixels = _digest(results["pixel_sums"][own][places])
+            rows[place][number] = Row(OK, pixels, mean.astype(np.float32), seen, results[output][own][places])
+    return rows
+
+
+def _digest(sums: NDArray[np.int32]) -> str:
+    return hashlib.sha256(sums.astype("<i4").tobytes()).hexdigest()[:32]
