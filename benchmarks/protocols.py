@@ -77,7 +77,7 @@ def main() -> None:
 def random_checkpoint(net: str, width: float, fc_width: int) -> Checkpoint:
     classes = tuple(f"n{i:08d}" for i in range(1000))
     spec = ModelSpec(
-        "benchmark", net, classes, Preprocessing((123.68, 116.779, 103.939)), (256, 512), width=width, fc_width=fc_width
+        net.lower(), net, classes, Preprocessing((123.68, 116.779, 103.939)), (256, 512), width=width, fc_width=fc_width
     )
     torch.manual_seed(0)
     built = build_net(spec)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infer.engine import Engine, EngineError, Provider, open_engine
+from infer.spec import ModelSpec
 from infer.views import check_scales
 
 from .batch import Protocol
@@ -22,6 +23,34 @@ class Members:
 
     engines: tuple[Engine, ...]
     protocols: tuple[tuple[Protocol, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What an engine is, for those who do not run it themselves."""
+
+    spec: ModelSpec
+    runtime: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """`Members` without the engines themselves."""
+
+    engines: tuple[Identity, ...]
+    protocols: tuple[tuple[Protocol, ...], ...]
+
+
+def identify(plan: Plan, provider: Provider, device: int = 0) -> Identities:
+    """Opens what `plan` asks for and closes it again. Raises EngineError, PlanError or RunError."""
+    with contextlib.ExitStack() as soon:
+        return identities_of(open_members(plan, provider, soon, device=device))
+
+
+def identities_of(members: Members) -> Identities:
+    engines = (Identity(engine.spec, engine.runtime, engine.sha256) for engine in members.engines)
+    return Identities(tuple(engines), members.protocols)
 
 
 def open_members(

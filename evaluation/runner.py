@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from typing import Protocol as Typed
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,8 +122,21 @@ def evaluate(
     return Run(tables, seconds, time.monotonic() - started)
 
 
+class Known(Typed):
+    """An engine, or what is known of one that runs elsewhere."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def runtime(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+
 def describe(
-    engines: Sequence[Engine], protocols: Sequence[Sequence[Protocol]], pooling: Pooling, commit: str = "unknown"
+    engines: Sequence[Known], protocols: Sequence[Sequence[Protocol]], pooling: Pooling, commit: str = "unknown"
 ) -> Described:
     """All that the rows of a table depend on but the data set, whose `dataset_id` is known when it has been read."""
     return tuple(

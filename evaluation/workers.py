@@ -11,6 +11,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -20,8 +21,8 @@ from infer.dataset import Dataset, Item
 from infer.engine import Provider
 
 from .images import RunError
-from .members import Members, open_members
-from .runner import Described, Shard, score, shard_images
+from .members import Identities, Members, open_members
+from .runner import Described, Shard, describe, score, shard_images
 from .submission import Plan
 
 GROUP = 4
@@ -51,6 +52,12 @@ class Worker:
     def __init__(self, job: Job, device: int = 0, threads: int = 0) -> None:
         self._job, self._stack = job, contextlib.ExitStack()
         self._members = open_members(job.plan, job.provider, self._stack, device=device, threads=threads)
+        here = describe(self._members.engines, self._members.protocols, job.plan.pooling, job.described[0][0]["commit"])
+        if here != job.described:
+            raise RunError(
+                f"{socket.gethostname()}: an engine here is another file, or another version runs it, than where the "
+                "run began: use the same engines and the same code on every machine"
+            )
 
     def __call__(self, group: Group) -> list[Shard]:
         first, items = group
@@ -81,7 +88,7 @@ def run_here(
 
 
 def run_on_devices(
-    job: Job, members: Members, dataset: Dataset, starts: Sequence[int], devices: Sequence[int]
+    job: Job, members: Identities, dataset: Dataset, starts: Sequence[int], devices: Sequence[int]
 ) -> Iterator[Shard]:
     """Shards by one process for each of `devices`. Raises RunError where one dies, as for want of memory."""
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor torch's threads
