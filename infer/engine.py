@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -35,6 +35,8 @@ class DeviceImage:
 
     images: tuple[Pixels, ...]
     rescaled: tuple[Cache, ...]
+    uploads: dict[int, tuple[Pixels, Any]] = field(default_factory=dict)
+    """What lies on the device already: by id of an array, the array and its copy there."""
 
 
 def load_on_host(images: Sequence[Pixels]) -> DeviceImage:

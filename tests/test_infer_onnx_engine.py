@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from helpers import noise
 
@@ -127,8 +129,6 @@ def test_what_cannot_be_opened(exported: Exported, slim_checkpoint: Exported, tm
 
 
 def test_a_provider_that_does_not_load_is_an_error(exported: Exported) -> None:
-    import onnxruntime
-
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has the CUDA provider")
     with pytest.raises(EngineError, match=r"did not load its cuda provider.*--provider cpu"):
@@ -149,3 +149,27 @@ def test_a_plan_is_refused_unless_it_is_the_sidecars(tmp_path: Path) -> None:
     sidecar.write_text(json.dumps({"sha256": hashlib.sha256(b"plan").hexdigest()}))
     with pytest.raises(EngineError, match="needs an NVIDIA GPU"):
         open_engine(plan)
+
+
+def test_bound_inputs_are_uploaded_once_and_change_nothing(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IOBinding on the CPU, where both paths run: what a GPU would do but for the place of the copies."""
+    uploaded: list[int] = []
+    original = onnxruntime.OrtValue.ortvalue_from_numpy
+
+    def counted(array: Any, *device: Any) -> Any:
+        uploaded.append(id(array))
+        return original(array, *device)
+
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", counted)
+    image = noise((90, 130))
+    engines = [OnnxEngine(exported(net), rescale="graph") for net in ("A", "B")]
+    plans = [plan_views(engines[0].spec, name, (90, 130), [72, 96]) for name in ("multicrop+dense", "ten-crop")]
+    expected = [engine.run(engine.load([image]), [plan]) for engine in engines for plan in plans]
+    assert not uploaded
+    loaded = engines[0].load([image])
+    for engine in engines:
+        engine._call = functools.partial(engine._run_bound, device=("cpu", 0))
+    found = [engine.run(loaded, [plan]) for engine in engines for plan in plans]
+    for one, other in zip(found, expected, strict=True):
+        assert np.array_equal(one["posterior"], other["posterior"])
+    assert uploaded.count(id(image)) == 1
