@@ -1,4 +1,7 @@
-"""report.json, report.md and the table on stdout, from score tables."""
+"""What a run is reported by: report.json, report.md, report.html, the table on stdout; and runs beside each other.
+
+python -m evaluation.report OUT [OUT ...] [-o FILE]
+"""
 
 from __future__ import annotations
 
@@ -6,110 +9,24 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
+from infer.command import Parser, run
 from infer.files import replacing
 
-from . import paper
-from .metrics import ErrorRate, top_errors
-from .paper import Entry
-from .scores import OK, Scores
+from .html_report import write_html
+from .paper import ReportError
+from .results import Result as Result
+from .results import read_report, say_paper
+from .results import result_from_scores as result_from_scores
+from .scores import OK, Scores, ScoresError
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Result:
-    """One row of the table, named as in report.json."""
-
-    model: str
-    net: str | None  # None: a fusion, or a net of another size than the paper's
-    origin: str | None  # where imported weights are from
-    runtime: str
-    protocol: str
-    scales: list[int]
-    pooling: str
-    images: int
-    top1_error_percent: float | None
-    top5_error_percent: float | None
-    top1_interval95_percent: tuple[float, float] | None
-    top5_interval95_percent: tuple[float, float] | None
-    paper: dict[str, Any] | None
-    engine_seconds: float | None  # of the engine for all protocols of the run, which share their views
-    wall_seconds: float | None  # of the whole run
-    protocol_engine_seconds: float | None = None  # of engine_seconds, this protocol's share by its views' pixels
-
-
-def result_from_scores(
-    parts: Iterable[Scores],
-    entries: Sequence[Entry],
-    *,
-    is_ilsvrc2012_val: bool,
-    engine_seconds: float | None = None,
-    wall_seconds: float | None = None,
-    protocol_engine_seconds: float | None = None,
-) -> Result:
-    """The row of one table from its parts; `entries` is its net or, for a fusion, each of its nets."""
-    counted = _Counted(parts)
-    top1, top5 = top_errors(counted, (1, 5))
-    scores = counted.first
-    spec = entries[0].spec if len(entries) == 1 else None
-    return Result(
-        scores.model,
-        spec.net if spec and paper.is_papers_size(spec) else None,
-        paper.origin(spec) if spec else None,
-        scores.metadata["runtime"],
-        scores.metadata["protocol"],
-        list(scores.scales),
-        scores.metadata["pooling"],
-        counted.images,
-        top1.percent if top1 else None,
-        top5.percent if top5 else None,
-        top1.interval95_percent if top1 else None,
-        top5.interval95_percent if top5 else None,
-        _beside_paper(entries, top1, top5) if is_ilsvrc2012_val else None,
-        engine_seconds,
-        wall_seconds,
-        protocol_engine_seconds,
-    )
-
-
-def _beside_paper(entries: Sequence[Entry], top1: ErrorRate | None, top5: ErrorRate | None) -> dict[str, Any] | None:
-    """The paper's row for this result, ours - paper, and whether the paper's number lies in our 95 % interval."""
-    row = paper.find(entries)
-    if row is None:
-        return None
-    rates = (top1, top5)
-    return {
-        "top1_error_percent": row.top1_error_percent,
-        "top5_error_percent": row.top5_error_percent,
-        "source": row.source,
-        "label": row.label,
-        **paper.difference(
-            [rate.percent if rate else None for rate in rates],
-            [rate.interval95_percent if rate else None for rate in rates],
-            (row.top1_error_percent, row.top5_error_percent),
-        ),
-    }
-
-
-class _Counted:
-    """Parts as they pass, with how many images they have and the first of them, for what all have in common."""
-
-    first: Scores
-
-    def __init__(self, parts: Iterable[Scores]) -> None:
-        self._parts, self.images = parts, 0
-
-    def __iter__(self) -> Iterator[Scores]:
-        for part in self._parts:
-            if self.images == 0:
-                self.first = part
-            self.images += len(part.images)
-            yield part
+HTML, COMPARISON = "report.html", "comparison.html"
 
 
 def unreadable_images(tables: Iterable[Iterable[Scores]]) -> dict[str, str]:
@@ -133,8 +50,14 @@ def write_report(
     is_ilsvrc2012_val: bool,
     command: str,
     commit: str,
+    classes: Sequence[str] = (),
+    class_names: Sequence[str] = (),
 ) -> str:
-    """Writes report.json and report.md into `out`; returns the table as text."""
+    """Writes report.json, report.md and, of these and all else in `out`, report.html; returns the table as text.
+
+    `class_names` has words for each of `classes`. Raises ReportError and ScoresError.
+    """
+    words = {name: words for name, words in zip(classes, class_names, strict=True) if name != words}
     dataset = {
         "id": dataset_id,
         "is_ilsvrc2012_val": is_ilsvrc2012_val,
@@ -151,7 +74,11 @@ def write_report(
         },
     }
     content = {
-        "dataset": {**dataset, "unreadable_images": dict(unreadable)},
+        "dataset": {
+            **dataset,
+            "unreadable_images": dict(unreadable),
+            **({"class_names": words} if words else {}),
+        },
         "results": [dataclasses.asdict(result) for result in results],
         "remarks": list(remarks),
         "environment": environment,
@@ -173,6 +100,7 @@ def write_report(
     ]
     with replacing(out / "report.md") as unfinished:
         unfinished.write_text("\n".join(lines) + "\n")
+    write_html([read_report(out)], out / HTML)
     return table
 
 
@@ -188,7 +116,7 @@ def format_table(results: Sequence[Result]) -> str:
             "images": r.images,
             "top-1 error %": _error(r.top1_error_percent, r.top1_interval95_percent),
             "top-5 error %": _error(r.top5_error_percent, r.top5_interval95_percent),
-            "paper: ours - paper": _paper(r.paper),
+            "paper: ours - paper": say_paper(r.paper),
         }
         for r in results
     ]
@@ -201,16 +129,39 @@ def _error(percent: float | None, interval: tuple[float, float] | None) -> str:
     return f"{percent:.2f} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
 
-def _paper(row: dict[str, Any] | None) -> str:
-    """`24.8 / 7.5 (VGG Table 4): +0.12 / -0.30, inside / outside`: ours - paper, and the paper in our interval."""
-    if row is None:
-        return "-"
-    numbers = ("-" if row[f"top{k}_error_percent"] is None else str(row[f"top{k}_error_percent"]) for k in (1, 5))
-    return f"{' / '.join(numbers)} ({row['source']}): {paper.say_difference(row)}"
-
-
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m evaluation.report",
+        description="Make report.html anew from what a run left in OUT (report.json, scores/, mistakes/), or a page "
+        "that compares several runs with the first.",
+    )
+    parser.add_argument("out", nargs="+", type=Path, metavar="OUT", help="OUT folders of evaluation.ilsvrc")
+    parser.add_argument(
+        "-o",
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help=f"the page to write (default: OUT/{HTML} of one run, {COMPARISON} in this folder of several)",
+    )
+    args = parser.parse_args(argv)
+    if len({out.resolve() for out in args.out}) < len(args.out):
+        parser.error("a folder is named twice: expected different ones, the first being what others are compared with")
+    path = args.html or (args.out[0] / HTML if len(args.out) == 1 else Path(COMPARISON))
+    try:
+        write_html([read_report(out) for out in args.out], path)
+    except (ReportError, ScoresError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -121,7 +121,7 @@ def test_a_report_of_unlabelled_images(tmp_path: Path, status: str) -> None:
     assert content["dataset"]["is_ilsvrc2012_val"] is False
     assert (f"- 0.jpg: {status}" in (tmp_path / "report.md").read_text()) == (status != "ok")
     assert content["environment"]["commit"] == "abc"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
 
 
 def test_a_paper_outside_of_our_interval_is_said() -> None:

@@ -144,4 +144,6 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path: Path) -> N
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
     modules = {name for name in names if name.endswith(".py")}
+    templates = {name for name in names if name.startswith("evaluation/report.") and not name.endswith(".py")}
+    assert templates == {"evaluation/report.css", "evaluation/report.html.jinja"}
     assert modules == {file.relative_to(ROOT).as_posix() for package in PACKAGES for file in python_files(package)}
