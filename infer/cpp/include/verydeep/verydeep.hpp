@@ -1,0 +1,113 @@
+// verydeep: VGG and GoogLeNet engines in C++, by the protocols of their papers.
+//
+// An engine is a model.onnx that export.to_onnx wrote (ONNX Runtime) or a model.engine of export.to_trt (TensorRT,
+// where this library was built with it; its sidecar model.engine.json must lie beside it). Which classes, scales and
+// preprocessing it wants is written in it.
+//
+//     verydeep::Classifier classifier("model.onnx");
+//     for (const auto& best : classifier.classify({pixels, height, width, 3 * width}))
+//       std::printf("%s %.3f\n", best.name.c_str(), best.probability);
+//
+// Ownership: pixels stay the caller's and are read during the call only; everything returned is a value.
+// Threads: different classifiers may be used at once. One classifier serves one call at a time; calls of several
+// threads on the same classifier wait for each other.
+// Failure: every function throws verydeep::Error and nothing else but std::bad_alloc; the classifier stays usable.
+// C programs, and programs without exceptions: verydeep.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "export.h"
+
+namespace verydeep {
+
+enum class ErrorCode {
+  invalid_argument = 1,  // what the caller passed cannot be: null pixels, an unknown protocol, a scale below the crop
+  unreadable_image = 2,  // a file that is no image we decode, or is damaged
+  unusable_engine = 3,   // a file that is no engine, a plan of another GPU or version, a runtime that does not load
+  out_of_range = 4,      // the image needs views beyond the engine's shapes
+  runtime_failure = 5,   // the runtime itself failed
+};
+
+// what() is one line: what was got, what was expected, what to do.
+class VERYDEEP_API Error : public std::runtime_error {
+ public:
+  Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+  ErrorCode code() const noexcept { return code_; }
+
+ private:
+  ErrorCode code_;
+};
+
+enum class Order { rgb, bgr };
+
+// A decoded image: 8 bits a channel, three channels interleaved, rows `row_stride` bytes apart (at least 3 * width).
+struct Image {
+  const std::uint8_t* pixels = nullptr;
+  int height = 0;  // px
+  int width = 0;   // px
+  std::ptrdiff_t row_stride = 0;
+  Order order = Order::rgb;
+};
+
+struct Options {
+  std::string protocol = "center";  // center, ten-crop, dense, multicrop, multicrop+dense, googlenet-144
+  std::vector<int> scales;          // shorter sides in px; empty: the model's own for the protocol
+  int device = 0;                   // ordinal of the GPU, where one is used
+  bool cuda = false;                // .onnx by ONNX Runtime's CUDA provider
+  int threads = 0;                  // of ONNX Runtime on a CPU; 0: as many as cores
+  bool self_test = false;           // prove pixels and posteriors on this machine before anything else
+};
+
+struct Prediction {
+  int index = 0;             // in the order of the model's classes
+  std::string wnid;          // the model's own name of the class
+  std::string name;          // in words, where the model has them
+  double probability = 0.0;  // posterior, averaged over all views of the protocol
+};
+
+class VERYDEEP_API Classifier {
+ public:
+  explicit Classifier(const std::string& engine_path, const Options& options = {});
+  ~Classifier();
+  Classifier(Classifier&&) noexcept;
+  Classifier& operator=(Classifier&&) noexcept;
+
+  // Posterior of every class, in the order of classes(); sums to 1.
+  std::vector<double> posterior(const Image& image);
+  // The `top` likeliest classes, likeliest first; of equal ones the lower index first.
+  std::vector<Prediction> classify(const Image& image, int top = 5);
+  // The same for an encoded image (JPEG or PNG), rotated by EXIF or not as the model's preprocessing says.
+  // Only where the library was built with VERYDEEP_DECODE.
+  std::vector<Prediction> classify_file(const std::string& path, int top = 5);
+
+  const std::string& model() const noexcept;
+  const std::string& protocol() const noexcept;
+  const std::vector<std::string>& classes() const noexcept;      // WNIDs or names
+  const std::vector<std::string>& class_names() const noexcept;  // in words; the same where the model has none
+  const std::vector<int>& scales() const noexcept;
+  const std::string& runtime() const noexcept;  // as in the names of score files: "onnxruntime-fp32"
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// A decoded file, RGB without padding. Only where the library was built with VERYDEEP_DECODE.
+struct DecodedImage {
+  std::vector<std::uint8_t> pixels;
+  int height = 0;
+  int width = 0;
+  Image view() const { return {pixels.data(), height, width, static_cast<std::ptrdiff_t>(3) * width, Order::rgb}; }
+};
+VERYDEEP_API DecodedImage decode(const void* data, std::size_t size, bool apply_exif = false);
+VERYDEEP_API DecodedImage decode_file(const std::string& path, bool apply_exif = false);
+
+VERYDEEP_API const char* version() noexcept;
+
+}  // namespace verydeep

@@ -1,0 +1,33 @@
+// Calls of the view graph for the views of one image (infer/feed.py).
+#pragma once
+
+#include <functional>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "backend.hpp"
+
+namespace verydeep {
+
+// The image with its rescaled versions, each made once.
+class Source {
+ public:
+  Source(Pixels image, const ModelSpec& spec) : image_(std::move(image)), spec_(spec) {}
+  const Pixels& image() const { return image_; }
+  Size size() const { return {image_.height, image_.width}; }
+  const Pixels& rescaled(int short_side_px);
+  const Pixels& square(const View& view);  // GoogLeNet's, resized
+
+ private:
+  Pixels image_;
+  const ModelSpec& spec_;
+  std::map<int, Pixels> rescaled_;
+  std::map<std::pair<int, Box>, Pixels> squares_;
+};
+
+// Calls `run(feed, places)` for all views of `plan`, as many together as the backend and the model take.
+void for_each_call(const Backend& backend, Source& source, const std::vector<View>& plan,
+                   const std::function<void(const Feed&, const std::vector<std::size_t>&)>& run);
+
+}  // namespace verydeep

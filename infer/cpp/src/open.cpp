@@ -1,0 +1,29 @@
+#include <fstream>
+
+#include "backend.hpp"
+
+namespace verydeep {
+
+std::unique_ptr<Backend> open_backend(const std::string& path, const Options& options) {
+  const auto dot = path.rfind('.');
+  const std::string suffix = dot == std::string::npos ? "" : path.substr(dot);
+  if (!std::ifstream(path)) throw Error(ErrorCode::unusable_engine, path + ": no such file, expected an engine");
+  if (suffix == ".onnx") {
+#ifdef VERYDEEP_ONNXRUNTIME
+    return open_onnx(path, options);
+#else
+    throw Error(ErrorCode::unusable_engine, path + ": this library was built without ONNX Runtime");
+#endif
+  }
+  if (suffix == ".engine") {
+#ifdef VERYDEEP_TENSORRT
+    return open_tensorrt(path, options);
+#else
+    (void)options;
+    throw Error(ErrorCode::unusable_engine, path + ": this library was built without TensorRT: use the .onnx beside it");
+#endif
+  }
+  throw Error(ErrorCode::unusable_engine, path + ": unknown kind of engine, expected .onnx or .engine");
+}
+
+}  // namespace verydeep
