@@ -83,17 +83,19 @@ class Detail:
 def write_html(reports: Sequence[Report], path: Path) -> None:
     """One run in detail, or several compared. Raises ReportError and ScoresError."""
     template = _environment().get_template("report.html.jinja")
-    rows = list(_rows(reports))
+    names = run_names([report.out for report in reports])
+    rows = list(_rows(reports, names))
     shown = _details(reports[0]) if len(reports) == 1 else []
     page = template.render(
         reports=reports,
+        runs=names,
         rows=rows,
         best=min((row for row in rows if row.result.top1_error_percent is not None), key=_top1, default=None),
         time=_time_figure(rows, several=len(reports) > 1),
         scale=_scale_figure(rows),
         details=shown,
         pairs=list(_precisions(reports)),
-        names={name: words for report in reports for name, words in report.class_names.items()},
+        class_names={name: words for report in reports for name, words in report.class_names.items()},
         same_data=len({report.dataset_id for report in reports}) == 1,
         whisker_most=_axis_end(rows),
         BINS=BINS,
@@ -136,6 +138,13 @@ def _top1(row: Row) -> float:
     return row.result.top1_error_percent
 
 
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """What tells the folders of runs apart: their paths without the folders that all are in."""
+    levels = zip(*(folder.parts[:-1] for folder in folders), strict=False)
+    common = len(list(itertools.takewhile(lambda level: len(set(level)) == 1, levels)))
+    return [str(Path(*folder.parts[common:])) for folder in folders]
+
+
 def _axis_end(rows: Sequence[Row]) -> float:
     """A round number that no interval of top-1 errors passes; 0 without labels."""
     highs = [row.result.top1_interval95_percent[1] for row in rows if row.result.top1_interval95_percent is not None]
@@ -143,16 +152,16 @@ def _axis_end(rows: Sequence[Row]) -> float:
     return next((end for end in (1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80) if most <= end), 100) if most else 0
 
 
-def _rows(reports: Sequence[Report]) -> Iterator[Row]:
+def _rows(reports: Sequence[Report], names: Sequence[str]) -> Iterator[Row]:
     first = reports[0]
-    for report in reports:
+    for report, name in zip(reports, names, strict=True):
         for result in report.results:
             same: Result | None = None
             if report is not first and report.dataset_id == first.dataset_id:
                 alike = [one for one in first.results if one.views == result.views]
                 same = next((one for one in alike if one.runtime == result.runtime), alike[0] if alike else None)
             pair = compare_tables(first, same, report, result) if same else None
-            yield Row(str(report.out), result, report.engine_ms_per_image(result), same, pair)
+            yield Row(name, result, report.engine_ms_per_image(result), same, pair)
 
 
 def _precisions(reports: Sequence[Report]) -> Iterator[Pair]:

@@ -17,7 +17,7 @@ from report_runs import CLASSES, Page, scores_of, write_run
 
 from evaluation import scores as tables
 from evaluation.compare import compare
-from evaluation.html_report import compare_tables
+from evaluation.html_report import compare_tables, run_names
 from evaluation.metrics import BINS, details
 from evaluation.report import main
 from evaluation.results import read_report
@@ -273,6 +273,20 @@ def test_runs_are_compared_with_the_first(
     assert all(f"--out {name}" in page.text["environment"] for name in ("first", "second", "third"))
     assert "detail" not in page.text
     assert not (tmp_path / "first" / "comparison.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (["/r/one", "/r/two"], ["one", "two"]),
+        (["/r/a/x/out", "/r/b/x/out"], ["a/x/out", "b/x/out"]),
+        (["/r/a", "/r/a/b"], ["a", "a/b"]),
+        (["out"], ["out"]),
+    ],
+)
+def test_runs_are_named_by_what_differs(folders: list[str], names: list[str]) -> None:
+    assert run_names([Path(folder) for folder in folders]) == names
 
 
 def test_precisions_of_two_runs_and_scales_of_three(tmp_path: Path) -> None:
