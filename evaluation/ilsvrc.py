@@ -76,7 +76,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
         members, make = _open(args, plan, stack)
         described = describe(members.engines, members.protocols, plan.pooling, our_commit())
         size = shard_images(members.protocols)
-        task = Task(described, dataset.id, len(dataset.items), size, args.mistakes)
+        task = Task(described, dataset.listing, len(dataset.items), size, args.mistakes)
         unfinished = UnfinishedRun(args.out, task, resume=args.resume)
         progress, before = unfinished.progress, unfinished.progress.wall_seconds
         job = Job(plan, replace(dataset, items=()), described, args.provider, args.strict, args.workers, args.mistakes)

@@ -1,4 +1,5 @@
-"""The only reader of labelled data sets: ILSVRC-2012 as distributed, or class folders; unpacked or in tar archives.
+"""The only reader of labelled data sets: ILSVRC-2012 as distributed, or class folders; unpacked, in tar archives, or
+packed into shards (WebDataset, Parquet).
 
 It knows names, labels and where the bytes lie; it decodes nothing. A label is the position of the WNID (or folder
 name) in sorted order; devkit ids, which follow another order, are mapped through meta.mat. docs/data.md has the rules.
@@ -7,18 +8,23 @@ name) in sorted order; devkit ids, which follow another order, are mapped throug
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from . import parquet, webdataset
 from .devkit import DEVKIT as DEVKIT
 from .devkit import GROUND_TRUTH as GROUND_TRUTH
 from .devkit import META as META
 from .devkit import Synsets, read_synsets, read_validation_ids
-from .encoded import SUFFIXES, File, is_image_name, printable
+from .encoded import SUFFIXES, File, Stored, is_image_name, printable
+from .packed import PARQUET, find_shards
+from .packed import label as label_samples
 from .tree import TAR, Folder, open_folder
 from .tree import DatasetError as DatasetError
+from .webdataset import is_webdataset
 
 TRAIN = "ILSVRC2012_img_train"
 VAL = "ILSVRC2012_img_val"
@@ -34,8 +40,8 @@ class Item:
     """One labelled image."""
 
     name: str  # path below the data set's root, with forward slashes, as one harmless line
-    label: int  # index into Dataset.classes
-    file: File
+    label: int  # index into Dataset.classes, -1 where unknown
+    file: Stored
 
     @property
     def path(self) -> Path:
@@ -48,7 +54,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Images in the order of their names. `id` depends on names, labels and sizes in bytes, not on where they lie."""
+    """Images in the order of their names. `listing` depends on names, labels and sizes in bytes, not on where they lie.
+
+    numbered: labels are numbers in the order of the model's own classes, whatever `classes` calls them.
+    """
 
     root: Path
     items: Sequence[Item]
@@ -56,9 +65,10 @@ class Dataset:
     class_names: tuple[str, ...]
     is_ilsvrc2012_val: bool
     devkit_order: tuple[int, ...] = ()  # ILSVRC2012_ID - 1 of each class, where there is a devkit that has them
+    numbered: bool = False
 
     @property
-    def id(self) -> str:
+    def listing(self) -> str:
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for item in self.items:
             digest.update(f"\n{_last_part(item)}\t{item.label}\t{item.file.size_bytes()}".encode())
@@ -70,8 +80,12 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
 
     root: ILSVRC-2012 (ILSVRC2012_img_val flat or in WNID folders, ILSVRC2012_img_train, the devkit), or class
     folders, directly or below train/ and val/. A tar archive stands for the folder of its name, at any of these
-    places; ILSVRC2012_img_val.tar or ILSVRC2012_img_train.tar itself takes the devkit from beside it.
+    places; ILSVRC2012_img_val.tar or ILSVRC2012_img_train.tar itself takes the devkit from beside it. Or WebDataset's
+    or Parquet's shards: a folder of them, one, or a pattern.
     """
+    shards = find_shards(root, split)
+    if shards and (shards[0].suffix == PARQUET or is_webdataset(shards[0])):
+        return _limited(_open_packed(shards, root), limit)
     top = open_folder(root)
     if root.stem in (TRAIN, VAL) and root.suffix == TAR:
         beside = open_folder(root.parent)
@@ -89,9 +103,31 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
         dataset = _open_class_folders(top, root, "")
     if not dataset.items:
         raise DatasetError(f"{root}: no {split} images found (endings {', '.join(SUFFIXES)})")
+    return _limited(dataset, limit)
+
+
+def _limited(dataset: Dataset, limit: int | None) -> Dataset:
     if limit is None or limit >= len(dataset.items):
         return dataset
     return replace(dataset, items=dataset.items[:limit], is_ilsvrc2012_val=False)
+
+
+def _open_packed(shards: Sequence[Path], root: Path) -> Dataset:
+    """All samples by their names, however they are cut into shards."""
+    kind = parquet if shards[0].suffix == PARQUET else webdataset
+    samples = [sample for shard in shards for sample in kind.samples(shard)]
+    names = parquet.class_names(shards[0]) if kind is parquet else ()
+    if len({sample.name for sample in samples}) < len(samples):
+        if kind is webdataset:
+            twice = next(name for name, count in Counter(sample.name for sample in samples).items() if count > 1)
+            raise DatasetError(f"{root}: {twice} is there twice, expected each name in one shard")
+        samples = [sample._replace(name=f"{number:08d}/{sample.name}") for number, sample in enumerate(samples)]
+    samples.sort(key=lambda sample: sample.name.split("/"))
+    if not samples:
+        raise DatasetError(f"{root}: no images in {len(shards)} shards (endings {', '.join(SUFFIXES)})")
+    labels = label_samples(samples, root, names)
+    items = [Item(sample.name, number, sample.file) for sample, number in zip(samples, labels.labels, strict=True)]
+    return Dataset(root, items, labels.classes, labels.classes, is_ilsvrc2012_val=False, numbered=labels.numbered)
 
 
 def image_files(folder: Path) -> list[Path]:

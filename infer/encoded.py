@@ -8,6 +8,7 @@ import stat
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 LARGEST_BYTES = 1 << 28
@@ -75,6 +76,17 @@ class File:
         except OSError:
             return 0
         return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
+class Stored(Protocol):
+    """An encoded image inside of something larger."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def read_bytes(self, first: int | None = None) -> bytes: ...
+
+    def size_bytes(self) -> int: ...
 
 
 def is_image_name(name: str) -> bool:

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from .encoded import File, printable
+from .encoded import File, Stored, printable
 from .header import LARGEST_PIXELS, HeaderError, damaged, read_header
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # its decoders report what ImageError already says
@@ -50,9 +50,9 @@ def read(path: Path, *, exif: Exif = "ignore") -> Pixels:
     return decode(data, exif=exif, name=name)
 
 
-def image_size(image: Path | File, *, name: str = "") -> tuple[int, int]:
+def image_size(image: Path | Stored, *, name: str = "") -> tuple[int, int]:
     """(height, width) of an encoded image as it is stored, from its header alone. Raises ImageError."""
-    file = image if isinstance(image, File) else File(image)
+    file = File(image) if isinstance(image, Path) else image
     name = name or printable(str(file.path))
     try:
         try:

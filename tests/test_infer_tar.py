@@ -49,7 +49,7 @@ def content(dataset: Dataset) -> list[tuple[str, int, bytes]]:
 def check_same(one: Dataset, other: Dataset) -> None:
     """What score tables are made of."""
     assert content(one) == content(other)
-    assert (one.id, one.classes, one.class_names) == (other.id, other.classes, other.class_names)
+    assert (one.listing, one.classes, one.class_names) == (other.listing, other.classes, other.class_names)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_folder_of_class_archives(miniature_dir: Path, distributed: Path, tmp_
             assert data
             (folder / member.name).write_bytes(data.read())
     check = open_dataset(folder.parent, "train")
-    assert check.id == open_dataset(miniature_dir, "train").id
+    assert check.listing == open_dataset(miniature_dir, "train").listing
     assert check.class_names == check.classes  # no devkit here
 
 
@@ -132,7 +132,7 @@ def test_class_folders_in_an_archive(tmp_path: Path, format: int, below: str) ->
     os.rename(archive, tmp_path / "both" / "val.tar")
     if not below.startswith("pets"):
         in_split = open_dataset(tmp_path / "both")
-        assert in_split.id == open_dataset(tmp_path / "pets").id
+        assert in_split.listing == open_dataset(tmp_path / "pets").listing
         assert in_split.items[0].name == "val/cat/1.jpg"
 
 
