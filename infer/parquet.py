@@ -40,7 +40,7 @@ class Row:
         """All bytes, or the `first` of them. Raises OSError; ESTALE where the file is no longer what it was."""
         value = _groups.get(self.archive, self.group)[self.row]
         if value is None:
-            raise OSError(errno.EINVAL, "the row holds no bytes: write the data set with its images in it")
+            raise OSError(errno.EINVAL, "the row holds no bytes: embed the images, as datasets.table.embed_table_storage does")
         if first is None and len(value) > LARGEST_BYTES:
             raise OSError(
                 errno.EFBIG, f"{len(value)} bytes, more than the {LARGEST_BYTES} of the largest image we read"

@@ -28,7 +28,8 @@ class Arrow(NamedTuple):
 
 
 def python_files(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+    """Those that are modules; infer/cpp is none."""
+    return sorted(p for p in (ROOT / package).rglob("*.py") if "cpp" not in p.relative_to(ROOT / package).parts)
 
 
 def arrows(text: str, path: str) -> Iterator[Arrow]:
