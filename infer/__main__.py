@@ -1,4 +1,4 @@
-"""python -m infer IMAGE|FOLDER ... --engine model.onnx [--protocol center] [--top 5] [--json]"""
+"""python -m infer IMAGE|FOLDER ... --engine model.onnx [--protocol center] [--top 5] [--json] [--maps OUT.png]"""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import get_args
 from .classify import Classifier, Outcome
 from .command import Parser, run, scales_argument
 from .dataset import image_files
-from .engine import EngineError, Provider
+from .engine import EngineError, Provider, check_outputs
+from .maps import write_maps
 from .views import PROTOCOLS, PlanError
 
 
@@ -20,22 +21,40 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m infer", description="Classify images with an exported engine.")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER")
     parser.add_argument("--engine", required=True, type=Path, help="model.onnx or model.engine")
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="center")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), help="default: center; dense with --maps")
     parser.add_argument("--scales", type=scales_argument, metavar="Q[,Q...]", help="default: the model's own")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default: %(default)s)")
     parser.add_argument("--provider", choices=get_args(Provider), default="cpu")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--maps",
+        type=Path,
+        metavar="OUT.png",
+        help="draw where the net sees the --top classes in one IMAGE, from its dense class score maps (docs/maps.md)",
+    )
     args = parser.parse_args(argv)
+    if args.maps is not None:
+        if args.protocol not in (None, "dense"):
+            parser.error(f"--maps shows dense views, not {args.protocol}: leave --protocol out")
+        if len(args.images) != 1 or args.images[0].is_dir():
+            parser.error("--maps draws one IMAGE: expected one file")
+    protocol = args.protocol or ("dense" if args.maps is not None else "center")
     if args.top < 1:
         parser.error(f"--top: expected a positive number, got {args.top}")
     try:
-        classifier = Classifier(args.engine, protocol=args.protocol, scales=args.scales, provider=args.provider)
+        classifier = Classifier(args.engine, protocol=protocol, scales=args.scales, provider=args.provider)
     except PlanError as error:
         parser.error(str(error))
     except EngineError as error:
         print(error, file=sys.stderr)
         return 1
     failed = 0
+    if args.maps is not None:
+        try:
+            check_outputs(classifier.engine.spec, ["score_map"])
+        except EngineError as error:
+            print(error, file=sys.stderr)
+            return 1
     for path, outcome in classifier.classify_files(list(files(args.images)), top=args.top):
         failed += outcome.status != "ok"
         if args.json:
@@ -45,6 +64,13 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{path}: {best}", flush=True)
         if outcome.status != "ok":
             print(outcome.status if str(path) in outcome.status else f"{path}: {outcome.status}", file=sys.stderr)
+        elif args.maps is not None:
+            titles = [(p.index, f"{p.name} {100 * p.probability:.1f} %") for p in outcome.predictions]
+            try:
+                write_maps(classifier.engine, classifier.pixels(path), classifier.scales, titles, args.maps)
+            except OSError as error:
+                print(f"{args.maps}: cannot be written ({error.strerror})", file=sys.stderr)
+                failed += 1
     classifier.close()
     return 1 if failed else 0
 

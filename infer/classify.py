@@ -61,7 +61,7 @@ class Classifier:
 
     def __call__(self, image: str | os.PathLike[str] | bytes | Pixels, *, top: int = 5) -> list[Prediction]:
         """The `top` likeliest classes of a path, encoded bytes or u8 RGB pixels [h, w, 3]. Raises ImageError."""
-        pixels = self._pixels(image)
+        pixels = self.pixels(image)
         outcome = next(self._classify([pixels], top))
         if outcome.status != "ok":
             raise ImageError(outcome.status)
@@ -82,7 +82,8 @@ class Classifier:
     def close(self) -> None:
         self.engine.close()
 
-    def _pixels(self, image: str | os.PathLike[str] | bytes | Pixels) -> Pixels:
+    def pixels(self, image: str | os.PathLike[str] | bytes | Pixels) -> Pixels:
+        """u8 RGB [h, w, 3] as the engine's spec has images decoded. Raises ImageError."""
         exif = self.engine.spec.preprocessing.exif
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -96,7 +97,7 @@ class Classifier:
         decoded: list[Pixels | str] = []
         for path in paths:
             try:
-                decoded.append(self._pixels(path))
+                decoded.append(self.pixels(path))
             except ImageError as error:
                 decoded.append(str(error))
         outcomes = self._classify([pixels for pixels in decoded if not isinstance(pixels, str)], top)

@@ -94,7 +94,8 @@ def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
     for name in outputs:
         if name not in spec.outputs:
             raise EngineError(
-                f"{spec.name} has no output {name!r}, only {', '.join(spec.outputs)}: export it with --outputs"
+                f"{spec.name} has no output {name!r}, only {', '.join(spec.outputs)}: export it again, python -m "
+                f"export.to_onnx ckpt.pt --outputs {name}"
             )
 
 
