@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID, PAPER = "#010201", "#010202", "#010203", "#010204"
 SERIES = tuple(f"#01030{i}" for i in range(1, 9))
-"""Stand for the page's colours: nothing else is drawn in these."""
-_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
-    color: f"c{i}" for i, color in enumerate(SERIES, 1)
+COLORS = dict(zip(("ink", "muted", "grid", "paper"), (INK, MUTED, GRID, PAPER), strict=True)) | {
+    f"c{i}": color for i, color in enumerate(SERIES, 1)
 }
+"""Names of the page's colours (report.css) and what stands for them while a figure is drawn."""
 MARKERS = "osD^vPX*"
 
 _STYLE: dict[Any, Any] = {
@@ -220,6 +220,6 @@ def _for_page(svg: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<defs>\s*<style.*?</defs>\s*", "", svg, flags=re.DOTALL)  # it would be the whole page's
     svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace("xlink:href", "href")
-    for color, variable in _VARIABLES.items():
-        svg = svg.replace(color, f"var(--{variable})")
+    for name, color in COLORS.items():
+        svg = svg.replace(f": {color}", f": var(--{name})")
     return svg.strip()

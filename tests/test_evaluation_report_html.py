@@ -18,6 +18,7 @@ from report_runs import CLASSES, Page, scores_of, write_run
 from evaluation import scores as tables
 from evaluation.compare import compare
 from evaluation.html_report import compare_tables, run_names
+from evaluation.ilsvrc import main as evaluate
 from evaluation.metrics import BINS, details
 from evaluation.report import main
 from evaluation.results import read_report
@@ -45,6 +46,7 @@ def run_of_three(tmp_path: Path) -> Path:
     out = tmp_path / "out"
     one = scores_of(unreadable=2)
     noisy = one.posterior + np.random.default_rng(1).random(one.posterior.shape).astype(np.float32) * 0.05
+    noisy[3] = noisy[3][::-1]  # in the first part
     half = dataclasses.replace(one, posterior=np.where(one.readable[:, None], noisy, 0))
     half = dataclasses.replace(half, metadata={**one.metadata, "runtime": "torch-fp16"})
     better = scores_of("two", right=0.9, seed=5, unreadable=2, protocol="dense", scales="72,96,120")
@@ -159,6 +161,23 @@ def test_it_is_made_again_with_the_same_bytes(
     assert (moved / "report.html").read_bytes() == written
     assert main([str(moved), "-o", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").read_bytes() == written
+
+
+def test_a_run_leaves_the_page_that_is_made_again(
+    exported: Callable[..., Path], miniature_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--engine", str(exported("A")), "--data", str(miniature_dir), "--protocol", "center,dense"]
+    assert evaluate([*argv, "--limit", "6", "--out", str(tmp_path)]) == 0
+    written = (tmp_path / "report.html").read_bytes()
+    assert main([str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").read_bytes() == written
+    page = Page(tmp_path / "report.html")
+    report = json.loads((tmp_path / "report.json").read_text())
+    shown = [float(row[-1]) for row in page.tables["results"][0][1:]]
+    expected = [1000 * result["protocol_engine_seconds"] / 6 for result in report["results"]]
+    assert shown == pytest.approx(expected, rel=0.005)
+    assert page.text["mistakes"].count("views that agree") >= 1
+    assert "python -m evaluation.ilsvrc --engine" in page.text["environment"]
 
 
 def test_nothing_is_loaded_and_nothing_runs(run_of_three: Path) -> None:

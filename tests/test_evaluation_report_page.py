@@ -125,13 +125,11 @@ def test_it_is_as_wide_as_the_window(browser: Browser, page: Path, width: int) -
 
 def test_figures_can_be_read_on_a_phone(browser: Browser, page: Path) -> None:
     browser.open_page(page, width=PHONE_PX)
-    heights = browser.evaluate(
-        "[...document.querySelectorAll('.chart text')].map(t => t.getBoundingClientRect().height)"
+    sizes_px = browser.evaluate(
+        "[...document.querySelectorAll('.chart text')].map(t => parseFloat(getComputedStyle(t).fontSize)"
+        " * t.ownerSVGElement.getBoundingClientRect().width / t.ownerSVGElement.viewBox.baseVal.width)"
     )
-    widths = browser.evaluate("[...document.querySelectorAll('.chart text')].map(t => t.getBoundingClientRect().width)")
-    assert len(heights) > 20
-    smaller = [min(pair) for pair in zip(heights, widths, strict=True) if max(pair) > 20]  # words, upright ones too
-    assert min(smaller) > 9
+    assert len(sizes_px) > 20 and min(sizes_px) > 8.5
 
 
 def test_texts_of_a_figure_do_not_lie_on_each_other(browser: Browser, page: Path) -> None:
