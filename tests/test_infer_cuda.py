@@ -14,7 +14,7 @@ from cudasim import BINDINGS
 
 both = pytest.mark.parametrize("binding", BINDINGS)
 
-PROGRAM = """
+PROGRAM = r"""
 import sys
 import numpy as np
 from infer.cuda import CudaError, Device
