@@ -6,6 +6,7 @@ The bytes depend on the data and matplotlib's version alone.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -197,6 +198,7 @@ def _legend(figure: Figure, points: Sequence[Point], series: Sequence[str], mark
 
 
 def _svg(name: str, size_inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its caches; a command's stderr is for errors
     import matplotlib  # late: who does not draw should not wait for it
     from matplotlib.figure import Figure
 

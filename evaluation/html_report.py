@@ -31,6 +31,8 @@ CONFUSED = 12
 """Classes of the confusion's figure."""
 LISTED = 8
 """Worst classes and pairs of the tables that are not shown in detail."""
+NAMED = 500
+"""Images that could not be scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def write_html(reports: Sequence[Report], path: Path) -> None:
         BINS=BINS,
         WORST=WORST,
         LISTED=LISTED,
+        NAMED=NAMED,
     )
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")

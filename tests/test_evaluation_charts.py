@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -91,3 +95,14 @@ def test_time_is_logarithmic_with_plain_numbers() -> None:
     assert shown[:5] == ["1", "2", "5", "10", "20"]
     wide = [Point("one", "center", 10.0**i, 10.0, (8.0, 12.0)) for i in (0, 5)]
     assert texts(charts.error_against_time(wide))[:3] == ["1", "10", "100"]
+
+
+def test_matplotlib_says_nothing_of_its_caches(tmp_path: Path) -> None:
+    """Where it has no folder for them it would, on a command's stderr."""
+    (tmp_path / "file").touch()
+    code = (
+        "from evaluation import charts; import numpy; print(len(charts.confusion(['a'], numpy.ones((1, 1), int))) > 0)"
+    )
+    environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path / "file")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr) == ("True\n", "")

@@ -268,6 +268,14 @@ def test_many_tables_stay_a_page(tmp_path: Path) -> None:
     assert len((tmp_path / "report.html").read_bytes()) < 1_000_000
 
 
+def test_a_folder_of_damaged_images_stays_a_page(tmp_path: Path) -> None:
+    write_run(tmp_path, [scores_of(images=520, unreadable=503)], mistakes=0)
+    text = Page(tmp_path / "report.html").text["unreadable"]
+    assert "503 of 520 images" in text
+    assert text.count("cannot be decoded") == 500
+    assert text.endswith("and 3 more, which report.json names")
+
+
 def test_runs_are_compared_with_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
