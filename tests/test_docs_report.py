@@ -1,4 +1,4 @@
-"""docs/report.md: its snippets log what report.json has."""
+"""docs/report.md: its snippets log what report.json has, its events are those of a run, its picture is there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 from report_runs import scores_of, write_run
+
+from evaluation import watch
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "report.md"
 
@@ -87,3 +90,23 @@ def test_mlflow_has_the_reports_numbers(report: Any, monkeypatch: pytest.MonkeyP
             assert re.fullmatch(r"[\w\-. /]+", key)  # what MLflow takes as the name of a metric
     assert "engine_seconds" not in runs[2]["metrics"]
     assert json.dumps(runs[0]["params"])
+
+
+def test_its_picture_is_there_and_small() -> None:
+    (name,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE.read_text())
+    with Image.open(PAGE.parent / name) as picture:
+        assert picture.width > 1200
+    assert (PAGE.parent / name).stat().st_size < 300_000
+
+
+def test_events_have_what_it_says_of_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LEAST_SECONDS", 0)
+    with watch.Watch(2, 0, log_json=True) as watched:
+        watched.images(1)
+        watched.say("end", images=2, of=2, report="report.json")  # as evaluation.ilsvrc says it
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    said = re.findall(r"^\| `(begin|progress|end)` \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+    assert [name for name, _ in said] == [event.pop("event") for event in events]
+    for event, (_, text) in zip(events, said, strict=True):
+        named = {name for name in re.findall(r"`([a-z0-9_]+)`", text)}
+        assert named == set(event)

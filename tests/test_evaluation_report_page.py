@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import Browser, open_browser
+from chromium import Browser, find_chromium, open_browser
 from pypdf import PdfReader
 from report_runs import scores_of, write_run
 
@@ -199,6 +199,16 @@ def test_figures_and_images_have_names(browser: Browser, out: Path) -> None:
     assert levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
     targets = browser.evaluate("[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))")
     assert len(targets) == 8 and all(targets)
+
+
+def test_without_a_browser_it_is_skipped_but_not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no chromium on the PATH: apt-get install"):
+        find_chromium()
+    monkeypatch.setenv("CI", "1")
+    with pytest.raises(pytest.fail.Exception, match="no chromium on the PATH"):
+        find_chromium()
 
 
 def overflow_px(browser: Browser, width: int) -> Any:
