@@ -116,7 +116,7 @@ def _open_packed(shards: Sequence[Path], root: Path) -> Dataset:
     """All samples by their names, however they are cut into shards."""
     kind = parquet if shards[0].suffix == PARQUET else webdataset
     samples = [sample for shard in shards for sample in kind.samples(shard)]
-    names = parquet.class_names(shards[0]) if kind is parquet else ()
+    names = parquet.class_names(shards) if kind is parquet else ()
     if len({sample.name for sample in samples}) < len(samples):
         if kind is webdataset:
             twice = next(name for name, count in Counter(sample.name for sample in samples).items() if count > 1)
@@ -127,7 +127,8 @@ def _open_packed(shards: Sequence[Path], root: Path) -> Dataset:
         raise DatasetError(f"{root}: no images in {len(shards)} shards (endings {', '.join(SUFFIXES)})")
     labels = label_samples(samples, root, names)
     items = [Item(sample.name, number, sample.file) for sample, number in zip(samples, labels.labels, strict=True)]
-    return Dataset(root, items, labels.classes, labels.classes, is_ilsvrc2012_val=False, numbered=labels.numbered)
+    is_val = _is_ilsvrc2012_val(sorted(items, key=_last_part))
+    return Dataset(root, items, labels.classes, labels.classes, is_ilsvrc2012_val=is_val, numbered=labels.numbered)
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -153,9 +154,7 @@ def _open_ilsvrc(top: Folder, root: Path, split: Split) -> Dataset:
         by_name if split == "val" else items,
         classes,
         tuple(synsets.words.get(c, c) for c in classes),
-        is_ilsvrc2012_val=split == "val"
-        and len(items) == 50_000
-        and tuple(item.label for item in by_name[:6]) == ILSVRC2012_FIRST_LABELS,
+        is_ilsvrc2012_val=split == "val" and _is_ilsvrc2012_val(by_name),
         devkit_order=tuple(ids[c] - 1 for c in classes) if ids.keys() >= set(classes) else (),
     )
 
@@ -188,6 +187,10 @@ def _open_class_folders(folder: Folder, root: Path, prefix: str) -> Dataset:
         for image, file in folder.folder(name).images().items()
     ]
     return Dataset(root, items, classes, classes, is_ilsvrc2012_val=False)
+
+
+def _is_ilsvrc2012_val(by_name: Sequence[Item]) -> bool:
+    return len(by_name) == 50_000 and tuple(item.label for item in by_name[:6]) == ILSVRC2012_FIRST_LABELS
 
 
 def _last_part(item: Item) -> str:

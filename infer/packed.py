@@ -20,6 +20,9 @@ SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", 
 """Words in the names of shards that say their split, the first that is there counts."""
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 MOST_SHARDS = 1_000_000
+MOST_CLASSES = 100_000
+"""By their numbers; the whole of ImageNet has 21,841."""
+WNID = re.compile(r"n\d{8}")
 
 
 class Sample(NamedTuple):
@@ -91,7 +94,8 @@ def _expand(pattern: str) -> Iterator[str]:
 def label(samples: Sequence[Sample], root: Path, names: Sequence[str] = ()) -> Labels:
     """Numbers as they are, named by `names` where there are some; names by their place in sorted order.
 
-    Raises DatasetError where there are both, or a number that is none.
+    WNIDs are names that every model means the same by, so numbers of theirs are not the model's. Raises DatasetError
+    where there are numbers and names, or a number that is none.
     """
     kinds = {type(sample.label) for sample in samples if sample.label is not None}
     if len(kinds) > 1:
@@ -104,8 +108,9 @@ def label(samples: Sequence[Sample], root: Path, names: Sequence[str] = ()) -> L
         index = {name: number for number, name in enumerate(classes)}
         return Labels([-1 if s.label is None else index[str(s.label)] for s in samples], classes, numbered=False)
     numbers = [-1 if sample.label is None else int(sample.label) for sample in samples]
-    count = len(names) or max(numbers, default=-1) + 1
+    count = len(names) or min(max([*numbers, 0]) + 1, MOST_CLASSES)
     for sample, number in zip(samples, numbers, strict=True):
         if not -1 <= number < count:
             raise DatasetError(f"{root}: label {number} of {sample.name}, expected 0 to {count - 1}, or -1 for unknown")
-    return Labels(numbers, tuple(names) or tuple(map(str, range(count))), numbered=True)
+    numbered = not (names and all(map(WNID.fullmatch, names)))
+    return Labels(numbers, tuple(names) or tuple(map(str, range(count))), numbered)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from itertools import groupby
-from pathlib import Path, PurePosixPath
+from itertools import islice
+from pathlib import Path
 from typing import BinaryIO
 
 from .encoded import SUFFIXES, Archive, File, Part, printable
@@ -15,38 +15,51 @@ from .packed import Sample
 from .tar import Member, TarError, members
 from .tree import DatasetError
 
-LABELS = ("cls", "json")
+LABELS = (".cls", ".json")
 """Endings of members that hold a label: ASCII number or name; JSON object with "label" or "cls"."""
+OF_SAMPLES = (*LABELS, ".txt")
+"""Endings beside an image by which a sample is known, with a label or without."""
 LARGEST_LABEL_BYTES = 1 << 20
-LOOKED_AT = 64
-"""Members by which an archive is told from one that stands for a folder."""
+LOOKED_AT = 20_000
+"""Members by which an archive is told from one that stands for a folder; neighbours are found at once."""
 
 
 def is_webdataset(path: Path) -> bool:
-    """Whether one of the first samples of a tar has an image and a label under one key."""
+    """Whether one of the first keys of a tar has an image and what belongs to a sample."""
+    images, others = set(), set()
     try:
         with path.open("rb") as file:
-            looked = [member for member, _ in zip(_members(file), range(LOOKED_AT), strict=False)]
+            for key, ending, _ in islice(_members(file), LOOKED_AT):
+                if ending.endswith(SUFFIXES):
+                    images.add(key)
+                elif ending.endswith(OF_SAMPLES):
+                    others.add(key)
+                if key in images and key in others:
+                    return True
     except (TarError, OSError):
-        return False
-    return any(_image(own) and _label(own) for _, own in _by_key(looked))
+        pass
+    return False
 
 
 def samples(path: Path) -> Iterator[Sample]:
-    """The samples of a shard that have an image, in their order. Raises DatasetError."""
+    """The samples of a shard, in their order. Raises DatasetError, also for one without an image or a label."""
     archive_path = path.resolve()
     try:
         with archive_path.open("rb") as file:
             found = os.fstat(file.fileno())
             archive = Archive(archive_path, found.st_size, found.st_mtime_ns)
-            for key, own in _by_key(list(_members(file))):
-                image, label = _image(own), _label(own)
+            for key, own in _by_key(file).items():
+                shown = printable(key)
+                image = _image(own, f"{path}: {shown}")
+                label = next((own[ending] for ending in LABELS if ending in own), None)
+                if image is None and label is not None:
+                    raise DatasetError(f"{path}: {shown} has a label but no image, expected one like {shown}.jpg")
                 if image is None:
                     continue
                 if label is None:
                     raise DatasetError(
-                        f"{path}: {printable(key)} has no label, expected {key}.cls (a class's number or name) or a "
-                        f'"label" in {key}.json'
+                        f"{path}: {shown} has no label, expected {shown}.cls (a class's number or name) or a "
+                        f'"label" in {shown}.json'
                     )
                 part = Part(archive, image.offset, image.size_bytes, image.problem)
                 yield Sample(printable(str(image.path)), _read_label(file, label, path), File(archive_path, part))
@@ -54,32 +67,31 @@ def samples(path: Path) -> Iterator[Sample]:
         raise DatasetError(f"{path}: {error}") from None
 
 
-def _members(file: BinaryIO) -> Iterator[Member]:
-    size = os.fstat(file.fileno()).st_size
-    return (
-        member for member in members(file, 0, size) if not member.is_folder and not member.path.name.startswith(".")
-    )
+def _members(file: BinaryIO) -> Iterator[tuple[str, str, Member]]:
+    """(key, ending, member) of every file in a tar. Hidden names are passed over. Raises TarError."""
+    for member in members(file, 0, os.fstat(file.fileno()).st_size):
+        path = str(member.path)
+        if not member.is_folder and not path.startswith(".") and "/." not in path:
+            dot = path.find(".", path.rfind("/") + 1)
+            yield (path, "", member) if dot < 0 else (path[:dot], path[dot:].lower(), member)
 
 
-def _by_key(found: list[Member]) -> Iterator[tuple[str, list[Member]]]:
-    """Neighbours of one key; a writer of shards puts them together."""
-    for key, own in groupby(found, lambda member: str(member.path.parent / _split(member.path)[0])):
-        yield key, list(own)
+def _by_key(file: BinaryIO) -> dict[str, dict[str, Member]]:
+    """{key: {ending: member}}, neighbours or not. Raises TarError."""
+    samples: dict[str, dict[str, Member]] = {}
+    for key, ending, member in _members(file):
+        if samples.setdefault(key, {}).setdefault(ending, member) is not member:
+            raise TarError(f"holds {key + ending!r} twice but for capital letters")
+    return samples
 
 
-def _split(path: PurePosixPath) -> tuple[str, str]:
-    """(key, ending) of a member's name: parted at the first dot."""
-    key, _, ending = path.name.partition(".")
-    return key, ending.lower()
-
-
-def _image(own: list[Member]) -> Member | None:
-    return next((member for member in own if f".{_split(member.path)[1]}" in SUFFIXES), None)
-
-
-def _label(own: list[Member]) -> Member | None:
-    endings = {_split(member.path)[1]: member for member in own}
-    return next((endings[ending] for ending in LABELS if ending in endings), None)
+def _image(own: dict[str, Member], name: str) -> Member | None:
+    """The image of a sample: KEY.jpg, or KEY.anything.jpg where there is no such. Raises DatasetError for several."""
+    endings = [ending for ending in own if ending.endswith(SUFFIXES)]
+    chosen = [ending for ending in endings if ending.count(".") == 1] or endings
+    if len(chosen) > 1:
+        raise DatasetError(f"{name} has {len(chosen)} images ({', '.join(map(printable, chosen))}), expected one")
+    return own[chosen[0]] if chosen else None
 
 
 def _read_label(file: BinaryIO, member: Member, shard: Path) -> int | str | None:
@@ -89,15 +101,15 @@ def _read_label(file: BinaryIO, member: Member, shard: Path) -> int | str | None
     file.seek(member.offset)
     data = file.read(member.size_bytes)
     try:
-        if _split(member.path)[1] == "cls":
+        if member.path.name.lower().endswith(".cls"):
             return _number_or_name(data.decode().strip())
         content = json.loads(data)
         found = next(content[key] for key in ("label", "cls") if key in content)
-    except (ValueError, TypeError, StopIteration):
+    except (ValueError, TypeError, StopIteration, RecursionError):
         raise DatasetError(f'{name}: expected a number or a name, or JSON with a "label"') from None
     if found is None or (isinstance(found, (int, str)) and not isinstance(found, bool)):
         return _number_or_name(found) if isinstance(found, str) else found
-    raise DatasetError(f"{name}: a label {found!r}, expected a number or a name")
+    raise DatasetError(f"{name}: a label of type {type(found).__name__}, expected a number or a name")
 
 
 def _number_or_name(text: str) -> int | str:

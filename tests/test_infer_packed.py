@@ -20,8 +20,10 @@ from conftest import Photos
 from helpers import encode
 
 from evaluation.ilsvrc import main
+from evaluation.images import RunError
 from evaluation.runner import evaluate, resolve
-from infer.dataset import Dataset, DatasetError, open_dataset
+from infer import parquet
+from infer.dataset import ILSVRC2012_FIRST_LABELS, Dataset, DatasetError, open_dataset
 from infer.onnx_engine import OnnxEngine
 from infer.packed import find_shards
 from trainer.miniature import WNIDS
@@ -249,13 +251,17 @@ def test_parquet_that_is_refused(folder: Path, tmp_path: Path) -> None:
     write_parquet(path, rows, [0, 1, 2, 3], ["a", "b", "c"])
     assert "label 3 of" in refused(path) and "expected 0 to 2" in refused(path)
     pq.write_table(pa.table({"image": [b"x"], "class": [1]}), path)
-    assert "columns image, class, expected image and label" in refused(path)
+    assert f"{path}: columns image (binary), class (int64), expected image" in refused(path)
     pq.write_table(pa.table({"picture": [b"x"], "label": [1]}), path)
-    assert "columns ['picture', 'label'], expected image" in refused(path)
+    assert f"{path}: columns picture (binary), label (int64), expected image" in refused(path)
     pq.write_table(pa.table({"image": [b"x"], "label": [1.5]}), path)
-    assert "row 0 has the label 1.5" in refused(path)
+    assert "row 0 has a label of type float" in refused(path)
     pq.write_table(pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), path)
     assert "no images in 1 shards" in refused(path)
+    pq.write_table(pa.table({"image": [b"x"], "two\nlines": [1]}), path)
+    assert "two\\nlines (int64)" in refused(path)
+    write_parquet(path, rows[:1], [5_000_000])
+    assert f"label 5000000 of {rows[0][0]}, expected 0 to 99999" in refused(path)
     write_parquet(path, rows, [0, 1, 2, 3])
     whole = path.read_bytes()
     for damaged in (whole[:-20], b"", b"PAR1", whole[:-8] + b"\xff\xff\xff\x7f" + b"PAR1"):
@@ -292,3 +298,175 @@ def test_many_samples_are_listed_by_their_headers(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path / "many.tar")
     assert len(dataset.items) == 20_000
     assert dataset.items[12_345].label == 5
+
+
+def test_images_by_their_last_ending_and_members_in_any_order(folder: Path, tmp_path: Path) -> None:
+    """KEY.image.png is KEY's image, and KEY.mask.png is not where there is KEY.png."""
+    rows = images(folder)
+    keys = [(name.rpartition(".")[0], data, str(WNIDS.index(wnid(name))).encode()) for name, data in rows]
+    (tmp_path / "endings").mkdir()
+    samples = [[(f"{k}.image.PNG", d), (f"{k}.cls", n), (f"{k}.note.txt", b"x")] for k, d, n in keys]
+    write_shards([tmp_path / "endings" / f"{i:06d}.tar" for i in range(2)], samples)
+    apart = [[(f"{k}.png", d)] for k, d, _ in keys] + [[(f"{k}.cls", n), (f"{k}.mask.png", b"x")] for k, _, n in keys]
+    write_shards([tmp_path / "apart.tar"], [*apart, [("README", b"x"), (".hidden/a.png", b"x")]])
+    expected = [(item.label, item.read_bytes()) for item in open_dataset(folder).items]
+    for data in (tmp_path / "endings", tmp_path / "apart.tar"):
+        assert [(item.label, item.read_bytes()) for item in open_dataset(data).items] == expected
+
+
+def test_shards_without_labels_are_no_class_archives(folder: Path, tmp_path: Path) -> None:
+    samples = [[(f"{i:03d}.png", data), (f"{i:03d}.txt", b"a cat")] for i, (_, data) in enumerate(images(folder))]
+    write_shards([tmp_path / f"{i:06d}.tar" for i in range(2)], samples)
+    assert refused(tmp_path).startswith(f"{tmp_path / '000000.tar'}: 000 has no label, expected 000.cls")
+
+
+def test_samples_that_are_refused(tmp_path: Path) -> None:
+    whole, path = [("a.jpg", b"x"), ("a.cls", b"0")], tmp_path / "x.tar"
+    for sample, message in (
+        ([("b.cls", b"0")], "b has a label but no image, expected one like b.jpg"),
+        (
+            [("b.v2.jpeg", b"x"), ("b.v1.jpg", b"x"), ("b.cls", b"0")],
+            "b has 2 images (.v2.jpeg, .v1.jpg), expected one",
+        ),
+        ([("b.jpg", b"x"), ("b.JPG", b"x"), ("b.cls", b"0")], "holds 'b.jpg' twice but for capital letters"),
+        ([("b\nc.jpg", b"x")], "b\\nc has no label, expected b\\nc.cls"),
+        ([("b.jpg", b"x"), ("b.cls", b"123456789")], "label 123456789 of b.jpg, expected 0 to 99999"),
+        ([("b.jpg", b"x"), ("b.cls", b"9" * 5000)], "b.cls: expected a number or a name"),
+        ([("b.jpg", b"x"), ("b.json", b"[" * 100_000)], "b.json: expected a number or a name"),
+        ([("b.jpg", b"x"), ("b.json", b'{"label": [1, 2]}')], "b.json: a label of type list, expected a number"),
+        ([("b.jpg", b"x"), ("b.cls", b"0" * (1 << 20) + b"0")], "b.cls: 1048577 bytes, expected a label"),
+        ([("../b.jpg", b"x"), ("../b.cls", b"0")], "names '../b.jpg', which is not inside of it"),
+    ):
+        write_shards([path], [whole, sample])
+        assert message in refused(path)
+
+
+def test_links_in_a_shard_are_never_followed(tmp_path: Path) -> None:
+    for link, other in (("a.jpg", "a.cls"), ("a.cls", "a.jpg")):
+        with tarfile.open(tmp_path / "x.tar", "w") as archive:
+            info = tarfile.TarInfo(link)
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/hostname"
+            archive.addfile(info)
+            info = tarfile.TarInfo(other)
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"0"))
+        if link == "a.cls":
+            assert "a.cls: is a symbolic link in the archive, not a file, expected a label" in refused(
+                tmp_path / "x.tar"
+            )
+        else:
+            with pytest.raises(OSError, match="is a symbolic link in the archive"):
+                open_dataset(tmp_path / "x.tar").items[0].read_bytes()
+
+
+def test_names_of_several_files_must_agree(folder: Path, tmp_path: Path) -> None:
+    rows = images(folder)
+    write_parquet(tmp_path / "val-0.parquet", rows[:2], [0, 1], ["cat", "dog"])
+    write_parquet(tmp_path / "val-1.parquet", rows[2:4], [0, 1], ["dog", "eel"])
+    assert "val-1.parquet: its 2 classes (dog, eel ...) are not the 2 of val-0.parquet (cat, dog" in refused(tmp_path)
+
+
+def test_wnids_are_looked_up_whatever_their_numbers(
+    folder: Path, tmp_path: Path, exported: Callable[..., Path]
+) -> None:
+    """The model's last three classes, numbered 0 to 2, are no others."""
+    rows, engine = [row for row in images(folder) if wnid(row[0]) in WNIDS[-3:]], OnnxEngine(exported("A"))
+    path, own = tmp_path / "x.parquet", resolve(["center"], engine.spec, None)
+    write_parquet(path, rows, [WNIDS.index(wnid(name)) - 7 for name, _ in rows], WNIDS[-3:])
+    assert not open_dataset(path).numbered
+    assert list(evaluate([engine], [own], open_dataset(path)).scores[0][0].labels) == [7, 7, 8, 8, 9, 9]
+    write_parquet(path, rows, [0] * len(rows), ["n99999999"])
+    with pytest.raises(RunError, match="1 of 1 others"):
+        evaluate([engine], [own], open_dataset(path))
+
+
+@pytest.mark.parametrize("label", [pa.array([-1, -1]), pa.array([None, None], pa.string())])
+def test_images_without_any_label_are_scored(
+    folder: Path, label: Any, tmp_path: Path, exported: Callable[..., Path]
+) -> None:
+    image = [{"bytes": data, "path": name} for name, data in images(folder)[:2]]
+    pq.write_table(pa.table({"image": image, "label": label}), tmp_path / "test.parquet")
+    engine = OnnxEngine(exported("A"))
+    dataset = open_dataset(tmp_path / "test.parquet")
+    scores = evaluate([engine], [resolve(["center"], engine.spec, None)], dataset).scores[0][0]
+    assert list(scores.labels) == [-1, -1] and scores.statuses == ("ok", "ok")
+
+
+def test_metadata_and_paths_that_mean_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    table = pa.table({"image": [{"bytes": b"x", "path": 3}, None], "label": [0, 1]})
+    for said in ("[" * 100_000, "{", "[]", '{"info": {"features": {"label": {"names": "abc"}}}}'):
+        pq.write_table(table.replace_schema_metadata({"huggingface": said}), path)
+        dataset = open_dataset(path)
+        assert [item.name for item in dataset.items] == ["x/00000000", "x/00000001"]
+        assert dataset.classes == ("0", "1")
+        assert dataset.items[0].read_bytes() == b"x"
+        with pytest.raises(OSError, match="the row holds no bytes"):
+            dataset.items[1].read_bytes()
+    pq.write_table(pa.table({"image": [{"bytes": b"x", "path": "a"}, None], "label": [0, 1]}), path)
+    assert [item.name for item in open_dataset(path).items] == ["a", "x/00000001"]
+
+
+def test_what_is_held_of_row_groups_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(f"{i:02d}.jpg", bytes([i]) * 1000) for i in range(40)]
+    write_parquet(tmp_path / "x.parquet", rows, [0] * 40, group=4)
+    dataset = open_dataset(tmp_path / "x.parquet")
+    monkeypatch.setattr(parquet, "_groups", groups := parquet._Groups())
+    for bound, kept in ((0, 1), (10_000, 2), (1 << 20, 10)):
+        monkeypatch.setattr(parquet, "KEPT_BYTES", bound)
+        assert [item.read_bytes() for item in dataset.items] == [data for _, data in rows]
+        assert len(groups._kept) == kept
+    monkeypatch.setattr(parquet, "LARGEST_GROUP_BYTES", 3000)
+    assert "more than 3000, and it is read as a whole: write it again with row_group_size" in refused(
+        tmp_path / "x.parquet"
+    )
+
+
+@pytest.mark.parametrize("codec", ["snappy", "zstd", "gzip", "none"])
+def test_a_damaged_page_has_a_reason(codec: str, tmp_path: Path) -> None:
+    """Some of pyarrow's errors are OSErrors that say nothing where others say why."""
+    path = tmp_path / "x.parquet"
+    rows = {"image": [bytes([i]) * 5000 for i in range(20)], "label": [0] * 20}
+    pq.write_table(pa.table(rows), path, compression=codec, use_dictionary=False, row_group_size=10)
+    data = bytearray(path.read_bytes())
+    place = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    data[place : place + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    items = open_dataset(path).items
+    assert items[9].read_bytes() == rows["image"][9]
+    with pytest.raises(OSError) as caught:
+        items[10].read_bytes()
+    assert str(caught.value.strerror).startswith("a damaged row group of the Parquet file (")
+
+
+def test_the_validation_images_of_ilsvrc_are_known_in_shards(tmp_path: Path) -> None:
+    """By the labels of the first six of 50,000, whatever folders their names have."""
+    labels = [*ILSVRC2012_FIRST_LABELS, *[i % 1000 for i in range(50_000 - 6)]]
+    names = [f"{label:03d}/ILSVRC2012_val_{i:08d}_{label}.JPEG" for i, label in enumerate(labels, 1)]
+
+    def known(labels: Sequence[int], **options: int) -> bool:
+        image = [{"bytes": b"", "path": name} for name in names]
+        pq.write_table(pa.table({"image": image, "label": labels}), tmp_path / "val.parquet", row_group_size=10_000)
+        return open_dataset(tmp_path / "val.parquet", limit=options.get("limit")).is_ilsvrc2012_val
+
+    assert known(labels)
+    assert not known(labels, limit=49_999)
+    assert not known([0, *labels[1:]])
+
+
+def test_the_lines_in_the_documentation_make_shards(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path, data in images(folder):
+        target = tmp_path / "imagenet" / "val" / Path(path).with_suffix(".JPEG")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    for code in (part.split("```")[0] for part in text.split("```python\n")[1:]):
+        exec(code, {})
+    expected = open_dataset(tmp_path / "imagenet" / "val")
+    for shard in ("val-000000.tar", "validation-00000-of-00001.parquet"):
+        assert content(open_dataset(tmp_path / shard)) == content(expected)
+        assert open_dataset(tmp_path / shard).classes == expected.classes
+    assert len([path for path in (tmp_path / "imagenet").rglob("*") if path.is_file()]) == len(expected.items)
