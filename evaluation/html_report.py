@@ -54,6 +54,7 @@ class Row:
     """A line of the results' table. `first`: the result of the first run that it is compared with."""
 
     run: str
+    dataset_id: str
     result: Result
     engine_ms: float | None
     first: Result | None
@@ -87,18 +88,19 @@ def write_html(reports: Sequence[Report], path: Path) -> None:
     template = _environment().get_template("report.html.jinja")
     names = run_names([report.out for report in reports])
     rows = list(_rows(reports, names))
-    shown = _details(reports[0]) if len(reports) == 1 else []
+    comparable = [row for row in rows if row.dataset_id == reports[0].dataset_id]
+    labelled = [row for row in comparable if row.result.top1_error_percent is not None]
     page = template.render(
         reports=reports,
         runs=names,
         rows=rows,
-        best=min((row for row in rows if row.result.top1_error_percent is not None), key=_top1, default=None),
-        time=_time_figure(rows, several=len(reports) > 1),
-        scale=_scale_figure(rows),
-        details=shown,
+        best=min(labelled, key=_top1, default=None) if len(comparable) == len(rows) else None,
+        time=_time_figure(comparable, several=len(reports) > 1),
+        scale=_scale_figure(comparable),
+        details=_details(reports[0]) if len(reports) == 1 else [],
         pairs=list(_precisions(reports)),
         class_names={name: words for report in reports for name, words in report.class_names.items()},
-        same_data=len({report.dataset_id for report in reports}) == 1,
+        same_data=len(comparable) == len(rows),
         whisker_most=_axis_end(rows),
         BINS=BINS,
         WORST=WORST,
@@ -164,7 +166,7 @@ def _rows(reports: Sequence[Report], names: Sequence[str]) -> Iterator[Row]:
                 alike = [one for one in first.results if one.views == result.views]
                 same = next((one for one in alike if one.runtime == result.runtime), alike[0] if alike else None)
             pair = compare_tables(first, same, report, result) if same else None
-            yield Row(name, result, report.engine_ms_per_image(result), same, pair)
+            yield Row(name, report.dataset_id, result, report.engine_ms_per_image(result), same, pair)
 
 
 def _precisions(reports: Sequence[Report]) -> Iterator[Pair]:

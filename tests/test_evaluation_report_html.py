@@ -296,7 +296,10 @@ def test_runs_are_compared_with_the_first(
     assert rows[2][-3] == f"{errors[1] - errors[0]:+.2f}"
     assert rows[2][-1] == f"{expected.top1_mcnemar_p:.2g}"
     assert [row[-3:] for row in rows[:2] + rows[3:]] == [[NOT_KNOWN] * 3] * 4  # the first; no such model; other images
-    assert "runs on different data sets" in page.text[""]
+    assert "runs on different data sets" in page.text[""] and "Lowest" not in page.text[""]
+    text = (tmp_path / "comparison.html").read_text()
+    assert ">second: one, torch-fp32</text>" in text and ">third: one, torch-fp32</text>" not in text
+    assert "Of the runs on the first one" in page.text["cost"]
     assert all(f"--out {name}" in page.text["environment"] for name in ("first", "second", "third"))
     assert "detail" not in page.text
     assert not (tmp_path / "first" / "comparison.html").exists()
