@@ -87,7 +87,9 @@ def make_parser() -> Parser:
         help="of each table, the most confident mistakes to show in the report, with thumbnails (default: 8)",
     )
     parser.add_argument(
-        "--log-json", action="store_true", help="events as JSON lines on stdout (docs/report.md), in place of the table"
+        "--log-json",
+        action="store_true",
+        help="events as JSON lines on stdout (docs/evaluation.md), in place of the table",
     )
     parser.add_argument(
         "--strict",

@@ -2,7 +2,7 @@
 
     python -m evaluation.ilsvrc --engine ckpt.pt --data DIR --protocol multicrop+dense
 
-Writes OUT/scores/*.parquet, OUT/report.json and OUT/report.md, and prints the table.
+Writes OUT/scores/*.parquet, OUT/report.json, report.md and report.html, and prints the table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .images import RunError
 from .members import Identities, identify, identities_of, open_members
 from .mistakes import write_mistakes
 from .on_ray import Cluster
-from .paper import Entry
+from .paper import Entry, ReportError
 from .report import result_from_scores, unreadable_images, write_report
 from .runner import Shard, describe, shard_images
 from .scores import ScoresError
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         return _evaluate(args, shlex.join(["python", "-m", "evaluation.ilsvrc", *argv]))
     except (PlanError, SubmissionError) as error:
         parser.error(str(error))
-    except (DatasetError, EngineError, RunError, ScoresError, OSError) as error:
+    except (DatasetError, EngineError, ReportError, RunError, ScoresError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
 
@@ -171,6 +171,8 @@ def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun
         results,
         unreadable_images(tables.parts(path) for path in every),
         remarks,
+        classes=dataset.classes,
+        class_names=dataset.class_names,
         dataset_id=run.dataset_id,
         is_ilsvrc2012_val=ilsvrc,
         command=command,
