@@ -4,7 +4,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-slow test-caffe test-torchvision lint types readme clean
+.PHONY: cpp demo test test-slow test-caffe test-torchvision lint types readme clean
 
 demo: $(INSTALLED)
 	$(RUN) examples/demo.py demo
@@ -35,6 +35,10 @@ $(TORCHVISION)/.installed: $(INSTALLED)
 test-torchvision: $(TORCHVISION)/.installed
 	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(RUN) -m pytest -m slow tests/test_export_from_torchvision_slow.py
 
+# The C++ library: built, tested, installed and used, sanitized. Installs Debian's packages where they lack.
+cpp: $(INSTALLED)
+	infer/cpp/check.sh $(CURDIR)/$(RUN)
+
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -52,4 +56,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-caffe $(TORCHVISION) demo build dist *.egg-info
+	rm -rf $(VENV) .venv-caffe $(TORCHVISION) .cpp-build .onnxruntime demo build dist *.egg-info

@@ -25,7 +25,7 @@ def make_parser() -> Parser:
         help="a model: .pt, .onnx or .engine; repeat to evaluate and fuse several",
     )
     parser.add_argument(
-        "--data", required=True, type=Path, help="ILSVRC-2012 or class folders, or a tar of them (docs/data.md)"
+        "--data", required=True, type=Path, help="ILSVRC-2012 or class folders, a tar of them, or shards (docs/data.md)"
     )
     parser.add_argument(
         "--protocol", type=_protocols, metavar="P[,P...]", help=f"of {', '.join(PROTOCOLS)} (docs/evaluation.md)"

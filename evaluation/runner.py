@@ -74,10 +74,13 @@ def map_labels(dataset: Dataset, spec: ModelSpec) -> NDArray[np.int32]:
     """The model's class index of each class of the data set. Raises RunError unless the model knows them all.
 
     A model imported without class names is taken at its word: as many classes, in the data set's own sorted order. So
-    is a data set whose labels are numbers: they are the model's own, unless it calls its classes as the model does.
+    is a data set whose labels are numbers: they are the model's own, unless it calls its classes as the model does;
+    where it has names of its own for them, there must be as many as the model has.
     """
     known = set(spec.classes)
-    if dataset.numbered and len(dataset.classes) <= len(spec.classes) and not known.issuperset(dataset.classes):
+    bare = dataset.classes == tuple(map(str, range(len(dataset.classes))))
+    fits = len(dataset.classes) <= len(spec.classes) if bare else len(dataset.classes) == len(spec.classes)
+    if dataset.numbered and fits and not known.issuperset(dataset.classes):
         return np.arange(len(dataset.classes), dtype=np.int32)
     if spec.classes == placeholder_classes(len(dataset.classes)):
         return np.arange(len(dataset.classes), dtype=np.int32)

@@ -51,3 +51,19 @@ def test_a_model_without_names_is_taken_in_the_order_of_the_data(
     one, other = (read(path) for path in sorted((tmp_path / "scores").iterdir()))
     assert np.array_equal(one.labels, other.labels)
     assert np.array_equal(one.posterior, other.posterior)
+
+
+def test_numbers_are_the_models_own_unless_their_names_say_otherwise(miniature_dir: Path) -> None:
+    dataset = open_dataset(miniature_dir)
+    spec = slim_spec("A")
+
+    def numbered(*classes: str) -> list[int]:
+        return map_labels(dataclasses.replace(dataset, classes=classes, numbered=True), spec).tolist()
+
+    assert numbered("0", "1", "2") == [0, 1, 2]  # fewer: the last classes have no image
+    assert numbered(*(f"word {i}" for i in range(10))) == list(range(10))
+    assert numbered(*spec.classes[::-1]) == list(range(9, -1, -1))
+    assert numbered(*spec.classes[3:5]) == [3, 4]
+    for others in (("tench", "English springer", "cassette player"), tuple(map(str, range(11)))):
+        with pytest.raises(RunError, match="knows 10 classes"):
+            numbered(*others)

@@ -80,7 +80,7 @@ vd_status vd_open(const char* engine_path, const vd_options* options, vd_classif
 void vd_close(vd_classifier* classifier) { delete classifier; }
 
 vd_status vd_classify(vd_classifier* classifier, const uint8_t* pixels, int height, int width, ptrdiff_t row_stride,
-                      vd_order order, vd_prediction* best, size_t* count) {
+                      int order, vd_prediction* best, size_t* count) {
   return guarded([&] {
     require(classifier && best && count, "vd_classify: null classifier, best or count");
     require(order == VD_RGB || order == VD_BGR, "vd_classify: order is neither VD_RGB nor VD_BGR");
@@ -98,7 +98,7 @@ vd_status vd_classify_file(vd_classifier* classifier, const char* path, vd_predi
 }
 
 vd_status vd_posterior(vd_classifier* classifier, const uint8_t* pixels, int height, int width, ptrdiff_t row_stride,
-                       vd_order order, double* posterior, size_t class_count) {
+                       int order, double* posterior, size_t class_count) {
   return guarded([&] {
     require(classifier && posterior, "vd_posterior: null classifier or posterior");
     require(order == VD_RGB || order == VD_BGR, "vd_posterior: order is neither VD_RGB nor VD_BGR");

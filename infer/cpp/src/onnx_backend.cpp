@@ -68,8 +68,11 @@ class OnnxBackend final : public Backend {
 
  private:
   static std::string first_line(const std::exception& error) {
-    const std::string text = error.what();
-    return text.substr(0, text.find('\n'));
+    std::string text = error.what();
+    text = text.substr(0, text.find('\n'));
+    for (char& c : text)
+      if (c < ' ' || c > '~') c = '?';  // it may quote a damaged model
+    return text;
   }
 
   template <typename T>

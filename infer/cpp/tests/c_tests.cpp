@@ -62,7 +62,7 @@ TEST(C, AClassifier) {
   }
   EXPECT_EQ(vd_posterior(classifier, pixels.data(), 90, 100, 300, VD_RGB, posterior.data(), 3), VD_INVALID_ARGUMENT);
   EXPECT_EQ(vd_classify(classifier, pixels.data(), 90, 100, 299, VD_RGB, best.data(), &count), VD_INVALID_ARGUMENT);
-  EXPECT_EQ(vd_classify(classifier, pixels.data(), 90, 100, 300, static_cast<vd_order>(7), best.data(), &count),
+  EXPECT_EQ(vd_classify(classifier, pixels.data(), 90, 100, 300, 7, best.data(), &count),
             VD_INVALID_ARGUMENT);
   EXPECT_EQ(vd_classify_file(classifier, "/none.jpg", best.data(), &count), VD_UNREADABLE_IMAGE);
   EXPECT_EQ(vd_class(classifier, classes), nullptr);

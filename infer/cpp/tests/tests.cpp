@@ -244,7 +244,11 @@ TEST_F(WithEngine, CallsLeakNothing) {
   for (int i = 0; i < calls / 10; ++i) classifier.classify(view);
   const long before = resident_kib();
   for (int i = 0; i < calls; ++i) classifier.classify(view);
+#ifdef __SANITIZE_ADDRESS__  // which keeps what is freed for a while, and looks for leaks itself
+  (void)before;
+#else
   EXPECT_LE(resident_kib() - before, 2048) << calls << " calls";
+#endif
 }
 
 }  // namespace

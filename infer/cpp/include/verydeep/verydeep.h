@@ -60,14 +60,14 @@ typedef struct {
 VERYDEEP_API vd_status vd_open(const char* engine_path, const vd_options* options, vd_classifier** classifier);
 VERYDEEP_API void vd_close(vd_classifier* classifier); /* NULL is nothing */
 
-/* *count: room in `best` before, predictions written after. row_stride: bytes from row to row. */
+/* *count: room in `best` before, predictions written after. row_stride: bytes from row to row. order: a vd_order. */
 VERYDEEP_API vd_status vd_classify(vd_classifier* classifier, const uint8_t* pixels, int height, int width,
-                                   ptrdiff_t row_stride, vd_order order, vd_prediction* best, size_t* count);
+                                   ptrdiff_t row_stride, int order, vd_prediction* best, size_t* count);
 VERYDEEP_API vd_status vd_classify_file(vd_classifier* classifier, const char* path, vd_prediction* best,
                                         size_t* count);
 /* posterior: room for `class_count` values, in the order of the model's classes. */
 VERYDEEP_API vd_status vd_posterior(vd_classifier* classifier, const uint8_t* pixels, int height, int width,
-                                    ptrdiff_t row_stride, vd_order order, double* posterior, size_t class_count);
+                                    ptrdiff_t row_stride, int order, double* posterior, size_t class_count);
 
 VERYDEEP_API size_t vd_class_count(const vd_classifier* classifier);         /* 0 for NULL */
 VERYDEEP_API const char* vd_class(const vd_classifier* classifier, size_t index); /* NULL beyond the last */

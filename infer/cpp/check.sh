@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Builds and tests infer/cpp from a fresh clone: plain with all warnings as errors, then under AddressSanitizer and
+# UndefinedBehaviorSanitizer, then under ThreadSanitizer.
+#
+#   infer/cpp/check.sh PYTHON     (make cpp)
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=$1 builds=.cpp-build
+packages=(cmake g++ pkg-config nlohmann-json3-dev libjpeg-dev libpng-dev libgtest-dev)
+if ! dpkg -s "${packages[@]}" > /dev/null 2>&1; then
+  echo "installing ${packages[*]}"
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${packages[@]}" > /dev/null
+fi
+infer/cpp/onnxruntime.sh "$python" .onnxruntime
+mkdir -p "$builds"
+"$python" infer/cpp/tests/slim_engine.py "$builds/slim.onnx"
+export VERYDEEP_ENGINE=$PWD/$builds/slim.onnx
+build() {
+  local folder=$builds/$1
+  shift
+  cmake -S infer/cpp -B "$folder" -DONNXRUNTIME_ROOT="$PWD/.onnxruntime" -DVERYDEEP_TESTS=ON "$@" > "$folder.log" 2>&1 ||
+    { cat "$folder.log"; exit 1; }
+  cmake --build "$folder" --parallel 2 > "$folder.log" 2>&1 || { cat "$folder.log"; exit 1; }
+}
+tests() { (cd "$1" && ctest --output-on-failure "${@:2}"); }
+
+build plain -DCMAKE_CXX_FLAGS=-Werror
+VERYDEEP_CALLS=${VERYDEEP_CALLS:-20000} tests $builds/plain
+VERYDEEP_CPP=$PWD/$builds/plain "$python" -m pytest -q tests/test_infer_cpp.py
+infer/cpp/tests/installed.sh "$builds/plain" "$builds/installed"
+
+build address -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+  -DCMAKE_CXX_FLAGS="-Werror -fsanitize=address,undefined -fno-sanitize-recover=all"
+VERYDEEP_CALLS=500 tests $builds/address
+build thread -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS="-Werror -fsanitize=thread"
+TSAN_OPTIONS="suppressions=$PWD/infer/cpp/tests/thread.supp halt_on_error=1" tests $builds/thread -R Threads
