@@ -248,3 +248,14 @@ def test_start_weights(start: str, sigma: Callable[[int], float]) -> None:
         else:
             expected = sigma(tensor[0].numel())
             assert tensor.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * tensor.numel())), name
+
+
+def test_images_without_labels_are_refused(miniature_dir: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted(miniature_dir.rglob("*.JPEG"))[:4]
+    rows = pa.table({"image": [file.read_bytes() for file in files], "label": [0, 1, -1, 1]})
+    pq.write_table(rows, tmp_path / "train.parquet")
+    with pytest.raises(TrainingError, match=r"train/00000002 has no label, expected one for every image"):
+        train(TINY, tmp_path / "train.parquet", tmp_path / "out")

@@ -38,6 +38,9 @@ def train(recipe: Recipe, data: Path, out: Path, *, init: Path | None = None, re
     result as an uninterrupted run. Raises DatasetError, CheckpointError, ImageError or TrainingError.
     """
     dataset = open_dataset(data, "train")
+    unlabelled = next((item.name for item in dataset.items if item.label < 0), None)
+    if unlabelled is not None:
+        raise TrainingError(f"{data}: {unlabelled} has no label, expected one for every image to train on")
     path = out / "ckpt.pt"
     previous = checkpoints.load(path) if resume and path.exists() else None
     if previous is not None and previous.recipe != recipe.to_json():
