@@ -1,0 +1,203 @@
+"""TensorRT and TensorRT-RTX as an engine: contexts, profiles, addresses and order; no arithmetic.
+
+What `start` puts on the GPU runs while the host makes the next image ready; `result` is where it waits, once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engine import DeviceImage, EngineError, check_outputs, load_on_host
+from .files import replacing
+from .image import Pixels
+from .spec import ModelSpec, ShapeRange
+from .trt_calls import Call, make_calls
+from .trt_gpu import Resident, Tensor, aligned, close_gpu, open_gpu
+from .trt_pending import Output, Pending
+from .trt_plan import LIBRARIES, check_target, import_library, load_plan, messages, read_sidecar
+from .views import ViewPlan
+
+
+class TensorRTEngine:
+    """Implements `engine.Engine` for a plan and its sidecar. Usable from several threads."""
+
+    def __init__(
+        self, path: Path, *, device: int = 0, runtime_cache: Path | None = None, cuda_graphs: bool = False
+    ) -> None:
+        """Raises EngineError for a plan that is not its sidecar's, or of another library, version or GPU.
+
+        runtime_cache: file in which TensorRT-RTX keeps the kernels that it compiles on this GPU; cuda_graphs: of
+        TensorRT-RTX, which then launches all kernels of a shape it has seen at once.
+        """
+        self._sidecar = read_sidecar(path)
+        self._trt = import_library(self._sidecar)
+        if (runtime_cache or cuda_graphs) and not LIBRARIES[self._sidecar.library].just_in_time:
+            raise EngineError(f"{path}: runtime_cache and cuda_graphs are of tensorrt-rtx, and this plan is tensorrt's")
+        self.spec: ModelSpec = self._sidecar.spec
+        self.shapes: tuple[ShapeRange, ...] = self._sidecar.shapes
+        self.runtime = f"{self._sidecar.library}-{self.spec.precision}"
+        self.sha256 = self._sidecar.sha256
+        self.device = f"cuda:{device}"
+        self.seconds = 0.0
+        self._cache_file, self._cache = runtime_cache, None  # type: Path | None, Any
+        self._contexts: dict[int, Any] = {}
+        self._buckets: dict[Any, tuple[dict[str, tuple[int, ...]], int]] = {}
+        self._gpu = open_gpu(device)
+        self._closed = False
+        try:
+            with self._gpu.lock, self._gpu.device.current():
+                check_target(self._sidecar, self._gpu.device.target, self._gpu.device.name)
+                self._runtime, self._engine = load_plan(self._trt, self._sidecar)
+                self._config = self._runtime_config(cuda_graphs) if runtime_cache or cuda_graphs else None
+                self._types, self._outputs = self._tensor_types()
+        except BaseException:
+            close_gpu(self._gpu)
+            raise
+
+    @property
+    def self_test(self) -> Any:
+        """What infer.self_test.check expects of this engine."""
+        return self._sidecar.self_test
+
+    def load(self, images: Sequence[Pixels]) -> DeviceImage:
+        """Nothing is uploaded before a plan says what is needed of it; then it stays as long as the image."""
+        return load_on_host(images)
+
+    def run(
+        self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
+    ) -> dict[str, NDArray[Any]]:
+        """As in Engine. Raises EngineError, of which CudaError is one."""
+        return self.start(image, plans, outputs).result()
+
+    def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Pending:
+        """Puts all work on the GPU and comes back; `result` of what it returns waits. Raises EngineError."""
+        check_outputs(self.spec, outputs)
+        calls = list(make_calls(image, plans, self.spec, self.shapes))
+        with self._gpu.lock, self._gpu.device.current():
+            uploads: dict[Any, Any] = image.uploads
+            if ("resident", self.device) not in uploads:
+                uploads["resident", self.device] = Resident(self._gpu)
+            resident: Resident = uploads["resident", self.device]
+            inputs = resident.put([call.feed for call in calls], image.images)
+            pending = Pending(self._gpu, image, resident, self._spent)
+            pending.run(calls, *self._layout(calls, outputs), functools.partial(self._enqueue, calls, inputs))
+            return pending
+
+    def close(self) -> None:
+        """Gives everything back; twice is no error."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with self._gpu.lock, self._gpu.device.current():
+                try:
+                    self._gpu.drain()
+                    if self._cache is not None and self._cache_file is not None:
+                        with replacing(self._cache_file) as unfinished:
+                            unfinished.write_bytes(bytes(self._cache.serialize()))
+                finally:
+                    self._contexts.clear()
+                    self._cache = self._config = None
+                    self._engine = None
+                    self._runtime = None
+        finally:
+            close_gpu(self._gpu)
+
+    def _layout(self, calls: Sequence[Call], outputs: Sequence[str]) -> tuple[list[dict[str, Output]], list[str], int]:
+        """Where each call's outputs go in one block, those asked for first; their names; bytes of the block.
+
+        TensorRT wants a place for every output of the plan.
+        """
+        wanted = [name for name in outputs if name in self._types]
+        places: list[dict[str, Output]] = [{} for _ in calls]
+        offset = 0
+        for name in (*wanted, *(name for name in self._outputs if name not in wanted)):
+            for call, own in zip(calls, places, strict=True):
+                shape = self._bucket(call)[0][name]
+                own[name] = Output(offset, shape, self._types[name])
+                offset += aligned(own[name].nbytes)
+        return places, list(outputs), offset
+
+    def _spent(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def _bucket(self, call: Call) -> tuple[dict[str, tuple[int, ...]], int]:
+        """(shapes of all outputs, bytes for activations) of a call, asked once for each profile and shapes."""
+        key = (call.profile, tuple(array.shape for array in call.feed.values()))
+        if key not in self._buckets:
+            context = self._shaped(call)
+            shapes = {name: tuple(context.get_tensor_shape(name)) for name in self._outputs}
+            self._buckets[key] = shapes, int(context.update_device_memory_size_for_shapes())
+        return self._buckets[key]
+
+    def _enqueue(
+        self, calls: Sequence[Call], inputs: Sequence[Mapping[str, Tensor]], outputs: Sequence[Mapping[str, int]]
+    ) -> None:
+        """Puts the calls on the compute stream; `outputs` are addresses."""
+        scratch = self._gpu.activations(max((self._bucket(call)[1] for call in calls), default=0) or 1)
+        for call, own, addresses in zip(calls, inputs, outputs, strict=True):
+            context = self._shaped(call)
+            context.update_device_memory_size_for_shapes()
+            context.set_device_memory(scratch.address, scratch.nbytes)
+            for name, address in [*((name, tensor.address) for name, tensor in own.items()), *addresses.items()]:
+                self._must(context.set_tensor_address(name, address), f"an address for {name}")
+            done = context.execute_async_v3(self._gpu.compute.address)
+            self._must(done, f"a run of profile {self.shapes[call.profile].name}")
+
+    def _shaped(self, call: Call) -> Any:
+        """The context of a call's profile, with the shapes of its inputs."""
+        context = self._context(call.profile)
+        for name, array in call.feed.items():
+            self._must(context.set_input_shape(name, array.shape), f"{name} of shape {array.shape}")
+        missing = context.infer_shapes()
+        self._must(not missing, f"inputs without {', '.join(missing)}")
+        return context
+
+    def _context(self, profile: int) -> Any:
+        if profile not in self._contexts:
+            managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self._engine.create_execution_context(managed if self._config is None else self._config)
+            self._must(context is not None, "another execution context")
+            stream = self._gpu.compute.address
+            self._must(context.set_optimization_profile_async(profile, stream), f"profile {profile}")
+            self._contexts[profile] = context
+        return self._contexts[profile]
+
+    def _runtime_config(self, cuda_graphs: bool) -> Any:
+        """TensorRT-RTX's settings for contexts."""
+        config = self._engine.create_runtime_config()
+        managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        config.set_execution_context_allocation_strategy(managed)
+        if cuda_graphs:
+            config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        if self._cache_file is not None:
+            self._cache = config.create_runtime_cache()
+            if self._cache_file.exists():
+                self._cache.deserialize(self._cache_file.read_bytes())  # one of another GPU is refused, and replaced
+            self._must(config.set_runtime_cache(self._cache), f"runtime cache {self._cache_file}")
+        return config
+
+    def _tensor_types(self) -> tuple[dict[str, np.dtype[Any]], list[str]]:
+        """Types of all inputs and outputs, and the outputs' names, which must be those of the spec."""
+        engine = self._engine
+        names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+        outputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.OUTPUT]
+        expected = {name for name in self.spec.outputs if name != "pixel_sums" or self.spec.interface != "nchw"}
+        if set(outputs) != expected:
+            raise EngineError(
+                f"{self._sidecar.path}: has outputs {', '.join(sorted(outputs))}, but its spec says "
+                f"{', '.join(sorted(expected))}: {self._sidecar.rebuild}"
+            )
+        return {name: np.dtype(self._trt.nptype(engine.get_tensor_dtype(name))) for name in names}, outputs
+
+    def _must(self, done: bool, what: str) -> None:
+        if not done:
+            raise EngineError(
+                f"{self._sidecar.path}: {self._sidecar.library} refused {what}: {messages(self._trt).errors()}"
+            )
