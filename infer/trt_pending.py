@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .cuda import Memory, Pinned
+from .cuda import Event, Memory, Pinned
 from .engine import DeviceImage
 from .trt_calls import Call
 from .trt_gpu import ALIGNMENT, Gpu, Left, Resident, aligned
@@ -32,11 +32,14 @@ class Pending:
 
     def __init__(self, gpu: Gpu, image: DeviceImage, resident: Resident, spent: Callable[[float], None]) -> None:
         """spent: gets the seconds that the GPU computed."""
-        self._gpu, self._image, self._resident, self._spent = gpu, image, resident, spent
-        self._buffers: list[Memory | Pinned] = []
-        self._done, self._start, self._end = gpu.event(), gpu.event(timing=True), gpu.event(timing=True)
-        self._token = resident.user = object()
+        self._gpu, self._spent = gpu, spent
+        self._image: DeviceImage | None = image  # whose buffers must stay until this was collected
+        self._resident: Resident | None = resident
         self._collected = False
+        self._buffers: list[Memory | Pinned] = []
+        self._events: list[Event] = []  # the end of all
+        self._timed: list[Event] = []  # start and end of computing
+        self._token = resident.user = object()
         resident.idle = False
 
     def run(
@@ -49,6 +52,9 @@ class Pending:
     ) -> None:
         """Enqueues the calls and the read-back of the outputs `names`, which lie first in the block of `nbytes`."""
         self._calls, self._places, self._names = calls, places, names
+        self._events.append(self._gpu.event())
+        self._timed += [self._gpu.event(timing=True), self._gpu.event(timing=True)]
+        start, end = self._timed
         read = [place for own in places for name, place in own.items() if name in names]
         self._read_bytes = max((place.offset + aligned(place.nbytes) for place in read), default=ALIGNMENT)
         gpu, device = self._gpu, self._gpu.device
@@ -56,25 +62,26 @@ class Pending:
         self._buffers.append(memory)
         self._host = gpu.pinned(self._read_bytes)
         self._buffers.append(self._host)
-        device.record(self._start, gpu.compute)
+        device.record(start, gpu.compute)
         enqueue([{name: memory.address + place.offset for name, place in own.items()} for own in places])
-        device.record(self._end, gpu.compute)
-        device.wait(gpu.download, self._end)
+        device.record(end, gpu.compute)
+        device.wait(gpu.download, end)
         device.copy_out(self._host.array[: self._read_bytes], memory.address, gpu.download)
-        device.record(self._done, gpu.download)
+        device.record(self._events[0], gpu.download)
 
     def result(self) -> dict[str, NDArray[Any]]:
         """As Engine.run. Raises CudaError."""
         gpu, device = self._gpu, self._gpu.device
         with device.current():
-            device.synchronize(self._done)  # not under the lock: others go on meanwhile
+            device.synchronize(self._events[0])  # not under the lock: others go on meanwhile
             results = {name: self._gather(name) for name in self._names}
             with gpu.lock:
-                self._spent(device.elapsed_ms(self._start, self._end) / 1e3)
+                self._spent(device.elapsed_ms(*self._timed) / 1e3)
                 self._collected = True
-                gpu.reuse(self._buffers, [self._done], [self._start, self._end])
-                if self._resident.user is self._token:
+                gpu.reuse(self._buffers, self._events, self._timed)
+                if self._resident is not None and self._resident.user is self._token:
                     self._resident.idle = True
+                self._image = self._resident = None
         return results
 
     def _gather(self, name: str) -> NDArray[Any]:
@@ -92,4 +99,4 @@ class Pending:
 
     def __del__(self) -> None:
         if not self._collected:
-            self._gpu.returned.append(Left(False, self._buffers, [self._done], [self._start, self._end]))
+            self._gpu.returned.append(Left(False, self._buffers, self._events, self._timed))

@@ -109,7 +109,10 @@ class _Driver:
         self.forget()
         callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(run)
         self._waiting.append(callback)
-        return not self._library.cuLaunchHostFunc(ctypes.c_void_p(stream), callback, None)
+        launched = not self._library.cuLaunchHostFunc(ctypes.c_void_p(stream), callback, None)
+        if not launched:
+            self._waiting.remove(callback)
+        return launched
 
 
 _drivers: list[_Driver] = []
@@ -422,7 +425,7 @@ class IExecutionContext(_Counted):
             for name, value in zip(engine._outputs, values, strict=True):
                 driver.view(*places[name])[...] = value
 
-        return _driver().launch(stream_handle, work)
+        return _driver().launch(stream_handle, work) or engine._refuse("launch failed")
 
     def _scratch_bytes(self) -> int:
         rows = self._shapes.get("rows", (1, 1))

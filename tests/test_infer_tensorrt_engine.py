@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import itertools
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -17,16 +18,19 @@ from typing import Any
 import cudasim
 import fake_tensorrt
 import pytest
-from cudasim import BINDINGS, Seen
+from cudasim import Seen
 from engines import TENSORRT_LISTS, frozen_api
 
 from export import sidecar
 from export.onnx_source import read_source
 from export.profiles import profile_entries, shapes_from_options
+from export.to_onnx import export_onnx
 from export.trt_builder import Plan
 from export.trt_options import BuildOptions
 from infer.spec import ShapeRange
+from trainer.checkpoint import load
 
+Checkpoints = Callable[..., Path]
 Exported = Callable[..., Path]
 BUILDERS = {"tensorrt": "11.4.0.106", "tensorrt-rtx": "1.7.1.116"}
 
@@ -110,6 +114,238 @@ def test_every_protocol_answers_as_the_onnx_engine_byte_for_byte(
     check(seen)
     assert seen.stdout.startswith(f"{builder}-fp32 cuda:0 ")
     assert not any("pageable" in call for call in seen.calls)
+
+
+@pytest.fixture(scope="module")
+def ensemble(slim_checkpoint: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two plans of nets with the paper's crop and number of classes, but few channels."""
+    folder = tmp_path_factory.mktemp("ensemble")
+    plans = []
+    for seed in (0, 1):
+        classes = tuple(f"n{number:08d}" for number in range(1000))
+        name = f"wide-{seed}"
+        changes = {"crop_px": 224, "train_short_px": (256, 512), "classes": classes, "width": 1 / 16, "name": name}
+        onnx = folder / f"{name}.onnx"
+        export_onnx(load(slim_checkpoint("A", seed=seed, **changes)), onnx)
+        plans.append(write_plan(onnx, folder))
+    return plans
+
+
+MARK = "cuCtxGetLimit(77"
+"""A call that nothing else makes: by it a program marks a place in the driver's log."""
+
+COUNTED = r"""
+import ctypes
+def mark():
+    ctypes.CDLL("libcuda.so.1").cuCtxGetLimit(ctypes.byref(ctypes.c_size_t()), 77)
+engines = [TensorRTEngine(Path(path)) for path in PATHS]
+images = [noise(375, 500, seed) for seed in range(3)]
+plan = plan_views(engines[0].spec, "multicrop+dense", (375, 500), [256, 384, 512])
+"""
+
+
+def copied(calls: Sequence[str], name: str) -> int:
+    """Bytes of all copies by this call, whose third argument (counted from 1) they are."""
+    return sum(int(call.split(",")[2]) for call in calls if call.startswith(name + "_v2("))
+
+
+def images_of(seen: Seen) -> list[tuple[str, ...]]:
+    """The calls between one mark and the next."""
+    marks = [number for number, call in enumerate(seen.calls) if call.startswith(MARK)]
+    return [seen.calls[start:end] for start, end in itertools.pairwise(marks)]
+
+
+WAITS = (
+    "cuEventSynchronize",
+    "cuStreamSynchronize",
+    "cuCtxSynchronize",
+    "cuMemFree",
+    "cuMemFreeHost",
+    "cuMemcpyHtoD_v2",
+)
+ALLOCATIONS = ("cuMemAlloc", "cuMemHostAlloc", "cuMemFree", "cuMemFreeHost", "cuStreamCreate", "cuEventCreate")
+
+
+def number_of(calls: Sequence[str], names: Sequence[str]) -> int:
+    return sum(call.startswith((f"{name}(", f"{name}_v2(")) for call in calls for name in names)
+
+
+@pytest.mark.parametrize("engines", [1, 2])
+def test_what_an_image_costs(engines: int, ensemble: list[Path], tmp_path: Path) -> None:
+    """`multicrop+dense` at three scales of a 500x375 image, by one engine and by an ensemble of two."""
+    code = (
+        f"PATHS = {[str(path) for path in ensemble[:engines]]!r}\n"
+        + COUNTED
+        + textwrap.dedent("""
+        for image in images:
+            mark()
+            loaded = engines[0].load([image])
+            pending = [engine.start(loaded, [plan], ("posterior", "pixel_sums")) for engine in engines]
+            results = [each.result() for each in pending]
+            assert all(result["posterior"].shape == (156, 1000) for result in results)
+        mark()
+        del loaded, pending
+        for engine in engines: engine.close()
+        del engine, engines
+        """)
+    )
+    seen = run(code, tmp_path)
+    check(seen)
+    first, *others = images_of(seen)
+    assert number_of(first, ALLOCATIONS) > 0 and len(others) == 2
+    for calls in others:
+        assert number_of(calls, ALLOCATIONS) == 0
+        uploads = [call for call in calls if call.startswith("cuMemcpyHtoDAsync")]
+        assert len(uploads) == 1 and 375 * 500 * 3 < copied(calls, "cuMemcpyHtoDAsync") < 1_000_000
+        assert number_of(calls, ["cuMemcpyDtoHAsync"]) == engines
+        assert copied(calls, "cuMemcpyDtoHAsync") < 1_300_000 * engines
+        assert number_of(calls, WAITS) == engines
+        assert number_of(calls, ["cuLaunchHostFunc"]) == 6 * engines  # three scales of crops, three dense
+
+
+def test_neighbouring_images_overlap(ensemble: list[Path], tmp_path: Path) -> None:
+    """While one image is computed, the next is uploaded and put behind it: the host waits for results alone."""
+    code = (
+        f"PATHS = {[str(ensemble[0])]!r}\n"
+        + COUNTED
+        + textwrap.dedent("""
+        (engine,) = engines
+        expected = [engine.run(engine.load([image]), [plan])["posterior"] for image in images[:2]]
+        assert not np.array_equal(*expected)
+        pending = engine.start(engine.load([images[0]]), [plan])
+        for image in [images[2], images[0], images[1]]:
+            mark()
+            following = engine.start(engine.load([image]), [plan])
+            result, pending = pending.result(), following
+        mark()
+        same({"posterior": result["posterior"]}, {"posterior": expected[0]})
+        same(pending.result(), {"posterior": expected[1]})
+        del pending, following
+        engine.close()
+        del engine, engines
+        """)
+    )
+    seen = run(code, tmp_path)
+    check(seen)
+    warm, *others = images_of(seen)
+    assert number_of(warm, ALLOCATIONS) > 0 and len(others) == 2  # a second set of buffers
+    for calls in others:
+        assert number_of(calls, ALLOCATIONS) == 0 and number_of(calls, WAITS) == 1
+        wait = next(number for number, call in enumerate(calls) if call.startswith("cuEventSynchronize"))
+        before = [call.partition("(")[0] for call in calls[:wait]]
+        assert before.count("cuMemcpyHtoDAsync_v2") == 1 and before.count("cuLaunchHostFunc") == 6
+        assert before.count("cuMemcpyDtoHAsync_v2") == 1 and number_of(calls[wait:], ["cuLaunchHostFunc"]) == 0
+    streams = {
+        name: {call.rpartition(",")[2] for call in seen.calls if call.startswith(name)}
+        for name in ("cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync")
+    }
+    launched = {call.partition("(")[2] for call in seen.calls if call.startswith("cuLaunchHostFunc")}
+    assert len(streams["cuMemcpyHtoDAsync"] | streams["cuMemcpyDtoHAsync"] | launched) == 3
+
+
+TWICE = """
+    reference = OnnxEngine(Path(ONNX))
+    image, engine = noise(90, 130), None
+    plan = plan_views(reference.spec, "multicrop+dense", (90, 130))
+    expected = reference.run(reference.load([image]), [plan], OUTPUTS)
+    for attempt in range(3):
+        try:
+            engine = engine or TensorRTEngine(Path(PLAN))
+            same(engine.run(engine.load([image]), [plan], OUTPUTS), expected)
+            print("the same")
+        except EngineError as error:
+            print(type(error).__name__, error)
+    try:
+        if engine: engine.close()
+    except EngineError as error:
+        print("close:", error)
+    del engine
+"""
+
+ONCE = [
+    ("cuStreamCreate:2=2", "cuStreamCreate failed: out of memory: close what"),
+    ("cuEventCreate:2=2", "cuEventCreate failed: out of memory: close what"),
+    *(
+        (f"cuMemAlloc_v2:{n}=2", r"cuMemAlloc failed: out of memory \(.* MB wanted, .* MB free\): close")
+        for n in (1, 2, 3)
+    ),
+    *((f"cuMemHostAlloc:{n}=2", "cuMemHostAlloc failed: out of memory: close what else") for n in (1, 2)),
+    ("cuMemcpyHtoDAsync_v2:1=1", "cuMemcpyHtoDAsync failed: invalid argument"),
+    ("cuMemcpyDtoHAsync_v2:1=1", "cuMemcpyDtoHAsync failed: invalid argument"),
+    ("cuStreamWaitEvent:2=400", "cuStreamWaitEvent failed: invalid resource handle"),
+    ("cuLaunchHostFunc:3=2", "PLAN: tensorrt refused a run of profile crops: launch failed"),
+]
+LOST = [
+    ("cuMemcpyHtoDAsync_v2:1=719", "cuMemcpyHtoDAsync failed: unspecified launch failure: what this process had"),
+    ("cuEventSynchronize:1=700", "cuEventSynchronize failed: an illegal memory access was encountered: what"),
+    ("cuLaunchHostFunc:2=700", "PLAN: tensorrt refused a run of profile crops: launch failed"),
+]
+
+
+def interrupted(fail: str, exported: Exported, folder: Path) -> tuple[Seen, list[str]]:
+    onnx = exported("A")
+    plan = write_plan(onnx, folder)
+    code = textwrap.dedent(f"ONNX, PLAN = {str(onnx)!r}, {str(plan)!r}") + textwrap.dedent(TWICE)
+    seen = run(code, folder, fail=fail)
+    check(seen)
+    assert seen.stderr == ""
+    return seen, [line.replace(str(plan), "PLAN") for line in seen.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(("fail", "message"), ONCE, ids=[fail for fail, _ in ONCE])
+def test_a_failure_is_told_and_the_next_image_runs(fail: str, message: str, exported: Exported, tmp_path: Path) -> None:
+    _, (failed, *others) = interrupted(fail, exported, tmp_path)
+    assert re.match(f"(CudaError|EngineError) {message}", failed) and others == ["the same", "the same"]
+
+
+@pytest.mark.parametrize(("fail", "message"), LOST, ids=[fail for fail, _ in LOST])
+def test_a_lost_device_is_told_each_time(fail: str, message: str, exported: Exported, tmp_path: Path) -> None:
+    _, (failed, *others) = interrupted(fail, exported, tmp_path)
+    assert re.match(f"(CudaError|EngineError) {message}", failed) and len(others) == 3
+    assert all("what this process had on the GPU is lost" in line for line in others)
+    assert others[-1].startswith("close: ")
+
+
+def test_threads_share_an_engine(exported: Exported, tmp_path: Path) -> None:
+    onnx = exported("A")
+    code = f"""
+    from concurrent.futures import ThreadPoolExecutor
+    reference, engine = OnnxEngine(Path({str(onnx)!r})), TensorRTEngine(Path({str(write_plan(onnx, tmp_path))!r}))
+    sizes = [(90, 130), (140, 80), (100, 100)]
+    def one(number):
+        image, size = noise(*sizes[number % 3], number), sizes[number % 3]
+        plan = plan_views(reference.spec, "multicrop+dense", size)
+        same(engine.run(engine.load([image]), [plan]), reference.run(reference.load([image]), [plan]))
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(one, range(9)))
+    engine.close()
+    del engine, one
+    """
+    check(run(code, tmp_path))
+
+
+def test_what_is_not_collected_is_waited_for_before_its_memory_is_used_again(
+    exported: Exported, tmp_path: Path
+) -> None:
+    onnx = exported("A")
+    code = f"""
+    reference, engine = OnnxEngine(Path({str(onnx)!r})), TensorRTEngine(Path({str(write_plan(onnx, tmp_path))!r}))
+    plan = plan_views(reference.spec, "multicrop+dense", (90, 130))
+    for seed in range(4):
+        image = noise(90, 130, seed)
+        engine.start(engine.load([noise(90, 130, seed + 9)]), [plan])
+        same(engine.run(engine.load([image]), [plan]), reference.run(reference.load([image]), [plan]))
+    pending = engine.start(engine.load([image]), [plan])
+    engine.close()
+    try:
+        pending.result()
+    except EngineError as error:
+        print(error)
+    del engine, pending
+    """
+    seen = run(code, tmp_path)
+    check(seen)
+    assert seen.stdout == "GPU 0 was closed: open the engine again\n"
 
 
 def classes() -> dict[str, type]:
