@@ -35,8 +35,8 @@ class DeviceImage:
 
     images: tuple[Pixels, ...]
     rescaled: tuple[Cache, ...]
-    uploads: dict[int, tuple[Pixels, Any]] = field(default_factory=dict)
-    """What lies on the device already: by id of an array, the array and its copy there."""
+    uploads: dict[Any, Any] = field(default_factory=dict)
+    """What lies on devices already, by whatever an engine calls it; it goes with the image."""
 
 
 def load_on_host(images: Sequence[Pixels]) -> DeviceImage:
@@ -120,11 +120,7 @@ def open_engine(
     if path.suffix == ".pt":
         raise EngineError(f"{path}: a checkpoint is not an engine: run python -m export.to_onnx {path}")
     if path.suffix == ".engine":
-        check_sidecar(path)
-        raise EngineError(
-            f"{path}: a TensorRT engine needs an NVIDIA GPU, and this version does not run it yet: use the ONNX model "
-            f"it was built from, {path.with_suffix('.onnx')}"
-        )
+        return _open_plan(path, device, self_test)
     if path.suffix != ".onnx":
         raise EngineError(f"{path}: unknown kind of engine {path.suffix!r}, expected .onnx or .engine")
     try:
@@ -134,6 +130,23 @@ def open_engine(
     engine = OnnxEngine(path, provider=provider, device=device, threads=threads, largest_short_px=largest_short_px)
     if self_test:
         self_tests.check(engine, json.loads(engine.metadata.get("self_test", "null")))
+    return engine
+
+
+def _open_plan(path: Path, device: int, self_test: bool) -> Engine:
+    from . import self_test as self_tests
+    from .cuda import CudaError
+    from .tensorrt_engine import TensorRTEngine
+
+    try:
+        engine = TensorRTEngine(path, device=device)
+    except CudaError as error:
+        raise EngineError(
+            f"{path}: a TensorRT engine needs an NVIDIA GPU ({error}): use the ONNX model it was built from, "
+            f"{path.with_suffix('.onnx')}"
+        ) from None
+    if self_test:
+        self_tests.check(engine, engine.self_test)
     return engine
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from engines import Built
 from helpers import noise
 
 from evaluation.runner import evaluate, resolve
@@ -147,8 +148,16 @@ def test_a_plan_is_refused_unless_it_is_the_sidecars(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"sha256 .* but its sidecar says 000000000000"):
         open_engine(plan)
     sidecar.write_text(json.dumps({"sha256": hashlib.sha256(b"plan").hexdigest()}))
-    with pytest.raises(EngineError, match="needs an NVIDIA GPU"):
-        open_engine(plan)
+    with pytest.raises(EngineError, match=r"m\.engine\.json: "):
+        open_engine(plan)  # its own, but says nothing else
+
+
+def test_a_plan_without_a_gpu(built: Built) -> None:
+    """One line that says what to use instead, whatever is missing: the driver, or a library to reach it by."""
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(EngineError, match=r"needs an NVIDIA GPU \(.*use the ONNX model it was built from, .*\.onnx$"):
+        open_engine(built.engine)
 
 
 def test_bound_inputs_are_uploaded_once_and_change_nothing(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
