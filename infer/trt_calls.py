@@ -8,6 +8,7 @@ Rescaling is exact, so the result is the same to the bit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from .engine import DeviceImage, EngineError
 from .feed import Feed, feed_atlas, feed_taps
-from .image import Pixels
 from .render import normalise, pixel_sums, render, source_of
 from .spec import ModelSpec, ShapeRange
 from .taps import count_taps
@@ -26,6 +26,10 @@ FEW_VIEWS = 4
 
 Numbered = tuple[int, View]
 """A view and the number of its image."""
+
+
+Source = tuple[int, object]
+"""What views are cut from: number of the image, View.source."""
 
 
 class Call(NamedTuple):
@@ -71,7 +75,7 @@ def _view_calls(
     plans: Sequence[ViewPlan],
 ) -> Iterator[Call]:
     """Calls for views of one size."""
-    sources: dict[tuple[int, object], list[int]] = {}
+    sources: dict[Source, list[int]] = {}
     for place in places:
         number, view = views[place]
         sources.setdefault((number, view.source), []).append(place)
@@ -88,8 +92,8 @@ def _view_calls(
         for some in _split(own, shapes[profile].views.max):
             cuts = [(views[place][1].cut, views[place][1].mirrored) for place in some]
             yield Call(some, profile, feed_taps(pixels, rescaled, spec.preprocessing.filter, cuts))
-    for profile, some in _stacks(views, stacked, shapes, spec, plans):
-        yield Call(some, profile, _atlas(image, [views[place] for place in some], spec))
+    for sheet in _sheets(views, stacked, shapes, spec, plans):
+        yield Call(sheet.places, sheet.profile, _atlas(image, views, sheet, spec))
 
 
 def _profile(size: Size, source_px: Size, rescaled: Size, spec: ModelSpec, shapes: Sequence[ShapeRange]) -> int | None:
@@ -102,66 +106,98 @@ def _profile(size: Size, source_px: Size, rescaled: Size, spec: ModelSpec, shape
     return None
 
 
-def _stacks(
+@dataclass(slots=True)
+class _Sheet:
+    """An atlas in the making: sources side by side in rows, as far as a profile's sides reach."""
+
+    profile: int
+    side: int
+    places: list[int] = field(default_factory=list)
+    origins: dict[Source, tuple[int, int]] = field(default_factory=dict)
+    top: int = 0  # of the row that is being filled
+    height: int = 0
+    left: int = 0
+
+    def add(self, source: Source, size: Size) -> bool:
+        """Finds a place for a source; False where there is none."""
+        if source in self.origins:
+            return True
+        top, left, height = self.top, self.left, self.height
+        if left + size[1] > self.side:
+            top, left, height = top + height, 0, 0
+        if top + size[0] > self.side or size[1] > self.side:
+            return False
+        self.origins[source] = top, left
+        self.top, self.left, self.height = top, left + size[1], max(height, size[0])
+        return True
+
+
+def _sheets(
     views: Sequence[Numbered],
     places: Sequence[int],
     shapes: Sequence[ShapeRange],
     spec: ModelSpec,
     plans: Sequence[ViewPlan],
-) -> Iterator[tuple[int, list[int]]]:
-    """(profile, places): as many views as an atlas of their sources holds, which are stacked above each other."""
-    covers: dict[tuple[int, object], Box] = {}
+) -> Iterator[_Sheet]:
+    """As few atlases as hold the sources of these views, which are of one size, each with its views."""
+    covers = _covers([views[place] for place in places])
+    sheet: _Sheet | None = None
     for place in places:
         number, view = views[place]
-        top, left, height, width = view.cut
-        old = covers.get((number, view.source), (top, left, top, left))
-        covers[number, view.source] = (
-            *(min(old[0], top), min(old[1], left)),
-            *(max(old[2], top + height), max(old[3], left + width)),
-        )
-    waiting, tall, profile, seen = list[int](), 0, 0, set[tuple[int, object]]()
-    for place in places:
-        number, view = views[place]
-        key = (number, view.source)
-        top, left, bottom, right = covers[key]
-        height, width = bottom - top, right - left
-        more = 0 if key in seen else height
-        if waiting and (tall + more > _side(shapes[profile]) or len(waiting) == shapes[profile].views.max):
-            yield profile, waiting
-            waiting, tall, seen, more = [], 0, set(), height
-        if not waiting:
-            found = _roomy(view.size_px, (height, width), shapes)
-            if found is None:
+        source = (number, view.source)
+        size = covers[source][2:]
+        full = sheet is not None and len(sheet.places) == shapes[sheet.profile].views.max
+        if sheet is None or full or not sheet.add(source, size):
+            if sheet is not None:
+                yield sheet
+            sheet = _new_sheet(view.size_px, size, shapes)
+            if sheet is None:
                 raise _refused(plans[number], spec, shapes)
-            profile = found
-        waiting.append(place)
-        tall += more
-        seen.add(key)
-    if waiting:
-        yield profile, waiting
+            sheet.add(source, size)
+        sheet.places.append(place)
+    if sheet is not None:
+        yield sheet
 
 
-def _side(shape: ShapeRange) -> int:
-    """Longest side of an atlas, which is uploaded as it is."""
-    return min(shape.rescaled_px.max, shape.source_px.max)
-
-
-def _roomy(size: Size, cover: Size, shapes: Sequence[ShapeRange]) -> int | None:
-    """The first profile for views of this size whose atlas holds a source."""
+def _new_sheet(view_px: Size, source_px: Size, shapes: Sequence[ShapeRange]) -> _Sheet | None:
+    """For the first profile that takes views of this size and whose atlas holds a source of this size."""
     for number, shape in enumerate(shapes):
-        if size[0] in shape.height_px and size[1] in shape.width_px and max(cover) <= _side(shape):
-            return number
+        side = min(shape.rescaled_px.max, shape.source_px.max)
+        if view_px[0] in shape.height_px and view_px[1] in shape.width_px and max(source_px) <= side:
+            return _Sheet(number, side)
     return None
 
 
-def _atlas(image: DeviceImage, views: Sequence[Numbered], spec: ModelSpec) -> Feed:
-    known: dict[tuple[int, object], int] = {}
-    sources: list[Pixels] = []
+def _covers(views: Sequence[Numbered]) -> dict[Source, Box]:
+    """Of each source the rectangle that its views cover."""
+    covers: dict[Source, Box] = {}
     for number, view in views:
-        if (number, view.source) not in known:
-            known[number, view.source] = len(sources)
-            sources.append(source_of(image.images[number], view, spec, image.rescaled[number]))
-    return feed_atlas(sources, [(known[number, view.source], view.cut, view.mirrored) for number, view in views])
+        top, left, height, width = view.cut
+        old_top, old_left, old_height, old_width = covers.setdefault((number, view.source), view.cut)
+        new_top, new_left = min(top, old_top), min(left, old_left)
+        bottom, right = max(top + height, old_top + old_height), max(left + width, old_left + old_width)
+        covers[number, view.source] = new_top, new_left, bottom - new_top, right - new_left
+    return covers
+
+
+def _atlas(image: DeviceImage, views: Sequence[Numbered], sheet: _Sheet, spec: ModelSpec) -> Feed:
+    own = [views[place] for place in sheet.places]
+    covers = _covers(own)
+    bottom = max(sheet.origins[source][0] + cover[2] for source, cover in covers.items())
+    right = max(sheet.origins[source][1] + cover[3] for source, cover in covers.items())
+    atlas = np.zeros((bottom, right, 3), np.uint8)
+    drawn: set[Source] = set()
+    cuts: list[tuple[int, Box, bool]] = []
+    for number, view in own:
+        source = (number, view.source)
+        (y, x), (top, left, height, width) = sheet.origins[source], covers[source]
+        if source not in drawn:
+            pixels = source_of(image.images[number], view, spec, image.rescaled[number])
+            atlas[y : y + height, x : x + width] = pixels[top : top + height, left : left + width]
+            drawn.add(source)
+        box = (view.cut[0] - top + y, view.cut[1] - left + x, *view.size_px)
+        cuts.append((0, box, view.mirrored))
+    return feed_atlas([atlas], cuts)
 
 
 def _split(places: Sequence[int], most: int) -> Iterator[list[int]]:

@@ -70,9 +70,10 @@ def read_sidecar(path: Path) -> Sidecar:
             hardware_compatible=bool(options.get("hardware_compatible")),
             self_test=content.get("self_test"),
         )
-    except (KeyError, TypeError, ValueError, SpecError) as error:
+    except (KeyError, TypeError, ValueError) as error:
+        reason = error if isinstance(error, SpecError) else repr(error)
         raise EngineError(
-            f"{path}.json: cannot be understood ({error!r}), written by another version? Build the engine again with "
+            f"{path}.json: cannot be understood ({reason}), written by another version? Build the engine again with "
             "export.to_trt"
         ) from None
 

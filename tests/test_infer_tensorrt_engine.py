@@ -6,9 +6,12 @@ copied, waited for and left behind is read from the driver's log.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import hashlib
 import inspect
 import itertools
+import json
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -19,7 +22,7 @@ import cudasim
 import fake_tensorrt
 import pytest
 from cudasim import Seen
-from engines import TENSORRT_LISTS, frozen_api
+from engines import TENSORRT_LISTS, Built, frozen_api
 
 from export import sidecar
 from export.onnx_source import read_source
@@ -32,17 +35,17 @@ from trainer.checkpoint import load
 
 Checkpoints = Callable[..., Path]
 Exported = Callable[..., Path]
-BUILDERS = {"tensorrt": "11.4.0.106", "tensorrt-rtx": "1.7.1.116"}
+TENSORRT, RTX = "tensorrt 11.4.0.106", "tensorrt-rtx 1.7.1.116"
 
 
 def write_plan(
-    onnx: Path, folder: Path, shapes: Sequence[ShapeRange] = (), builder: str = "tensorrt", **changes: Any
+    onnx: Path, folder: Path, shapes: Sequence[ShapeRange] = (), builder: str = TENSORRT, **changes: Any
 ) -> Path:
     """A plan of the double for an ONNX model, with a sidecar as export.to_trt writes it, for sm86."""
     source = read_source(onnx)
     shapes = shapes or shapes_from_options(source.spec)
     data = fake_tensorrt.plan(onnx, [profile_entries(shape, source.spec.interface) for shape in shapes])
-    plan = Plan(data, f"{builder} {BUILDERS[builder]}", 0, 0, 0, 0, (None,) * len(shapes))
+    plan = Plan(data, builder, 0, 0, 0, 0, (None,) * len(shapes))
     content = sidecar.content(source, plan, shapes, ["sm86"], BuildOptions())
     path = folder / f"{onnx.stem}.engine"
     sidecar.write_engine(path, data, {**content, **changes})
@@ -87,10 +90,10 @@ def check(seen: Seen) -> None:
 @pytest.mark.parametrize(
     ("interface", "binding", "builder"),
     [
-        ("views", "pycuda", "tensorrt"),
-        ("views", "cuda-python", "tensorrt-rtx"),
-        ("images", "cuda-python", "tensorrt"),
-        ("nchw", "pycuda", "tensorrt-rtx"),
+        ("views", "pycuda", TENSORRT),
+        ("views", "cuda-python", RTX),
+        ("images", "cuda-python", TENSORRT),
+        ("nchw", "pycuda", RTX),
     ],
 )
 def test_every_protocol_answers_as_the_onnx_engine_byte_for_byte(
@@ -112,7 +115,7 @@ def test_every_protocol_answers_as_the_onnx_engine_byte_for_byte(
     del engine"""
     seen = run(code, tmp_path, binding=binding)
     check(seen)
-    assert seen.stdout.startswith(f"{builder}-fp32 cuda:0 ")
+    assert seen.stdout.startswith(f"{builder.split()[0]}-fp32 cuda:0 ")
     assert not any("pageable" in call for call in seen.calls)
 
 
@@ -346,6 +349,185 @@ def test_what_is_not_collected_is_waited_for_before_its_memory_is_used_again(
     seen = run(code, tmp_path)
     check(seen)
     assert seen.stdout == "GPU 0 was closed: open the engine again\n"
+
+
+REFUSALS = {
+    "sha256": ("", "sha256 .* but its sidecar says 0000"),
+    "builder": ("onnx 1", r"built by 'onnx', expected tensorrt or tensorrt-rtx: build it with export\.to_trt"),
+    "version": (
+        "tensorrt 10.9.0.34",
+        r"built by tensorrt 10\.9\.0\.34, but here is 11\.4\.0\.106, and a plan belongs to one version: python -m "
+        r"export\.to_trt \S+\.onnx -o \S+\.engine --builder tensorrt$",
+    ),
+    "absent": (
+        "tensorrt-rtx 1.7.1.116",
+        r"built by tensorrt-rtx 1\.7\.1\.116, which cannot be imported \(.*\): pip install ",
+    ),
+    "targets": (
+        ["sm80", "sm90"],
+        r"built for sm80, sm90, but cudasim .* is sm86: python -m export\.to_trt .* \(on this ",
+    ),
+    "profiles": ([], "has 3 profiles, but its sidecar names 0: python -m export"),
+    "spec": ({}, r"\.json: cannot be understood \(not a model spec: KeyError\('preprocessing'\)\), written by"),
+    "outputs": ("", r"has outputs .*pixel_sums.*, but its spec says posterior: python -m export"),
+    "plan": (
+        b"something else",
+        r"tensorrt cannot load it: Serialization assertion failed\. Magic tag does not match: python",
+    ),
+    "options": (
+        {"cuda_graphs": True},
+        "runtime_cache and cuda_graphs are of tensorrt-rtx, and this plan is tensorrt's",
+    ),
+}
+
+
+def test_what_cannot_be_opened(exported: Exported, tmp_path: Path) -> None:
+    """All in one process: nothing is left by any of them, and a good plan opens afterwards."""
+    paths = []
+    for case, (value, _) in REFUSALS.items():
+        folder = tmp_path / case
+        folder.mkdir()
+        onnx, changes = exported("A"), {}
+        if case in ("builder", "version", "absent"):
+            changes["builder"] = value
+        elif case in ("targets", "profiles", "spec"):
+            changes[case] = value
+        elif case == "sha256":
+            changes["sha256"] = "0" * 64
+        elif case == "outputs":
+            spec = read_source(onnx).spec
+            changes["spec"] = json.loads(dataclasses.replace(spec, outputs=("posterior",)).to_json())
+        path = write_plan(onnx, folder, **changes)
+        if case == "plan":
+            assert isinstance(value, bytes)
+            path = write_plan(onnx, folder, sha256=hashlib.sha256(value).hexdigest())
+            path.write_bytes(value)
+        paths.append((str(path), value if case == "options" else {}))
+    code = f"""
+    import sys
+    sys.modules["tensorrt_rtx"] = None
+    for path, options in {paths!r}:
+        try:
+            TensorRTEngine(Path(path), **options)
+            print("opened")
+        except EngineError as error:
+            print(error)
+    TensorRTEngine(Path({paths[-1][0]!r})).close()
+    """
+    seen = run(code, tmp_path)
+    check(seen)
+    lines = seen.stdout.splitlines()
+    for (path, _), (_, message), line in zip(paths, REFUSALS.values(), lines, strict=True):
+        assert line.startswith(path) and re.search(message, line), line
+
+
+def test_the_real_library_says_why_it_does_not_start_on_the_simulated_driver(built: Built, tmp_path: Path) -> None:
+    """The other tests use a double; here the calls up to the engine are made to TensorRT-RTX itself, which wants
+    NVIDIA's own driver."""
+    pytest.importorskip("tensorrt_rtx")
+    code = f"""
+    from pathlib import Path
+    from infer.engine import EngineError
+    from infer.tensorrt_engine import TensorRTEngine
+    try:
+        TensorRTEngine(Path({str(built.engine)!r}))
+    except EngineError as error:
+        print(error)
+    """
+    seen = cudasim.run(textwrap.dedent(code), tmp_path)
+    seen.check()
+    assert len(seen.stdout.splitlines()) == 1
+    assert re.match(rf"{built.engine}: tensorrt-rtx cannot (start|load it): .*Cuda Runtime.*: python -m export", seen.stdout)
+
+
+def test_plans_that_suit_other_versions_and_gpus_say_so(exported: Exported, tmp_path: Path) -> None:
+    compatible = {"options": {"version_compatible": True, "hardware_compatible": "ampere+"}, "targets": ["sm80"]}
+    older = write_plan(exported("A"), tmp_path, **{**compatible, "builder": "tensorrt 10.9.0.34"})
+    newer = write_plan(exported("B"), tmp_path, **{**compatible, "builder": "tensorrt 12.0.0.1"})
+    code = f"""
+    engine = TensorRTEngine(Path({str(older)!r}))
+    engine.close()
+    try:
+        TensorRTEngine(Path({str(newer)!r}))
+    except EngineError as error:
+        print(error)
+    del engine
+    """
+    seen = run(code, tmp_path)
+    check(seen)
+    assert "built by tensorrt 12.0.0.1, but here is 11.4.0.106" in seen.stdout
+
+
+def test_views_beyond_every_profile_and_unknown_outputs(exported: Exported, tmp_path: Path) -> None:
+    shapes = shapes_from_options(read_source(exported("A")).spec)
+    crops, both = write_plan(exported("A"), tmp_path, shapes[:1]), write_plan(exported("B"), tmp_path)
+    code = f"""
+    crops, both = (TensorRTEngine(Path(path)) for path in ({str(crops)!r}, {str(both)!r}))
+    def attempt(engine, plan, *outputs):
+        try:
+            engine.run(engine.load([noise(*plan.image_px)]), [plan], *outputs)
+        except EngineError as error:
+            print(error)
+    attempt(crops, plan_views(crops.spec, "dense", (90, 130)))
+    attempt(both, plan_views(both.spec, "dense", (90, 3000)))
+    attempt(both, plan_views(both.spec, "center", (90, 130)), ["logits"])
+    attempt(both, ViewPlan("tiny", (90, 130), (View(88, (0, 0, 32, 32)),)))
+    for engine in (crops, both): engine.close()
+    del crops, both, engine
+    """
+    seen = run(code, tmp_path)
+    check(seen)
+    small, large, output, tiny = seen.stdout.splitlines()
+    assert re.match(r"slim-a: image 90x130 px at Q=72 needs a view of 72x104 px .* use --protocol multicrop", small)
+    assert re.match(r"slim-b: image 90x3000 px at Q=72 needs a view of 72x2400 px .* beyond the engine's range", large)
+    assert "no output 'logits'" in output
+    assert re.match(r"slim-b: image 90x130 px at Q=88 needs a view of 32x32 px", tiny)
+
+
+def test_the_self_test_and_an_evaluation_run_through(exported: Exported, miniature_dir: Path, tmp_path: Path) -> None:
+    """As evaluation.ilsvrc does it: every protocol of an ensemble of two, one table each."""
+    paths = [(str(exported(net)), str(write_plan(exported(net), tmp_path))) for net in ("A", "B")]
+    code = f"""
+    from evaluation.runner import evaluate, resolve
+    from infer import self_test
+    from infer.dataset import open_dataset
+    dataset = open_dataset(Path({str(miniature_dir)!r}), limit=3)
+    tables = []
+    for number, opened in enumerate((OnnxEngine, TensorRTEngine)):
+        engines = [opened(Path(pair[number])) for pair in {paths!r}]
+        for names in (["center", "ten-crop"], ["multicrop+dense", "googlenet-144"]):
+            tables.append(evaluate(engines, [resolve(names, e.spec, None) for e in engines], dataset).scores)
+    assert self_test.check(engines[0], engines[0].self_test) < 1e-5
+    for ours, theirs in zip(tables[2:], tables[:2], strict=True):
+        for one, other in zip(sum(ours, ()), sum(theirs, ()), strict=True):
+            assert one.pixels == other.pixels and all(one.pixels)
+            assert one.posterior.tobytes() == other.posterior.tobytes(), one.metadata["protocol"]
+            print(one.metadata["runtime"], one.metadata["protocol"])
+    for engine in engines: engine.close()
+    del engine, engines
+    """
+    seen = run(code, tmp_path)
+    check(seen)
+    assert len(seen.stdout.splitlines()) == 8 and "tensorrt-fp32 googlenet-144" in seen.stdout
+
+
+def test_runtime_cache_and_cuda_graphs_of_tensorrt_rtx(exported: Exported, tmp_path: Path) -> None:
+    onnx, cache = exported("A"), tmp_path / "kernels.cache"
+    code = f"""
+    reference = OnnxEngine(Path({str(onnx)!r}))
+    path = Path({str(write_plan(onnx, tmp_path, builder=RTX))!r})
+    image, plan = noise(90, 130), plan_views(reference.spec, "ten-crop", (90, 130))
+    for content in (None, b"of another GPU", b"cache kept"):
+        if content: Path({str(cache)!r}).write_bytes(content)
+        engine = TensorRTEngine(path, runtime_cache=Path({str(cache)!r}), cuda_graphs=True)
+        same(engine.run(engine.load([image]), [plan]), reference.run(reference.load([image]), [plan]))
+        engine.close()
+        print(Path({str(cache)!r}).read_bytes())
+    del engine
+    """
+    seen = run(code, tmp_path)
+    check(seen)
+    assert seen.stdout.splitlines() == ["b'cache of the double'", "b'cache of the double'", "b'cache kept'"]
 
 
 def classes() -> dict[str, type]:
