@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
@@ -13,7 +14,7 @@ from .classify import Classifier, Outcome
 from .command import Parser, run, scales_argument
 from .dataset import image_files
 from .engine import EngineError, Provider, check_outputs
-from .maps import write_maps
+from .maps import SUFFIXES, write_maps
 from .views import PROTOCOLS, PlanError
 
 
@@ -30,49 +31,54 @@ def main(argv: list[str] | None = None) -> int:
         "--maps",
         type=Path,
         metavar="OUT.png",
-        help="draw where the net sees the --top classes in one IMAGE, from its dense class score maps (docs/maps.md)",
+        help="draw where the net sees the --top classes in one IMAGE, from its dense class score maps; needs an engine "
+        "exported with --outputs score_map (docs/maps.md)",
     )
     args = parser.parse_args(argv)
+    if args.top < 1:
+        parser.error(f"--top: expected a positive number, got {args.top}")
     if args.maps is not None:
         if args.protocol not in (None, "dense"):
             parser.error(f"--maps shows dense views, not {args.protocol}: leave --protocol out")
         if len(args.images) != 1 or args.images[0].is_dir():
             parser.error("--maps draws one IMAGE: expected one file")
+        if args.maps.suffix.lower() not in SUFFIXES:
+            parser.error(f"--maps {args.maps}: expected a picture's name, ending in {', '.join(SUFFIXES)}")
     protocol = args.protocol or ("dense" if args.maps is not None else "center")
-    if args.top < 1:
-        parser.error(f"--top: expected a positive number, got {args.top}")
     try:
         classifier = Classifier(args.engine, protocol=protocol, scales=args.scales, provider=args.provider)
+        if args.maps is not None:
+            check_outputs(classifier.engine.spec, ["score_map"])
+        failed = _classify(classifier, args)
+        classifier.close()
     except PlanError as error:
         parser.error(str(error))
     except EngineError as error:
         print(error, file=sys.stderr)
         return 1
+    return 1 if failed else 0
+
+
+def _classify(classifier: Classifier, args: Namespace) -> int:
+    """Prints a line for each image and draws its maps; returns how many failed."""
     failed = 0
-    if args.maps is not None:
-        try:
-            check_outputs(classifier.engine.spec, ["score_map"])
-        except EngineError as error:
-            print(error, file=sys.stderr)
-            return 1
     for path, outcome in classifier.classify_files(list(files(args.images)), top=args.top):
-        failed += outcome.status != "ok"
         if args.json:
             print(json.dumps(_line(path, outcome, classifier)), flush=True)
-        elif outcome.status == "ok":
-            best = ", ".join(f"{p.name} {100 * p.probability:.1f} %" for p in outcome.predictions)
-            print(f"{path}: {best}", flush=True)
         if outcome.status != "ok":
             print(outcome.status if str(path) in outcome.status else f"{path}: {outcome.status}", file=sys.stderr)
-        elif args.maps is not None:
-            titles = [(p.index, f"{p.name} {100 * p.probability:.1f} %") for p in outcome.predictions]
+            failed += 1
+            continue
+        titles = [(p.index, f"{p.name} {100 * p.probability:.1f} %") for p in outcome.predictions]
+        if not args.json:
+            print(f"{path}: {', '.join(title for _, title in titles)}", flush=True)
+        if args.maps is not None:
             try:
                 write_maps(classifier.engine, classifier.pixels(path), classifier.scales, titles, args.maps)
             except OSError as error:
-                print(f"{args.maps}: cannot be written ({error.strerror})", file=sys.stderr)
+                print(f"{args.maps}: cannot be written ({error.strerror or error})", file=sys.stderr)
                 failed += 1
-    classifier.close()
-    return 1 if failed else 0
+    return failed
 
 
 def files(paths: Iterable[Path]) -> Iterable[Path]:

@@ -1,8 +1,9 @@
 """Where a net looks: the class score maps of dense views over the image, as a picture.
 
-A dense view of h x w px gives class scores for ceil(h / stride) - crop / stride + 1 rows of positions: position i looks
-at the crop that begins at i * stride. What is drawn is the posterior of each position, between the positions' centres
-linear, averaged over the view and its mirror and over the scales.
+A dense view gives class scores at positions `stride_px` apart: position i looks at the crop that begins at i times that
+(in the mirrored view from the right), the last one perhaps beyond the edge. What is drawn is the posterior of each
+position, the softmax of its scores: its own value at the centre of its receptive field, between centres linear,
+averaged over the view and its mirror and over the scales.
 """
 
 from __future__ import annotations
@@ -27,7 +28,15 @@ SHOWN_PX = 448
 """Longer side of a panel's image."""
 MARGIN, TITLE, BAR = 8, 24, 12  # px
 OPACITY = 0.55
+SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""What a picture may be called, and Pillow's name of its format."""
 HEAT = cv2.COLORMAP_INFERNO
+
+BEYOND_PX = {"googlenet": 14.5, "googlenet-tv": 6.5}
+"""How far below and right of its crop's middle a position's receptive field is centred; VGG's is there.
+
+A 2x2 pool at stride 2 sees what it replaces, GoogLeNet's 3x3 pools one row and column more on that side.
+"""
 
 Heat = NDArray[np.float64]
 
@@ -55,7 +64,8 @@ def heat(engine: Engine, image: Pixels, scales: Sequence[int], classes: Sequence
 def _between(positions: int, side_px: int, shown_px: int, spec: ModelSpec) -> Heat:
     """Weights [shown_px, positions] that interpolate along an axis; beyond the outer centres nothing changes."""
     pixel = (np.arange(shown_px) + 0.5) * side_px / shown_px  # in the view
-    place = np.clip((pixel - spec.crop_px / 2) / spec.stride_px, 0, positions - 1)
+    first_centre = spec.crop_px / 2 + BEYOND_PX.get(spec.net, 0)
+    place = np.clip((pixel - first_centre) / spec.stride_px, 0, positions - 1)
     first = np.minimum(place.astype(np.int64), max(positions - 2, 0))
     weights = np.zeros((shown_px, positions))
     weights[np.arange(shown_px), first] = 1 - (place - first)
@@ -101,7 +111,8 @@ def _colours(values: Heat) -> Pixels:
 
 
 def _fitting(pen: ImageDraw.ImageDraw, text: str, font: Any, width: int) -> str:
-    """`text` as far as there is room for it."""
+    """`text` on one line, as far as there is room for it."""
+    text = " ".join(text.split())
     while pen.textlength(text, font) > width and len(text) > 1:
         text = text[:-2].rstrip() + "…"
     return text
@@ -110,9 +121,12 @@ def _fitting(pen: ImageDraw.ImageDraw, text: str, font: Any, width: int) -> str:
 def write_maps(
     engine: Engine, image: Pixels, scales: Sequence[int], best: Sequence[tuple[int, str]], out: Path
 ) -> None:
-    """Draws (class, title) of each of `best`. Raises EngineError, and OSError where `out` cannot be written."""
+    """Draws (class, title) of each of `best`. Raises EngineError, and OSError where `out` cannot be written.
+
+    `out` is named as one of SUFFIXES.
+    """
     shown = shown_size(image)
     heats = heat(engine, image, scales, [index for index, _ in best], shown)
     picture = draw(image, heats, [title for _, title in best])
     with replacing(out) as unfinished:
-        picture.save(unfinished, format=Image.registered_extensions().get(out.suffix.lower(), "PNG"))
+        picture.save(unfinished, format=SUFFIXES[out.suffix.lower()])

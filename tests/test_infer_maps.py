@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import bisect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,79 +11,109 @@ import numpy as np
 import pytest
 import torch
 from conftest import Photos
-from helpers import network_input, slim_spec
+from helpers import network_input, random_net, slim_spec
 from PIL import Image
 
+from export.to_onnx import export_onnx
 from infer.__main__ import main
-from infer.maps import draw, heat, shown_size
+from infer.engine import EngineError
+from infer.maps import BEYOND_PX, draw, heat, shown_size
 from infer.onnx_engine import OnnxEngine
 from infer.render import rescale
-from infer.views import ViewPlan
+from infer.spec import ModelSpec, Preprocessing
+from infer.views import Size
 from trainer import checkpoint
+from trainer.zoo import build_net
 
 Exported = Callable[..., Path]
 
 
-class OnePosition:
-    """An engine whose net is sure of class 1 at one place of the image, whatever the view, and of class 0 elsewhere."""
+@pytest.mark.parametrize("net", ["A", "D", "googlenet", "googlenet-tv"])
+def test_where_receptive_fields_are_centred(net: str) -> None:
+    """A NaN reaches whatever looks at it: the first and the last row that a position in the middle sees."""
+    spec = slim_spec(net, crop_px=96, train_short_px=108)
+    model, height, position = random_net(spec), 1536, 20
 
-    spec = slim_spec("A", outputs=("posterior", "score_map"))
+    def seen(rows: slice) -> bool:
+        x = torch.zeros(1, 3, height, 96)
+        x[:, :, rows] = torch.nan
+        with torch.inference_mode():
+            return bool(model(x)[0, 0, position].isnan().any())
 
-    def __init__(self, place: tuple[float, float]) -> None:
-        self._place = place  # as shares of height and width
-
-    def load(self, images: Sequence[Any]) -> Any:
-        return images
-
-    def run(self, image: Any, plans: Sequence[ViewPlan], outputs: Sequence[str]) -> dict[str, Any]:
-        assert tuple(outputs) == ("score_map",)
-        maps = []
-        for view in plans[0].views:
-            height, width = view.size_px
-            scores = np.zeros((10, -(-height // 32) - 1, -(-width // 32) - 1), np.float32)
-            scores[0] = 50
-            x = 1 - self._place[1] if view.mirrored else self._place[1]
-            places = [
-                int(np.clip(round((share * side - 32) / 32), 0, size - 1))
-                for share, side, size in zip((self._place[0], x), view.size_px, scores.shape[1:], strict=True)
-            ]
-            scores[1, places[0], places[1]] = 100
-            maps.append(scores)
-        return {"score_map": np.stack(maps)}
+    above = bisect.bisect_left(range(height), True, key=lambda row: seen(slice(0, row)))  # rows 0 to above - 1
+    below = bisect.bisect_left(range(height), True, key=lambda row: not seen(slice(row, None)))
+    assert 1 < above < below < height  # all of it lies in the image
+    middle = (above - 1 + below) / 2
+    assert middle == 32 * position + spec.crop_px / 2 + BEYOND_PX.get(net, 0)
 
 
-@pytest.mark.parametrize("place", [(0.4, 0.35), (0.5, 0.7), (0.6, 0.3), (0.4, 0.6)])
-@pytest.mark.parametrize("scales", [[160], [160, 192]])
-def test_heat_lies_where_the_position_looks(place: tuple[float, float], scales: list[int]) -> None:
-    image, shown = np.zeros((150, 210, 3), np.uint8), (300, 420)
-    found = heat(OnePosition(place), image, scales, [0, 1], shown)  # type: ignore[arg-type]
-    assert found.shape == (2, *shown)
-    assert np.abs(found.sum(0) - 1).max() < 1e-9  # posteriors of the two classes that there are
-    y, x = np.unravel_index(found[1].argmax(), shown)
-    stride = 32 * 300 / 160
-    for share, got, side in zip(place, (int(y), int(x)), shown, strict=True):
-        assert abs(got - share * side) <= stride
+def interpolated(positions: torch.Tensor, size: Size, shown: Size, spec: ModelSpec) -> torch.Tensor:
+    """torch's own bilinear interpolation of [classes, h', w'] between the centres of receptive fields."""
+    axes = []
+    for count, side, shown_px in zip(positions.shape[1:], size, shown, strict=True):
+        pixel = (torch.arange(shown_px, dtype=torch.float64) + 0.5) * side / shown_px
+        centre = spec.crop_px / 2 + (14.5 if spec.net == "googlenet" else 0)
+        axes.append((pixel - centre) / 32 / max(count - 1, 1) * 2 - 1)
+    y, x = torch.meshgrid(*axes, indexing="ij")
+    grid = torch.stack([x, y], -1)[None]
+    return torch.nn.functional.grid_sample(positions[None], grid, "bilinear", "border", align_corners=True)[0]
 
 
-def test_values_at_the_centres_are_the_nets_own(exported: Exported, slim_checkpoint: Exported, photos: Photos) -> None:
-    """Where mirrored positions lie on each other: (160 - 64) % 32 = 0. Shown as large as the view."""
-    engine, net = OnnxEngine(exported("A")), checkpoint.load(slim_checkpoint("A")).build()
-    image = np.ascontiguousarray(photos["cat"][:128, :160])
-    rescaled = rescale(image, 128, engine.spec)
-    with torch.inference_mode():
-        plain, mirrored = (
-            torch.softmax(net(network_input(pixels, engine.spec))[0].double(), 0).numpy()
-            for pixels in (rescaled, np.ascontiguousarray(rescaled[:, ::-1]))
-        )
-    expected = (plain + mirrored[..., ::-1]) / 2
-    found = heat(engine, image, [128], range(10), (128, 160))
-    assert expected.shape == (10, 3, 4)
-    for i in range(3):
-        for j in range(4):
-            centre = found[:, 32 * i + 31 : 32 * i + 33, 32 * j + 31 : 32 * j + 33].mean((1, 2))
-            assert np.abs(centre - expected[:, i, j]).max() < 0.02 * np.ptp(expected)
-    assert np.abs(found[:, 0, 0] - expected[:, 0, 0]).max() < 1e-5
-    assert np.abs(found[:, -1, -1] - expected[:, -1, -1]).max() < 1e-5
+@pytest.mark.parametrize(
+    ("net", "scales", "shown"),
+    [("A", [64, 97], (151, 200)), ("A", [128], (128, 170)), ("googlenet", [96, 133], (90, 111))],
+)
+def test_every_value_is_what_torch_computes(
+    net: str, scales: list[int], shown: Size, exported: Exported, slim_checkpoint: Exported, photos: Photos
+) -> None:
+    engine, model = OnnxEngine(exported(net)), checkpoint.load(slim_checkpoint(net)).build()
+    image = np.ascontiguousarray(photos["cat"][:150, :200])
+    expected = torch.zeros(10, *shown, dtype=torch.float64)
+    for scale in scales:
+        rescaled = rescale(image, scale, engine.spec)
+        size = (rescaled.shape[0], rescaled.shape[1])
+        for mirrored in (False, True):
+            pixels = np.ascontiguousarray(rescaled[:, ::-1]) if mirrored else rescaled
+            with torch.inference_mode():
+                posterior = torch.softmax(model(network_input(pixels, engine.spec))[0].double(), 0)
+            own = interpolated(posterior, size, shown, engine.spec)
+            expected += (own.flip(2) if mirrored else own) / (2 * len(scales))
+    found = heat(engine, image, scales, range(10), shown)
+    assert found.shape == (10, *shown)
+    assert np.abs(found.sum(0) - 1).max() < 1e-9
+    assert np.abs(found - expected.numpy()).max() < 1e-5 < np.ptp(found[0])
+    assert (heat(engine, image, scales, [7, 2], shown) == found[[7, 2]]).all()
+
+
+@pytest.fixture(scope="module")
+def brightness(tmp_path_factory: pytest.TempPathFactory) -> OnnxEngine:
+    """A net A that is the surer of class 1 the brighter its crop is: every layer hands on one channel."""
+    spec = slim_spec("A", preprocessing=Preprocessing((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)))
+    net = build_net(spec)
+    with torch.no_grad():
+        for name, tensor in net.named_parameters():
+            tensor.zero_()
+            if name.endswith("weight"):
+                middle = tensor.shape[2] // 2
+                tensor[0, 0, middle, middle] = 1
+        net.get_parameter("fc6.weight")[0, 0] = 1 / 4
+        fc8 = net.get_parameter("fc8.weight")
+        fc8[0, 0], fc8[1, 0] = 0, 8
+    path = tmp_path_factory.mktemp("brightness") / "model.onnx"
+    export_onnx(checkpoint.Checkpoint(spec, net.state_dict()), path, outputs=["score_map"])
+    return OnnxEngine(path)
+
+
+@pytest.mark.parametrize("scales", [[160], [160, 200]])
+@pytest.mark.parametrize("patch", [(50, 50), (50, 180), (110, 60), (84, 113), (106, 175)])
+def test_heat_moves_with_what_the_net_sees(brightness: OnnxEngine, patch: Size, scales: list[int]) -> None:
+    """A bright square of 30 px centred on `patch`; the hottest place lies within a stride of it."""
+    image = np.zeros((160, 230, 3), np.uint8)
+    image[patch[0] - 15 : patch[0] + 15, patch[1] - 15 : patch[1] + 15] = 255
+    found = heat(brightness, image, scales, [1], (160, 230))[0]
+    hottest = np.argwhere(found > found.max() - 1e-6).mean(0)
+    assert found.max() > 3 * found.min()
+    assert np.abs(hottest - patch).max() < 32, hottest
 
 
 def test_a_crop_sized_image_has_one_value_everywhere(exported: Exported, photos: Photos) -> None:
@@ -124,11 +155,12 @@ def test_the_command(exported: Exported, photos: Photos, tmp_path: Path, capsys:
     [
         (["--protocol", "multicrop"], "--maps shows dense views, not multicrop"),
         (["another.png"], "--maps draws one IMAGE"),
+        (["--maps", "out.psd"], "--maps out.psd: expected a picture's name, ending in .png, .jpg, .jpeg, .webp"),
     ],
 )
 def test_usage(more: list[str], message: str, exported: Exported, tmp_path: Path, one_line: Callable[[], str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["a.png", *more, "--engine", str(exported("A")), "--maps", str(tmp_path / "out.png")])
+        main(["--engine", str(exported("A")), "--maps", str(tmp_path / "out.png"), *more, "a.png"])
     assert caught.value.code == 2
     assert message in one_line()
 
@@ -136,11 +168,36 @@ def test_usage(more: list[str], message: str, exported: Exported, tmp_path: Path
 def test_an_engine_without_maps(
     slim_checkpoint: Exported, photos: Photos, tmp_path: Path, one_line: Callable[[], str]
 ) -> None:
-    from export.to_onnx import export_onnx
-
     Image.fromarray(photos["cat"]).save(tmp_path / "cat.png")
     export_onnx(checkpoint.load(slim_checkpoint("A")), tmp_path / "plain.onnx")
     argv = [str(tmp_path / "cat.png"), "--engine", str(tmp_path / "plain.onnx"), "--maps", str(tmp_path / "out.png")]
     assert main(argv) == 1
     assert one_line().endswith("export it again, python -m export.to_onnx ckpt.pt --outputs score_map")
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none.png", "none.png: cannot be read (No such file or directory)"), ("cat.png", "cannot be written (Is a dire")],
+)
+def test_nothing_is_drawn(
+    name: str, message: str, exported: Exported, photos: Photos, tmp_path: Path, one_line: Callable[[], str]
+) -> None:
+    Image.fromarray(photos["cat"]).save(tmp_path / "cat.png")
+    (tmp_path / "out.png").mkdir()
+    argv = [str(tmp_path / name), "--engine", str(exported("A")), "--maps", str(tmp_path / "out.png")]
+    assert main([*argv, "--scales", "64"]) == 1
+    assert message in one_line()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.png", "out.png"]
+
+
+def test_an_engine_that_fails(
+    exported: Exported, photos: Photos, tmp_path: Path, one_line: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise EngineError("out of memory")
+
+    monkeypatch.setattr(OnnxEngine, "run", fail)
+    Image.fromarray(photos["cat"]).save(tmp_path / "cat.png")
+    assert main([str(tmp_path / "cat.png"), "--engine", str(exported("A"))]) == 1
+    assert one_line() == "out of memory"
