@@ -6,7 +6,9 @@ What `start` puts on the GPU runs while the host makes the next image ready; `re
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,42 @@ from .files import replacing
 from .image import Pixels
 from .spec import ModelSpec, ShapeRange
 from .trt_calls import Call, make_calls
-from .trt_gpu import Resident, Tensor, aligned, close_gpu, open_gpu
+from .trt_gpu import Gpu, Resident, Tensor, aligned, close_gpu, open_gpu
 from .trt_pending import Output, Pending
 from .trt_plan import LIBRARIES, check_target, import_library, load_plan, messages, read_sidecar
 from .views import ViewPlan
+
+
+@dataclass(slots=True)
+class Loaded:
+    """The library's objects for one plan, in the order in which they are made; they go in the reverse one."""
+
+    gpu: Gpu
+    cache_file: Path | None
+    runtime: Any = None
+    engine: Any = None
+    config: Any = None
+    cache: Any = None
+    contexts: dict[int, Any] = field(default_factory=dict)
+
+    def give_back(self) -> None:
+        """Waits for the GPU, writes the runtime cache and lets everything go, whatever fails on the way."""
+        try:
+            with self.gpu.lock, self.gpu.device.current():
+                try:
+                    if self.contexts:
+                        self.gpu.drain()
+                    if self.cache is not None and self.cache_file is not None:
+                        with replacing(self.cache_file) as unfinished:
+                            unfinished.write_bytes(bytes(self.cache.serialize()))
+                finally:
+                    self.contexts.clear()
+                    self.cache = None
+                    self.config = None
+                    self.engine = None
+                    self.runtime = None
+        finally:
+            close_gpu(self.gpu)
 
 
 class TensorRTEngine:
@@ -45,19 +79,18 @@ class TensorRTEngine:
         self.sha256 = self._sidecar.sha256
         self.device = f"cuda:{device}"
         self.seconds = 0.0
-        self._cache_file, self._cache = runtime_cache, None  # type: Path | None, Any
-        self._contexts: dict[int, Any] = {}
         self._buckets: dict[Any, tuple[dict[str, tuple[int, ...]], int]] = {}
         self._gpu = open_gpu(device)
-        self._closed = False
+        self._loaded = Loaded(self._gpu, runtime_cache)
+        self._finalize = weakref.finalize(self, self._loaded.give_back)  # at exit, where nobody closes
         try:
             with self._gpu.lock, self._gpu.device.current():
                 check_target(self._sidecar, self._gpu.device.target, self._gpu.device.name)
-                self._runtime, self._engine = load_plan(self._trt, self._sidecar)
-                self._config = self._runtime_config(cuda_graphs) if runtime_cache or cuda_graphs else None
+                self._loaded.runtime, self._loaded.engine = load_plan(self._trt, self._sidecar)
+                self._loaded.config = self._runtime_config(cuda_graphs) if runtime_cache or cuda_graphs else None
                 self._types, self._outputs = self._tensor_types()
         except BaseException:
-            close_gpu(self._gpu)
+            self.close()
             raise
 
     @property
@@ -91,23 +124,7 @@ class TensorRTEngine:
 
     def close(self) -> None:
         """Gives everything back; twice is no error."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            with self._gpu.lock, self._gpu.device.current():
-                try:
-                    self._gpu.drain()
-                    if self._cache is not None and self._cache_file is not None:
-                        with replacing(self._cache_file) as unfinished:
-                            unfinished.write_bytes(bytes(self._cache.serialize()))
-                finally:
-                    self._contexts.clear()
-                    self._cache = self._config = None
-                    self._engine = None
-                    self._runtime = None
-        finally:
-            close_gpu(self._gpu)
+        self._finalize()
 
     def _layout(self, calls: Sequence[Call], outputs: Sequence[str]) -> tuple[list[dict[str, Output]], list[str], int]:
         """Where each call's outputs go in one block, those asked for first; their names; bytes of the block.
@@ -160,32 +177,33 @@ class TensorRTEngine:
         return context
 
     def _context(self, profile: int) -> Any:
-        if profile not in self._contexts:
+        if profile not in self._loaded.contexts:
             managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            context = self._engine.create_execution_context(managed if self._config is None else self._config)
+            context = self._loaded.engine.create_execution_context(self._loaded.config or managed)
             self._must(context is not None, "another execution context")
             stream = self._gpu.compute.address
             self._must(context.set_optimization_profile_async(profile, stream), f"profile {profile}")
-            self._contexts[profile] = context
-        return self._contexts[profile]
+            self._loaded.contexts[profile] = context
+        return self._loaded.contexts[profile]
 
     def _runtime_config(self, cuda_graphs: bool) -> Any:
         """TensorRT-RTX's settings for contexts."""
-        config = self._engine.create_runtime_config()
+        config = self._loaded.engine.create_runtime_config()
         managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         config.set_execution_context_allocation_strategy(managed)
         if cuda_graphs:
             config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        if self._cache_file is not None:
-            self._cache = config.create_runtime_cache()
-            if self._cache_file.exists():
-                self._cache.deserialize(self._cache_file.read_bytes())  # one of another GPU is refused, and replaced
-            self._must(config.set_runtime_cache(self._cache), f"runtime cache {self._cache_file}")
+        file = self._loaded.cache_file
+        if file is not None:
+            cache = self._loaded.cache = config.create_runtime_cache()
+            if file.exists():
+                cache.deserialize(file.read_bytes())  # one of another GPU is refused, and replaced
+            self._must(config.set_runtime_cache(cache), f"runtime cache {file}")
         return config
 
     def _tensor_types(self) -> tuple[dict[str, np.dtype[Any]], list[str]]:
         """Types of all inputs and outputs, and the outputs' names, which must be those of the spec."""
-        engine = self._engine
+        engine = self._loaded.engine
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         outputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.OUTPUT]
         expected = {name for name in self.spec.outputs if name != "pixel_sums" or self.spec.interface != "nchw"}

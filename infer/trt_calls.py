@@ -7,6 +7,7 @@ Rescaling is exact, so the result is the same to the bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -51,19 +52,19 @@ def make_calls(
     for place, (_, view) in enumerate(views):
         by_size.setdefault(view.size_px, []).append(place)
     for size, places in by_size.items():
-        profile = next((i for i, s in enumerate(shapes) if size[0] in s.height_px and size[1] in s.width_px), None)
-        if profile is None:
+        suited = _suited(size, shapes)
+        if not suited:
             raise _refused(plans[views[places[0]][0]], spec, shapes)
         if spec.interface == "views":
             yield from _view_calls(image, views, places, spec, shapes, plans)
             continue
-        for some in _split(places, shapes[profile].views.max):
+        for some in _split(places, shapes[suited[0]].views.max):
             own = [views[place] for place in some]
             pixels = np.stack([render(image.images[n], [v], spec, image.rescaled[n])[0] for n, v in own])
             if spec.interface == "images":
-                yield Call(some, profile, {"images": pixels})
+                yield Call(some, suited[0], {"images": pixels})
             else:
-                yield Call(some, profile, {"input": normalise(pixels, spec)}, pixel_sums(pixels))
+                yield Call(some, suited[0], {"input": normalise(pixels, spec)}, pixel_sums(pixels))
 
 
 def _view_calls(
@@ -96,10 +97,22 @@ def _view_calls(
         yield Call(sheet.places, sheet.profile, _atlas(image, views, sheet, spec))
 
 
+def _suited(size: Size, shapes: Sequence[ShapeRange]) -> list[int]:
+    """Profiles that take views of this size; that whose kernels were tuned at the nearest one first."""
+
+    def distance(number: int) -> float:
+        tuned = shapes[number].height_px.opt, shapes[number].width_px.opt
+        return sum(abs(math.log(side / opt)) for side, opt in zip(size, tuned, strict=True))
+
+    taking = [i for i, shape in enumerate(shapes) if size[0] in shape.height_px and size[1] in shape.width_px]
+    return sorted(taking, key=distance)
+
+
 def _profile(size: Size, source_px: Size, rescaled: Size, spec: ModelSpec, shapes: Sequence[ShapeRange]) -> int | None:
-    """The first profile in which the engine can rescale the source itself."""
+    """The best profile in which the engine can rescale the source itself."""
     taps = [count_taps(n, m, spec.preprocessing.filter) for n, m in zip(source_px, rescaled, strict=True)]
-    for number, shape in enumerate(shapes):
+    for number in _suited(size, shapes):
+        shape = shapes[number]
         fits = all(side in shape.source_px for side in source_px) and all(count in shape.taps for count in taps)
         if fits and shape.admits(size, rescaled):
             return number
@@ -160,10 +173,10 @@ def _sheets(
 
 
 def _new_sheet(view_px: Size, source_px: Size, shapes: Sequence[ShapeRange]) -> _Sheet | None:
-    """For the first profile that takes views of this size and whose atlas holds a source of this size."""
-    for number, shape in enumerate(shapes):
-        side = min(shape.rescaled_px.max, shape.source_px.max)
-        if view_px[0] in shape.height_px and view_px[1] in shape.width_px and max(source_px) <= side:
+    """For the best profile that takes views of this size and whose atlas holds a source of this size."""
+    for number in _suited(view_px, shapes):
+        side = min(shapes[number].rescaled_px.max, shapes[number].source_px.max)
+        if max(source_px) <= side:
             return _Sheet(number, side)
     return None
 

@@ -184,7 +184,7 @@ def _rounded(nbytes: int) -> int:
 
 
 _GPUS: dict[int, Gpu] = {}
-_GPUS_LOCK = threading.Lock()
+_GPUS_LOCK = threading.RLock()  # whatever the garbage collector closes meanwhile
 
 
 def open_gpu(ordinal: int) -> Gpu:

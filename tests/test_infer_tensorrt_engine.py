@@ -10,7 +10,6 @@ import dataclasses
 import enum
 import hashlib
 import inspect
-import itertools
 import json
 import re
 import textwrap
@@ -21,7 +20,7 @@ from typing import Any
 import cudasim
 import fake_tensorrt
 import pytest
-from cudasim import Seen
+from cudasim import ALLOCATIONS, BINDINGS, WAITS, Seen, copied_bytes, count
 from engines import TENSORRT_LISTS, Built, frozen_api
 
 from export import sidecar
@@ -134,43 +133,12 @@ def ensemble(slim_checkpoint: Checkpoints, tmp_path_factory: pytest.TempPathFact
     return plans
 
 
-MARK = "cuCtxGetLimit(77"
-"""A call that nothing else makes: by it a program marks a place in the driver's log."""
-
 COUNTED = r"""
-import ctypes
-def mark():
-    ctypes.CDLL("libcuda.so.1").cuCtxGetLimit(ctypes.byref(ctypes.c_size_t()), 77)
+from cudasim import mark
 engines = [TensorRTEngine(Path(path)) for path in PATHS]
 images = [noise(375, 500, seed) for seed in range(3)]
 plan = plan_views(engines[0].spec, "multicrop+dense", (375, 500), [256, 384, 512])
 """
-
-
-def copied(calls: Sequence[str], name: str) -> int:
-    """Bytes of all copies by this call, whose third argument (counted from 1) they are."""
-    return sum(int(call.split(",")[2]) for call in calls if call.startswith(name + "_v2("))
-
-
-def images_of(seen: Seen) -> list[tuple[str, ...]]:
-    """The calls between one mark and the next."""
-    marks = [number for number, call in enumerate(seen.calls) if call.startswith(MARK)]
-    return [seen.calls[start:end] for start, end in itertools.pairwise(marks)]
-
-
-WAITS = (
-    "cuEventSynchronize",
-    "cuStreamSynchronize",
-    "cuCtxSynchronize",
-    "cuMemFree",
-    "cuMemFreeHost",
-    "cuMemcpyHtoD_v2",
-)
-ALLOCATIONS = ("cuMemAlloc", "cuMemHostAlloc", "cuMemFree", "cuMemFreeHost", "cuStreamCreate", "cuEventCreate")
-
-
-def number_of(calls: Sequence[str], names: Sequence[str]) -> int:
-    return sum(call.startswith((f"{name}(", f"{name}_v2(")) for call in calls for name in names)
 
 
 @pytest.mark.parametrize("engines", [1, 2])
@@ -194,16 +162,16 @@ def test_what_an_image_costs(engines: int, ensemble: list[Path], tmp_path: Path)
     )
     seen = run(code, tmp_path)
     check(seen)
-    first, *others = images_of(seen)
-    assert number_of(first, ALLOCATIONS) > 0 and len(others) == 2
+    first, *others = seen.between_marks()
+    assert count(first, ALLOCATIONS) > 0 and len(others) == 2
     for calls in others:
-        assert number_of(calls, ALLOCATIONS) == 0
+        assert count(calls, ALLOCATIONS) == 0
         uploads = [call for call in calls if call.startswith("cuMemcpyHtoDAsync")]
-        assert len(uploads) == 1 and 375 * 500 * 3 < copied(calls, "cuMemcpyHtoDAsync") < 1_000_000
-        assert number_of(calls, ["cuMemcpyDtoHAsync"]) == engines
-        assert copied(calls, "cuMemcpyDtoHAsync") < 1_300_000 * engines
-        assert number_of(calls, WAITS) == engines
-        assert number_of(calls, ["cuLaunchHostFunc"]) == 6 * engines  # three scales of crops, three dense
+        assert len(uploads) == 1 and 375 * 500 * 3 < copied_bytes(calls, "cuMemcpyHtoDAsync") < 1_000_000
+        assert count(calls, ["cuMemcpyDtoHAsync"]) == engines
+        assert copied_bytes(calls, "cuMemcpyDtoHAsync") < 1_300_000 * engines
+        assert count(calls, WAITS) == engines
+        assert count(calls, ["cuLaunchHostFunc"]) == 6 * engines  # three scales of crops, three dense
 
 
 def test_neighbouring_images_overlap(ensemble: list[Path], tmp_path: Path) -> None:
@@ -230,14 +198,14 @@ def test_neighbouring_images_overlap(ensemble: list[Path], tmp_path: Path) -> No
     )
     seen = run(code, tmp_path)
     check(seen)
-    warm, *others = images_of(seen)
-    assert number_of(warm, ALLOCATIONS) > 0 and len(others) == 2  # a second set of buffers
+    warm, *others = seen.between_marks()
+    assert count(warm, ALLOCATIONS) > 0 and len(others) == 2  # a second set of buffers
     for calls in others:
-        assert number_of(calls, ALLOCATIONS) == 0 and number_of(calls, WAITS) == 1
+        assert count(calls, ALLOCATIONS) == 0 and count(calls, WAITS) == 1
         wait = next(number for number, call in enumerate(calls) if call.startswith("cuEventSynchronize"))
         before = [call.partition("(")[0] for call in calls[:wait]]
         assert before.count("cuMemcpyHtoDAsync_v2") == 1 and before.count("cuLaunchHostFunc") == 6
-        assert before.count("cuMemcpyDtoHAsync_v2") == 1 and number_of(calls[wait:], ["cuLaunchHostFunc"]) == 0
+        assert before.count("cuMemcpyDtoHAsync_v2") == 1 and count(calls[wait:], ["cuLaunchHostFunc"]) == 0
     streams = {
         name: {call.rpartition(",")[2] for call in seen.calls if call.startswith(name)}
         for name in ("cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync")
@@ -325,6 +293,26 @@ def test_threads_share_an_engine(exported: Exported, tmp_path: Path) -> None:
     del engine, one
     """
     check(run(code, tmp_path))
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+@pytest.mark.parametrize("end", ["", "del engine, other", "sys.exit(3)", "raise KeyError('a bug elsewhere')"])
+def test_what_nobody_closes_is_given_back_in_the_end(
+    end: str, binding: str, exported: Exported, tmp_path: Path
+) -> None:
+    code = f"""
+    import sys
+    engine, other = (TensorRTEngine(Path({str(write_plan(exported("A"), tmp_path))!r})) for _ in range(2))
+    image, plan = noise(90, 130), plan_views(engine.spec, "center", (90, 130))
+    loaded = engine.load([image])
+    pending = engine.start(loaded, [plan])
+    same(other.run(loaded, [plan]), pending.result())
+    del pending
+    """
+    code = PRELUDE + textwrap.dedent(code) + end
+    seen = cudasim.run(code, tmp_path, binding=binding)
+    assert seen.code == {"s": 3, "r": 1}.get(end[:1], 0) and seen.stderr.count("Error") == end.count("Error")
+    assert seen.left().pop("peak") and sum(seen.left().values()) == seen.left()["peak"], seen.report
 
 
 def test_what_is_not_collected_is_waited_for_before_its_memory_is_used_again(
@@ -437,7 +425,9 @@ def test_the_real_library_says_why_it_does_not_start_on_the_simulated_driver(bui
     seen = cudasim.run(textwrap.dedent(code), tmp_path)
     seen.check()
     assert len(seen.stdout.splitlines()) == 1
-    assert re.match(rf"{built.engine}: tensorrt-rtx cannot (start|load it): .*Cuda Runtime.*: python -m export", seen.stdout)
+    assert re.match(
+        rf"{built.engine}: tensorrt-rtx cannot (start|load it): .*Cuda Runtime.*: python -m export", seen.stdout
+    )
 
 
 def test_plans_that_suit_other_versions_and_gpus_say_so(exported: Exported, tmp_path: Path) -> None:

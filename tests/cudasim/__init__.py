@@ -7,16 +7,17 @@ that has a GPU.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import importlib.util
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,27 @@ PYCUDA = BUILD / f"pycuda-{sys.version_info.major}{sys.version_info.minor}"
 BINDINGS = ("pycuda", "cuda-python")
 
 
+WAITS = ("cuEventSynchronize", "cuStreamSynchronize", "cuCtxSynchronize", "cuMemFree", "cuMemFreeHost")
+"""Calls in which the host waits for the device."""
+ALLOCATIONS = ("cuMemAlloc", "cuMemHostAlloc", "cuMemFree", "cuMemFreeHost", "cuStreamCreate", "cuEventCreate")
+MARK = 77
+"""A limit of the context that nobody asks for."""
+
+
+def mark() -> None:
+    """Marks this place in the driver's log, for `Seen.between_marks`."""
+    ctypes.CDLL("libcuda.so.1").cuCtxGetLimit(ctypes.byref(ctypes.c_size_t()), MARK)
+
+
+def count(calls: Sequence[str], names: Sequence[str]) -> int:
+    return sum(call.startswith((f"{name}(", f"{name}_v2(")) for call in calls for name in names)
+
+
+def copied_bytes(calls: Sequence[str], name: str) -> int:
+    """Of all copies by the call `name`, whose third argument they are."""
+    return sum(int(call.split(",")[2]) for call in calls if call.startswith(name + "_v2("))
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A child process that ended, and what the driver saw of it."""
@@ -41,8 +63,12 @@ class Seen:
     calls: tuple[str, ...]  # in order: name and arguments
 
     def count(self, *names: str) -> int:
-        counted = Counter(call.partition("(")[0].removesuffix("_v2") for call in self.calls)
-        return sum(counted[name] for name in names)
+        return count(self.calls, names)
+
+    def between_marks(self) -> list[tuple[str, ...]]:
+        """The calls from one `mark` to the next."""
+        marks = [number for number, call in enumerate(self.calls) if call == f"cuCtxGetLimit({MARK})"]
+        return [self.calls[start:end] for start, end in itertools.pairwise(marks)]
 
     def left(self) -> dict[str, int]:
         """Faults and what was not given back, from the driver's report."""
