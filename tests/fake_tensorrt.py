@@ -76,6 +76,9 @@ class _Driver:
         context = ctypes.c_void_p()
         return None if self._library.cuCtxGetCurrent(ctypes.byref(context)) else context.value
 
+    def is_lost(self) -> bool:
+        return bool(self._library.cuDriverGetVersion(ctypes.byref(ctypes.c_int())))
+
     def bytes_from(self, address: int) -> int:
         """How many bytes of one allocation lie from an address on; 0 where there is none."""
         base, size = ctypes.c_uint64(), ctypes.c_size_t()
@@ -328,8 +331,11 @@ class IExecutionContext(_Counted):
         self._addresses: dict[str, int] = {}
         self._partitioned = False
         self._scratch = (0, 0)
+        self._in_flight = [0]
 
     def __del__(self) -> None:
+        if self._in_flight[0] and not _driver().is_lost():
+            breach("a context destroyed while its work is on the device")
         self._engine._profiles_taken.discard(-1 if self._profile is None else self._profile)
         super().__del__()
 
@@ -417,15 +423,22 @@ class IExecutionContext(_Counted):
             places[name] = (address, shape, engine._dtype(name), name)
         scratch = (self._scratch[0], (self._scratch_bytes(),), np.dtype(np.uint8), "activations")
 
+        in_flight = self._in_flight
+
         def work() -> None:
             driver = _driver()
+            in_flight[0] -= 1
             driver.view(*scratch)[:] = 0xFF
             feed = {name: driver.view(*places[name]).copy() for name in engine._inputs}
             values = engine._session.run(list(engine._outputs), feed)
             for name, value in zip(engine._outputs, values, strict=True):
                 driver.view(*places[name])[...] = value
 
-        return _driver().launch(stream_handle, work) or engine._refuse("launch failed")
+        in_flight[0] += 1
+        if not _driver().launch(stream_handle, work):
+            in_flight[0] -= 1
+            return engine._refuse("launch failed")
+        return True
 
     def _scratch_bytes(self) -> int:
         rows = self._shapes.get("rows", (1, 1))
