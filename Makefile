@@ -4,7 +4,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: cpp demo test test-slow test-caffe test-torchvision lint types readme clean
+.PHONY: cpp demo pycuda test test-slow test-caffe test-torchvision lint types readme clean
 
 demo: $(INSTALLED)
 	$(RUN) examples/demo.py demo
@@ -38,6 +38,10 @@ test-torchvision: $(TORCHVISION)/.installed
 # The C++ library: built, tested, installed and used, sanitized. Installs Debian's packages where they lack.
 cpp: $(INSTALLED)
 	infer/cpp/check.sh $(CURDIR)/$(RUN)
+
+# PyCUDA on the simulated driver: built once, into build/. Without it the tests of the GPU path use cuda-python alone.
+pycuda: $(INSTALLED)
+	$(RUN) tests/cudasim/build_pycuda.py
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

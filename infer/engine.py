@@ -47,7 +47,8 @@ def load_on_host(images: Sequence[Pixels]) -> DeviceImage:
 class Engine(Protocol):
     """A compiled network.
 
-    Outputs: `posterior` and `posterior_positions` f32 [views, classes], `pixel_sums` i32 [views, 6] (see render.py).
+    Outputs: `posterior` and `posterior_positions` f32 [views, classes], `pixel_sums` i32 [views, 6] (see render.py);
+    where exported `score_map` f32 [views, classes, h', w'], which takes plans of one size of views at a time.
     """
 
     @property

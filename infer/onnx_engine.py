@@ -111,7 +111,11 @@ class OnnxEngine:
         results: dict[str, list[Any]] = {name: [None] * len(views) for name in outputs}
         for places, feed, sums in ahead(self._feeds(image, views)):
             started = time.perf_counter()
-            computed = dict(zip(in_graph, self._call(image, in_graph, feed), strict=True))
+            try:
+                computed = dict(zip(in_graph, self._call(image, in_graph, feed), strict=True))
+            except Exception as error:  # onnxruntime has a class of its own for each failure
+                said = str(error).splitlines()[0]
+                raise EngineError(f"{self.spec.name} on {self.runtime}: {said}") from None
             self.seconds += time.perf_counter() - started
             if sums is not None and "pixel_sums" in outputs:
                 computed["pixel_sums"] = sums

@@ -20,6 +20,7 @@ from evaluation.ilsvrc import main
 from evaluation.metrics import error_rate
 from evaluation.scores import OK, read
 from infer.dataset import VAL, open_dataset
+from trainer.miniature import WNIDS, WORDS
 
 OneLine = Callable[[], str]
 Checkpoints = Callable[..., Path]
@@ -75,6 +76,7 @@ def test_two_models_and_their_fusion(
         "images": 5,
         "unreadable": 0,
         "unreadable_images": {},
+        "class_names": dict(zip(WNIDS, WORDS, strict=True)),
     }
     rows = content["results"]
     names = ["slim-a", "slim-a", "slim-b", "slim-b", "fused", "fused"]
