@@ -20,7 +20,7 @@ from typing import Any
 import cudasim
 import fake_tensorrt
 import pytest
-from cudasim import ALLOCATIONS, BINDINGS, WAITS, Seen, copied_bytes, count
+from cudasim import ALLOCATIONS, WAITS, Seen, copied_bytes, count
 from engines import TENSORRT_LISTS, Built, frozen_api
 
 from export import sidecar
@@ -133,33 +133,24 @@ def ensemble(slim_checkpoint: Checkpoints, tmp_path_factory: pytest.TempPathFact
     return plans
 
 
-COUNTED = r"""
-from cudasim import mark
-engines = [TensorRTEngine(Path(path)) for path in PATHS]
-images = [noise(375, 500, seed) for seed in range(3)]
-plan = plan_views(engines[0].spec, "multicrop+dense", (375, 500), [256, 384, 512])
-"""
-
-
 def test_what_an_image_costs(ensemble: list[Path], tmp_path: Path) -> None:
     """`multicrop+dense` at three scales of a 500x375 image, by an ensemble of two: one upload for both."""
-    code = (
-        f"PATHS = {[str(path) for path in ensemble]!r}\n"
-        + COUNTED
-        + textwrap.dedent("""
-        for image in images:
-            mark()
-            loaded = engines[0].load([image])
-            pending = [engine.start(loaded, [plan], ("posterior", "pixel_sums")) for engine in engines]
-            results = [each.result() for each in pending]
-            assert all(result["posterior"].shape == (156, 1000) for result in results)
+    code = f"""
+    from cudasim import mark
+    engines = [TensorRTEngine(Path(path)) for path in {[str(path) for path in ensemble]!r}]
+    plan = plan_views(engines[0].spec, "multicrop+dense", (375, 500), [256, 384, 512])
+    for image in [noise(375, 500, seed) for seed in range(3)]:
         mark()
-        del loaded, pending
-        for engine in engines: engine.close()
-        del engine, engines
-        """)
-    )
-    seen = run(code, tmp_path)
+        loaded = engines[0].load([image])
+        pending = [engine.start(loaded, [plan], ("posterior", "pixel_sums")) for engine in engines]
+        results = [each.result() for each in pending]
+        assert all(result["posterior"].shape == (156, 1000) for result in results)
+    mark()
+    del loaded, pending
+    for engine in engines: engine.close()
+    del engine, engines
+    """
+    seen = run(code, tmp_path, settings={"FAKE_TENSORRT": "idle"})
     check(seen)
     first, *others = seen.between_marks()
     assert count(first, ALLOCATIONS) > 0 and len(others) == 2
@@ -173,28 +164,27 @@ def test_what_an_image_costs(ensemble: list[Path], tmp_path: Path) -> None:
         assert count(calls, ["cuLaunchHostFunc"]) == 2 * 6  # three scales of crops, three dense
 
 
-def test_neighbouring_images_overlap(ensemble: list[Path], tmp_path: Path) -> None:
+def test_neighbouring_images_overlap(exported: Exported, tmp_path: Path) -> None:
     """While one image is computed, the next is uploaded and put behind it: the host waits for results alone."""
-    code = (
-        f"PATHS = {[str(ensemble[0])]!r}\n"
-        + COUNTED
-        + textwrap.dedent("""
-        (engine,) = engines
-        expected = [engine.run(engine.load([image]), [plan])["posterior"] for image in images[:2]]
-        assert not np.array_equal(*expected)
-        pending = engine.start(engine.load([images[0]]), [plan])
-        for image in [images[2], images[0], images[1]]:
-            mark()
-            following = engine.start(engine.load([image]), [plan])
-            result, pending = pending.result(), following
+    code = f"""
+    from cudasim import mark
+    engine = TensorRTEngine(Path({str(write_plan(exported("A"), tmp_path))!r}))
+    images = [noise(90, 130, seed) for seed in range(3)]
+    plan = plan_views(engine.spec, "multicrop+dense", (90, 130))
+    expected = [engine.run(engine.load([image]), [plan])["posterior"] for image in images[:2]]
+    assert not np.array_equal(*expected)
+    pending = engine.start(engine.load([images[0]]), [plan])
+    for image in [images[2], images[0], images[1]]:
         mark()
-        same({"posterior": result["posterior"]}, {"posterior": expected[0]})
-        same(pending.result(), {"posterior": expected[1]})
-        del pending, following
-        engine.close()
-        del engine, engines
-        """)
-    )
+        following = engine.start(engine.load([image]), [plan])
+        result, pending = pending.result(), following
+    mark()
+    same(result, {{"posterior": expected[0]}})
+    same(pending.result(), {{"posterior": expected[1]}})
+    del pending, following
+    engine.close()
+    del engine
+    """
     seen = run(code, tmp_path)
     check(seen)
     warm, *others = seen.between_marks()
@@ -202,7 +192,6 @@ def test_neighbouring_images_overlap(ensemble: list[Path], tmp_path: Path) -> No
     for calls in others:
         assert count(calls, ALLOCATIONS) == 0 and count(calls, WAITS) == 1
         wait = next(number for number, call in enumerate(calls) if call.startswith("cuEventSynchronize"))
-        assert copied_bytes(calls, "cuMemcpyHtoDAsync") < 1_000_000
         before = [call.partition("(")[0] for call in calls[:wait]]
         assert before.count("cuMemcpyHtoDAsync_v2") == 1 and before.count("cuLaunchHostFunc") == 6
         assert before.count("cuMemcpyDtoHAsync_v2") == 1 and count(calls[wait:], ["cuLaunchHostFunc"]) == 0
@@ -295,8 +284,16 @@ def test_threads_share_an_engine(exported: Exported, tmp_path: Path) -> None:
     check(run(code, tmp_path))
 
 
-@pytest.mark.parametrize("binding", BINDINGS)
-@pytest.mark.parametrize("end", ["", "del engine, other", "sys.exit(3)", "raise KeyError('a bug elsewhere')"])
+@pytest.mark.parametrize(
+    ("end", "binding"),
+    [
+        ("", "pycuda"),
+        ("", "cuda-python"),
+        ("del engine, other", "cuda-python"),
+        ("sys.exit(3)", "pycuda"),
+        ("raise KeyError('a bug elsewhere')", "pycuda"),
+    ],
+)
 def test_what_nobody_closes_is_given_back_in_the_end(
     end: str, binding: str, exported: Exported, tmp_path: Path
 ) -> None:
