@@ -18,7 +18,7 @@ from .cuda import CudaError, Device, Event, Memory, Pinned
 
 ALIGNMENT = 256
 """Bytes: what TensorRT asks for of the memory for activations, and CUDA gives."""
-SMALLEST_BUFFER = 1 << 16
+SMALLEST_BUFFER, BUFFER_STEP = 1 << 16, 1 << 24
 SCRATCH_STEP = 1 << 21
 """Bytes in which buffers, and the memory for activations, grow."""
 
@@ -60,7 +60,7 @@ class Gpu:
                 scratch, self.scratch = self.scratch, None
                 self.drain()
                 self.device.free(scratch)
-            self.scratch = self.device.allocate(-(-nbytes // SCRATCH_STEP) * SCRATCH_STEP)
+            self.scratch = self._allocate(-(-nbytes // SCRATCH_STEP) * SCRATCH_STEP)
         return self.scratch
 
     def memory(self, nbytes: int) -> Memory:
@@ -68,7 +68,7 @@ class Gpu:
         self._take_back()
         fitting = [buffer for buffer in self._memory if buffer.nbytes >= nbytes]
         if not fitting:
-            return self.device.allocate(_rounded(nbytes))
+            return self._allocate(_rounded(nbytes))
         smallest = min(fitting, key=lambda buffer: buffer.nbytes)
         self._memory.remove(smallest)
         return smallest
@@ -103,6 +103,17 @@ class Gpu:
             self.device.record(event, stream)
             self.device.synchronize(event)
             self._events[False].append(event)
+
+    def _allocate(self, nbytes: int) -> Memory:
+        """New memory; where there is too little, buffers that nobody uses make room."""
+        try:
+            return self.device.allocate(nbytes)
+        except CudaError:
+            if not self._memory:
+                raise
+        while self._memory:
+            self.device.free(self._memory.pop())
+        return self.device.allocate(nbytes)
 
     def _take_back(self) -> None:
         while self.returned:
@@ -179,8 +190,8 @@ def _key(array: NDArray[Any], own: set[int]) -> Any:
 
 
 def _rounded(nbytes: int) -> int:
-    """Sizes of buffers are powers of two, so that images of other sizes find them fitting."""
-    return max(SMALLEST_BUFFER, 1 << (nbytes - 1).bit_length())
+    """Sizes of buffers are powers of two, large ones multiples of a step, so that other images find them fitting."""
+    return max(SMALLEST_BUFFER, min(1 << (nbytes - 1).bit_length(), -(-nbytes // BUFFER_STEP) * BUFFER_STEP))
 
 
 _GPUS: dict[int, Gpu] = {}

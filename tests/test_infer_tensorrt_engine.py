@@ -284,6 +284,32 @@ def test_threads_share_an_engine(exported: Exported, tmp_path: Path) -> None:
     check(run(code, tmp_path))
 
 
+def test_buffers_that_nobody_uses_make_room(tmp_path: Path) -> None:
+    code = """
+    from infer.cuda import CudaError
+    from infer.trt_gpu import close_gpu, open_gpu
+    gpu, mega = open_gpu(0), 1 << 20
+    assert open_gpu(0) is gpu
+    with gpu.lock, gpu.device.current():
+        small, large = gpu.memory(100), gpu.memory(40 * mega)
+        gpu.reuse([large])
+        assert gpu.memory(35 * mega) is large and gpu.memory(99).nbytes == small.nbytes == 1 << 16
+        gpu.reuse([large])
+        other = gpu.memory(60 * mega)
+        assert gpu.activations(3 * mega).nbytes == gpu.activations(4 * mega).nbytes == 4 * mega
+        try:
+            gpu.memory(60 * mega)
+        except CudaError as error:
+            print(error)
+        print(large.handle)
+    for _ in range(2): close_gpu(gpu)
+    """
+    seen = run(code, tmp_path, settings={"CUSIM_MEM_MB": "100"})
+    check(seen)
+    error, large = seen.stdout.splitlines()
+    assert "out of memory (67.1 MB wanted, 33 of 105 MB free): close" in error and large == "None"
+
+
 @pytest.mark.parametrize(
     ("end", "binding"),
     [
