@@ -113,10 +113,9 @@ class TensorRTEngine:
         check_outputs(self.spec, outputs)
         calls = list(make_calls(image, plans, self.spec, self.shapes))
         with self._gpu.lock, self._gpu.device.current():
-            uploads: dict[Any, Any] = image.uploads
-            if ("resident", self.device) not in uploads:
-                uploads["resident", self.device] = Resident(self._gpu)
-            resident: Resident = uploads["resident", self.device]
+            if ("resident", self.device) not in image.uploads:
+                image.uploads["resident", self.device] = Resident(self._gpu)
+            resident: Resident = image.uploads["resident", self.device]
             inputs = resident.put([call.feed for call in calls], image.images)
             pending = Pending(self._gpu, image, resident, self._spent)
             pending.run(calls, *self._layout(calls, outputs), functools.partial(self._enqueue, calls, inputs))

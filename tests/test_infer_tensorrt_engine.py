@@ -13,7 +13,7 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +22,15 @@ import fake_tensorrt
 import pytest
 from cudasim import ALLOCATIONS, WAITS, Seen, copied_bytes, count
 from engines import TENSORRT_LISTS, Built, frozen_api
+from plans import RTX, TENSORRT, write_plan
 
-from export import sidecar
 from export.onnx_source import read_source
-from export.profiles import profile_entries, shapes_from_options
+from export.profiles import shapes_from_options
 from export.to_onnx import export_onnx
-from export.trt_builder import Plan
-from export.trt_options import BuildOptions
-from infer.spec import ShapeRange
 from trainer.checkpoint import load
 
 Checkpoints = Callable[..., Path]
 Exported = Callable[..., Path]
-TENSORRT, RTX = "tensorrt 11.4.0.106", "tensorrt-rtx 1.7.1.116"
-
-
-def write_plan(
-    onnx: Path, folder: Path, shapes: Sequence[ShapeRange] = (), builder: str = TENSORRT, **changes: Any
-) -> Path:
-    """A plan of the double for an ONNX model, with a sidecar as export.to_trt writes it, for sm86."""
-    source = read_source(onnx)
-    shapes = shapes or shapes_from_options(source.spec)
-    data = fake_tensorrt.plan(onnx, [profile_entries(shape, source.spec.interface) for shape in shapes])
-    plan = Plan(data, builder, 0, 0, 0, 0, (None,) * len(shapes))
-    content = sidecar.content(source, plan, shapes, ["sm86"], BuildOptions())
-    path = folder / f"{onnx.stem}.engine"
-    sidecar.write_engine(path, data, {**content, **changes})
-    return path
 
 
 PRELUDE = r"""
@@ -498,31 +480,48 @@ def test_views_beyond_every_profile_and_unknown_outputs(exported: Exported, tmp_
     assert re.match(r"slim-b: image 90x130 px at Q=88 needs a view of 32x32 px", tiny)
 
 
-def test_the_self_test_and_an_evaluation_run_through(exported: Exported, miniature_dir: Path, tmp_path: Path) -> None:
-    """As evaluation.ilsvrc does it: every protocol of an ensemble of two, one table each."""
-    paths = [(str(exported(net)), str(write_plan(exported(net), tmp_path))) for net in ("A", "B")]
+def test_the_evaluation_writes_the_same_posteriors(exported: Exported, miniature_dir: Path, tmp_path: Path) -> None:
+    """evaluation.ilsvrc of an ensemble of two, as plans with their self-tests and as ONNX models."""
+    onnx = [str(exported(net)) for net in ("A", "B")]
+    plans = [str(write_plan(Path(path), tmp_path)) for path in onnx]
     code = f"""
-    from evaluation.runner import evaluate, resolve
-    from infer import self_test
-    from infer.dataset import open_dataset
-    dataset = open_dataset(Path({str(miniature_dir)!r}), limit=3)
+    import pyarrow.parquet
+    from evaluation.ilsvrc import main
     tables = []
-    for number, opened in enumerate((OnnxEngine, TensorRTEngine)):
-        engines = [opened(Path(pair[number])) for pair in {paths!r}]
-        for names in (["center", "ten-crop"], ["multicrop+dense", "googlenet-144"]):
-            tables.append(evaluate(engines, [resolve(names, e.spec, None) for e in engines], dataset).scores)
-    assert self_test.check(engines[0], engines[0].self_test) < 1e-5
-    for ours, theirs in zip(tables[2:], tables[:2], strict=True):
-        for one, other in zip(sum(ours, ()), sum(theirs, ()), strict=True):
-            assert one.pixels == other.pixels and all(one.pixels)
-            assert one.posterior.tobytes() == other.posterior.tobytes(), one.metadata["protocol"]
-            print(one.metadata["runtime"], one.metadata["protocol"])
-    for engine in engines: engine.close()
-    del engine, engines
+    for engines, out in (({onnx!r}, "onnx"), ({plans!r}, "plans")):
+        for protocols, limit in (("center,ten-crop", "20"), ("multicrop+dense,googlenet-144", "3")):
+            engine_arguments = [word for path in engines for word in ("--engine", path)]
+            folder = Path(out) / limit
+            options = ["--protocol", protocols, "--limit", limit, "--out", str(folder)]
+            assert main([*engine_arguments, "--data", {str(miniature_dir)!r}, *options]) == 0
+            written = sorted(folder.glob("scores/*.parquet"))
+            tables += [(path.name, pyarrow.parquet.read_table(path)) for path in written]
+    half = len(tables) // 2
+    for (name, expected), (found_name, found) in zip(tables[:half], tables[half:], strict=True):
+        assert found_name == name.replace("onnxruntime", "tensorrt"), (name, found_name)
+        for column in ("image", "label", "status", "pixels", "posterior"):
+            assert found[column].combine_chunks().equals(expected[column].combine_chunks()), (name, column)
+        assert set(found["status"].to_pylist()) == {{"ok"}}
+        print("the same:", found_name)
     """
     seen = run(code, tmp_path)
     check(seen)
-    assert len(seen.stdout.splitlines()) == 8 and "tensorrt-fp32 googlenet-144" in seen.stdout
+    assert seen.stdout.count("the same: ") == 8, seen.stdout
+
+
+def test_the_self_test_is_asked_for_by_open_engine(exported: Exported, tmp_path: Path) -> None:
+    wrong = {"pixel_sums": [[0] * 6] * 16, "log_posterior": [[0.0] * 10] * 16}
+    code = f"""
+    from infer.engine import open_engine
+    open_engine({str(write_plan(exported("A"), tmp_path))!r}, self_test=True).close()
+    try:
+        open_engine({str(write_plan(exported("B"), tmp_path, self_test=wrong))!r}, self_test=True)
+    except EngineError as error:
+        print(error)
+    """
+    seen = run(code, tmp_path)
+    check(seen)
+    assert "self-test of slim-b on tensorrt-fp32: image 0 gave pixel sums" in seen.stdout
 
 
 def test_runtime_cache_and_cuda_graphs_of_tensorrt_rtx(exported: Exported, tmp_path: Path) -> None:
