@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
 import io
 import json
 import os
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
@@ -45,6 +47,7 @@ from infer.dataset import Dataset, open_dataset
 from infer.onnx_engine import OnnxEngine
 
 SLIM = (("A", 0.125, 512), ("googlenet", 0.25, 4096))
+OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
 FILES = 100
 """Different JPEGs; larger data sets name each of them several times."""
 
@@ -141,6 +144,7 @@ class InstantSession:
 def host(folder: Path) -> None:
     """One core: what a core of a machine with a fast GPU can feed it."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
     engine = OnnxEngine(exported(folder, *SLIM[1]), threads=1)
     engine._session = InstantSession(len(engine.spec.classes))  # type: ignore[assignment]
     dataset, few = open_dataset(photographs(folder, 400)), open_dataset(photographs(folder, 400), limit=40)
@@ -197,10 +201,13 @@ def pillow(dataset: Dataset) -> int:
 
 
 def torchvision_transforms() -> Callable[[Any], Any] | None:
-    try:
-        from torchvision.models import VGG16_Weights
-    except ImportError:
+    if importlib.util.find_spec("torchvision") is None:
         return None
+    if torch.version.cuda is None:  # torchvision's wheel is linked with CUDA: its operators must at least be declared
+        OPERATORS.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        OPERATORS.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    from torchvision.models import VGG16_Weights
+
     transforms: Callable[[Any], Any] = VGG16_Weights.IMAGENET1K_V1.transforms()
     return transforms
 
