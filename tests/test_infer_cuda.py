@@ -66,6 +66,7 @@ def test_what_is_copied_comes_back_and_nothing_is_left(binding: str, tmp_path: P
     assert not any("pageable" in call for call in seen.calls)
     assert seen.count("cuDevicePrimaryCtxRetain") == seen.count("cuDevicePrimaryCtxRelease") == 1
     assert seen.count("cuCtxCreate", "cuCtxCreate_v4") == 0
+    assert seen.calls.count("cuStreamCreate(1)") == 3  # not blocking: the default stream may be somebody else's
 
 
 @both
@@ -152,6 +153,11 @@ def test_another_user_of_the_primary_context_notices_nothing(binding: str, tmp_p
         assert not cuda.cuCtxSetCurrent(theirs) and not cuda.cuMemAlloc_v2(ctypes.byref(memory), ctypes.c_size_t(64))
         device = Device(0)
         program(device)
+        try:
+            with device.current():
+                raise KeyError
+        except KeyError:
+            pass
         device.close()
         assert not cuda.cuCtxGetCurrent(ctypes.byref(now)) and now.value == theirs.value
         assert not cuda.cuMemFree_v2(memory)
