@@ -111,12 +111,12 @@ class TensorRTEngine:
     def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Pending:
         """Puts all work on the GPU and comes back; `result` of what it returns waits. Raises EngineError."""
         check_outputs(self.spec, outputs)
-        calls = list(make_calls(image, plans, self.spec, self.shapes))
+        calls = self._calls(image, plans)
         with self._gpu.lock, self._gpu.device.current():
             if ("resident", self.device) not in image.uploads:
                 image.uploads["resident", self.device] = Resident(self._gpu)
             resident: Resident = image.uploads["resident", self.device]
-            inputs = resident.put([call.feed for call in calls], image.images)
+            inputs = resident.put([call.feed for call in calls])
             pending = Pending(self._gpu, image, resident, self._spent)
             pending.run(calls, *self._layout(calls, outputs), functools.partial(self._enqueue, calls, inputs))
             return pending
@@ -124,6 +124,14 @@ class TensorRTEngine:
     def close(self) -> None:
         """Gives everything back; twice is no error."""
         self._finalize()
+
+    def _calls(self, image: DeviceImage, plans: Sequence[ViewPlan]) -> list[Call]:
+        """Made once for all engines to which the same is true."""
+        key = (tuple(plans), self.shapes, self.spec.preprocessing, self.spec.interface)
+        if key not in image.uploads:
+            image.uploads[key] = list(make_calls(image, plans, self.spec, self.shapes))
+        calls: list[Call] = image.uploads[key]
+        return calls
 
     def _layout(self, calls: Sequence[Call], outputs: Sequence[str]) -> tuple[list[dict[str, Output]], list[str], int]:
         """Where each call's outputs go in one block, those asked for first; their names; bytes of the block.

@@ -18,6 +18,8 @@ from .cuda import CudaError, Device, Event, Memory, Pinned
 
 ALIGNMENT = 256
 """Bytes: what TensorRT asks for of the memory for activations, and CUDA gives."""
+LARGE = 1 << 18
+"""Bytes from which an array is not compared: tables and taps have less, pixels more."""
 SMALLEST_BUFFER, BUFFER_STEP = 1 << 16, 1 << 24
 SCRATCH_STEP = 1 << 21
 """Bytes in which buffers, and the memory for activations, grow."""
@@ -144,21 +146,18 @@ class Resident:
         self.idle = True  # nothing on the device uses it
         self.user: object = None  # the last work that does
 
-    def put(
-        self, feeds: Iterable[Mapping[str, NDArray[Any]]], images: Iterable[NDArray[Any]]
-    ) -> list[dict[str, Tensor]]:
+    def put(self, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[dict[str, Tensor]]:
         """The inputs of some calls on the device. What is new goes up in one copy, which `compute` waits for.
 
-        Arrays are known by their content, the decoded images themselves by being the same objects.
+        Small arrays are known by their content, large ones by being the same object.
         """
-        own = {id(image) for image in images}
-        keys = [{name: _key(array, own) for name, array in feed.items()} for feed in feeds]
+        keys = [{name: _key(array) for name, array in feed.items()} for feed in feeds]
         new: dict[Any, NDArray[Any]] = {}
         for feed, named in zip(feeds, keys, strict=True):
             new |= {named[name]: array for name, array in feed.items() if named[name] not in self._tensors}
         if new:
             self._upload(new)
-            self._kept += [array for array in new.values() if id(array) in own]
+            self._kept += new.values()
         return [{name: self._tensors[key] for name, key in named.items()} for named in keys]
 
     def _upload(self, new: Mapping[Any, NDArray[Any]]) -> None:
@@ -185,8 +184,8 @@ class Resident:
         self._gpu.returned.append(Left(self.idle, self._buffers, self._events))
 
 
-def _key(array: NDArray[Any], own: set[int]) -> Any:
-    return id(array) if id(array) in own else (array.dtype.str, array.shape, array.tobytes())
+def _key(array: NDArray[Any]) -> Any:
+    return id(array) if array.nbytes > LARGE else (array.dtype.str, array.shape, array.tobytes())
 
 
 def _rounded(nbytes: int) -> int:

@@ -146,6 +146,28 @@ def test_what_an_image_costs(ensemble: list[Path], tmp_path: Path) -> None:
         assert count(calls, ["cuLaunchHostFunc"]) == 2 * 6  # three scales of crops, three dense
 
 
+def test_an_atlas_goes_up_once_for_an_ensemble(ensemble: list[Path], tmp_path: Path) -> None:
+    code = f"""
+    from cudasim import mark
+    engines = [TensorRTEngine(Path(path)) for path in {[str(path) for path in ensemble]!r}]
+    images = [noise(256, 256 + 8 * seed, seed) for seed in range(12)]
+    plans = [plan_views(engines[0].spec, "center", image.shape[:2], [256]) for image in images]
+    loaded = engines[0].load(images)
+    mark()
+    for engine in engines: engine.run(loaded, plans)
+    mark()
+    del loaded
+    for engine in engines: engine.close()
+    del engine, engines
+    """
+    seen = run(code, tmp_path, settings={"FAKE_TENSORRT": "idle"})
+    check(seen)
+    (calls,) = seen.between_marks()
+    crops = 12 * 224 * 224 * 3
+    assert crops < copied_bytes(calls, "cuMemcpyHtoDAsync") < 2 * crops and count(calls, ["cuMemcpyHtoDAsync"]) == 1
+    assert count(calls, ["cuLaunchHostFunc"]) == 2
+
+
 def test_neighbouring_images_overlap(exported: Exported, tmp_path: Path) -> None:
     """While one image is computed, the next is uploaded and put behind it: the host waits for results alone."""
     code = f"""
