@@ -138,8 +138,11 @@ class Device:
         self._driver.push()
         try:
             yield
-        finally:
-            self._driver.pop()
+        except BaseException:
+            with contextlib.suppress(CudaError):  # the first failure is the one to be told
+                self._driver.pop()
+            raise
+        self._driver.pop()
 
     def memory_info(self) -> MemoryInfo:
         return MemoryInfo(*self._driver.memory_info())

@@ -111,6 +111,12 @@ def test_a_lost_device_is_said_once_more_by_close(tmp_path: Path) -> None:
     seen.check()
 
 
+def test_the_first_failure_is_told_where_even_the_context_cannot_be_popped(tmp_path: Path) -> None:
+    seen = cudasim.run(PROGRAM, tmp_path, fail="cuMemcpyHtoDAsync_v2:1=719,cuCtxPopCurrent_v2:1+=719")
+    assert seen.stdout.startswith("error: cuMemcpyHtoDAsync failed: unspecified launch failure")
+    seen.check()
+
+
 @both
 def test_no_such_gpu(binding: str, tmp_path: Path) -> None:
     seen = cudasim.run(PROGRAM.replace("Device(0)", "Device(3)"), tmp_path, binding=binding)
