@@ -143,11 +143,14 @@ def _open_plan(path: Path, device: int, self_test: bool) -> Engine:
         engine = TensorRTEngine(path, device=device)
     except CudaError as error:
         raise EngineError(
-            f"{path}: a TensorRT engine needs an NVIDIA GPU ({error}): use the ONNX model it was built from, "
-            f"{path.with_suffix('.onnx')}"
+            f"{path}: {error}; without an NVIDIA GPU use the ONNX model it was built from, {path.with_suffix('.onnx')}"
         ) from None
-    if self_test:
-        self_tests.check(engine, engine.self_test)
+    try:
+        if self_test:
+            self_tests.check(engine, engine.self_test)
+    except EngineError:
+        engine.close()
+        raise
     return engine
 
 
