@@ -9,7 +9,7 @@ ratio   `python -m evaluation.ilsvrc` as a user runs it, on 500x375 JPEGs: wall 
 host    images a second of the host side on one core, with a session that returns at once: decode, rescale, index
         tables, plan, merge, digest, Parquet; beside the readers a user would pick instead, on the same files: Pillow
         and torchvision's transforms (where it is installed: .venv-torchvision), one crop an image.
-memory  the peak of a run over 500 and over 5,000 images.
+memory  the peak of a run over 1,000 and over 10,000 images.
 Random weights; the time does not depend on them.
 """
 
@@ -223,7 +223,7 @@ def torchvision(dataset: Dataset, transforms: Callable[[Any], Any]) -> int:
 
 def memory(folder: Path) -> None:
     rows = []
-    for count in tqdm((500, 5000), desc="memory", disable=None):
+    for count in tqdm((1000, 10_000), desc="memory", disable=None):
         ran = evaluate(exported(folder, *SLIM[0]), photographs(folder, count), "center", folder / f"m{count}")
         rows.append((f"{count:,}", f"{ran.peak_bytes / 1e6:.0f}"))
     print(tabulate(rows, ["images (net A at an eighth, center)", "peak memory, MB"], tablefmt="pipe"))
