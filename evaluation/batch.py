@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from infer.engine import DeviceImage, Engine
+from infer.engine import DeviceImage, Engine, Started
 from infer.views import MergedPlan, Size, ViewPlan, merge_plans, out_of_range, plan_views
 
 from .images import Decoded, RunError
@@ -77,7 +77,33 @@ def planner(engine: Engine, protocols: Sequence[Protocol]) -> Planner:
     return plan
 
 
-def score_batch(
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A batch that an engine works on: a row for each image and protocol, those that are to come with their plans."""
+
+    rows: list[list[Row]]
+    work: Sequence[tuple[int, Planned]]
+    output: str
+    started: Started | None
+
+    def collect(self) -> list[list[Row]]:
+        """[image][protocol]; waits for the engine. Raises EngineError."""
+        if self.started is None:
+            return self.rows
+        results = self.started.result()
+        start = 0
+        for place, (plans, _, merged) in self.work:
+            own = slice(start, start + len(merged.plan))
+            start = own.stop
+            means = merged.weights @ results[self.output][own].astype(np.float64)
+            for (number, seen), mean, places in zip(plans.items(), means, merged.places, strict=True):
+                pixels = _digest(results["pixel_sums"][own][places])
+                views = results[self.output][own][places]
+                self.rows[place][number] = Row(OK, pixels, mean.astype(np.float32), seen, views)
+        return self.rows
+
+
+def start_batch(
     engine: Engine,
     protocols: Sequence[Protocol],
     plan: Planner,
@@ -85,8 +111,8 @@ def score_batch(
     image: DeviceImage,
     output: str,
     strict: bool,
-) -> list[list[Row]]:
-    """[image][protocol]; every distinct view runs once. `image` holds the readable ones. Raises RunError."""
+) -> Running:
+    """Gives an engine every distinct view of a batch, once. `image` holds the readable ones. Raises RunError."""
     rows = [[Row(decoded.status) for _ in protocols] for decoded in batch]
     work: list[tuple[int, Planned]] = []
     for place, decoded in enumerate(batch):
@@ -101,17 +127,9 @@ def score_batch(
             rows[place][number] = Row(OUT_OF_RANGE)
         work.append((place, planned))
     if not any(planned.plans for _, planned in work):
-        return rows
-    results = engine.run(image, [planned.merged.plan for _, planned in work], (output, "pixel_sums"))
-    start = 0
-    for place, (plans, _, merged) in work:
-        own = slice(start, start + len(merged.plan))
-        start = own.stop
-        means = merged.weights @ results[output][own].astype(np.float64)
-        for (number, seen), mean, places in zip(plans.items(), means, merged.places, strict=True):
-            pixels = _digest(results["pixel_sums"][own][places])
-            rows[place][number] = Row(OK, pixels, mean.astype(np.float32), seen, results[output][own][places])
-    return rows
+        return Running(rows, work, output, None)
+    started = engine.start(image, [planned.merged.plan for _, planned in work], (output, "pixel_sums"))
+    return Running(rows, work, output, started)
 
 
 def _digest(sums: NDArray[np.int32]) -> str:

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer.dataset import Dataset, Item
-from infer.engine import DeviceImage, Engine
-from infer.pipeline import ordered
+from infer.engine import HOST, DeviceImage, Engine
+from infer.pipeline import one_behind, ordered
 from infer.spec import ModelSpec, placeholder_classes
 from infer.views import SINGLE_SCALE, default_scales
 
-from .batch import Protocol, Row, planner, score_batch
-from .images import RunError, read_image
+from .batch import Protocol, Row, Running, planner, start_batch
+from .images import Decoded, RunError, read_image
 from .mistakes import Mistake, find_mistakes
 from .scores import UNKNOWN_LABEL, Scores, concatenate, with_dataset_id
 
@@ -197,17 +197,29 @@ def score(
     together = size if size == SMALL_BATCH else 1  # images of one call
     items = (dataset.items[place] for places in ranges for place in places)
     decoded = ordered(functools.partial(read_image, exifs=exifs, strict=strict), items, workers, ahead=together)
+
+    def start(images: int) -> tuple[list[Decoded], list[Running]]:
+        batch = [next(decoded) for _ in range(images)]
+        loaded: dict[tuple[str, str], DeviceImage] = {}  # engines that see the same pixels in one place share them
+        running = []
+        for engine, own, plan in zip(engines, protocols, plans, strict=True):
+            exif = engine.spec.preprocessing.exif
+            if (engine.device, exif) not in loaded:
+                loaded[engine.device, exif] = engine.load([each.images[exif] for each in batch if each.images])
+            running.append(start_batch(engine, own, plan, batch, loaded[engine.device, exif], output, strict))
+        return batch, running
+
+    counts = (min(together, places.stop - first) for places in ranges for first in places[::together])
+    started: Iterator[tuple[list[Decoded], list[Running]]] = map(start, counts)
+    if any(engine.device != HOST for engine in engines):
+        started = one_behind(started)
     for places in ranges:
         rows: list[list[list[Row]]] = [[] for _ in engines]  # [engine][image][protocol]
         before, content = [engine.seconds for engine in engines], 0
         while len(rows[0]) < len(places):
-            batch = [next(decoded) for _ in range(min(together, len(places) - len(rows[0])))]
-            loaded: dict[tuple[str, str], DeviceImage] = {}  # engines that see the same pixels in one place share them
-            for engine, own, plan, engine_rows in zip(engines, protocols, plans, rows, strict=True):
-                exif = engine.spec.preprocessing.exif
-                if (engine.device, exif) not in loaded:
-                    loaded[engine.device, exif] = engine.load([each.images[exif] for each in batch if each.images])
-                engine_rows += score_batch(engine, own, plan, batch, loaded[engine.device, exif], output, strict)
+            batch, running = next(started)
+            for engine_rows, own_running in zip(rows, running, strict=True):
+                engine_rows += own_running.collect()
             content += sum(content_of(each.item.label, each.sha256) for each in batch)
             on_images(len(batch))
         own_items = [dataset.items[place] for place in places]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,6 +23,10 @@ from .views import ViewPlan
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 """Execution providers of ONNX Runtime."""
+
+
+HOST = "host"
+"""Engine.device of one that computes in `result`."""
 
 
 class EngineError(RuntimeError):
@@ -42,6 +46,24 @@ class DeviceImage:
 def load_on_host(images: Sequence[Pixels]) -> DeviceImage:
     """Images for an engine whose device is the host."""
     return DeviceImage(tuple(images), tuple({} for _ in images))
+
+
+class Started(Protocol):
+    """Work that an engine was given."""
+
+    def result(self) -> dict[str, NDArray[Any]]:
+        """Waits for it, once; as Engine.run."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """What an engine whose device is the host makes of `start`: work that is done when it is asked for."""
+
+    work: Callable[[], dict[str, NDArray[Any]]]
+
+    def result(self) -> dict[str, NDArray[Any]]:
+        return self.work()
 
 
 class Engine(Protocol):
@@ -85,6 +107,10 @@ class Engine(Protocol):
         self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
     ) -> dict[str, NDArray[Any]]:
         """Each output of all views, those of the first image's plan first. One plan for each loaded image."""
+        ...
+
+    def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Started:
+        """The same, to be waited for later: a GPU computes while the host makes the next image ready."""
         ...
 
     def close(self) -> None: ...

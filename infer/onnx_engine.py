@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from .engine import DeviceImage, EngineError, Provider, check_outputs, load_on_host
+from .engine import HOST, Deferred, DeviceImage, EngineError, Provider, check_outputs, load_on_host
 from .feed import Feed, feed_atlas, feed_taps
 from .files import file_sha256
 from .image import Pixels
@@ -75,7 +75,7 @@ class OnnxEngine:
         self.runtime = f"onnxruntime-{self.spec.precision}"
         self.sha256 = file_sha256(path)
         self.seconds = 0.0
-        self.device = "host" if provider == "cpu" else f"cuda:{device}"
+        self.device = HOST if provider == "cpu" else f"cuda:{device}"
         self._call = (
             self._run_on_host if provider == "cpu" else functools.partial(self._run_bound, device=("cuda", device))
         )
@@ -123,6 +123,9 @@ class OnnxEngine:
                 for place, row in zip(places, computed[name], strict=True):
                     results[name][place] = row
         return {name: np.stack(rows) for name, rows in results.items()}
+
+    def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Deferred:
+        return Deferred(functools.partial(self.run, image, plans, outputs))
 
     def close(self) -> None:
         del self._session

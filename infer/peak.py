@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cuda import CudaError, Device
-from .engine import Engine
+from .engine import HOST, Engine
 
 TENSOR_TFLOPS = {
     "Tesla T4": 65,  # T4 data sheet
@@ -46,7 +46,7 @@ class Peak(NamedTuple):
 
 def device_name(engine: Engine) -> str:
     """The processor that an engine runs on, as its maker calls it."""
-    if engine.device == "host":
+    if engine.device == HOST:
         return f"{_cpu_model()}, {_cpus()} CPUs"
     try:
         device = Device(int(engine.device.removeprefix("cuda:")))
@@ -59,7 +59,7 @@ def device_name(engine: Engine) -> str:
 
 def device_peak(engine: Engine, name: str) -> Peak | None:
     """That of the device called `name` (`device_name`); None where it is not known. Takes MEASURE_S on a CPU."""
-    if engine.device == "host":
+    if engine.device == HOST:
         return Peak(f"float32 matrix product by NumPy, {_cpus()} CPUs, measured", _matrix_product())
     if engine.spec.precision != "fp16" or name not in TENSOR_TFLOPS:
         return None

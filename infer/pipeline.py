@@ -24,6 +24,24 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
             yield item  # type: ignore[misc]
 
 
+def one_behind(items: Iterator[T]) -> Iterator[T]:
+    """The same items in the same order, each when the next has been made: what making one starts has time to go on."""
+    made: deque[T] = deque()
+    failed: Exception | None = None
+    while failed is None:
+        try:
+            made.append(next(items))
+        except StopIteration:
+            break
+        except Exception as error:  # comes after what was made before
+            failed = error
+        if len(made) > 1:
+            yield made.popleft()
+    yield from made
+    if failed is not None:
+        raise failed
+
+
 def ordered(function: Callable[[T], R], items: Iterable[T], workers: int, *, ahead: int = 1) -> Iterator[R]:
     """`function` of every item, in order, by `workers` threads; at most `workers` + `ahead` results are held."""
     waiting: deque[Future[R]] = deque()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infer.pipeline import ahead, behind, ordered
+from infer.pipeline import ahead, behind, one_behind, ordered
 
 
 def test_items_keep_their_order() -> None:
@@ -120,3 +120,28 @@ def test_work_behind_finishes_what_was_made_before_an_error() -> None:
 
     with pytest.raises(OSError, match="disk full"):
         behind(iter([1, 2, 3]), full)
+
+
+def test_an_item_comes_when_the_next_has_been_made() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(4):
+            made.append(number)
+            yield number
+
+    assert [(item, len(made)) for item in one_behind(items())] == [(0, 2), (1, 3), (2, 4), (3, 4)]
+    assert list(one_behind(iter([]))) == []
+
+
+def test_what_was_made_comes_before_the_error() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise ValueError("broken")
+
+    seen = []
+    with pytest.raises(ValueError, match="broken"):
+        for item in one_behind(items()):
+            seen.append(item)
+    assert seen == [1, 2]

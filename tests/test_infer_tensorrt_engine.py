@@ -531,6 +531,28 @@ def test_the_evaluation_writes_the_same_posteriors(exported: Exported, miniature
     assert seen.stdout.count("the same: ") == 8, seen.stdout
 
 
+def test_the_evaluation_never_leaves_the_gpu_without_work(
+    exported: Exported, miniature_dir: Path, tmp_path: Path
+) -> None:
+    """Of an ensemble: when the host waits for an image, the next one is on the GPU for all engines already."""
+    plans = [str(write_plan(exported(net), tmp_path)) for net in ("A", "B")]
+    code = f"""
+    from evaluation.ilsvrc import main
+    engines = [word for path in {plans!r} for word in ("--engine", path)]
+    options = ["--protocol", "multicrop+dense", "--limit", "12", "--out", "out"]
+    assert main([*engines, "--data", {str(miniature_dir)!r}, *options]) == 0
+    """
+    seen = run(code, tmp_path)
+    check(seen)
+    read_backs = [number for number, call in enumerate(seen.calls) if call.startswith("cuMemcpyDtoHAsync")]
+    waits = [number for number, call in enumerate(seen.calls) if call.startswith("cuEventSynchronize")]
+    closing = 2 * 3  # each engine waits for each stream
+    assert len(read_backs) == 12 * 2 and len(waits) == 12 * 2 + closing
+    for image in range(11):
+        enqueued = sum(place < waits[image * 2] for place in read_backs)
+        assert enqueued == (image + 2) * 2, (image, enqueued)
+
+
 def test_the_self_test_is_asked_for_by_open_engine(exported: Exported, tmp_path: Path) -> None:
     wrong = {"pixel_sums": [[0] * 6] * 16, "log_posterior": [[0.0] * 10] * 16}
     code = f"""

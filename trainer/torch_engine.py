@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infer.engine import DeviceImage, check_outputs, load_on_host
+from infer.engine import HOST, Deferred, DeviceImage, check_outputs, load_on_host
 from infer.files import file_sha256
 from infer.image import Pixels
 from infer.render import pixel_sums, render
@@ -29,7 +30,7 @@ class TorchEngine:
     """Implements `infer.engine.Engine` for a checkpoint, on the CPU in FP32."""
 
     runtime = "torch-fp32"
-    device = "host"
+    device = HOST
 
     def __init__(self, checkpoint: Checkpoint, *, sha256: str = "", largest_short_px: int = 0) -> None:
         """`largest_short_px` widens the default range of shapes."""
@@ -66,6 +67,9 @@ class TorchEngine:
                 for place, row in zip(places, computed[name], strict=True):
                     results[name][place] = row
         return {name: np.stack(rows) for name, rows in results.items()}
+
+    def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Deferred:
+        return Deferred(functools.partial(self.run, image, plans, outputs))
 
     @torch.inference_mode()
     def _forward(self, batch: Pixels, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
