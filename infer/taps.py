@@ -7,6 +7,7 @@ Each output pixel is a sum of `taps[k, i] * source[first[i] + k]` in int32, plus
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,6 +19,10 @@ from .spec import Filter
 
 PRECISION_BITS = 22
 Doubles = NDArray[np.float64]
+
+
+AXES = 128
+"""Axes whose coefficients are kept, 20 kB each or so: most photographs of a data set have one of a few sizes."""
 
 
 class Taps(NamedTuple):
@@ -50,8 +55,9 @@ def count_taps(n_in: int, n_out: int, filter: Filter) -> int:
     return math.ceil(_FILTERS[filter][1] * max(n_in / n_out, 1.0)) * 2 + 1
 
 
+@functools.lru_cache(maxsize=AXES)
 def make_taps(n_in: int, n_out: int, filter: Filter) -> Taps:
-    """Coefficients that rescale an axis of `n_in` pixels to `n_out`."""
+    """Coefficients that rescale an axis of `n_in` pixels to `n_out`; read-only, since they are kept."""
     kernel, support = _FILTERS[filter]
     scale = n_in / n_out
     filter_scale = max(scale, 1.0)
@@ -66,7 +72,10 @@ def make_taps(n_in: int, n_out: int, filter: Filter) -> Taps:
         total += row
     weights /= total
     half = np.where(weights < 0, -0.5, 0.5)
-    return Taps(first.astype(np.int32), (weights * (1 << PRECISION_BITS) + half).astype(np.int32))
+    taps = Taps(first.astype(np.int32), (weights * (1 << PRECISION_BITS) + half).astype(np.int32))
+    for array in taps:
+        array.flags.writeable = False
+    return taps
 
 
 def identity_taps(n: int) -> Taps:

@@ -48,9 +48,13 @@ class Pending:
         places: Sequence[Mapping[str, Output]],
         names: Sequence[str],
         nbytes: int,
+        warm_up: Callable[[Sequence[Mapping[str, int]]], None],
         enqueue: Callable[[Sequence[Mapping[str, int]]], None],
     ) -> None:
-        """Enqueues the calls and the read-back of the outputs `names`, which lie first in the block of `nbytes`."""
+        """Enqueues the calls and the read-back of the outputs `names`, which lie first in the block of `nbytes`.
+
+        `warm_up` and `enqueue` get the outputs' addresses; the first is not counted as time of computing.
+        """
         self._calls, self._places, self._names = calls, places, names
         self._events.append(self._gpu.event())
         self._timed += [self._gpu.event(timing=True), self._gpu.event(timing=True)]
@@ -62,8 +66,10 @@ class Pending:
         self._buffers.append(memory)
         self._host = gpu.pinned(self._read_bytes)
         self._buffers.append(self._host)
+        addresses = [{name: memory.address + place.offset for name, place in own.items()} for own in places]
+        warm_up(addresses)
         device.record(start, gpu.compute)
-        enqueue([{name: memory.address + place.offset for name, place in own.items()} for own in places])
+        enqueue(addresses)
         device.record(end, gpu.compute)
         device.wait(gpu.download, end)
         device.copy_out(self._host.array[: self._read_bytes], memory.address, gpu.download)
