@@ -8,7 +8,7 @@ Nothing is initialised by importing this file.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -73,6 +73,10 @@ class Event(Resource):
     """A place in a stream's work."""
 
 
+class Graph(Resource):
+    """Work of one stream that was captured, to be launched as a whole."""
+
+
 class MemoryInfo(NamedTuple):
     free_bytes: int
     total_bytes: int
@@ -101,6 +105,9 @@ class Driver(Protocol):
     def reached(self, event: Event) -> bool: ...
     def synchronize(self, event: Event) -> None: ...
     def elapsed_ms(self, start: Event, end: Event) -> float: ...
+    def begin_capture(self, stream: Stream) -> None: ...
+    def end_capture(self, stream: Stream) -> Graph: ...
+    def launch(self, graph: Graph, stream: Stream) -> None: ...
 
 
 R = TypeVar("R", bound=Resource)
@@ -199,6 +206,21 @@ class Device:
     def elapsed_ms(self, start: Event, end: Event) -> float:
         """Between two reached events made with `timing`."""
         return self._driver.elapsed_ms(start, end)
+
+    def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
+        """What `work` puts into the stream, which does not run. Meanwhile this thread can neither wait nor allocate."""
+        self._driver.begin_capture(stream)
+        try:
+            work()
+        except BaseException:
+            with contextlib.suppress(CudaError):
+                self._driver.free(self._driver.end_capture(stream))
+            raise
+        return self._hold(self._driver.end_capture(stream))
+
+    def launch(self, graph: Graph, stream: Stream) -> None:
+        """Puts the graph's work into the stream."""
+        self._driver.launch(graph, stream)
 
     def close(self) -> None:
         """Gives everything back, last things first, whatever fails on the way. Raises the first failure; twice is no

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .cuda import Bytes, Event, Memory, Pinned, Resource, Stream, failure
+from .cuda import Bytes, Event, Graph, Memory, Pinned, Resource, Stream, failure
 
 NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING of cuda.h, which PyCUDA has no name for."""
+CAPTURE_THREAD_LOCAL = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating. PyCUDA knows nothing of graphs."""
 
 
 class PyCudaDriver:
@@ -81,6 +83,8 @@ class PyCudaDriver:
         with self._calling():
             if isinstance(resource, Memory | Pinned):
                 resource.handle.free()
+            elif isinstance(resource, Graph):
+                _call("cuGraphExecDestroy", resource.handle)
             resource.handle = None
 
     def copy_in(self, address: int, source: Bytes, stream: Stream) -> None:
@@ -111,6 +115,21 @@ class PyCudaDriver:
         with self._calling():
             return float(start.handle.time_till(end.handle))
 
+    def begin_capture(self, stream: Stream) -> None:
+        _call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream.address), CAPTURE_THREAD_LOCAL)
+
+    def end_capture(self, stream: Stream) -> Graph:
+        captured, graph = ctypes.c_void_p(), ctypes.c_void_p()
+        _call("cuStreamEndCapture", ctypes.c_void_p(stream.address), ctypes.byref(captured))
+        try:
+            _call("cuGraphInstantiateWithFlags", ctypes.byref(graph), captured, ctypes.c_ulonglong(0))
+        finally:
+            _call("cuGraphDestroy", captured)
+        return Graph(graph, graph.value or 0)
+
+    def launch(self, graph: Graph, stream: Stream) -> None:
+        _call("cuGraphLaunch", graph.handle, ctypes.c_void_p(stream.address))
+
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
         """Raises CudaError where PyCUDA raises its own: `cuMemAlloc failed: out of memory`."""
@@ -119,3 +138,13 @@ class PyCudaDriver:
         except self._cuda.Error as error:
             call, _, cause = str(error).partition(" failed: ")
             raise failure(call, cause.partition(" - ")[0]) from None
+
+
+def _call(name: str, *arguments: object) -> None:
+    """A call that PyCUDA does not have. Raises CudaError."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    code = getattr(driver, name)(*arguments)
+    if code:
+        cause = ctypes.c_char_p()
+        driver.cuGetErrorString(code, ctypes.byref(cause))
+        raise failure(name.partition("_v")[0], (cause.value or b"unknown error").decode())

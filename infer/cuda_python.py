@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from cuda.bindings import driver as cuda
 
-from .cuda import Bytes, Event, Memory, Pinned, Resource, Stream, failure
+from .cuda import Bytes, Event, Graph, Memory, Pinned, Resource, Stream, failure
 
 
 def _call(name: str, *arguments: Any) -> Any:
@@ -22,7 +22,13 @@ def _call(name: str, *arguments: Any) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-_FREE = {Memory: "cuMemFree", Pinned: "cuMemFreeHost", Stream: "cuStreamDestroy", Event: "cuEventDestroy"}
+_FREE = {
+    Memory: "cuMemFree",
+    Pinned: "cuMemFreeHost",
+    Stream: "cuStreamDestroy",
+    Event: "cuEventDestroy",
+    Graph: "cuGraphExecDestroy",
+}
 
 
 class CudaPythonDriver:
@@ -102,3 +108,18 @@ class CudaPythonDriver:
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
         return float(_call("cuEventElapsedTime", start.handle, end.handle))
+
+    def begin_capture(self, stream: Stream) -> None:
+        mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        _call("cuStreamBeginCapture", stream.handle, mode)
+
+    def end_capture(self, stream: Stream) -> Graph:
+        captured = _call("cuStreamEndCapture", stream.handle)
+        try:
+            handle = _call("cuGraphInstantiate", captured, 0)
+        finally:
+            _call("cuGraphDestroy", captured)
+        return Graph(handle, int(handle))
+
+    def launch(self, graph: Graph, stream: Stream) -> None:
+        _call("cuGraphLaunch", graph.handle, stream.handle)

@@ -134,10 +134,13 @@ def open_engine(
     threads: int = 0,
     self_test: bool = False,
     largest_short_px: int = 0,
+    runtime_cache: Path | None = None,
+    cuda_graphs: bool = False,
 ) -> Engine:
     """The engine in a model.onnx or model.engine, proven by its self-test on request. Raises EngineError.
 
-    device: ordinal of a GPU; threads: of ONNX Runtime on a CPU, 0 for all.
+    device: ordinal of a GPU; threads: of ONNX Runtime on a CPU, 0 for all. Of plans: runtime_cache, a file in which
+    TensorRT-RTX keeps the kernels that it compiled; cuda_graphs: a call of known shapes is launched as a whole.
     """
     from . import self_test as self_tests
 
@@ -147,9 +150,11 @@ def open_engine(
     if path.suffix == ".pt":
         raise EngineError(f"{path}: a checkpoint is not an engine: run python -m export.to_onnx {path}")
     if path.suffix == ".engine":
-        return _open_plan(path, device, self_test)
+        return _open_plan(path, device, self_test, runtime_cache, cuda_graphs)
     if path.suffix != ".onnx":
         raise EngineError(f"{path}: unknown kind of engine {path.suffix!r}, expected .onnx or .engine")
+    if runtime_cache or cuda_graphs:
+        raise EngineError(f"{path}: runtime_cache and cuda_graphs are of plans (.engine): build one with export.to_trt")
     try:
         from .onnx_engine import OnnxEngine
     except ImportError as error:
@@ -160,13 +165,13 @@ def open_engine(
     return engine
 
 
-def _open_plan(path: Path, device: int, self_test: bool) -> Engine:
+def _open_plan(path: Path, device: int, self_test: bool, runtime_cache: Path | None, cuda_graphs: bool) -> Engine:
     from . import self_test as self_tests
     from .cuda import CudaError
     from .tensorrt_engine import TensorRTEngine
 
     try:
-        engine = TensorRTEngine(path, device=device)
+        engine = TensorRTEngine(path, device=device, runtime_cache=runtime_cache, cuda_graphs=cuda_graphs)
     except CudaError as error:
         raise EngineError(
             f"{path}: {error}; without an NVIDIA GPU use the ONNX model it was built from, {path.with_suffix('.onnx')}"

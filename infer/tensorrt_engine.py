@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .cuda import Memory
 from .engine import DeviceImage, EngineError, check_outputs, load_on_host
 from .files import replacing
 from .image import Pixels
 from .spec import ModelSpec, ShapeRange
 from .trt_calls import Call, make_calls
 from .trt_gpu import Gpu, Resident, Tensor, aligned, close_gpu, open_gpu
+from .trt_graphs import Graphs
 from .trt_pending import Output, Pending
 from .trt_plan import LIBRARIES, check_target, import_library, load_plan, messages, read_sidecar
 from .views import ViewPlan
@@ -37,6 +39,7 @@ class Loaded:
     config: Any = None
     cache: Any = None
     contexts: dict[int, Any] = field(default_factory=dict)
+    graphs: Graphs | None = None
 
     def give_back(self) -> None:
         """Waits for the GPU, writes the runtime cache and lets everything go, whatever fails on the way."""
@@ -45,6 +48,8 @@ class Loaded:
                 try:
                     if self.contexts:
                         self.gpu.drain()
+                    if self.graphs is not None:
+                        self.graphs.close()
                     if self.cache is not None and self.cache_file is not None:
                         with replacing(self.cache_file) as unfinished:
                             unfinished.write_bytes(bytes(self.cache.serialize()))
@@ -66,13 +71,15 @@ class TensorRTEngine:
     ) -> None:
         """Raises EngineError for a plan that is not its sidecar's, or of another library, version or GPU.
 
-        runtime_cache: file in which TensorRT-RTX keeps the kernels that it compiles on this GPU; cuda_graphs: of
-        TensorRT-RTX, which then launches all kernels of a shape it has seen at once.
+        runtime_cache: file in which TensorRT-RTX keeps the kernels that it compiles on this GPU; cuda_graphs: all
+        kernels of a call are launched at once, by TensorRT-RTX for shapes that it knows, by us for tensorrt where the
+        shapes stay the same: profiles of fixed sizes, a camera's images.
         """
         self._sidecar = read_sidecar(path)
         self._trt = import_library(self._sidecar)
-        if (runtime_cache or cuda_graphs) and not LIBRARIES[self._sidecar.library].just_in_time:
-            raise EngineError(f"{path}: runtime_cache and cuda_graphs are of tensorrt-rtx, and this plan is tensorrt's")
+        just_in_time = LIBRARIES[self._sidecar.library].just_in_time
+        if runtime_cache and not just_in_time:
+            raise EngineError(f"{path}: a runtime_cache is of tensorrt-rtx, and this plan is tensorrt's: leave it out")
         self.spec: ModelSpec = self._sidecar.spec
         self.shapes: tuple[ShapeRange, ...] = self._sidecar.shapes
         self.runtime = f"{self._sidecar.library}-{self.spec.precision}"
@@ -83,12 +90,14 @@ class TensorRTEngine:
         self._warm: set[int] = set()  # profiles that have run
         self._gpu = open_gpu(device)
         self._loaded = Loaded(self._gpu, runtime_cache)
+        self._loaded.graphs = Graphs(self._gpu) if cuda_graphs and not just_in_time else None
         self._finalize = weakref.finalize(self, self._loaded.give_back)  # at exit, where nobody closes
         try:
             with self._gpu.lock, self._gpu.device.current():
                 check_target(self._sidecar, self._gpu.device.target, self._gpu.device.name)
                 self._loaded.runtime, self._loaded.engine = load_plan(self._trt, self._sidecar)
-                self._loaded.config = self._runtime_config(cuda_graphs) if runtime_cache or cuda_graphs else None
+                if just_in_time and (runtime_cache or cuda_graphs):
+                    self._loaded.config = self._runtime_config(cuda_graphs)
                 self._types, self._outputs = self._tensor_types()
         except BaseException:
             self.close()
@@ -159,7 +168,7 @@ class TensorRTEngine:
 
     def _bucket(self, call: Call) -> tuple[dict[str, tuple[int, ...]], int]:
         """(shapes of all outputs, bytes for activations) of a call, asked once for each profile and shapes."""
-        key = (call.profile, tuple(array.shape for array in call.feed.values()))
+        key = _bucket_key(call)
         if key not in self._buckets:
             context = self._shaped(call)
             shapes = {name: tuple(context.get_tensor_shape(name)) for name in self._outputs}
@@ -180,14 +189,24 @@ class TensorRTEngine:
     ) -> None:
         """Puts the calls on the compute stream; `outputs` are addresses."""
         scratch = self._gpu.activations(max((self._bucket(call)[1] for call in calls), default=0) or 1)
+        graphs = self._loaded.graphs
         for call, own, addresses in zip(calls, inputs, outputs, strict=True):
-            context = self._shaped(call)
-            context.update_device_memory_size_for_shapes()
-            context.set_device_memory(scratch.address, scratch.nbytes)
-            for name, address in [*((name, tensor.address) for name, tensor in own.items()), *addresses.items()]:
-                self._must(context.set_tensor_address(name, address), f"an address for {name}")
-            done = context.execute_async_v3(self._gpu.compute.address)
-            self._must(done, f"a run of profile {self.shapes[call.profile].name}")
+            tensors = {name: tensor.address for name, tensor in own.items()} | dict(addresses)
+            execute = functools.partial(self._execute, call, tensors, scratch)
+            if graphs is None:
+                execute()
+            else:
+                graphs.run(*_bucket_key(call), (*tensors.values(), scratch.address), execute)
+
+    def _execute(self, call: Call, tensors: Mapping[str, int], scratch: Memory) -> None:
+        """One call, whose tensors have these addresses."""
+        context = self._shaped(call)
+        context.update_device_memory_size_for_shapes()
+        context.set_device_memory(scratch.address, scratch.nbytes)
+        for name, address in tensors.items():
+            self._must(context.set_tensor_address(name, address), f"an address for {name}")
+        done = context.execute_async_v3(self._gpu.compute.address)
+        self._must(done, f"a run of profile {self.shapes[call.profile].name}")
 
     def _shaped(self, call: Call) -> Any:
         """The context of a call's profile, with the shapes of its inputs."""
@@ -241,3 +260,8 @@ class TensorRTEngine:
             raise EngineError(
                 f"{self._sidecar.path}: {self._sidecar.library} refused {what}: {messages(self._trt).errors()}"
             )
+
+
+def _bucket_key(call: Call) -> tuple[int, tuple[tuple[int, ...], ...]]:
+    """Profile and shapes."""
+    return call.profile, tuple(array.shape for array in call.feed.values())

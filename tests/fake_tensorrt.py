@@ -101,8 +101,14 @@ class _Driver:
         while self._finished:
             self._waiting.remove(self._finished.pop())
 
-    def launch(self, stream: int, work: Callable[[], None]) -> bool:
-        """Puts `work` into the stream."""
+    def captures(self, stream: int) -> bool:
+        status = ctypes.c_int()
+        self._library.cuStreamIsCapturing(ctypes.c_void_p(stream), ctypes.byref(status))
+        return status.value == 1
+
+    def launch(self, stream: int, work: Callable[[], None], captures: list[Any]) -> bool:
+        """Puts `work` into the stream. `captures` keeps what a graph may run again and again."""
+        captured = self.captures(stream)
 
         def run(_: Any) -> None:
             try:
@@ -110,14 +116,16 @@ class _Driver:
             except BaseException as error:
                 breach(f"the model failed: {error!r}")
             finally:
-                self._finished.append(callback)  # not dropped here, where it still runs
+                if not captured:
+                    self._finished.append(callback)  # not dropped here, where it still runs
 
         self.forget()
         callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(run)
-        self._waiting.append(callback)
+        kept = captures if captured else self._waiting
+        kept.append(callback)
         launched = not self._library.cuLaunchHostFunc(ctypes.c_void_p(stream), callback, None)
         if not launched:
-            self._waiting.remove(callback)
+            kept.remove(callback)
         return launched
 
 
@@ -343,6 +351,8 @@ class IExecutionContext(_Counted):
         self._partitioned = False
         self._scratch = (0, 0)
         self._in_flight = [0]
+        self._captures: list[Any] = []
+        self._last_run: list[dict[str, tuple[int, ...]]] = [{}]
 
     def __del__(self) -> None:
         if self._in_flight[0] and not _driver().is_lost():
@@ -433,12 +443,18 @@ class IExecutionContext(_Counted):
                 breach(f"{name} {shape} needs {nbytes} bytes, the driver knows {_driver().bytes_from(address)} there")
             places[name] = (address, shape, engine._dtype(name), name)
         scratch = (self._scratch[0], (self._scratch_bytes(),), np.dtype(np.uint8), "activations")
-
-        in_flight = self._in_flight
+        captured = _driver().captures(stream_handle)
+        if captured and self._last_run[0] != self._shapes:
+            breach("a capture without a run of the same shapes just before, in which TensorRT makes itself ready")
+        self._last_run[0] = dict(self._shapes)
+        in_flight, last_run, own_shapes = self._in_flight, self._last_run, dict(self._shapes)
 
         def work() -> None:
             driver = _driver()
-            in_flight[0] -= 1
+            if not captured:
+                in_flight[0] -= 1
+            elif last_run[0] != own_shapes:
+                breach("a graph of a context that has had other shapes since")
             driver.view(*scratch)[:] = 0xFF
             if IDLE:
                 return
@@ -447,9 +463,9 @@ class IExecutionContext(_Counted):
             for name, value in zip(engine._outputs, values, strict=True):
                 driver.view(*places[name])[...] = value
 
-        in_flight[0] += 1
-        if not _driver().launch(stream_handle, work):
-            in_flight[0] -= 1
+        in_flight[0] += not captured
+        if not _driver().launch(stream_handle, work, self._captures):
+            in_flight[0] -= not captured
             return engine._refuse("launch failed")
         return True
 

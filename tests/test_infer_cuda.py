@@ -214,3 +214,48 @@ def test_a_machine_without_bindings_or_driver() -> None:
     assert re.fullmatch(r"no way to the GPU \(.*pycuda.*\): pip install 'verydeep\[cuda\]'.*driver", error)
     cudasim.require("cuda-python")
     assert re.fullmatch(r"cuInit failed: [^\n]*", _error("import sys; sys.modules['pycuda'] = None"))
+
+
+@both
+def test_captured_work_runs_when_it_is_launched(binding: str, tmp_path: Path) -> None:
+    code = r"""
+from infer.cuda import CudaError, Device
+device = Device(0)
+with device.current():
+    stream, end = device.stream(), device.event()
+    source, target, memory = device.pin(8), device.pin(8), device.allocate(8)
+    source.array[:], target.array[:] = 5, 7
+    def work():
+        device.copy_in(memory.address, source.array, stream)
+        device.copy_out(target.array, memory.address, stream)
+    graph = device.capture(stream, work)
+    def wait():
+        device.record(end, stream)
+        device.synchronize(end)
+    wait()
+    print("captured", target.array.tolist())
+    for value in (1, 2):
+        source.array[:] = value
+        device.launch(graph, stream)
+        wait()
+        print("launched", target.array.tolist())
+    device.free(graph)
+    def broken():
+        work()
+        raise ValueError("broken")
+    try:
+        device.capture(stream, broken)
+    except ValueError as error:
+        print(error)
+    left = device.capture(stream, work)
+    wait()
+device.close()
+"""
+    seen = cudasim.run(code, tmp_path, binding=binding)
+    seen.check()
+    assert seen.stdout.splitlines() == [
+        f"captured {[7] * 8}",
+        f"launched {[1] * 8}",
+        f"launched {[2] * 8}",
+        "broken",
+    ]

@@ -414,8 +414,8 @@ REFUSALS = {
         r"tensorrt cannot load it: Serialization assertion failed\. Magic tag does not match: python",
     ),
     "options": (
-        {"cuda_graphs": True},
-        "runtime_cache and cuda_graphs are of tensorrt-rtx, and this plan is tensorrt's",
+        {"runtime_cache": "kernels.cache"},
+        "a runtime_cache is of tensorrt-rtx, and this plan is tensorrt's: leave it out",
     ),
 }
 
@@ -610,6 +610,58 @@ def test_runtime_cache_and_cuda_graphs_of_tensorrt_rtx(exported: Exported, tmp_p
     assert seen.stdout.splitlines() == ["b'cache of the double'", "b'cache of the double'", "b'cache kept'"]
 
 
+@pytest.mark.parametrize("binding", cudasim.BINDINGS)
+def test_cuda_graphs_of_tensorrt(binding: str, exported: Exported, tmp_path: Path) -> None:
+    """A call whose shapes stay is launched as a graph from the third time on; other shapes in between end that."""
+    onnx = exported("A", interface="images")
+    code = f"""
+    from cudasim import mark
+    path = Path({str(write_plan(onnx, tmp_path))!r})
+    reference, engine = OnnxEngine(Path({str(onnx)!r})), TensorRTEngine(path, cuda_graphs=True)
+    ten, one = (plan_views(engine.spec, name, (90, 130)) for name in ("ten-crop", "center"))
+    for plan in (ten, ten, ten, ten, one, ten, one, one, one):
+        image = noise(90, 130, len(plan))
+        mark()
+        same(engine.run(engine.load([image]), [plan], OUTPUTS), reference.run(reference.load([image]), [plan], OUTPUTS))
+    mark()
+    engine.close()
+    del engine
+    """
+    seen = run(code, tmp_path, binding=binding)
+    check(seen)
+    kinds = [[call.partition("(")[0] for call in calls] for calls in seen.between_marks()]
+    assert [kind.count("cuGraphLaunch") for kind in kinds] == [0, 1, 1, 1, 0, 0, 0, 0, 1]
+    assert sum(kind.count("cuStreamBeginCapture_v2") for kind in kinds) == 2
+
+
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        ("cuStreamBeginCapture_v2:1=2", "cuStreamBeginCapture failed: out of memory"),
+        ("cuLaunchHostFunc:4=2", "tensorrt refused a run of profile crops"),  # in the capture
+        ("cuGraphInstantiateWithFlags:1=2", "cuGraphInstantiate(WithFlags)? failed: out of memory"),
+        ("cuGraphLaunch:1=2", "cuGraphLaunch failed: out of memory"),
+    ],
+)
+@pytest.mark.parametrize("binding", cudasim.BINDINGS)
+def test_a_graph_that_fails_is_told(binding: str, fail: str, message: str, exported: Exported, tmp_path: Path) -> None:
+    code = f"""
+    engine = TensorRTEngine(Path({str(write_plan(exported("A", interface="images"), tmp_path))!r}), cuda_graphs=True)
+    plan = plan_views(engine.spec, "center", (90, 130))
+    for attempt in range(5):
+        try:
+            engine.run(engine.load([noise(90, 130)]), [plan])
+            print("ran")
+        except EngineError as error:
+            print(error)
+    engine.close()
+    del engine
+    """
+    seen = run(code, tmp_path, binding=binding, fail=fail)
+    assert len(re.findall(message, seen.stdout)) == 1 and seen.stdout.count("ran") == 4, (seen.stdout, seen.stderr)
+    check(seen)
+
+
 def classes() -> dict[str, type]:
     """The double's own, but for what is private."""
     own = vars(fake_tensorrt).items()
@@ -633,7 +685,7 @@ RTX_ONLY = {
     *("IRuntimeConfig.create_runtime_cache", "IRuntimeConfig.set_runtime_cache", "module.IRuntimeConfig"),
     *("IRuntimeConfig.set_execution_context_allocation_strategy", "ICudaEngine.create_runtime_config"),
 }
-"""Behind runtime_cache and cuda_graphs, which are refused for plans of tensorrt."""
+"""Behind runtime_cache, which is refused for plans of tensorrt, and cuda_graphs, which we make for them."""
 OURS = {"ILogger.started"}
 
 

@@ -78,7 +78,7 @@ class Seen:
         """Fails unless the process ended well, without a fault, and gave everything back."""
         assert self.code == 0, self.stderr
         left = self.left()
-        assert left.pop("peak") >= 0 and len(left) == 6 and not any(left.values()), f"{self.report}\n{self.stderr}"
+        assert left.pop("peak") >= 0 and len(left) == 7 and not any(left.values()), f"{self.report}\n{self.stderr}"
 
 
 @functools.cache

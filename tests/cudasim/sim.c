@@ -74,8 +74,8 @@ static int vis_count(const char *n) {
 static int lost;
 static int loses(int e) { return e == 214 || (e >= 700 && e <= 720 && e != 704 && e != 705 && e != 708 && e != 711 && e != 712 && e != 713); }
 static int despite_loss(const char *n) {
-  static const char *const names[] = {"cuMemFree", "cuMemFreeHost", "cuStreamDestroy", "cuEventDestroy", "cuDevicePrimaryCtxRelease", "cuCtxPushCurrent", "cuCtxPopCurrent", "cuCtxSetCurrent", "cuCtxGetCurrent", "cuGetErrorName", "cuGetErrorString", "cuGetProcAddress"};
-  for (unsigned i = 0; i < sizeof names / sizeof *names; i++) { size_t l = strlen(names[i]); if (!strncmp(n, names[i], l) && (!n[l] || !strncmp(n + l, "_v", 2))) return 1 + (i > 4); }
+  static const char *const names[] = {"cuMemFree", "cuMemFreeHost", "cuStreamDestroy", "cuEventDestroy", "cuGraphExecDestroy", "cuDevicePrimaryCtxRelease", "cuCtxPushCurrent", "cuCtxPopCurrent", "cuCtxSetCurrent", "cuCtxGetCurrent", "cuGetErrorName", "cuGetErrorString", "cuGetProcAddress"};
+  for (unsigned i = 0; i < sizeof names / sizeof *names; i++) { size_t l = strlen(names[i]); if (!strncmp(n, names[i], l) && (!n[l] || !strncmp(n + l, "_v", 2))) return 1 + (i > 5); }
   return 0;
 }
 static int enter(const char *n, const char *f, ...) {
@@ -92,22 +92,24 @@ static CUresult leave(const char *n, CUresult r) { if (!r && lost && despite_los
 int sim_stub(const char *n) { enter(n, "STUB"); return leave(n, CUDA_ERROR_NOT_SUPPORTED); }
 
 /* ------------------------------------------------------------------ objects */
-enum { M_CTX = 0x43545831, M_STREAM = 0x53545231, M_EVENT = 0x45565431, M_POOL = 0x504f4f31, M_MOD = 0x4d4f4431, M_FUNC = 0x46554e31, M_LIB = 0x4c494231, M_DEAD = 0xdeadbeef };
-typedef struct Op Op; typedef struct CUstream_st St; typedef struct CUevent_st Ev; typedef struct CUctx_st Cx; typedef struct Mod Mod;
+enum { M_CTX = 0x43545831, M_STREAM = 0x53545231, M_EVENT = 0x45565431, M_POOL = 0x504f4f31, M_MOD = 0x4d4f4431, M_FUNC = 0x46554e31, M_LIB = 0x4c494231, M_GRAPH = 0x47524831, M_EXEC = 0x45584531, M_DEAD = 0xdeadbeef };
+typedef struct Op Op; typedef struct CUstream_st St; typedef struct CUevent_st Ev; typedef struct CUctx_st Cx; typedef struct Mod Mod; typedef struct CUgraph_st Gr;
 struct Op { int kind; u64 seq; CUdeviceptr d; void *dst; const void *src; size_t n; u32 v; int vs; u8 *snap; Ev *ev; St *other; u64 oseq; CUhostFn fn; void *ud; void *mod; CUdeviceptr *ptrs; int np; Op *next; };
 enum { O_COPY, O_SET, O_REC, O_WAIT, O_HOST, O_KERN, O_FREE, O_CALLBACK };
-struct CUstream_st { u32 magic; Cx *ctx; int flags, prio, builtin; u64 seq, done; Op *h, *t; St *next; int busy; pthread_t runner; u64 id; };
+struct CUstream_st { u32 magic; Cx *ctx; int flags, prio, builtin; u64 seq, done; Op *h, *t; St *next; int busy; pthread_t runner; u64 id; Gr *cap; };
+struct CUgraph_st { u32 magic; Op *ops; int n; Gr *next; };   /* a graph and, with M_EXEC, one that can be launched: ops in a row */
 struct CUevent_st { u32 magic; Cx *ctx; int flags, recorded; St *st; u64 seq; double t; Ev *next; };
 struct CUctx_st { u32 magic; int flags, primary, refs; u64 id; size_t limit[16]; Mod *mods; };
 struct CUmemPoolHandle_st { u32 magic; u64 thr; };
 typedef struct CUmemPoolHandle_st Pool;
 typedef struct CUfunc_st { u32 magic; Mod *m; char name[256]; int shmax, carve, pbytes; struct CUfunc_st *next; } Fn;
 struct Mod { u32 magic; size_t size; int kind; Fn *fns; struct Gl { char name[256]; CUdeviceptr p; size_t n; struct Gl *next; } *gl; Mod *next; char **ks; int nk, arch; int *kp; u8 *img; size_t imgn; };
-static u64 ids = 1; static Cx *primary; static St *streams; static Ev *events; static Mod *mods; static Pool defpool = {M_POOL, 0};
+static u64 ids = 1; static Gr *graphs; static __thread int capturing; static Cx *primary; static St *streams; static Ev *events; static Mod *mods; static Pool defpool = {M_POOL, 0};
 static St st_null, st_ptds;
 static __thread Cx *stack[32]; static __thread int sp;
 static Cx *cur(void) { return sp ? stack[sp - 1] : 0; }
 #define CTX() do { if (!inited) RET(CUDA_ERROR_NOT_INITIALIZED); if (!cur()) RET(CUDA_ERROR_INVALID_CONTEXT); if (cur()->magic != M_CTX) RET(CUDA_ERROR_CONTEXT_IS_DESTROYED); } while (0)
+#define NOT_CAPTURING(what) do { if (capturing) { fault("%s while this thread captures a stream", what); RET(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED); } } while (0)
 #define NN(p) do { if (!(p)) RET(CUDA_ERROR_INVALID_VALUE); } while (0)
 
 /* ------------------------------------------------------------------ memory */
@@ -199,6 +201,10 @@ static void drain_blocking(void) { drain(&st_null); for (St *s = streams; s; s =
 static St *S(CUstream h) { if (!h || h == CU_STREAM_LEGACY) return &st_null; if (h == CU_STREAM_PER_THREAD) return &st_ptds; return ((u64)h > 4096 && ((St *)h)->magic == M_STREAM) ? (St *)h : 0; }
 static CUresult push(CUstream hs, Op o) {
   St *s = S(hs); if (!s) { fault("work on a destroyed or invalid stream %p", hs); return CUDA_ERROR_INVALID_HANDLE; }
+  if (s->cap) {                                                            /* captured, not done */
+    if (o.kind == O_REC || o.kind == O_WAIT || o.kind == O_FREE || o.kind == O_CALLBACK || o.snap) { fault("a capture of events, frees, callbacks or pageable memory, which this simulator does not do"); return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED; }
+    s->cap->ops = realloc(s->cap->ops, (s->cap->n + 1) * sizeof o); s->cap->ops[s->cap->n++] = o; return R;
+  }
   if (s == &st_null) drain_blocking(); else if (!(s->flags & CU_STREAM_NON_BLOCKING)) drain(&st_null);   /* legacy default stream order */
   Op *q = malloc(sizeof o); *q = o; q->seq = ++s->seq; q->next = 0;
   if (o.kind == O_REC) { o.ev->st = s; o.ev->seq = q->seq; o.ev->recorded = 1; }
@@ -302,10 +308,10 @@ CUresult cuCtxDetach(CUcontext c) { ENTER(); if (c && !--((Cx *)c)->refs) { ctx_
 
 /* ------------------------------------------------------------------ memory entries */
 CUresult cuMemGetInfo(size_t *f, size_t *t) { ENTER(); CTX(); *f = mem_total - mem_used; *t = mem_total; RET(R); }
-CUresult cuMemAlloc(CUdeviceptr *p, size_t n) { ENTER("%zu", n); CTX(); CUresult r = d_alloc(p, n, 0, 0); if (!r) lg("   -> %#llx\n", *p); RET(r); }
+CUresult cuMemAlloc(CUdeviceptr *p, size_t n) { ENTER("%zu", n); CTX(); NOT_CAPTURING("cuMemAlloc"); CUresult r = d_alloc(p, n, 0, 0); if (!r) lg("   -> %#llx\n", *p); RET(r); }
 CUresult cuMemAllocPitch(CUdeviceptr *p, size_t *pitch, size_t w, size_t h, unsigned e) { ENTER("%zu,%zu", w, h); CTX(); *pitch = (w + 511) & ~511ull; RET(d_alloc(p, *pitch * h, 0, 0)); }
 CUresult cuMemAllocManaged(CUdeviceptr *p, size_t n, unsigned f) { ENTER("%zu", n); CTX(); RET(CUDA_ERROR_NOT_SUPPORTED); }
-CUresult cuMemFree(CUdeviceptr p) { ENTER("%#llx", p); CTX(); if (!p) RET(R); drain_all(); RET(d_free(p)); }
+CUresult cuMemFree(CUdeviceptr p) { ENTER("%#llx", p); CTX(); NOT_CAPTURING("cuMemFree"); if (!p) RET(R); drain_all(); RET(d_free(p)); }
 CUresult cuMemAllocAsync(CUdeviceptr *p, size_t n, CUstream s) { ENTER("%zu,%p", n, s); CTX(); if (!S(s)) RET(CUDA_ERROR_INVALID_HANDLE); CUresult r = d_alloc(p, n, 1, &defpool); if (!r) lg("   -> %#llx\n", *p); RET(r); }
 CUresult cuMemAllocFromPoolAsync(CUdeviceptr *p, size_t n, CUmemoryPool pl, CUstream s) { ENTER("%zu,%p,%p", n, pl, s); CTX(); if (!S(s)) RET(CUDA_ERROR_INVALID_HANDLE); RET(d_alloc(p, n, 1, pl)); }
 CUresult cuMemFreeAsync(CUdeviceptr p, CUstream s) { ENTER("%#llx,%p", p, s); CTX(); if (!p) RET(CUDA_ERROR_INVALID_VALUE); RET(push(s, (Op){.kind = O_FREE, .d = p})); }
@@ -384,7 +390,7 @@ static CUresult mkst(CUstream *o, unsigned f, int pr) { St *s = calloc(1, sizeof
 CUresult cuStreamCreate(CUstream *s, unsigned f) { ENTER("%u", f); CTX(); NN(s); RET(mkst(s, f, 0)); }
 CUresult cuStreamCreateWithPriority(CUstream *s, unsigned f, int p) { ENTER("%u,%d", f, p); CTX(); NN(s); RET(mkst(s, f, p)); }
 CUresult cuStreamDestroy(CUstream h) { ENTER("%p", h); St *s = S(h); if (!s || s->builtin) RET(CUDA_ERROR_INVALID_HANDLE); drain(s); s->magic = M_DEAD; RET(R); }
-CUresult cuStreamSynchronize(CUstream h) { ENTER("%p", h); CTX(); St *s = S(h); if (!s) { fault("sync of a destroyed stream %p", h); RET(CUDA_ERROR_INVALID_HANDLE); } if (s == &st_null) drain_blocking(); drain(s); RET(R); }
+CUresult cuStreamSynchronize(CUstream h) { ENTER("%p", h); CTX(); NOT_CAPTURING("cuStreamSynchronize"); St *s = S(h); if (!s) { fault("sync of a destroyed stream %p", h); RET(CUDA_ERROR_INVALID_HANDLE); } if (s == &st_null) drain_blocking(); drain(s); RET(R); }
 CUresult cuStreamQuery(CUstream h) { ENTER("%p", h); CTX(); St *s = S(h); if (!s) RET(CUDA_ERROR_INVALID_HANDLE); if (s->busy) RET(CUDA_ERROR_NOT_READY); if (s->h) { run1(s); RET(CUDA_ERROR_NOT_READY); } RET(R); }
 CUresult cuStreamGetFlags(CUstream h, unsigned *f) { ENTER("%p", h); St *s = S(h); if (!s) RET(CUDA_ERROR_INVALID_HANDLE); *f = s->flags; RET(R); }
 CUresult cuStreamGetPriority(CUstream h, int *p) { ENTER("%p", h); St *s = S(h); if (!s) RET(CUDA_ERROR_INVALID_HANDLE); *p = s->prio; RET(R); }
@@ -396,7 +402,15 @@ CUresult cuStreamGetCtx_v2(CUstream h, CUcontext *c, CUgreenCtx *g) { ENTER("%p"
 CUresult cuStreamWaitEvent(CUstream h, CUevent e, unsigned f) { ENTER("%p,%p", h, e); CTX(); Ev *v = (Ev *)e; if (!v || v->magic != M_EVENT) RET(CUDA_ERROR_INVALID_HANDLE); RET(push(h, (Op){.kind = O_WAIT, .other = v->recorded ? v->st : 0, .oseq = v->seq})); }
 CUresult cuStreamAddCallback(CUstream h, CUstreamCallback c, void *u, unsigned f) { ENTER("%p", h); CTX(); RET(push(h, (Op){.kind = O_CALLBACK, .fn = (CUhostFn)c, .ud = u})); }
 CUresult cuLaunchHostFunc(CUstream h, CUhostFn f, void *u) { ENTER("%p", h); CTX(); RET(push(h, (Op){.kind = O_HOST, .fn = f, .ud = u})); }
-CUresult cuStreamIsCapturing(CUstream h, CUstreamCaptureStatus *c) { ENTER("%p", h); if (!S(h)) RET(CUDA_ERROR_INVALID_HANDLE); *c = CU_STREAM_CAPTURE_STATUS_NONE; RET(R); }
+CUresult cuStreamIsCapturing(CUstream h, CUstreamCaptureStatus *c) { ENTER("%p", h); if (!S(h)) RET(CUDA_ERROR_INVALID_HANDLE); *c = S(h)->cap ? CU_STREAM_CAPTURE_STATUS_ACTIVE : CU_STREAM_CAPTURE_STATUS_NONE; RET(R); }
+static Gr *mkgr(u32 magic, Gr *of) { Gr *g = calloc(1, sizeof *g); g->magic = magic; g->next = graphs; graphs = g; if (of) { g->n = of->n; g->ops = malloc((of->n + 1) * sizeof(Op)); memcpy(g->ops, of->ops, of->n * sizeof(Op)); } lg("   -> graph %p of %d\n", g, g->n); return g; }
+static Gr *gr(void *h, u32 magic) { for (Gr *g = graphs; g; g = g->next) if (g == h && g->magic == magic) return g; fault("%p is no graph, or one that was destroyed", h); return 0; }
+CUresult cuStreamBeginCapture(CUstream h, CUstreamCaptureMode m) { ENTER("%p,%d", h, m); CTX(); St *s = S(h); if (!s || s->builtin || s->cap) RET(s ? CUDA_ERROR_ILLEGAL_STATE : CUDA_ERROR_INVALID_HANDLE); s->cap = mkgr(M_GRAPH, 0); capturing++; RET(R); }
+CUresult cuStreamEndCapture(CUstream h, CUgraph *g) { ENTER("%p", h); CTX(); St *s = S(h); if (!s || !s->cap) RET(CUDA_ERROR_ILLEGAL_STATE); *g = s->cap; s->cap = 0; capturing--; RET(R); }
+CUresult cuGraphInstantiate(CUgraphExec *e, CUgraph g, unsigned long long f) { ENTER("%p,%llu", g, f); CTX(); Gr *x = gr(g, M_GRAPH); if (!x) RET(CUDA_ERROR_INVALID_VALUE); *e = (CUgraphExec)mkgr(M_EXEC, x); RET(R); }
+CUresult cuGraphLaunch(CUgraphExec e, CUstream h) { ENTER("%p,%p", e, h); CTX(); Gr *x = gr(e, M_EXEC); if (!x) RET(CUDA_ERROR_INVALID_VALUE); for (int i = 0; i < x->n; i++) { CUresult r = push(h, x->ops[i]); if (r) RET(r); } RET(R); }
+CUresult cuGraphDestroy(CUgraph g) { ENTER("%p", g); Gr *x = gr(g, M_GRAPH); if (!x) RET(CUDA_ERROR_INVALID_VALUE); x->magic = M_DEAD; free(x->ops); RET(R); }
+CUresult cuGraphExecDestroy(CUgraphExec e) { ENTER("%p", e); Gr *x = gr(e, M_EXEC); if (!x) RET(CUDA_ERROR_INVALID_VALUE); x->magic = M_DEAD; free(x->ops); RET(R); }
 CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *m) { ENTER(); RET(R); }
 #undef cuStreamGetCaptureInfo
 CUresult cuStreamGetCaptureInfo(CUstream h, CUstreamCaptureStatus *c, u64 *id) { ENTER("%p", h); if (!S(h)) RET(CUDA_ERROR_INVALID_HANDLE); *c = 0; RET(R); }
@@ -407,7 +421,7 @@ CUresult cuEventCreate(CUevent *e, unsigned f) { ENTER("%u", f); CTX(); NN(e); E
 CUresult cuEventDestroy(CUevent e) { ENTER("%p", e); EV(e); v->magic = M_DEAD; RET(R); }
 CUresult cuEventRecord(CUevent e, CUstream h) { ENTER("%p,%p", e, h); CTX(); EV(e); RET(push(h, (Op){.kind = O_REC, .ev = v})); }
 CUresult cuEventRecordWithFlags(CUevent e, CUstream h, unsigned f) { ENTER("%p,%p,%u", e, h, f); CTX(); EV(e); RET(push(h, (Op){.kind = O_REC, .ev = v})); }
-CUresult cuEventSynchronize(CUevent e) { ENTER("%p", e); EV(e); if (v->recorded) run_to(v->st, v->seq); RET(R); }
+CUresult cuEventSynchronize(CUevent e) { ENTER("%p", e); NOT_CAPTURING("cuEventSynchronize"); EV(e); if (v->recorded) run_to(v->st, v->seq); RET(R); }
 CUresult cuEventQuery(CUevent e) { ENTER("%p", e); EV(e); if (v->recorded && v->st->done < v->seq) { if (!v->st->busy) run1(v->st); RET(CUDA_ERROR_NOT_READY); } RET(R); }
 static CUresult elapsed(float *ms, Ev *a, Ev *b) { if (!a || !b || a->magic != M_EVENT || b->magic != M_EVENT || !a->recorded || !b->recorded || ((a->flags | b->flags) & CU_EVENT_DISABLE_TIMING)) return CUDA_ERROR_INVALID_HANDLE; if (a->st->done < a->seq || b->st->done < b->seq) return CUDA_ERROR_NOT_READY; *ms = (b->t - a->t) * 1e3; return R; }
 #undef cuEventElapsedTime
@@ -516,8 +530,9 @@ static void at_exit(void) {
   for (int i = 0; i < nhm; i++) pin += hm[i].live;
   for (St *s = streams; s; s = s->next) ns += s->magic == M_STREAM;
   for (Ev *e = events; e; e = e->next) ne += e->magic == M_EVENT;
+  int ng = 0; for (Gr *g = graphs; g; g = g->next) ng += g->magic != M_DEAD;
   FILE *o = report_path ? fopen(report_path, "w") : logf_;
-  if (o) fprintf(o, "cudasim report: faults %d, live device blocks %d (%lu bytes), peak %lu bytes, live pinned blocks %d, live streams %d, live events %d, retained contexts %d\n", nfault, live, (long)bytes, (long)mem_peak, pin, ns, ne, primary && primary->magic == M_CTX ? primary->refs : 0);
+  if (o) fprintf(o, "cudasim report: faults %d, live device blocks %d (%lu bytes), peak %lu bytes, live pinned blocks %d, live streams %d, live events %d, live graphs %d, retained contexts %d\n", nfault, live, (long)bytes, (long)mem_peak, pin, ns, ne, ng, primary && primary->magic == M_CTX ? primary->refs : 0);
   if (o && report_path) fclose(o);
   if (counts_path && (o = fopen(counts_path, "w"))) { for (int i = 0; i < ncnt; i++) fprintf(o, "%ld %s\n", cnt[i].c, cnt[i].n); fclose(o); }
 }
