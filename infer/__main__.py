@@ -8,12 +8,11 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
-from typing import get_args
 
 from .classify import Classifier, Outcome
-from .command import Parser, run, scales_argument
+from .command import Parser, add_engine_options, engine_options, run, scales_argument
 from .dataset import image_files
-from .engine import EngineError, Provider, check_outputs
+from .engine import EngineError, check_outputs
 from .maps import SUFFIXES, write_maps
 from .views import PROTOCOLS, PlanError
 
@@ -25,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help="default: center; dense with --maps")
     parser.add_argument("--scales", type=scales_argument, metavar="Q[,Q...]", help="default: the model's own")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default: %(default)s)")
-    parser.add_argument("--provider", choices=get_args(Provider), default="cpu")
+    add_engine_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument(
         "--maps",
@@ -46,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--maps {args.maps}: expected a picture's name, ending in {', '.join(SUFFIXES)}")
     protocol = args.protocol or ("dense" if args.maps is not None else "center")
     try:
-        classifier = Classifier(args.engine, protocol=protocol, scales=args.scales, provider=args.provider)
+        classifier = Classifier(args.engine, protocol=protocol, scales=args.scales, **engine_options(args))
         if args.maps is not None:
             check_outputs(classifier.engine.spec, ["score_map"])
         failed = _classify(classifier, args)

@@ -14,16 +14,16 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .command import Parser, run, scales_argument
-from .engine import Engine, EngineError, Provider, open_engine
+from .command import Parser, add_engine_options, engine_options, run, scales_argument
+from .engine import Engine, EngineError, open_engine
 from .flops import plan_flops
 from .image import ImageError, decode, read
 from .peak import Peak, device_name, device_peak
@@ -32,8 +32,8 @@ from .views import PROTOCOLS, PlanError, ViewPlan, default_scales, out_of_range,
 WARM_UP = 2
 LEAST_RUNS, LEAST_S = 10, 5.0
 STEPS = ("decode", "upload", "compute", "readback")
-"""`upload` is Engine.load, `compute` the time inside the runtime, `readback` the rest of Engine.run: on the host it
-prepares the inputs, on a GPU it copies them, too, where `load` did not, and results back."""
+"""`upload` is Engine.load and Engine.start, but for what overlaps with `compute`, the time inside the runtime;
+`readback` is the rest of the wait for the result, in which an engine on the host makes its inputs ready, too."""
 
 Seconds = NDArray[np.float64]
 """[runs, steps]"""
@@ -55,11 +55,12 @@ def _run(engine: Engine, data: bytes, plan: ViewPlan, batch: int) -> list[float]
     before, started = engine.seconds, time.perf_counter()
     images = [decode(data, exif=engine.spec.preprocessing.exif) for _ in range(batch)]
     decoded = time.perf_counter()
-    loaded = engine.load(images)
+    pending = engine.start(engine.load(images), [plan] * batch)
     uploaded = time.perf_counter()
-    engine.run(loaded, [plan] * batch)
+    pending.result()
     ended, compute = time.perf_counter(), engine.seconds - before
-    return [decoded - started, uploaded - decoded, compute, ended - uploaded - compute]
+    upload = min(uploaded, ended - compute) - decoded
+    return [decoded - started, upload, compute, ended - decoded - upload - compute]
 
 
 def figures(seconds: Seconds, batch: int, flops_per_image: int | None, peak: Peak | None) -> dict[str, Any]:
@@ -86,15 +87,17 @@ def benchmark(
     scales: Sequence[int] | None = None,
     batches: Sequence[int] = (1,),
     runs: int | None = None,
-    provider: Provider = "cpu",
+    options: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[dict[str, Any]]:
     """A row for each protocol and batch, of an encoded image. `say` gets to know what goes on.
 
+    options: of `open_engine`.
+
     Raises EngineError, ImageError, PlanError.
     """
     say(f"{path}: opening")
-    with contextlib.closing(open_engine(path, provider=provider, largest_short_px=max(scales or [0]))) as engine:
+    with contextlib.closing(open_engine(path, largest_short_px=max(scales or [0]), **options or {})) as engine:
         spec = engine.spec
         height, width, _ = decode(data, exif=spec.preprocessing.exif).shape
         device = device_name(engine)
@@ -117,6 +120,7 @@ def benchmark(
                     "views_per_image": len(plan),
                     "image": {"height_px": height, "width_px": width, "bytes": len(data)},
                     "runtime": engine.runtime,
+                    "cuda_graphs": bool((options or {}).get("cuda_graphs")),
                     "warm_up_runs": WARM_UP,
                     "peak": peak and peak._asdict(),
                 }
@@ -186,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--runs", type=int, metavar="N", help=f"default: {LEAST_RUNS}, and more until {LEAST_S:.0f} s are over"
     )
-    parser.add_argument("--provider", choices=get_args(Provider), default="cpu")
+    add_engine_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     args = parser.parse_args(argv)
     if args.runs is not None and args.runs < 1:
@@ -207,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
                 scales=args.scales,
                 batches=args.batch,
                 runs=args.runs,
-                provider=args.provider,
+                options=engine_options(args),
                 say=_say,
             ):
                 _say("")

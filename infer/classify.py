@@ -52,8 +52,18 @@ class Classifier:
         protocol: str = "center",
         scales: Sequence[int] | None = None,
         provider: Provider = "cpu",
+        device: int = 0,
+        runtime_cache: Path | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
-        self.engine: Engine = open_engine(Path(path), provider=provider, largest_short_px=max(scales or [0]))
+        self.engine: Engine = open_engine(
+            path,
+            provider=provider,
+            device=device,
+            largest_short_px=max(scales or [0]),
+            runtime_cache=runtime_cache,
+            cuda_graphs=cuda_graphs,
+        )
         self.protocol = protocol
         self.scales = tuple(scales) if scales else default_scales(self.engine.spec, protocol)
         check_scales(self.engine.spec, self.scales)

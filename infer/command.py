@@ -7,7 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from .engine import Provider
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,6 +26,29 @@ def scales_argument(text: str) -> list[int]:
         return [int(q) for q in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected whole numbers of pixels like 256,384,512, got {text!r}") from None
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """What `open_engine` takes beside a path."""
+    parser.add_argument("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime, for .onnx")
+    parser.add_argument("--device", type=_ordinal, default=0, metavar="N", help="which GPU (default: %(default)s)")
+    parser.add_argument(
+        "--runtime-cache", type=Path, metavar="FILE", help="where TensorRT-RTX keeps kernels it compiled, for .engine"
+    )
+    parser.add_argument(
+        "--cuda-graphs", action="store_true", help="launch the kernels of a call at once where shapes stay, for .engine"
+    )
+
+
+def engine_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of `open_engine`, from what `add_engine_options` added."""
+    return {name: getattr(args, name) for name in ("provider", "device", "runtime_cache", "cuda_graphs")}
+
+
+def _ordinal(text: str) -> int:
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a GPU's number like 0 (nvidia-smi -L lists them), got {text!r}")
+    return int(text)
 
 
 def run(main: Callable[[], int]) -> NoReturn:

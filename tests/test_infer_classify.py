@@ -96,6 +96,9 @@ def test_text_for_people(exported: Exported, tmp_path: Path, capsys: Capture) ->
         (["--engine", "MODEL", "--scales", "10"], 2, "below the crop"),
         (["--engine", "MODEL", "--top", "0"], 2, "expected a positive number"),
         (["--engine", "MODEL", "--protocol", "all"], 2, "invalid choice"),
+        (["--engine", "MODEL", "--device", "cuda:1"], 2, "expected a GPU's number like 0"),
+        (["--engine", "MODEL", "--runtime-cache", "kernels"], 1, "runtime_cache and cuda_graphs are of plans"),
+        (["--engine", "MODEL", "--cuda-graphs"], 1, "runtime_cache and cuda_graphs are of plans"),
     ],
 )
 def test_usage_errors(
