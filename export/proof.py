@@ -1,12 +1,14 @@
 """What stands between an FP16 graph and its engine: the range of its activations, and the gate.
 
 `--calibrate DIR` measures the range on real images and rescales the net where it comes near the end of half precision;
-`--verify DIR` lets no graph pass whose posteriors differ from FP32's by more than the tolerance.
+`--verify DIR` lets no graph pass whose posteriors differ from FP32's by more than the tolerance, nor, where its GPU is
+here, an engine.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from infer.cuda import CudaError, Device
+from infer.engine import open_engine
+
 from . import model_file, ranges, rescale
 from .onnx_source import ModelError, Proof, Source
 from .precision import half_tensors, single_graph
-from .verify import verify
+from .sidecar import write_engine
+from .verify import Verdict, verify, verify_engine
 
 
 class GateError(ModelError):
@@ -48,14 +54,52 @@ def prove(model: Path, source: Source, rescaled: Path, proof: Proof) -> Source:
             print(f"{rescaled}: {changed} of {len(exponents)} half tensors rescaled by powers of two", flush=True)
     if proof.verify is not None:
         verdict = verify(reference, half, proof.verify, proof.protocol, proof.limit)
-        notes["verify"] = {**dataclasses.asdict(verdict), "tolerance": proof.tolerance}
-        print("\n".join(verdict.lines()), flush=True)
-        if not verdict.passes(proof.tolerance):
-            raise GateError(
-                f"{source.path}: a posterior differs from FP32's by {verdict.largest_posterior_difference:.2g}, "
-                f"--tolerance is {proof.tolerance:g}, so no engine is built: {_advice(proof)}"
-            )
+        notes["verify"] = _pass(verdict, source.path, proof)
     return dataclasses.replace(source, notes={**source.notes, **notes})
+
+
+def prove_engine(model: Path, source: Source, plan: bytes, sidecar: dict[str, Any], proof: Proof) -> dict[str, Any]:
+    """A note for the sidecar of a plan that was built but not written: the engine's own verdict, where its GPU is here;
+    says on stdout what was found, or why nothing was. Raises VerifyError, GateError, EngineError.
+    """
+    reason = not_here(sidecar)
+    if reason is not None:
+        print(f"the engine itself was not run on the images of --verify: {reason}", flush=True)
+        return {}
+    assert proof.verify is not None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.engine")
+        write_engine(path, plan, sidecar)
+        engine = open_engine(path, self_test=True)
+        try:
+            verdict = verify_engine(_reference(model, source), engine, proof.verify, proof.protocol, proof.limit)
+        finally:
+            engine.close()
+    return {"verify_engine": _pass(verdict, source.path, proof)}
+
+
+def not_here(sidecar: dict[str, Any]) -> str | None:
+    """Why the plan cannot run on this machine's first GPU; None where it can."""
+    try:
+        device = Device()
+    except CudaError as error:
+        return f"no GPU here ({error})"
+    target = device.target
+    device.close()
+    if target in sidecar["targets"] or sidecar["options"].get("hardware_compatible"):
+        return None
+    return f"it is for {', '.join(sidecar['targets'])}, the GPU here is {target}"
+
+
+def _pass(verdict: Verdict, path: Path, proof: Proof) -> dict[str, Any]:
+    """Says the verdict and returns it for the sidecar. Raises GateError where it does not pass."""
+    print("\n".join(verdict.lines()), flush=True)
+    if not verdict.passes(proof.tolerance):
+        raise GateError(
+            f"{path}: a posterior of {verdict.what} differs from FP32's by {verdict.largest_posterior_difference:.2g}, "
+            f"--tolerance is {proof.tolerance:g}, so there is no engine: {_advice(proof)}"
+        )
+    return {**dataclasses.asdict(verdict), "tolerance": proof.tolerance}
 
 
 def _advice(proof: Proof) -> str:

@@ -22,6 +22,7 @@ from typing import Literal
 
 from infer.command import Parser, run
 from infer.dataset import DatasetError
+from infer.engine import EngineError
 from infer.files import replacing
 from infer.spec import ModelSpec, ShapeRange, SpecError
 from infer.views import PROTOCOLS
@@ -73,6 +74,10 @@ def convert(job: Job) -> None:
         source = prove(job.model, source, source.path if own else job.engine.with_suffix(".rescaled.onnx"), job.proof)
     plan = build(job.library, source.path, source.spec, shapes, job.targets, job.options)
     content = sidecar.content(source, plan, shapes, job.targets, job.options)
+    if job.proof.verify:
+        from .proof import prove_engine
+
+        content |= prove_engine(job.model, source, plan.data, content, job.proof)
     sidecar.write_engine(job.engine, plan.data, content)
     if job.options.timing_cache is not None and plan.timing_cache is not None:
         with replacing(job.options.timing_cache) as unfinished:
@@ -244,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
         convert(Job(args.model, engine, request, profiles, sizes, library, targets, options, _proof(args)))
     except OptionError as error:
         parser.error(str(error))
-    except (BuildError, ModelError, ProfileError, DatasetError, SpecError, OSError) as error:
+    except (BuildError, EngineError, ModelError, ProfileError, DatasetError, SpecError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

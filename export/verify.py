@@ -1,7 +1,7 @@
-"""The gate: what half precision costs a net on real images, before an engine is made of it.
+"""The gate: what half precision costs a net on real images, before an engine is made of it, and what the engine does.
 
-The FP32 graph and the check graph (see precision.py) run the same views of the same images through the evaluation's
-own protocols, so the differences are those that the engine's scores will have, image by image.
+The FP32 graph and the check graph (see precision.py) or the engine run the same views of the same images through the
+evaluation's own protocols, so the differences are those that the engine's scores will have, image by image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from evaluation.metrics import agreement_percent, mcnemar, top_errors
 from evaluation.runner import evaluate
 from evaluation.scores import Scores
 from infer.dataset import DatasetError, open_dataset
-from infer.engine import DeviceImage
+from infer.engine import DeviceImage, Engine
 from infer.onnx_engine import OnnxEngine
 from infer.spec import ModelSpec
 from infer.views import ViewPlan, default_scales
@@ -44,12 +44,13 @@ class VerifyError(ModelError):
 class Verdict:
     """Half against single precision on the same images. Errors are None for images without labels."""
 
+    what: str  # "FP16" for the graph without a GPU, "the engine"
     images: int
     protocol: str
     scales: tuple[int, ...]
     dataset_id: str
     largest_posterior_difference: float
-    largest_score_error: float  # in standard deviations of the FP32 class scores
+    largest_score_error: float | None  # in standard deviations of the FP32 class scores, which an engine does not give
     top1_agreement_percent: float
     top5_agreement_percent: float
     top1_error_percent: tuple[float, float] | None  # FP32, half
@@ -63,11 +64,12 @@ class Verdict:
     def lines(self) -> list[str]:
         """What to print."""
         scales = ",".join(map(str, self.scales))
+        error = self.largest_score_error
+        of_scores = "" if error is None else f", of a class score {error:.2g} standard deviations"
         said = [
-            f"FP16 against FP32 on {self.images} images of {self.dataset_id}, {self.protocol} at {scales}: largest "
-            f"difference of a posterior {self.largest_posterior_difference:.2g}, of a class score "
-            f"{self.largest_score_error:.2g} standard deviations; same top-1 for {self.top1_agreement_percent:.2f} % "
-            f"of the images, same top-5 for {self.top5_agreement_percent:.2f} %"
+            f"{self.what} against FP32 on {self.images} images of {self.dataset_id}, {self.protocol} at {scales}: "
+            f"largest difference of a posterior {self.largest_posterior_difference:.2g}{of_scores}; same top-1 for "
+            f"{self.top1_agreement_percent:.2f} % of the images, same top-5 for {self.top5_agreement_percent:.2f} %"
         ]
         if self.top1_error_percent and self.top5_error_percent:
             (one, one_half), (five, five_half) = self.top1_error_percent, self.top5_error_percent
@@ -89,20 +91,40 @@ def verify(
         single = _Engine(_with_scores(reference, Path(folder) / "single.onnx"))
         checked = _Checked(_with_scores(check_graph(half), Path(folder) / "check.onnx"))
         checked.single = single
-        own = Protocol(protocol, tuple(scales) or default_scales(single.spec, protocol))
         try:
-            dataset = open_dataset(data, limit=limit or None)
-            run = evaluate([single, checked], [[own], [own]], dataset)
-        except (DatasetError, RunError) as error:
-            raise VerifyError(f"--verify: {error}") from None
+            one, other = _run(single, checked, data, protocol, limit, scales)
         finally:
             single.close()
             checked.close()
-    (one,), (other,) = run.scores
-    return judge(one, other, checked.largest_score_error)
+    return judge("FP16", one, other, checked.largest_score_error)
 
 
-def judge(single: Scores, half: Scores, largest_score_error: float) -> Verdict:
+def verify_engine(reference: onnx.ModelProto, engine: Engine, data: Path, protocol: str, limit: int) -> Verdict:
+    """The same of an FP32 model and an engine made of it, where that runs. Raises VerifyError, EngineError."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "single.onnx"
+        model_file.save(reference, path)
+        single = OnnxEngine(path)
+        try:
+            return judge("the engine", *_run(single, engine, data, protocol, limit, ()), None)
+        finally:
+            single.close()
+
+
+def _run(
+    single: Engine, other: Engine, data: Path, protocol: str, limit: int, scales: Sequence[int]
+) -> tuple[Scores, Scores]:
+    """Scores of both on the same images."""
+    own = Protocol(protocol, tuple(scales) or default_scales(single.spec, protocol))
+    try:
+        run = evaluate([single, other], [[own], [own]], open_dataset(data, limit=limit or None))
+    except (DatasetError, RunError) as error:
+        raise VerifyError(f"--verify: {error}") from None
+    (one,), (two,) = run.scores
+    return one, two
+
+
+def judge(what: str, single: Scores, half: Scores, largest_score_error: float | None) -> Verdict:
     """The verdict on two score tables of the same images. Raises VerifyError where none could be read."""
     seen = single.readable & half.readable
     if not seen.any():
@@ -110,6 +132,7 @@ def judge(single: Scores, half: Scores, largest_score_error: float) -> Verdict:
     errors = zip(top_errors([single], (1, 5)), top_errors([half], (1, 5)), strict=True)
     percents = [(one.percent, other.percent) if one and other else None for one, other in errors]
     return Verdict(
+        what,
         int(seen.sum()),
         single.metadata["protocol"],
         single.scales,

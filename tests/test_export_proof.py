@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cudasim
 import numpy as np
 import onnx
 import pytest
 from helpers import random_net, slim_spec
 from loud import LOUD, loud_net
+from plans import write_plan
 
 from export import model_file
 from export.precision import HALF_MAX, check_graph
@@ -25,6 +28,7 @@ from infer.views import plan_views
 from trainer.checkpoint import Checkpoint, save
 
 pytest.importorskip("tensorrt_rtx")
+Exported = Callable[..., Path]
 OneLine = Callable[[], str]
 
 
@@ -56,13 +60,14 @@ def test_a_net_that_overflows(
     """Refused by the gate without --calibrate; with it measured, rescaled, proven and built."""
     engine, single = loud.with_suffix(".engine"), tmp_path / "single.onnx"
     assert build(loud, "--verify", miniature_dir) == 1
-    assert "a posterior differs from FP32's by nan, --tolerance is 0.02, so no engine is built" in one_line()
+    assert "a posterior of FP16 differs from FP32's by nan, --tolerance is 0.02, so there is no engine" in one_line()
     assert not engine.exists()
     assert build(loud, "--calibrate", miniature_dir, "--verify", miniature_dir, "--protocol", "ten-crop") == 0
     said = capsys.readouterr().out
     assert "| conv3_1" in said and f"largest on {len(image_files(miniature_dir))} images" in said
     assert "half tensors rescaled by powers of two" in said
     assert "FP16 against FP32 on 24 images" in said and "McNemar" in said
+    assert "the engine itself was not run on the images of --verify: " in said
     sidecar = json.loads(Path(f"{engine}.json").read_text())
     assert sidecar["ranges"]["worst"][0]["largest"] > HALF_MAX
     assert len(sidecar["ranges"]["worst"]) == 10
@@ -94,7 +99,7 @@ def test_the_gate(slim_checkpoint: Callable[..., Path], miniature_dir: Path, tmp
     engine = tmp_path / "a.engine"
     arguments = [slim_checkpoint("A"), "-o", engine, "--verify", miniature_dir]
     assert build(*arguments, "--tolerance", "1e-9") == 1
-    assert "--tolerance is 1e-09, so no engine is built: try --calibrate DIR" in one_line()
+    assert "--tolerance is 1e-09, so there is no engine: try --calibrate DIR" in one_line()
     assert not engine.exists() and not Path(f"{engine}.json").exists()
     assert build(*arguments) == 0
     assert engine.exists()
@@ -154,3 +159,37 @@ def test_random_nets_of_every_kind_pass(miniature_dir: Path, tmp_path: Path) -> 
         save(Checkpoint(spec, random_net(spec).state_dict()), path)
         both = ["--calibrate", miniature_dir, "--verify", miniature_dir]
         assert build(path, "--interface", interface, *both, "--limit", 4) == 0
+
+
+def test_the_engine_itself_is_verified_where_its_gpu_is(
+    exported: Exported, miniature_dir: Path, tmp_path: Path
+) -> None:
+    """On the simulated driver and the double of TensorRT, which computes the FP16 graph: the net, another, no GPU."""
+    half, single, other = exported("A", precision="fp16"), exported("A"), exported("B")
+    plan = write_plan(half, tmp_path)
+    code = f"""
+import json, fake_tensorrt
+from pathlib import Path
+from export.onnx_source import Proof, read_source
+from export.proof import GateError, prove_engine
+fake_tensorrt.install("tensorrt", "11.4.0.106")
+plan = Path({str(plan)!r})
+sidecar = json.loads(Path(str(plan) + ".json").read_text())
+proof = Proof(verify=Path({str(miniature_dir)!r}), protocol="ten-crop", limit=12)
+source = read_source(Path({str(half)!r}))
+for model in ({str(single)!r}, {str(other)!r}):
+    try:
+        print(json.dumps(prove_engine(Path(model), source, plan.read_bytes(), sidecar, proof)))
+    except GateError as error:
+        print(error)
+sidecar["targets"] = ["sm75"]
+assert prove_engine(Path(model), source, plan.read_bytes(), sidecar, proof) == {{}}
+"""
+    seen = cudasim.run(code, tmp_path)
+    seen.check()
+    said, _, passed, *_, refused, elsewhere = seen.stdout.splitlines()
+    note = json.loads(passed)["verify_engine"]
+    assert said.startswith("the engine against FP32 on 12 images of ") and "of a class score" not in said
+    assert 0 < note["largest_posterior_difference"] < note["tolerance"] == 0.02 and note["what"] == "the engine"
+    assert re.search(r"a posterior of the engine differs from FP32's by [\d.]+, .* so there is no engine", refused)
+    assert elsewhere.endswith("it is for sm75, the GPU here is sm86")

@@ -99,10 +99,10 @@ def test_data_that_nothing_can_be_verified_with(exported: Exported, miniature_di
 def test_verdict_without_labels_or_images() -> None:
     one = make_scores([[0.6, 0.4], [0.3, 0.7]], [-1, -1])
     other = dataclasses.replace(one, posterior=np.array([[0.4, 0.6], [0.3, 0.7]], np.float32))
-    verdict = judge(one, other, 0.5)
+    verdict = judge("FP16", one, other, 0.5)
     assert verdict.largest_posterior_difference == pytest.approx(0.2)
     assert (verdict.top1_agreement_percent, verdict.top5_agreement_percent) == (50, 100)
     assert (verdict.top1_error_percent, verdict.mcnemar_p, len(verdict.lines())) == (None, None, 1)
     unread = dataclasses.replace(one, statuses=("a.jpg: broken", "b.jpg: broken"))
     with pytest.raises(VerifyError, match=r"none of 2 images can be used, first a\.jpg: broken"):
-        judge(unread, unread, 0.0)
+        judge("FP16", unread, unread, 0.0)
