@@ -151,3 +151,54 @@ LITERATURE = (
     Literature("VGG 2014", None, None, 7.32, "GoogLeNet Table 2"),
     Literature("GoogLeNet 2014", None, 6.67, 6.67, "GoogLeNet Table 2"),
 )
+
+
+class Localization(NamedTuple):
+    """A result of VGG's appendix A: box nets, with one box for all classes (SCR) or one for each (PCR), of which "all"
+    layers were fine-tuned or the "first two FC" ones; localisation errors in percent on the validation and test set.
+
+    protocol: of evaluation.localization; "dense" with the top-5 classes of the best classification system.
+    """
+
+    members: tuple[Member, ...]
+    kind: str
+    fine_tuned: str
+    protocol: str
+    error_percent: float
+    test_error_percent: float | None
+    source: str
+
+    @property
+    def label(self) -> str:
+        return f"{' + '.join(map(str, self.members))}, {self.kind}, {self.fine_tuned} fine-tuned, {self.protocol}"
+
+
+class LocalizationLiterature(NamedTuple):
+    """A result of others on localisation; errors in percent."""
+
+    method: str
+    error_percent: float | None
+    test_error_percent: float | None
+    source: str
+
+
+D384 = Member("D", 384, (384,))
+LOCALIZATION = (
+    Localization((D384,), "SCR", "first two FC", "given-class", 36.4, None, "VGG Table 8"),
+    Localization((D384,), "PCR", "first two FC", "given-class", 34.3, None, "VGG Table 8"),
+    Localization((D384,), "PCR", "all", "given-class", 33.1, None, "VGG Table 8"),
+    Localization((Member("D", 256, (256,)),), "PCR", "all", "dense", 29.5, None, "VGG Table 9"),
+    Localization((D384,), "PCR", "all", "dense", 28.2, 26.7, "VGG Table 9"),
+    Localization((Member("D", 384, (352, 384)),), "PCR", "all", "dense", 27.5, None, "VGG Table 9"),
+    Localization(
+        (Member("D", 256, (256,)), Member("D", 384, (352, 384))), "PCR", "all", "dense", 26.9, 25.3, "VGG Table 9"
+    ),
+)
+"""Table 8: errors for the given class by the central crop. Its scale is not named; taken to be S."""
+
+LOCALIZATION_LITERATURE = (
+    LocalizationLiterature("VGG", 26.9, 25.3, "VGG Table 10"),
+    LocalizationLiterature("GoogLeNet", None, 26.7, "VGG Table 10"),
+    LocalizationLiterature("OverFeat", 30.0, 29.9, "VGG Table 10"),
+    LocalizationLiterature("Krizhevsky et al.", None, 34.2, "VGG Table 10"),
+)

@@ -1,0 +1,31 @@
+"""Boxes drawn over an image, each with its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .annotations import Box
+from .image import Pixels
+
+COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231")
+"""Of the first, second, ... box, then again."""
+
+
+def draw(image: Pixels, boxes: Sequence[Box], labels: Sequence[str]) -> Pixels:
+    """A copy of `image` u8 [h, w, 3] with each box and its label; the first box is drawn last, above the others."""
+    height, width = image.shape[:2]
+    canvas = Image.fromarray(image)
+    pen, line = ImageDraw.Draw(canvas), max(2, min(height, width) // 150)
+    font = ImageFont.load_default(max(10, min(height, width) // 24))
+    for number, (box, label) in reversed(list(enumerate(zip(boxes, labels, strict=True)))):
+        colour = COLOURS[number % len(COLOURS)]
+        left, top = (min(max(round(edge) - 1, 0), side - 1) for edge, side in ((box.xmin, width), (box.ymin, height)))
+        right, bottom = (max(round(edge) - 1, first) for edge, first in ((box.xmax, left), (box.ymax, top)))
+        pen.rectangle((left, top, right, bottom), outline=colour, width=line)
+        text = pen.textbbox((left + line, top + line), " ".join(label.split()), font)
+        pen.rectangle((left, top, text[2] + line, text[3] + line), fill=colour)
+        pen.text((left + line, top + line), " ".join(label.split()), "black", font)
+    return np.asarray(canvas)
