@@ -1,4 +1,7 @@
 // verydeep-classify IMAGE|FOLDER… --engine FILE [--protocol P] [--scales Q,Q] [--top 5] [--json]
+// verydeep-classify --video FILE|--camera N --engine FILE …
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -8,6 +11,7 @@
 #include <sstream>
 
 #include "verydeep/verydeep.hpp"
+#include "video.hpp"
 
 namespace {
 
@@ -15,11 +19,13 @@ namespace fs = std::filesystem;
 
 constexpr const char* kUsage =
     "usage: verydeep-classify IMAGE|FOLDER... --engine FILE [--protocol center] [--scales Q[,Q...]] [--top 5] [--json]\n"
-    "                         [--cuda] [--device 0] [--threads 0] [--self-test]\n";
+    "                         [--cuda] [--device 0] [--threads 0] [--self-test]\n"
+    "       verydeep-classify --video FILE|--camera N --engine FILE ...\n";
 
 struct Arguments {
   std::vector<std::string> images;
-  std::string engine;
+  std::string engine, video;
+  int camera = -1;
   verydeep::Options options;
   int top = 5;
   bool json = false;
@@ -49,6 +55,10 @@ Arguments parse(int argc, char** argv) {
       std::exit(0);
     } else if (word == "--engine") {
       found.engine = value();
+    } else if (word == "--video") {
+      found.video = value();
+    } else if (word == "--camera") {
+      found.camera = whole(word, value());
     } else if (word == "--protocol") {
       found.options.protocol = value();
     } else if (word == "--scales") {
@@ -73,7 +83,9 @@ Arguments parse(int argc, char** argv) {
       found.images.push_back(word);
     }
   }
-  if (found.engine.empty() || found.images.empty()) usage_error("expected an image and --engine FILE");
+  const int kinds = !found.images.empty() + !found.video.empty() + (found.camera >= 0);
+  if (found.engine.empty() || !kinds) usage_error("expected an image and --engine FILE");
+  if (kinds > 1) usage_error("expected images, --video or --camera: one of them");
   return found;
 }
 
@@ -112,30 +124,61 @@ std::string line(const std::string& path, const std::string& status, const veryd
   return object.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-int classify(const Arguments& arguments) {
+// Prints what is seen in the image of that name, or why it cannot be read; returns whether it could.
+template <typename Work>
+bool report(const std::string& name, const Arguments& arguments, const verydeep::Classifier& classifier, Work&& work) {
+  std::string status = "ok";
+  std::vector<verydeep::Prediction> best;
+  try {
+    best = work();
+  } catch (const verydeep::Error& error) {
+    if (error.code() == verydeep::ErrorCode::runtime_failure) throw;
+    status = error.what();
+    std::fprintf(stderr, "%s\n", (status.find(name) == std::string::npos ? name + ": " + status : status).c_str());
+  }
+  if (arguments.json) {
+    std::printf("%s\n", line(name, status, classifier, best).c_str());
+  } else if (status == "ok") {
+    std::printf("%s:", name.c_str());
+    for (std::size_t i = 0; i < best.size(); ++i)
+      std::printf("%s %s %.1f %%", i ? "," : "", best[i].name.c_str(), 100 * best[i].probability);
+    std::printf("\n");
+  }
+  std::fflush(stdout);
+  return status == "ok";
+}
+
+int classify_files(const Arguments& arguments) {
   verydeep::Classifier classifier(arguments.engine, arguments.options);
   int failed = 0;
-  for (const std::string& path : files(arguments.images)) {
-    std::string status = "ok";
-    std::vector<verydeep::Prediction> best;
-    try {
-      best = classifier.classify_file(path, arguments.top);
-    } catch (const verydeep::Error& error) {
-      if (error.code() == verydeep::ErrorCode::runtime_failure) throw;
-      status = error.what();
-      ++failed;
-      std::fprintf(stderr, "%s\n", (status.find(path) == std::string::npos ? path + ": " + status : status).c_str());
-    }
-    if (arguments.json) {
-      std::printf("%s\n", line(path, status, classifier, best).c_str());
-    } else if (status == "ok") {
-      std::printf("%s:", path.c_str());
-      for (std::size_t i = 0; i < best.size(); ++i)
-        std::printf("%s %s %.1f %%", i ? "," : "", best[i].name.c_str(), 100 * best[i].probability);
-      std::printf("\n");
-    }
-    std::fflush(stdout);
-  }
+  for (const std::string& path : files(arguments.images))
+    failed += !report(path, arguments, classifier, [&] { return classifier.classify_file(path, arguments.top); });
+  return failed ? 1 : 0;
+}
+
+// Frame after frame, called FILE#0, FILE#1, ... or camera N#0, ...; a camera's until the app is stopped.
+int classify_frames(const Arguments& arguments) {
+  const std::string name = arguments.video.empty() ? "camera " + std::to_string(arguments.camera) : arguments.video;
+  setenv("OPENCV_LOG_LEVEL", "OFF", 0);  // what it would report is said here
+  setenv("OPENCV_FFMPEG_LOGLEVEL", "-8", 0);
+  void* module = dlopen("libverydeep-video.so", RTLD_NOW);
+  if (!module)
+    throw std::runtime_error(name + ": this verydeep-classify was built without OpenCV, which reads videos and cameras (" +
+                             dlerror() + ")");
+  const auto open = reinterpret_cast<OpenVideo*>(dlsym(module, "open_video"));
+  const auto read = reinterpret_cast<ReadFrame*>(dlsym(module, "read_frame"));
+  const auto close = reinterpret_cast<CloseVideo*>(dlsym(module, "close_video"));
+  if (!open || !read || !close) throw std::runtime_error("libverydeep-video.so is of another version");
+  verydeep::Classifier classifier(arguments.engine, arguments.options);
+  const std::unique_ptr<void, CloseVideo*> video(
+      open(arguments.video.empty() ? nullptr : arguments.video.c_str(), arguments.camera), close);
+  int frames = 0, failed = 0;
+  for (Frame frame{}; video && read(video.get(), &frame); ++frames)
+    failed += !report(name + "#" + std::to_string(frames), arguments, classifier, [&] {
+      return classifier.classify({frame.pixels, frame.height, frame.width, frame.row_stride, verydeep::Order::bgr},
+                                 arguments.top);
+    });
+  if (!frames) throw std::runtime_error(name + ": no frame of a video can be read");
   return failed ? 1 : 0;
 }
 
@@ -144,12 +187,12 @@ int classify(const Arguments& arguments) {
 int main(int argc, char** argv) {
   const Arguments arguments = parse(argc, argv);
   try {
-    return classify(arguments);
+    return arguments.images.empty() ? classify_frames(arguments) : classify_files(arguments);
   } catch (const verydeep::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return error.code() == verydeep::ErrorCode::invalid_argument ? 2 : 1;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "verydeep-classify: %s\n", error.what());
+    std::fprintf(stderr, "%s\n", error.what());
     return 1;
   }
 }

@@ -23,7 +23,12 @@ DecodedImage decode(const void*, std::size_t, bool) {
 #else
 namespace {
 
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+constexpr std::int64_t kLargestPixels = 250'000;  // large images take time and find nothing
+#else
 constexpr std::int64_t kLargestPixels = 100'000'000;
+#endif
+constexpr int kMostScans = 500;  // of a progressive JPEG: each costs the whole image's time, and few bytes
 
 [[noreturn]] void refuse(const std::string& why) { throw Error(ErrorCode::unreadable_image, "image: " + why); }
 
@@ -46,40 +51,43 @@ extern "C" void hear(j_common_ptr info, int level) {
   if (level < 0 && info->err->msg_code == JWRN_JPEG_EOF) leave(info);
 }
 
-// Two rows of a CMYK JPEG, taken as inverted: c * k / 255 in OpenCV's integers.
+extern "C" void watch(j_common_ptr info) {
+  if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number > kMostScans) leave(info);
+}
+
+// A row of a CMYK JPEG, taken as inverted: c * k / 255 in OpenCV's integers.
 void cmyk_to_rgb(const std::uint8_t* from, std::uint8_t* to, int width) {
   for (int x = 0; x < width; ++x, from += 4, to += 3)
     for (int c = 0; c < 3; ++c) to[c] = static_cast<std::uint8_t>(from[3] - ((255 - from[c]) * from[3] >> 8));
 }
 
+// Of a TIFF directory (EXIF 2.3, 4.5): 1 to 8 (1 too where it says nothing of it), or 0 where there is no entry to read.
+// What cannot be read ends it, as in OpenCV: a text that lies beyond the data, too.
 int exif_orientation(const std::uint8_t* data, std::size_t size) {
-  if (size < 14 || std::memcmp(data, "Exif\0\0", 6) != 0) return 1;
-  data += 6;
-  size -= 6;
-  const bool little = data[0] == 'I';
+  if (size < 8) return 0;
+  const bool little = std::memcmp(data, "II", 2) == 0;
   const auto u16 = [&](std::size_t at) {
-    return little ? data[at] | data[at + 1] << 8 : data[at] << 8 | data[at + 1];
+    return static_cast<std::uint32_t>(little ? data[at] | data[at + 1] << 8 : data[at] << 8 | data[at + 1]);
   };
-  const auto u32 = [&](std::size_t at) {
-    const auto low = static_cast<std::uint32_t>(u16(at)), high = static_cast<std::uint32_t>(u16(at + 2));
-    return little ? low | high << 16 : low << 16 | high;
-  };
+  const auto u32 = [&](std::size_t at) { return little ? u16(at) | u16(at + 2) << 16 : u16(at) << 16 | u16(at + 2); };
   const std::size_t directory = u32(4);
-  if (directory > size || size - directory < 2) return 1;
-  const std::size_t entries = static_cast<std::size_t>(u16(directory));
-  for (std::size_t i = 0; i < entries && directory + 2 + 12 * (i + 1) <= size; ++i) {
+  if (u16(2) != 42 || directory > size || size - directory < 2) return 0;
+  const std::size_t entries = u16(directory);
+  for (std::size_t i = 0; i < entries; ++i) {
     const std::size_t entry = directory + 2 + 12 * i;
-    if (u16(entry) == 0x0112) {
-      const int value = u16(entry + 8);
-      return value >= 1 && value <= 8 ? value : 1;
+    const int nothing = i > 0;
+    if (entry + 10 > size) return nothing;
+    if (u16(entry) == 0x0112) return u16(entry + 8) >= 1 && u16(entry + 8) <= 8 ? static_cast<int>(u16(entry + 8)) : 1;
+    if (u16(entry + 2) == 2 && u32(entry + 4) > 4) {
+      if (entry + 12 > size || u32(entry + 8) > size || u32(entry + 4) > size - u32(entry + 8)) return nothing;
     }
   }
-  return 1;
+  return entries > 0;
 }
 
 // EXIF 2.3, tag 0x0112: what the stored rows and columns are.
 DecodedImage rotated(DecodedImage image, int orientation) {
-  if (orientation == 1) return image;
+  if (orientation <= 1) return image;
   const bool swaps = orientation >= 5;
   DecodedImage turned{std::vector<std::uint8_t>(image.pixels.size()), swaps ? image.width : image.height,
                       swaps ? image.height : image.width};
@@ -104,15 +112,18 @@ DecodedImage rotated(DecodedImage image, int orientation) {
 struct Jpeg {
   jpeg_decompress_struct info{};
   JpegErrors errors{};
+  jpeg_progress_mgr progress{};
   std::vector<std::uint8_t> row;
   DecodedImage image;
-  int orientation = 1;
+  int orientation = 0;
 
   Jpeg() {
     info.err = jpeg_std_error(&errors.base);
     errors.base.error_exit = leave;
     errors.base.emit_message = hear;
     jpeg_create_decompress(&info);
+    progress.progress_monitor = watch;
+    info.progress = &progress;
   }
   ~Jpeg() { jpeg_destroy_decompress(&info); }
   Jpeg(const Jpeg&) = delete;
@@ -137,8 +148,7 @@ bool read_jpeg(Jpeg& jpeg) {
     jpeg_read_scanlines(&jpeg.info, &row, 1);
     if (jpeg.info.num_components == 4) cmyk_to_rgb(jpeg.row.data(), out, jpeg.image.width);
   }
-  jpeg_finish_decompress(&jpeg.info);
-  return true;
+  return true;  // what follows the picture does not count
 }
 
 DecodedImage decode_jpeg(const void* data, std::size_t size, bool apply_exif) {
@@ -149,12 +159,13 @@ DecodedImage decode_jpeg(const void* data, std::size_t size, bool apply_exif) {
   jpeg.image.width = static_cast<int>(jpeg.info.image_width);
   jpeg.image.pixels.resize(static_cast<std::size_t>(3) * jpeg.image.height * jpeg.image.width);
   jpeg.row.resize(static_cast<std::size_t>(4) * jpeg.image.width);
-  for (auto* marker = jpeg.info.marker_list; apply_exif && marker; marker = marker->next)
-    if (const int found = exif_orientation(marker->data, marker->data_length); found != 1) {
-      jpeg.orientation = found;
-      break;
-    }
-  if (!read_jpeg(jpeg)) refuse("truncated or damaged JPEG");
+  for (auto* marker = jpeg.info.marker_list; apply_exif && marker && !jpeg.orientation; marker = marker->next)
+    if (marker->data_length > 6 && std::memcmp(marker->data, "Exif\0\0", 6) == 0)
+      jpeg.orientation = exif_orientation(marker->data + 6, marker->data_length - 6);
+  const bool whole = read_jpeg(jpeg);
+  if (jpeg.info.input_scan_number > kMostScans)
+    refuse("is a JPEG of more than " + std::to_string(kMostScans) + " scans: save it anew");
+  if (!whole) refuse("truncated or damaged JPEG");
   return rotated(std::move(jpeg.image), jpeg.orientation);
 }
 
@@ -190,6 +201,9 @@ bool begin_png(Png& png) {
   if (setjmp(png_jmpbuf(png.png))) return false;
   png_set_read_fn(png.png, &png.source, feed_png);
   png_set_user_limits(png.png, 0x7fffffff, 0x7fffffff);  // our own limit counts pixels
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+  png_set_crc_action(png.png, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE);  // else whatever is changed is refused
+#endif
   png_read_info(png.png, png.info);
   return true;
 }
@@ -205,11 +219,21 @@ bool read_png(Png& png) {
   if (png_get_rowbytes(png.png, png.info) != static_cast<std::size_t>(3) * png.image.width)
     png_error(png.png, "not three channels");
   png_read_image(png.png, png.rows.data());
-  png_read_end(png.png, nullptr);
+  png_read_end(png.png, png.info);
   return true;
 }
 
-DecodedImage decode_png(const void* data, std::size_t size) {
+int orientation_of(const Png& png) {
+#ifdef PNG_eXIf_SUPPORTED
+  png_uint_32 size = 0;
+  png_bytep data = nullptr;
+  if (png_get_eXIf_1(png.png, png.info, &size, &data)) return exif_orientation(data, size);
+#endif
+  (void)png;
+  return 0;
+}
+
+DecodedImage decode_png(const void* data, std::size_t size, bool apply_exif) {
   Png png;
   png.source = {static_cast<const std::uint8_t*>(data), size};
   if (!png.info) throw std::bad_alloc();
@@ -222,7 +246,7 @@ DecodedImage decode_png(const void* data, std::size_t size) {
   for (int y = 0; y < png.image.height; ++y)
     png.rows.push_back(&png.image.pixels[static_cast<std::size_t>(3) * png.image.width * y]);
   if (!read_png(png)) refuse("truncated or damaged PNG");
-  return std::move(png.image);
+  return rotated(std::move(png.image), apply_exif ? orientation_of(png) : 0);
 }
 
 }  // namespace
@@ -232,7 +256,7 @@ DecodedImage decode(const void* data, std::size_t size, bool apply_exif) {
   if (!bytes && size) throw Error(ErrorCode::invalid_argument, "null data: expected an encoded image");
   if (!size) refuse("is empty (0 bytes)");
   if (size >= 3 && bytes[0] == 0xFF && bytes[1] == 0xD8 && bytes[2] == 0xFF) return decode_jpeg(data, size, apply_exif);
-  if (size >= 8 && std::memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) == 0) return decode_png(data, size);
+  if (size >= 8 && std::memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) == 0) return decode_png(data, size, apply_exif);
   refuse("is neither a JPEG nor a PNG");
 }
 #endif

@@ -13,7 +13,12 @@ namespace {
 constexpr int kMaxSourcePx = 2048, kMinSourcePx = 8, kMaxTaps = 41;
 constexpr int kLargestPx = 1 << 16;  // of anything in a spec: nothing computed from it overflows
 
-[[noreturn]] void refuse(const std::string& why) { throw Error(ErrorCode::unusable_engine, "not a model spec: " + why); }
+bool is_control(char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7f; }
+
+[[noreturn]] void refuse(std::string why) {
+  std::replace_if(why.begin(), why.end(), is_control, '?');  // it may quote what is damaged
+  throw Error(ErrorCode::unusable_engine, "not a model spec: " + why);
+}
 
 int pixels(const nlohmann::json& value, const char* name, int least) {
   if (!value.is_number_integer()) refuse(std::string(name) + " is not an integer");
@@ -52,6 +57,9 @@ Preprocessing preprocessing(const nlohmann::json& object) {
 ModelSpec parse(const nlohmann::json& object) {
   ModelSpec spec;
   spec.name = object.at("name").get<std::string>();
+  if (spec.name.empty() || spec.name.find('/') != std::string::npos ||
+      std::any_of(spec.name.begin(), spec.name.end(), is_control))
+    refuse("a model's name must be a plain word, got '" + spec.name + "'");
   spec.net = object.at("net").get<std::string>();
   spec.classes = object.at("classes").get<std::vector<std::string>>();
   spec.class_names = object.value("class_names", std::vector<std::string>{});

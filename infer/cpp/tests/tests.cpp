@@ -126,7 +126,11 @@ TEST(Spec, WhatIsNone) {
            {"classes", {"a", "a"}},
            {"classes", 7},
            {"class_names", {"a"}},
+           {"name", ""},
+           {"name", "a/b"},
+           {"name", "two\nlines"},
            {"interface", "other"},
+           {"interface", "two\nlines"},
            {"precision", "int8"},
            {"preprocessing", {{"mean_rgb", {1, 2}}}},
            {"preprocessing", {{"mean_rgb", {1, 2, 3}}, {"std_rgb", {1, 0, 1}}}},
@@ -147,6 +151,10 @@ TEST(Plans, WhatCannotBe) {
             std::string::npos);
   for (const auto& scales : std::vector<std::vector<int>>{{}, {256, 256}, {223}, {-1}, {1 << 30}})
     refused(ErrorCode::invalid_argument, [&] { plan_views(spec, "dense", size, scales); });
+  for (const std::string& protocol : protocols()) {  // a line of pixels: nothing overflows
+    const auto plan = plan_views(spec, protocol, {1 << 20, 1}, {65536});
+    EXPECT_NE(out_of_range(plan, {1 << 20, 1}, default_shapes(spec, 65536), spec), std::nullopt);
+  }
   const auto plan = plan_views(spec, "dense", {100, 2000}, {512});
   EXPECT_NE(out_of_range(plan, {100, 2000}, default_shapes(spec, 0), spec)->find("use protocol multicrop"),
             std::string::npos);

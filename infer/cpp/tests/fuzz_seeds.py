@@ -1,0 +1,36 @@
+"""Writes what the fuzzers start from: fuzz_seeds.py FOLDER makes FOLDER/decode and FOLDER/spec."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from golden import SPECS, spec
+from helpers import noise, slim_spec
+from test_infer_cpp import encoded
+
+READY = {"images": {"interface": "images"}, "half": {"precision": "fp16"}, "floats": {"interface": "nchw"}}
+
+
+def main(folder: Path) -> None:
+    seeds = {f"decode/{name}": data for name, data in encoded({"cat": noise((17, 24))}).items()}
+    small = dataclasses.replace(slim_spec("A"), crop_px=32, classes=("a", "b"))
+    specs = {name: spec(name) for name in SPECS}
+    specs |= {name: dataclasses.replace(small, **changes) for name, changes in READY.items()}
+    expected = {"pixel_sums": [[0] * 6] * 16, "log_posterior": [[math.log(0.5)] * 2] * 16}
+    for name, one in specs.items():
+        seeds[f"spec/{name}"] = one.to_json().encode() + b"\0" + json.dumps(expected).encode()
+    for name, data in seeds.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,67 @@
+// libFuzzer: what a damaged model's metadata say of it. The bytes are a spec, a NUL and the expectations of the
+// self-test. A spec that is accepted can be planned with. tests/fuzz.sh builds and runs it.
+#include <cstdlib>
+#include <cstring>
+
+#include "backend.hpp"
+#include "self_test.hpp"
+
+namespace {
+
+using namespace verydeep;
+
+constexpr int kLargestCropPx = 64;  // with which we render the self-test's images: others only take longer
+
+// Answers at once: every class is as likely, every sum of pixels 0.
+class Instant final : public Backend {
+ public:
+  Instant(ModelSpec spec, std::string self_test)
+      : spec_(std::move(spec)), shapes_(default_shapes(spec_, 0)), self_test_(std::move(self_test)) {}
+  const ModelSpec& spec() const override { return spec_; }
+  const std::vector<ShapeRange>& shapes() const override { return shapes_; }
+  const std::string& runtime() const override { return runtime_; }
+  const std::string& self_test() const override { return self_test_; }
+  bool rescales() const override { return true; }
+  int pixels_per_call() const override { return 1 << 20; }
+  Answer run(const Feed& feed, bool) override {
+    const std::size_t views = static_cast<std::size_t>(feed.views), classes = spec_.classes.size();
+    return {std::vector<float>(views * classes, 1.0f / static_cast<float>(classes)),
+            std::vector<std::int32_t>(6 * views, 0)};
+  }
+
+ private:
+  ModelSpec spec_;
+  std::vector<ShapeRange> shapes_;
+  std::string runtime_ = "instant", self_test_;
+};
+
+void plan(const ModelSpec& spec) {
+  const auto shapes = default_shapes(spec, 0);
+  for (const std::string& protocol : protocols())
+    for (const Size size : {Size{8, 100'000}, Size{375, 500}, Size{1 << 20, 1}}) {
+      const auto views = plan_views(spec, protocol, size, default_scales(spec, protocol));
+      double total = 0;
+      for (const View& view : views) total += view.weight;
+      if (!(total > 0.999 && total < 1.001)) std::abort();
+      const auto reason = out_of_range(views, size, shapes, spec);
+      if (reason && reason->empty()) std::abort();
+    }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::string both(reinterpret_cast<const char*>(data), size);
+  const std::size_t middle = std::min(both.find('\0'), both.size());
+  try {
+    const ModelSpec spec = parse_spec(both.substr(0, middle));
+    plan(spec);
+    if (spec.crop_px > kLargestCropPx || middle == both.size()) return 0;
+    Instant backend(spec, both.substr(middle + 1));
+    check_self_test(backend);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::out_of_range || error.code() == ErrorCode::runtime_failure) std::abort();
+    if (!*error.what() || std::strchr(error.what(), '\n')) std::abort();
+  }
+  return 0;
+}
