@@ -1,0 +1,215 @@
+"""Tables of features: a row for each example, as Parquet, with the labels and sets that an SVM needs.
+
+Columns: image, split, status ("ok" or why there are no features), pixels (digest of what the engines saw), sha256 (of
+the file's bytes), labels i8 [classes] (see feature_data.Example), features f32 [width], null where the status is not
+"ok". They hold nothing that differs between two runs of the same command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from infer.files import replacing
+
+from .feature_data import Labels
+from .images import RunError
+from .runner import dataset_id
+from .scores import OK
+
+FORMAT = "features-1"
+PART = 64
+"""Pictures that are kept in memory, and lost when a run is killed."""
+
+
+class FeatureError(ValueError):
+    """A file that is no table of features, tables that do not belong together, or too little to learn from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The features of one example, f32 [width], None where the status is not "ok"."""
+
+    image: str
+    split: str
+    labels: Labels
+    status: str
+    pixels: str
+    sha256: str
+    features: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All examples in memory. labels i8 [N, classes]; features f32 [N, width], zero where the status is not "ok"."""
+
+    images: tuple[str, ...]
+    splits: NDArray[np.str_]
+    statuses: tuple[str, ...]
+    labels: Labels
+    features: NDArray[np.float32]
+    metadata: tuple[Mapping[str, str], ...]  # of each file
+
+    @property
+    def kind(self) -> str:
+        return self.metadata[0]["kind"]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(json.loads(self.metadata[0]["classes"]))
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        return np.array([status == OK for status in self.statuses], np.bool_)
+
+
+class UnfinishedTable:
+    """The parts of a table that is being made, in a folder beside it, each committed by rename.
+
+    Raises RunError where there are some already and `resume` was not asked for, or they are of another run.
+    """
+
+    def __init__(self, path: Path, metadata: dict[str, str], listing: str, width: int, *, resume: bool) -> None:
+        self._path, self._metadata, self._width = path, metadata, width
+        self.folder = path.with_name(path.name + ".parts")
+        run = {**metadata, "listing": listing}
+        try:
+            found = json.loads((self.folder / "run.json").read_text())
+        except FileNotFoundError:
+            found = None
+        except ValueError as error:
+            raise RunError(f"{self.folder} is damaged ({error}): remove that folder to begin again") from None
+        if found is None:
+            with replacing(self.folder / "run.json") as unfinished:
+                unfinished.write_text(json.dumps(run))
+        elif not resume:
+            raise RunError(
+                f"{self.folder} holds a run that did not end: go on with it by --resume, or remove that folder to "
+                "begin again"
+            )
+        elif found != run:
+            changed = next(key for key in run if found.get(key) != run[key])
+            raise RunError(
+                f"--resume: {changed} changed since the run in {self.folder} began: use what it began with, or remove "
+                "that folder to begin again"
+            )
+
+    def pending(self, pictures: int) -> list[int]:
+        """The first pictures of the parts that are to be made."""
+        return [first for first in range(0, pictures, PART) if not self._part(first).is_file()]
+
+    def add(self, first: int, rows: Sequence[Row]) -> None:
+        """Commits the rows of the pictures from `first` on."""
+        table = _to_arrow(rows, self._width)
+        with replacing(self._part(first)) as unfinished:
+            pq.write_table(table, unfinished, compression="zstd")
+
+    def finish(self) -> int:
+        """Writes the table, a part at a time, removes the parts and returns the number of rows."""
+        parts = sorted(self.folder.glob("*.parquet"))
+        content = rows = 0
+        for path in parts:
+            known = pq.read_table(path, columns=["split", "sha256", "labels"])
+            rows += len(known)
+            content += sum(_content(*row.values()) for row in known.to_pylist())
+        metadata = {**self._metadata, "dataset_id": dataset_id(rows, content)}
+        schema = pq.read_schema(parts[0]).with_metadata(metadata)
+        with replacing(self._path) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+            for path in parts:
+                writer.write_table(pq.read_table(path).replace_schema_metadata(metadata))
+        shutil.rmtree(self.folder)
+        return rows
+
+    def _part(self, first: int) -> Path:
+        return self.folder / f"{first:08d}.parquet"
+
+
+def _content(split: str, sha256: str, labels: Sequence[int]) -> int:
+    """Digest of one example; a data set's identity is their sum (see runner.content_of)."""
+    return int.from_bytes(hashlib.sha256(f"{split} {sha256} {labels}".encode()).digest(), "big")
+
+
+def _to_arrow(rows: Sequence[Row], width: int) -> pa.Table:
+    labels = np.stack([row.labels for row in rows])
+    failed = np.array([row.features is None for row in rows])
+    none = np.zeros(width, np.float32)
+    features = np.concatenate([none if row.features is None else row.features for row in rows])
+    texts = {name: pa.array([getattr(row, name) for row in rows], pa.string()) for name in _TEXTS}
+    return pa.table(
+        {
+            **texts,
+            "labels": pa.FixedSizeListArray.from_arrays(pa.array(labels.ravel()), labels.shape[1]),
+            "features": pa.FixedSizeListArray.from_arrays(pa.array(features), width, mask=pa.array(failed)),
+        }
+    )
+
+
+_TEXTS = ("image", "split", "status", "pixels", "sha256")
+
+
+def read(paths: Sequence[Path]) -> Table:
+    """Tables of the same examples as one, their features side by side. Raises FeatureError."""
+    first, *others = tables = [_read(path) for path in paths]
+    for path, other in zip(paths[1:], others, strict=True):
+        same = other.metadata[0]["dataset_id"] == first.metadata[0]["dataset_id"] and other.images == first.images
+        if not same:
+            raise FeatureError(
+                f"{path} has features of other images or labels than {paths[0]} ({len(other.images)} and "
+                f"{len(first.images)} rows): use tables of one data set"
+            )
+    statuses = zip(*(table.statuses for table in tables), strict=True)
+    return Table(
+        first.images,
+        first.splits,
+        tuple(next((status for status in row if status != OK), OK) for row in statuses),
+        first.labels,
+        np.concatenate([table.features for table in tables], 1),
+        tuple(metadata for table in tables for metadata in table.metadata),
+    )
+
+
+def _read(path: Path) -> Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            known = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
+            if known.get("format") != FORMAT:
+                raise FeatureError(
+                    f"{path}: not a table of features: make one by python -m evaluation.features extract"
+                )
+            return _from_arrow(list(file.iter_batches(1000)), known)
+    except FileNotFoundError:
+        raise FeatureError(f"{path}: no such file, expected a table of features (.parquet)") from None
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise FeatureError(f"{path}: not a table of features ({str(error).splitlines()[0]})") from None
+
+
+def _from_arrow(batches: Sequence[Any], metadata: dict[str, str]) -> Table:
+    def column(name: str) -> Iterator[Any]:
+        return (value for batch in batches for value in batch[name].to_pylist())
+
+    def matrix(name: str) -> NDArray[Any]:
+        parts = []
+        for values in (batch[name] for batch in batches):
+            size = values.type.list_size
+            flat = values.values.slice(values.offset * size, len(values) * size)  # unlike `flatten`, with null rows
+            parts.append(flat.fill_null(0).to_numpy(zero_copy_only=False).reshape(len(values), size))
+        return np.concatenate(parts)
+
+    return Table(
+        tuple(column("image")),
+        np.array(list(column("split")), np.str_),
+        tuple(column("status")),
+        matrix("labels"),
+        matrix("features"),
+        (metadata,),
+    )
