@@ -6,12 +6,15 @@ import ctypes
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from conftest import Photos
@@ -21,6 +24,7 @@ from PIL import Image
 from infer.image import ImageError, decode
 from infer.onnx_engine import OnnxEngine
 from infer.views import PROTOCOLS, default_scales, plan_views
+from trainer import miniature
 
 ROOT = Path(__file__).resolve().parents[1]
 CPP = ROOT / "infer" / "cpp"
@@ -128,9 +132,52 @@ def encoded(photos: Photos) -> dict[str, bytes]:
         exif = Image.Exif()
         exif[0x0112] = orientation
         save(f"exif{orientation}.jpg", image, "JPEG", exif=exif)
+    found |= rotations(found["plain.jpg"], found["plain.png"])
     whole = found["plain.jpg"]
     found |= {f"cut{n}.jpg": whole[: len(whole) * n // 10] for n in (1, 5, 9)}
     found |= {"cut.png": found["plain.png"][:900], "text.jpg": b"no image", "empty.jpg": b""}
+    return found
+
+
+def rotations(jpeg: bytes, png: bytes) -> dict[str, bytes]:
+    """EXIF as it should not be, but is: in either byte order and any place, twice, cut off, of another kind."""
+
+    def tiff(value: int, *before: tuple[int, int, int, int], order: str = "<", magic: int = 42, kind: int = 3) -> bytes:
+        entries = [*before, (0x0112, kind, 1, value if order == "<" or kind == 4 else value << 16)]
+        packed = b"".join(struct.pack(order + "HHII", *entry) for entry in entries)
+        head = struct.pack(order + "HIH", magic, 8, len(entries))
+        return (b"II" if order == "<" else b"MM") + head + packed + bytes(4)
+
+    def segments(*payloads: bytes) -> bytes:
+        inside = b"".join(b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload for payload in payloads)
+        return jpeg[:2] + inside + jpeg[2:]
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    name, six = b"Exif\0\0", tiff(6)
+    found = {
+        "big-endian.jpg": segments(name + tiff(5, order=">")),
+        "long.jpg": segments(name + tiff(6, kind=4)),
+        "long-big-endian.jpg": segments(name + tiff(6, order=">", kind=4)),
+        "none.jpg": segments(name + tiff(0)),
+        "nine.jpg": segments(name + tiff(9)),
+        "xmp-first.jpg": segments(b"http://ns.adobe.com/xap/1.0/\0<x/>", name + six),
+        "one-then-six.jpg": segments(name + tiff(1), name + six),
+        "damaged-then-six.jpg": segments(name + b"II", name + six),
+        "nameless.jpg": segments(b"abcdef" + six),
+        "other-magic.jpg": segments(name + tiff(6, magic=43)),
+        "other-order.jpg": segments(name + b"IM" + six[2:]),
+        "twice-in-one.jpg": segments(name + tiff(6, (0x0112, 3, 1, 3))),
+        "after-a-text.jpg": segments(name + tiff(6, (0x010F, 2, 4, 0))),
+        "after-a-damaged-text.jpg": segments(name + tiff(6, (0x010F, 2, 400, 9000))),
+        **{f"cut-exif{n}.jpg": segments(name + six[:-n]) for n in (4, 6, 8, 20)},
+        "far-directory.jpg": segments(name + six[:4] + b"\xff\0\0\0" + six[8:]),
+        "end-damaged.jpg": jpeg[:-1] + b"\xca",
+        "end-of-file.png": png[:-12] + chunk(b"eXIf", six) + png[-12:],
+        "named.png": png[:33] + chunk(b"eXIf", name + six) + png[33:],
+    }
+    found |= {f"exif{n}.png": png[:33] + chunk(b"eXIf", tiff(n, order="<>"[n % 2])) + png[33:] for n in range(10)}
     return found
 
 
@@ -156,6 +203,16 @@ def test_pixels_are_pythons(photos: Photos, tmp_path: Path, exif: Any) -> None:
     assert refused == 6
 
 
+@built
+def test_a_jpeg_of_many_scans_is_refused(photos: Photos, tmp_path: Path) -> None:
+    """A file of some kilobytes that would take hours: each scan goes over the whole image."""
+    whole = encoded(photos)["progressive.jpg"]
+    last = whole.rindex(b"\xff\xda")
+    (tmp_path / "many.jpg").write_bytes(whole[:last] + 500 * whole[last:-2] + b"\xff\xd9")
+    done = subprocess.run([Path(BUILD) / "tests" / "verydeep-pixels", tmp_path / "many.jpg"], capture_output=True)
+    assert b"is a JPEG of more than 500 scans" in done.stdout
+
+
 def digest(pixels: np.ndarray[Any, Any]) -> int:
     """FNV-1a, as tests/pixels.cpp has it."""
     found = 0xCBF29CE484222325
@@ -168,29 +225,79 @@ def app(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([Path(BUILD) / "verydeep-classify", *map(str, arguments)], capture_output=True, text=True)
 
 
+def in_python(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "infer", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def lines_agree(ours: Iterable[str], theirs: Iterable[str], *, names: bool = True) -> int:
+    """How many lines of JSON there are, the same by C++ and by Python (but for the names of the images, if so said)."""
+    count = 0
+    for one, other in zip(map(json.loads, ours), map(json.loads, theirs), strict=True):
+        assert one.keys() == other.keys()
+        for key in ("model", "protocol", *(["image"] if names else [])):
+            assert one[key] == other[key]
+        assert (one["status"] == "ok") == (other["status"] == "ok")
+        for mine, its in zip(one["predictions"], other["predictions"], strict=True):
+            assert [mine[key] for key in ("index", "wnid", "name")] == [its[key] for key in ("index", "wnid", "name")]
+            assert abs(mine["probability"] - its["probability"]) < 1e-6
+        count += 1
+    return count
+
+
 @built
-def test_the_app_prints_what_python_prints(exported: Exported, miniature_dir: Path, tmp_path: Path) -> None:
-    """All images of the miniature, each decoded by its own decoder; one cannot be."""
-    folder = miniature_dir / "ILSVRC2012_img_val"
+def test_the_app_prints_what_python_prints(exported: Exported, tmp_path: Path) -> None:
+    """The same five classes of 200 JPEGs and a PNG of the miniature, each decoded by its own decoder; and a file that
+    cannot be."""
+    miniature.make(tmp_path / "miniature", train_digits=1, val_digits=201)
     (tmp_path / "bad.JPEG").write_bytes(b"damaged")
-    arguments = [folder, tmp_path / "bad.JPEG", "--engine", exported("A"), "--protocol", "ten-crop", "--json"]
-    ours = app(*arguments)
-    theirs = subprocess.run(
-        [sys.executable, "-m", "infer", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT
-    )
+    images = tmp_path / "miniature" / "ILSVRC2012_img_val"
+    arguments = [images, tmp_path / "bad.JPEG", "--engine", exported("A"), "--protocol", "ten-crop", "--json"]
+    ours, theirs = app(*arguments), in_python(*arguments)
     assert ours.returncode == theirs.returncode == 1
     assert "bad.JPEG" in ours.stderr and len(ours.stderr.splitlines()) == 1
-    rows, expected = ([json.loads(line) for line in done.stdout.splitlines()] for done in (ours, theirs))
-    assert len(rows) == len(expected) == 25
-    for row, other in zip(rows, expected, strict=True):
-        assert row.keys() == other.keys()
-        assert [row[key] for key in ("image", "model", "protocol")] == [
-            other[key] for key in ("image", "model", "protocol")
-        ]
-        assert (row["status"] == "ok") == (other["status"] == "ok")
-        for one, two in zip(row["predictions"], other["predictions"], strict=True):
-            assert (one["index"], one["wnid"], one["name"]) == (two["index"], two["wnid"], two["name"])
-            assert abs(one["probability"] - two["probability"]) < 1e-6
+    assert lines_agree(ours.stdout.splitlines(), theirs.stdout.splitlines()) == 202
+
+
+def video_in(build: Path) -> bool:
+    return (build / "libverydeep-video.so").exists()
+
+
+videos = pytest.mark.skipif(not BUILD or not video_in(Path(BUILD)), reason="this build has no OpenCV")
+
+
+@videos
+def test_frames_are_images(exported: Exported, photos: Photos, tmp_path: Path) -> None:
+    """Numbered PNGs as a video, which loses nothing."""
+    for number in range(5):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), photos["cat"][9 * number : 9 * number + 90, :120])
+    ours = app("--video", tmp_path / "%d.png", "--engine", exported("A"), "--json")
+    theirs = in_python(tmp_path, "--engine", exported("A"), "--json")
+    assert (ours.returncode, ours.stderr) == (0, "")
+    assert lines_agree(ours.stdout.splitlines(), theirs.stdout.splitlines(), names=False) == 5
+    assert [json.loads(line)["image"] for line in ours.stdout.splitlines()] == [
+        f"{tmp_path / '%d.png'}#{number}" for number in range(5)
+    ]
+
+
+@videos
+def test_a_video_file(exported: Exported, photos: Photos, tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "x.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (120, 90))
+    for number in range(7):
+        writer.write(photos["cat"][9 * number : 9 * number + 90, :120])
+    writer.release()
+    done = app("--video", tmp_path / "x.avi", "--engine", exported("A"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [f"{tmp_path / 'x.avi'}#{n}" for n in range(7)]
+
+
+@built
+@pytest.mark.parametrize("source", [("--video", "/none.avi"), ("--video", __file__), ("--camera", "97")])
+def test_what_is_no_video(exported: Exported, source: tuple[str, str]) -> None:
+    done = app(*source, "--engine", exported("A"))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert source[1] in done.stderr
+    assert ("no frame of a video can be read" if video_in(Path(BUILD)) else "was built without OpenCV") in done.stderr
 
 
 @built
@@ -203,6 +310,8 @@ def test_the_app_prints_what_python_prints(exported: Exported, miniature_dir: Pa
         (["a.jpg", "--engine", "x", "--top", "0"], 2, "--top: expected a positive number"),
         (["a.jpg", "--engine", "x", "--scales", "72,x"], 2, "--scales: expected a whole number, got 'x'"),
         (["a.jpg", "--engine", "x", "--fast"], 2, "unknown option --fast"),
+        (["a.jpg", "--engine", "x", "--video", "x.avi"], 2, "expected images, --video or --camera: one of them"),
+        (["--camera", "front", "--engine", "x"], 2, "--camera: expected a whole number, got 'front'"),
         (["a.jpg", "--engine", "/none.onnx"], 1, "/none.onnx: no such file"),
         (["a.jpg", "--engine", "/bin/sh"], 1, "unknown kind of engine"),
     ],

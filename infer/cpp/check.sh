@@ -35,3 +35,8 @@ build address -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 VERYDEEP_CALLS=500 tests $builds/address
 build thread -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS="-Werror -fsanitize=thread"
 TSAN_OPTIONS="suppressions=$PWD/infer/cpp/tests/thread.supp halt_on_error=1" tests $builds/thread -R Threads
+
+# 10^5 calls of a tiny net leak nothing, and a minute of damaged images and metadata finds nothing.
+"$python" infer/cpp/tests/slim_engine.py "$builds/slim.onnx" "$builds/tiny.onnx"
+VERYDEEP_ENGINE=$PWD/$builds/tiny.onnx VERYDEEP_CALLS=100000 tests $builds/plain -R CallsLeakNothing
+infer/cpp/tests/fuzz.sh "$python" "$builds/fuzz" 30

@@ -1,4 +1,4 @@
-"""Writes a slim VGG-A with random weights as an engine for the tests: slim_engine.py OUT.onnx"""
+"""Writes VGG-A with random weights as engines for the tests, slim and tiny: slim_engine.py SLIM.onnx [TINY.onnx]"""
 
 from __future__ import annotations
 
@@ -13,5 +13,6 @@ from helpers import random_net, slim_spec
 from export.to_onnx import export_onnx
 from trainer.checkpoint import Checkpoint
 
-spec = slim_spec("A")
-export_onnx(Checkpoint(spec, dict(random_net(spec).state_dict())), Path(sys.argv[1]))
+SPECS = (slim_spec("A"), slim_spec("A", crop_px=32, train_short_px=(32, 40), width=1 / 32, fc_width=8))
+for path, spec in zip(sys.argv[1:], SPECS, strict=False):
+    export_onnx(Checkpoint(spec, dict(random_net(spec).state_dict())), Path(path))
