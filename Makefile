@@ -4,7 +4,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: cpp demo pycuda test test-slow test-caffe test-torchvision lint types readme clean
+.PHONY: cpp demo gpu-check pycuda test test-slow test-caffe test-torchvision lint types readme clean
 
 demo: $(INSTALLED)
 	$(RUN) examples/demo.py demo
@@ -42,6 +42,11 @@ cpp: $(INSTALLED)
 # PyCUDA on the simulated driver: built once, into build/. Without it the tests of the GPU path use cuda-python alone.
 pycuda: $(INSTALLED)
 	$(RUN) tests/cudasim/build_pycuda.py
+
+# For the first person with a GPU: tests and benchmark on it, into gpu-report.json. Runs without one, too.
+gpu-check: $(INSTALLED)
+	if command -v nvidia-smi > /dev/null; then $(RUN) -m pip install --quiet 'tensorrt>=10.9'; fi
+	$(RUN) benchmarks/gpu_check.py gpu-report.json
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
