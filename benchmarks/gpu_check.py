@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
 import platform
 import subprocess
@@ -148,9 +147,10 @@ def benchmark(on_gpu: bool, skipped: list[str]) -> Iterator[dict[str, Any]]:
             return
         for net in ("D", "googlenet"):
             onnx = export(full_spec(net), folder, "fp16")
-            for library, module in gpu.MODULES.items():
-                if importlib.util.find_spec(module) is None:
-                    skipped.append(f"the benchmark of {net}: {library} is not installed")
+            for library in gpu.LIBRARIES:
+                reason = gpu.why_not(library)
+                if reason is not None:
+                    skipped.append(f"the benchmark of {net}: {reason}")
                     continue
                 try:
                     plan = gpu.build(onnx, folder, library)

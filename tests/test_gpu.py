@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from evaluation.ilsvrc import main as ilsvrc
 from export.to_onnx import export_onnx
+from export.trt_library import BuilderName
 from infer.cuda import Device
 from infer.engine import Engine, open_engine
 from infer.onnx_engine import OnnxEngine
@@ -59,7 +60,7 @@ def score_error(engine: Engine, reference: Engine, image: NDArray[np.uint8], pla
 @pytest.mark.parametrize("net", NETS)
 @each_library
 def test_every_protocol_and_profile(
-    library: str, net: str, precision: str, exported: Exported, tmp_path: Path, record_property: Record
+    library: BuilderName, net: str, precision: str, exported: Exported, tmp_path: Path, record_property: Record
 ) -> None:
     """Pixels to the bit, posteriors and class scores within what the precision costs; the self-test passes."""
     engine = gpu.opened(exported(net, precision=precision), tmp_path, library)
@@ -85,7 +86,7 @@ def test_every_protocol_and_profile(
 
 @pytest.mark.parametrize("interface", ["images", "nchw"])
 @each_library
-def test_plain_interfaces(library: str, interface: str, exported: Exported, tmp_path: Path) -> None:
+def test_plain_interfaces(library: BuilderName, interface: str, exported: Exported, tmp_path: Path) -> None:
     engine = gpu.opened(exported("A", interface=interface), tmp_path, library)
     reference = OnnxEngine(exported("A", interface=interface))
     for protocol in PROTOCOLS:
@@ -98,7 +99,7 @@ def test_plain_interfaces(library: str, interface: str, exported: Exported, tmp_
 
 
 @each_library
-def test_fc6_accumulates_in_single_precision(library: str, tmp_path: Path, record_property: Record) -> None:
+def test_fc6_accumulates_in_single_precision(library: BuilderName, tmp_path: Path, record_property: Record) -> None:
     """25,088 products of the same size, of which a sum in half stops growing after 2,048 or so."""
     spec = slim_spec("A", crop_px=224, train_short_px=224, width=1.0, fc_width=64)
     net = random_net(spec)
@@ -118,7 +119,9 @@ def test_fc6_accumulates_in_single_precision(library: str, tmp_path: Path, recor
 
 
 @each_library
-def test_nothing_is_left_on_the_gpu(library: str, exported: Exported, tmp_path: Path, record_property: Record) -> None:
+def test_nothing_is_left_on_the_gpu(
+    library: BuilderName, exported: Exported, tmp_path: Path, record_property: Record
+) -> None:
     """Memory that is free stays the same when engines come and go, and when images go by."""
     plan = gpu.build(exported("A", precision="fp16"), tmp_path, library)
     device = Device()
@@ -138,7 +141,7 @@ def test_nothing_is_left_on_the_gpu(library: str, exported: Exported, tmp_path: 
 
 
 @each_library
-def test_threads_share_an_engine(library: str, exported: Exported, tmp_path: Path) -> None:
+def test_threads_share_an_engine(library: BuilderName, exported: Exported, tmp_path: Path) -> None:
     engine = gpu.opened(exported("A", precision="fp16"), tmp_path, library)
     protocols = ("ten-crop", "dense") * 3
     work = [
@@ -164,7 +167,7 @@ def test_threads_share_an_engine(library: str, exported: Exported, tmp_path: Pat
 
 
 @each_library
-def test_cuda_graphs_change_nothing(library: str, exported: Exported, tmp_path: Path) -> None:
+def test_cuda_graphs_change_nothing(library: BuilderName, exported: Exported, tmp_path: Path) -> None:
     """On and off: the same bytes, for images of one size and of changing sizes."""
     plan = gpu.build(exported("googlenet", precision="fp16"), tmp_path, library)
     engines = [open_engine(plan, cuda_graphs=graphs) for graphs in (False, True)]
@@ -180,7 +183,7 @@ def test_cuda_graphs_change_nothing(library: str, exported: Exported, tmp_path: 
 
 @each_library
 def test_an_evaluation_sees_the_same_pixels(
-    library: str, exported: Exported, miniature_dir: Path, tmp_path: Path, record_property: Record
+    library: BuilderName, exported: Exported, miniature_dir: Path, tmp_path: Path, record_property: Record
 ) -> None:
     """evaluation.ilsvrc of an ensemble of two engines, and of their ONNX models on the CPU."""
     onnx = [exported(net) for net in ("A", "googlenet")]
@@ -203,7 +206,7 @@ def test_an_evaluation_sees_the_same_pixels(
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 @pytest.mark.parametrize("library", ["tensorrt"])
-def test_providers_of_onnx_runtime(library: str, provider: Any, exported: Exported) -> None:
+def test_providers_of_onnx_runtime(library: BuilderName, provider: Any, exported: Exported) -> None:
     if f"{'CUDA' if provider == 'cuda' else 'Tensorrt'}ExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip(
             f"this ONNX Runtime has no {provider} provider: pip install onnxruntime-gpu in place of onnxruntime"
