@@ -176,7 +176,7 @@ def _parse(data: bytes) -> ElementTree.Element:
     parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(data, True)
-    except (expat.ExpatError, ValueError) as error:
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the last: of an encoding
         if isinstance(error, AnnotationError):
             raise
         raise AnnotationError(f"not XML ({' '.join(str(error).split())})") from None

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .annotations import Box
+from .boxes import BoxNet, Guess, find_windows, guess
+from .engine import Engine
+from .files import replacing
 from .image import Pixels
+from .maps import SUFFIXES
+from .merging import Merging
 
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231")
 """Of the first, second, ... box, then again."""
@@ -29,3 +35,19 @@ def draw(image: Pixels, boxes: Sequence[Box], labels: Sequence[str]) -> Pixels:
         pen.rectangle((left, top, text[2] + line, text[3] + line), fill=colour)
         pen.text((left + line, top + line), " ".join(label.split()), "black", font)
     return np.asarray(canvas)
+
+
+def write_boxes(
+    nets: Sequence[BoxNet], classifier: Engine, image: Pixels, best: Sequence[tuple[int, str]], out: Path
+) -> list[Guess | None]:
+    """Draws the box of each (class, title) of `best`, where there is one, and returns them.
+
+    `out` is named as one of maps.SUFFIXES. Raises EngineError, and OSError where it cannot be written.
+    """
+    windows = find_windows(nets, classifier, image, mean=False)
+    guesses = guess(windows, [label for label, _ in best], Merging())
+    found = [(one.box, title) for one, (_, title) in zip(guesses, best, strict=True) if one is not None]
+    picture = Image.fromarray(draw(image, [box for box, _ in found], [title for _, title in found]))
+    with replacing(out) as unfinished:
+        picture.save(unfinished, format=SUFFIXES[out.suffix.lower()])
+    return guesses
