@@ -61,7 +61,7 @@ class Collection:
 
 
 def one_of(classes: int) -> Labels:
-    """i8 [classes + 1, classes]: row i has the labels of an example of class i, the last (-1) those of an unknown one."""
+    """i8 [classes + 1, classes]: row i labels an example of class i, the last (-1) one of an unknown class."""
     every = np.where(np.eye(classes, dtype=bool), 1, -1).astype(np.int8)
     return np.concatenate([every, np.zeros((1, classes), np.int8)])
 

@@ -55,7 +55,7 @@ def open_action(root: Path) -> Collection:
     people: dict[str, list[tuple[int, Split, Labels]]] = {}
     for (name, person), (split, own) in sorted(labels.items()):
         people.setdefault(name, []).append((person, split, own))
-    xmls = voc.folder.folder("Annotations").files
+    xmls = _below(voc.folder, "Annotations").files
     pictures = []
     for name, of_image in people.items():
         xml = xmls.get(f"{name}.xml")
@@ -98,12 +98,18 @@ def _open(root: Path) -> _Voc:
         found = f"has {', '.join(path.name for path in years)}" if years else f"no {SETS} folder there"
         raise DatasetError(f"{root}: {found}, expected one like VOCdevkit/VOC2007: name it by --data")
     folder = open_folder(years[0])
-    return _Voc(years[0].resolve(), folder, folder.folder("JPEGImages").files)
+    return _Voc(years[0].resolve(), folder, _below(folder, "JPEGImages").files)
+
+
+def _below(folder: Folder, name: str) -> Folder:
+    if not folder.holds(name):
+        raise DatasetError(f"{folder.path / name}: no such folder, expected VOC's as distributed")
+    return folder.folder(name)
 
 
 def _read_labels(voc: _Voc, task: str) -> tuple[tuple[str, ...], dict[Key, tuple[Split, Labels]]]:
     """(classes, the set and labels of every example). Raises DatasetError."""
-    files = voc.folder.folder(SETS).folder(task).files
+    files = _below(_below(voc.folder, SETS), task).files
     classes = tuple(sorted(name.removesuffix(_TRAINVAL) for name in files if name.endswith(_TRAINVAL)))
     if not classes:
         raise DatasetError(f"{voc.root / SETS / task}: no CLASS{_TRAINVAL} there, expected one for each class")
