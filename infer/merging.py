@@ -71,9 +71,8 @@ def merge(boxes: Boxes, rule: Merging, unit: float) -> tuple[Boxes, list[list[in
     count, score = len(boxes), MATCHES[rule.match][0]
     merged = boxes.astype(np.float64)
     groups: list[list[int]] = [[place] for place in range(count)]
-    scores = np.full((count, count), np.inf)  # above the diagonal
-    for place in range(count - 1):
-        scores[place, place + 1 :] = score(merged[place], merged[place + 1 :], unit)
+    scores = score(merged[:, None], merged[None], unit)
+    scores[np.tri(count, dtype=np.bool_)] = np.inf  # above the diagonal is every pair once
     best = scores.argmin(1) if count else np.zeros(0, np.int64)  # of each row
     least = scores[np.arange(count), best]
     alive = np.ones(count, np.bool_)
@@ -111,11 +110,14 @@ def _area(boxes: Boxes) -> Boxes:
 
 
 def _intersection(box: Boxes, others: Boxes) -> Boxes:
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    shared: Boxes = np.maximum(sides, 0).prod(1)
+    across = np.minimum(box[..., 2], others[..., 2]) - np.maximum(box[..., 0], others[..., 0])
+    down = np.minimum(box[..., 3], others[..., 3]) - np.maximum(box[..., 1], others[..., 1])
+    shared: Boxes = np.maximum(across, 0) * np.maximum(down, 0)
     return shared
 
 
 def _distance(box: Boxes, others: Boxes) -> Boxes:
-    apart: Boxes = np.hypot(*((box[:2] + box[2:] - others[:, :2] - others[:, 2:]) / 2).T)
+    across = box[..., 0] + box[..., 2] - others[..., 0] - others[..., 2]
+    down = box[..., 1] + box[..., 3] - others[..., 1] - others[..., 3]
+    apart: Boxes = np.hypot(across, down) / 2
     return apart
