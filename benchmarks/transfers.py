@@ -43,7 +43,7 @@ plan = plan_views(engines[0].spec, {protocol!r}, {size!r}, {scales!r})
 for number in range({warm} + 1):
     mark()
     loaded = engines[0].load([np.full((*{size!r}, 3), number, np.uint8)])
-    for pending in [engine.start(loaded, [plan]) for engine in engines]:
+    for pending in reversed([engine.start(loaded, [plan]) for engine in engines]):
         pending.result()
 mark()
 """

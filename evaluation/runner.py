@@ -210,6 +210,7 @@ def score(
         return batch, running
 
     counts = (min(together, places.stop - first) for places in ranges for first in places[::together])
+    order = collecting_order(engines)
     started: Iterator[tuple[list[Decoded], list[Running]]] = map(start, counts)
     if any(engine.device != HOST for engine in engines):
         started = one_behind(started)
@@ -218,8 +219,8 @@ def score(
         before, content = [engine.seconds for engine in engines], 0
         while len(rows[0]) < len(places):
             batch, running = next(started)
-            for engine_rows, own_running in zip(rows, running, strict=True):
-                engine_rows += own_running.collect()
+            for number in order:
+                rows[number] += running[number].collect()
             content += sum(content_of(each.item.label, each.sha256) for each in batch)
             on_images(len(batch))
         own_items = [dataset.items[place] for place in places]
@@ -239,6 +240,13 @@ def score(
                 for table, own in zip(tables, columns, strict=True)
             ),
         )
+
+
+def collecting_order(engines: Sequence[Engine]) -> list[int]:
+    """Numbers of the engines as they are to be waited for: those on the host, which compute meanwhile, then the last
+    of those on a GPU, when the others are done, too: one wait for an ensemble."""
+    host = [number for number, engine in enumerate(engines) if engine.device == HOST]
+    return host + [number for number in reversed(range(len(engines))) if number not in host]
 
 
 def _tables(

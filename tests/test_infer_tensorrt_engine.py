@@ -125,7 +125,7 @@ def test_what_an_image_costs(ensemble: list[Path], tmp_path: Path) -> None:
         mark()
         loaded = engines[0].load([image])
         pending = [engine.start(loaded, [plan], ("posterior", "pixel_sums")) for engine in engines]
-        results = [each.result() for each in pending]
+        results = [each.result() for each in reversed(pending)]  # the last is waited for, the others are done
         assert all(result["posterior"].shape == (156, 1000) for result in results)
     mark()
     del loaded, pending
@@ -142,7 +142,7 @@ def test_what_an_image_costs(ensemble: list[Path], tmp_path: Path) -> None:
         assert len(uploads) == 1 and 375 * 500 * 3 < copied_bytes(calls, "cuMemcpyHtoDAsync") < 1_000_000
         assert count(calls, ["cuMemcpyDtoHAsync"]) == 2
         assert copied_bytes(calls, "cuMemcpyDtoHAsync") < 2 * 1_300_000
-        assert count(calls, WAITS) == 2
+        assert count(calls, WAITS) == 1
         assert count(calls, ["cuLaunchHostFunc"]) == 2 * 6  # three scales of crops, three dense
 
 
@@ -570,9 +570,9 @@ def test_the_evaluation_never_leaves_the_gpu_without_work(
     read_backs = [number for number, call in enumerate(seen.calls) if call.startswith("cuMemcpyDtoHAsync")]
     waits = [number for number, call in enumerate(seen.calls) if call.startswith("cuEventSynchronize")]
     closing = 2 * 3  # each engine waits for each stream
-    assert len(read_backs) == 12 * 2 and len(waits) == 12 * 2 + closing
+    assert len(read_backs) == 12 * 2 and len(waits) == 12 + closing  # one for an image
     for image in range(11):
-        enqueued = sum(place < waits[image * 2] for place in read_backs)
+        enqueued = sum(place < waits[image] for place in read_backs)
         assert enqueued == (image + 2) * 2, (image, enqueued)
 
 
