@@ -3,8 +3,8 @@
     python benchmarks/features.py F.parquet --data DIR
 
 F.parquet is what `python -m evaluation.features extract` made of DIR (class folders or ILSVRC, with train and val).
-Raw pixels are those of the whole image resized to a square of 16, 32 or 64 px (Pillow, bicubic), less the mean of the
-training images, of L2 norm 1: the best of the three is what the features have to beat.
+Raw pixels are those of the whole image resized to a square of 16 or 32 px (Pillow, bicubic), less the mean of the
+training images, of L2 norm 1: the better one is what the features have to beat.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from evaluation.feature_svm import Choices, evaluate_sets
 from evaluation.feature_table import Table, read
 from infer.image import decode
 
-SIDES_PX = (16, 32, 64)
+SIDES_PX = (16, 32)
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     tables = {"features": table} | {f"raw pixels, {side}x{side}": raw(table, args.data, side) for side in SIDES_PX}
     rows = []
     for name, own in tables.items():
-        found = evaluate_sets(own, None, Choices())
+        found = evaluate_sets(own, None, Choices(workers=2))
         low, high = found["top1_interval95_percent"]
         error = f"{found['top1_error_percent']:.2f} [{low:.1f}, {high:.1f}]"
         rows.append((name, own.features.shape[1], error, f"{found['c']:g}"))

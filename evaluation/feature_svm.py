@@ -24,7 +24,7 @@ from .feature_table import FeatureError, Table
 from .metrics import error_rate
 from .voc import OTHER
 
-CS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+CS = (0.01, 0.1, 1.0, 10.0, 100.0)
 HELD_OUT = 0.2
 SPLITS = 3
 ITERATIONS = 10_000

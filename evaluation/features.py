@@ -89,7 +89,7 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
 def _add_svm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tables", nargs="+", type=Path, metavar="F.parquet", help="of one data set: they are stacked")
     parser.add_argument(
-        "--c", type=_numbers, default=CS, metavar="C[,C...]", help="to choose from (default: 0.01 to 1000 by tens)"
+        "--c", type=_numbers, default=CS, metavar="C[,C...]", help="to choose from (default: 0.01 to 100 by tens)"
     )
     parser.add_argument("--seed", type=_positive_or_zero, default=0, metavar="N", help="of all that is drawn")
     parser.add_argument("--test", choices=("val", "test"), help="which set is tested (default: test where labelled)")

@@ -199,8 +199,9 @@ def test_action_stacks_image_and_box(exported: Exported, tmp_path: Path, capsys:
     assert np.array_equal(tables["image+box"].features, stacked)
     assert np.array_equal(feature_table.read([tmp_path / "image.parquet", tmp_path / "box.parquet"]).features, stacked)
     decoded = np.asarray(Image.open(root / "JPEGImages" / "000001.jpg"))
-    crop = unit(plain_torch(np.ascontiguousarray(decoded[10:70, 4:44]), slim_spec("A"), (72,))[0])
-    np.testing.assert_allclose(tables["box"].features[0], crop, atol=2e-6)
+    for row, person in enumerate((decoded[10:70, 4:44], decoded[30:70, 60:90])):
+        crop = unit(plain_torch(np.ascontiguousarray(person), slim_spec("A"), (72,))[0])
+        np.testing.assert_allclose(tables["box"].features[row], crop, atol=2e-6)
     found = report(capsys, tmp_path / "image+box.parquet")
     assert found["kind"] == "voc-action" and found["test_images"] == 24
     assert found["map_all_point_percent"] == 100
