@@ -23,9 +23,11 @@ from infer.taps import PRECISION_BITS
 from trainer.zoo import Net
 
 ALWAYS = ("posterior", "posterior_positions", "pixel_sums")
-"""Outputs of every engine (for `nchw` the host sums the pixels)."""
+"""Outputs of every classifier (for `nchw` the host sums the pixels)."""
+ALWAYS_OF_BOXES = ("box_map", "pixel_sums")
+"""The same of a box net; its `box_map` f32 [V, 4 or 4 * classes, h', w'] is explained in infer/boxes.py."""
 ON_REQUEST = ("score_map", "features", "pixels")
-"""`pixels` i32 [V, 3, h, w] is the views as the graph sees them, for tests."""
+"""`pixels` i32 [V, 3, h, w] is the views as the graph sees them, for tests; a box net has no score_map."""
 
 OPSET, IR_VERSION = 20, 9
 U8, I32, I64, F16, F32 = (
@@ -106,14 +108,7 @@ def write_graph(net: Net, spec: ModelSpec, outputs: Sequence[str]) -> onnx.Model
     penultimate, scores = write_net(w, net, x, half=half)
     if half:
         scores = w.op("Cast", [scores], "score_map.single", to=F32)
-    computed = {"posterior", "posterior_positions", "score_map"} & set(outputs)
-    mean = w.op("ReduceMean", [scores, w.axes(2, 3)], "spatial_mean", keepdims=0)
-    w.op("Softmax", [mean], "posterior", axis=1)
-    if "posterior_positions" in outputs:
-        positions = w.op("Softmax", [scores], "softmax_positions", axis=1)
-        w.op("ReduceMean", [positions, w.axes(2, 3)], "posterior_positions", keepdims=0)
-    if "score_map" in outputs:
-        w.op("Identity", [scores], "score_map")
+    computed = _scores(w, scores, outputs) if spec.task == "classify" else {w.op("Identity", [scores], "box_map")}
     if "features" in outputs:
         single = w.op("Cast", [penultimate], "features.single", to=F32) if half else penultimate
         w.op("ReduceMean", [single, w.axes(2, 3)], "features", keepdims=0)
@@ -126,6 +121,18 @@ def write_graph(net: Net, spec: ModelSpec, outputs: Sequence[str]) -> onnx.Model
         computed |= {"pixel_sums", "pixels"} & set(outputs)
     assert computed >= set(outputs), f"{spec.interface} graph has no {sorted(set(outputs) - computed)}"
     return _model(w, spec, outputs)
+
+
+def _scores(w: GraphWriter, scores: str, outputs: Sequence[str]) -> set[str]:
+    """The ends of a classifier, from its score map in FP32; which of `outputs` they are."""
+    mean = w.op("ReduceMean", [scores, w.axes(2, 3)], "spatial_mean", keepdims=0)
+    w.op("Softmax", [mean], "posterior", axis=1)
+    if "posterior_positions" in outputs:
+        positions = w.op("Softmax", [scores], "softmax_positions", axis=1)
+        w.op("ReduceMean", [positions, w.axes(2, 3)], "posterior_positions", keepdims=0)
+    if "score_map" in outputs:
+        w.op("Identity", [scores], "score_map")
+    return {"posterior", "posterior_positions", "score_map"} & set(outputs)
 
 
 def _views(w: GraphWriter) -> str:
@@ -198,6 +205,7 @@ def _model(w: GraphWriter, spec: ModelSpec, outputs: Sequence[str]) -> onnx.Mode
         "posterior_positions": (F32, ("views", classes)),
         "pixel_sums": (I32, ("views", 6)),
         "score_map": (F32, ("views", classes, "map_height", "map_width")),
+        "box_map": (F32, ("views", spec.channels, "map_height", "map_width")),
         "features": (F32, ("views", "features")),
         "pixels": (I32, ("views", 3, "view_height", "view_width")),
     }

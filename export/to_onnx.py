@@ -23,7 +23,7 @@ from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.torch_engine import TorchEngine
 
 from . import model_file
-from .graph import ALWAYS, ON_REQUEST, write_graph
+from .graph import ALWAYS, ALWAYS_OF_BOXES, ON_REQUEST, write_graph
 from .precision import PrecisionError, check_weights
 
 
@@ -40,8 +40,9 @@ def export_onnx(
 
     Raises PrecisionError for weights beyond the range of half, unless they are kept for the graph to be rescaled.
     """
+    always = ALWAYS if checkpoint.spec.task == "classify" else ALWAYS_OF_BOXES
     spec = dataclasses.replace(
-        checkpoint.spec, interface=interface, precision=precision, outputs=tuple(dict.fromkeys((*ALWAYS, *outputs)))
+        checkpoint.spec, interface=interface, precision=precision, outputs=tuple(dict.fromkeys((*always, *outputs)))
     )
     in_graph = [name for name in spec.outputs if interface != "nchw" or not name.startswith("pixel")]
     model = write_graph(checkpoint.build(), spec, in_graph)

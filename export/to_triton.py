@@ -113,6 +113,7 @@ def outputs(spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
         "posterior_positions": ("TYPE_FP32", (classes,)),
         "pixel_sums": ("TYPE_INT32", (6,)),
         "score_map": ("TYPE_FP32", (classes, -1, -1)),
+        "box_map": ("TYPE_FP32", (spec.channels, -1, -1)),
         "features": ("TYPE_FP32", (-1,)),
         "pixels": ("TYPE_INT32", (3, -1, -1)),
     }

@@ -70,7 +70,8 @@ class Engine(Protocol):
     """A compiled network.
 
     Outputs: `posterior` and `posterior_positions` f32 [views, classes], `pixel_sums` i32 [views, 6] (see render.py);
-    where exported `score_map` f32 [views, classes, h', w'], which takes plans of one size of views at a time.
+    where exported `score_map` f32 [views, classes, h', w'], which takes plans of one size of views at a time, and
+    `features` f32 [views, width of the last hidden layer]. A box net has `box_map` in place of posteriors (boxes.py).
     """
 
     @property
@@ -119,6 +120,11 @@ class Engine(Protocol):
 def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
     """Raises EngineError for an output that the engine was not exported with."""
     for name in outputs:
+        if name not in spec.outputs and spec.task != "classify" and name != "features":
+            raise EngineError(
+                f"{spec.name} is a box net, which has no {name}, only {', '.join(spec.outputs)}: it is for --boxes of "
+                "evaluation.localization and infer"
+            )
         if name not in spec.outputs:
             raise EngineError(
                 f"{spec.name} has no output {name!r}, only {', '.join(spec.outputs)}: export it again, python -m "

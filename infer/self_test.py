@@ -1,7 +1,8 @@
 """The self-test that travels with a model: what sixteen seeded images must give, on whatever device it is opened.
 
 The images come from integer arithmetic alone, so any language can make them. For one view of each the model carries
-the pixel sums, which must match exactly, and the FP32 log-posterior of the net it was exported from.
+the pixel sums, which must match exactly, and the FP32 log-posterior of the net it was exported from; a box net the mean
+of its boxes over positions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from .views import View, ViewPlan, plan_views
 
 IMAGES = 16
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.02}
-"""Largest difference of a posterior that passes, by precision of the graph."""
+"""Largest difference that passes, by precision of the graph: of a posterior, or of a box in units of crop_px, relative
+to what is larger than one."""
 
 
 def image(number: int, spec: ModelSpec) -> Pixels:
@@ -46,34 +48,52 @@ def plan(number: int, image_px: tuple[int, int], spec: ModelSpec) -> ViewPlan:
 
 def record(engine: Engine) -> str:
     """The expectations as JSON, from a trusted FP32 engine."""
-    sums, posterior = _run(engine)
-    log_posterior = np.log(np.maximum(posterior, 1e-30)).round(5)
-    return json.dumps({"images": IMAGES, "pixel_sums": sums.tolist(), "log_posterior": log_posterior.tolist()})
+    sums, values = _run(engine)
+    content: dict[str, Any] = {"images": IMAGES, "pixel_sums": sums.tolist()}
+    if engine.spec.task == "classify":
+        content["log_posterior"] = np.log(np.maximum(values, 1e-30)).round(5).tolist()
+    else:
+        content["mean_box"] = values.astype(np.float64).round(6).tolist()
+    return json.dumps(content)
 
 
 def check(engine: Engine, expected: Any) -> float:
-    """Runs the self-test; returns the largest difference of a posterior. Raises EngineError where it is too large."""
+    """Runs the self-test; returns the largest difference (see TOLERANCE). Raises EngineError where it is too large."""
     if not expected:
         raise EngineError(f"{engine.spec.name} carries no self-test: export it again with this version")
-    sums, posterior = _run(engine)
+    sums, values = _run(engine)
     wrong = np.flatnonzero((sums != np.array(expected["pixel_sums"])).any(1))
     if wrong.size:
         raise EngineError(
             f"self-test of {engine.spec.name} on {engine.runtime}: image {wrong[0]} gave pixel sums "
             f"{sums[wrong[0]].tolist()}, expected {expected['pixel_sums'][wrong[0]]}: this runtime sees other pixels"
         )
-    difference = float(np.abs(posterior - np.exp(np.array(expected["log_posterior"]))).max())
+    if engine.spec.task == "classify":
+        what, known = "posterior", np.exp(np.array(expected["log_posterior"]))
+    else:
+        what, known = "box", np.array(expected["mean_box"])
+    difference = float((np.abs(values - known) / np.maximum(1, np.abs(known))).max())
     tolerance = TOLERANCE[engine.spec.precision]
     if not difference <= tolerance:
         raise EngineError(
-            f"self-test of {engine.spec.name} on {engine.runtime}: a posterior differs by {difference:.2g} from the "
+            f"self-test of {engine.spec.name} on {engine.runtime}: a {what} differs by {difference:.2g} from the "
             f"FP32 net, expected at most {tolerance}: do not use it on this device"
         )
     return difference
 
 
 def _run(engine: Engine) -> tuple[Any, Any]:
+    """Pixel sums [images, 6] and posteriors [images, classes], or mean boxes [images, channels], of the images."""
     images = [image(number, engine.spec) for number in range(IMAGES)]
     plans = [plan(n, (picture.shape[0], picture.shape[1]), engine.spec) for n, picture in enumerate(images)]
-    results = engine.run(engine.load(images), plans, ("posterior", "pixel_sums"))
-    return results["pixel_sums"], results["posterior"]
+    if engine.spec.task == "classify":
+        results = engine.run(engine.load(images), plans, ("posterior", "pixel_sums"))
+        return results["pixel_sums"], results["posterior"]
+    each = [
+        engine.run(engine.load([picture]), [own], ("box_map", "pixel_sums"))
+        for picture, own in zip(images, plans, strict=True)
+    ]
+    return (
+        np.concatenate([one["pixel_sums"] for one in each]),
+        np.concatenate([one["box_map"].mean((2, 3)) for one in each]),
+    )

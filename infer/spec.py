@@ -15,6 +15,9 @@ PoolRounding = Literal["ceil", "floor"]
 Filter = Literal["bicubic", "bilinear"]
 Interface = Literal["views", "images", "nchw"]
 Precision = Literal["fp32", "fp16"]
+Task = Literal["classify", "box-scr", "box-pcr"]
+"""What the last layer says at each position: scores of the classes, one box, or a box of each class (VGG's appendix A:
+single-class and per-class regression)."""
 
 MAX_ASPECT = (8, 3)
 """Widest dense view an engine takes by default, as long : short side."""
@@ -83,6 +86,7 @@ class ModelSpec:
     width: float = 1.0
     fc_width: int = 4096
     pool_rounding: PoolRounding = "ceil"
+    task: Task = "classify"
     interface: Interface = "views"
     precision: Precision = "fp32"
     outputs: tuple[str, ...] = ("posterior", "posterior_positions", "pixel_sums")
@@ -98,6 +102,7 @@ class ModelSpec:
             f"{len(self.class_names)} class_names for {len(self.classes)} classes",
         )
         _one_of("pool_rounding", self.pool_rounding, get_args(PoolRounding))
+        _one_of("task", self.task, get_args(Task))
         _one_of("interface", self.interface, get_args(Interface))
         _one_of("precision", self.precision, get_args(Precision))
         _require(self.stride_px > 0, f"stride_px must be positive, got {self.stride_px}")
@@ -123,6 +128,11 @@ class ModelSpec:
         """S as a range: (S, S) where it was fixed."""
         s = self.train_short_px
         return (s, s) if isinstance(s, int) else s
+
+    @property
+    def channels(self) -> int:
+        """Of the last layer."""
+        return {"classify": len(self.classes), "box-scr": 4, "box-pcr": 4 * len(self.classes)}[self.task]
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)

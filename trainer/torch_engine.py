@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ class TorchEngine:
     def __init__(self, checkpoint: Checkpoint, *, sha256: str = "", largest_short_px: int = 0) -> None:
         """`largest_short_px` widens the default range of shapes."""
         self.spec: ModelSpec = checkpoint.spec
+        if self.spec.task != "classify":
+            self.spec = dataclasses.replace(self.spec, outputs=("box_map", "pixel_sums"))
         self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
         self.sha256 = sha256
         self.seconds = 0.0
@@ -77,7 +80,10 @@ class TorchEngine:
         started = time.perf_counter()
         x = ((torch.from_numpy(batch) - self._mean) / self._std).permute(0, 3, 1, 2)
         maps = self._net(x)  # [V, classes, h', w']
-        computed = {"posterior": torch.softmax(maps.mean((2, 3)), 1).numpy()}
+        if self.spec.task == "classify":
+            computed = {"posterior": torch.softmax(maps.mean((2, 3)), 1).numpy()}
+        else:
+            computed = {"box_map": maps.numpy()}
         if "posterior_positions" in outputs:
             computed["posterior_positions"] = torch.softmax(maps, 1).mean((2, 3)).numpy()
         self.seconds += time.perf_counter() - started

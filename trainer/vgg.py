@@ -38,20 +38,20 @@ FROM_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
 class VGG(nn.Sequential):
     """Layers conv1_1 ... pool5, fc6, fc7, fc8 in order; input [N, 3, h, w] float, mean subtracted, h and w >= crop_px.
 
-    Output: the class score map [N, classes, h', w'].
+    Output: the class score map [N, classes, h', w'], or boxes [N, 4 or 4 * classes, h', w'] (ModelSpec.channels).
     """
 
     def __init__(
         self,
         net: str,
         *,
-        classes: int,
+        outputs: int,
         width: float = 1.0,
         fc_width: int = 4096,
         crop_px: int = 224,
         ceil_pools: bool = True,
     ) -> None:
-        super().__init__(_layers(net, classes, width, fc_width, crop_px, ceil_pools))
+        super().__init__(_layers(net, outputs, width, fc_width, crop_px, ceil_pools))
 
     def penultimate(self, x: Tensor) -> Tensor:
         """Activations before the classifier, after ReLU: [N, fc_width, h', w']."""
@@ -70,7 +70,7 @@ class VGG(nn.Sequential):
 
 
 def _layers(
-    net: str, classes: int, width: float, fc_width: int, crop_px: int, ceil_pools: bool
+    net: str, last: int, width: float, fc_width: int, crop_px: int, ceil_pools: bool
 ) -> OrderedDict[str, nn.Module]:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     block, number, channels, kernel = 1, 1, 3, 3
@@ -95,5 +95,5 @@ def _layers(
         layers[f"fc{name}"] = nn.Conv2d(inputs, outputs, size)
         layers[f"relu{name}"] = nn.ReLU(inplace=True)
         layers[f"drop{name}"] = nn.Dropout(0.5)
-    layers["fc8"] = nn.Conv2d(fc_width, classes, 1)
+    layers["fc8"] = nn.Conv2d(fc_width, last, 1)
     return layers

@@ -18,7 +18,7 @@ def build_net(spec: ModelSpec, *, auxiliary_heads: bool = False) -> Net:
     if spec.net in vgg.TABLE:
         return VGG(
             spec.net,
-            classes=len(spec.classes),
+            outputs=spec.channels,
             width=spec.width,
             fc_width=spec.fc_width,
             crop_px=spec.crop_px,
@@ -26,6 +26,8 @@ def build_net(spec: ModelSpec, *, auxiliary_heads: bool = False) -> Net:
         )
     if spec.net not in NETS:
         raise SpecError(f"unknown net {spec.net!r}: expected one of {', '.join(NETS)}")
+    if spec.task != "classify":
+        raise SpecError(f"{spec.task}: boxes are of VGG's nets (appendix A), got {spec.net}")
     if spec.pool_rounding != "ceil":
         raise SpecError(f"{spec.net}'s pools round up: set pool_rounding to 'ceil'")
     if spec.net == "googlenet":
