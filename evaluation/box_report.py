@@ -221,7 +221,7 @@ def format_paper(results: Sequence[Result]) -> str:
         {
             "source": row.source,
             "result": row.label,
-            "val %": row.error_percent,
+            "val %": _number(row.error_percent, 1),
             "test %": _number(row.test_error_percent, 1),
             "ours": "; ".join(_error(r) for r in results if row.label in [one["label"] for one in r.paper]) or "-",
         }

@@ -18,12 +18,11 @@ import platform
 import shlex
 import sys
 from pathlib import Path
-from typing import get_args
 
 from infer.boxes import box_net, check_together
-from infer.command import Parser, run, scales_argument
+from infer.command import Parser, add_engine_options, engine_options, run, scales_argument
 from infer.dataset import Dataset, DatasetError, open_dataset
-from infer.engine import Engine, EngineError, Provider, open_engine
+from infer.engine import Engine, EngineError, open_engine
 from infer.merging import MATCHES, Merging
 from infer.views import PlanError, check_scales, default_scales
 
@@ -87,8 +86,7 @@ def _parser() -> Parser:
     )
     add("--annotations", type=Path, metavar="DIR|TAR", help="the XMLs (default: DATA/ILSVRC2012_bbox_val_v3)")
     add("--blacklist", type=Path, metavar="FILE", help="numbers of images not to count (default: the devkit's, if any)")
-    add("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime (default: %(default)s)")
-    add("--device", type=int, default=0, metavar="N", help="the GPU, by ordinal (default: %(default)s)")
+    add_engine_options(parser)
     add("--out", type=Path, default=Path("localization"), help="for boxes/ and the report (default: %(default)s)")
     add("--limit", type=_positive, metavar="N", help="only the first N images")
     add("--resume", action="store_true", help="go on with the unfinished run in OUT, if it is this one")
@@ -136,7 +134,7 @@ def _open(args: argparse.Namespace, dataset: Dataset, stack: contextlib.ExitStac
     largest = max((q for own in args.scales or [] for q in own), default=0)
 
     def opened(path: Path) -> Engine:
-        engine = open_engine(path, provider=args.provider, device=args.device, largest_short_px=largest)
+        engine = open_engine(path, largest_short_px=largest, **engine_options(args))
         stack.callback(engine.close)
         return engine
 

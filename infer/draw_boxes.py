@@ -21,7 +21,7 @@ COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231")
 
 
 def draw(image: Pixels, boxes: Sequence[Box], labels: Sequence[str]) -> Pixels:
-    """A copy of `image` u8 [h, w, 3] with each box and its label; the first box is drawn last, above the others."""
+    """A copy of `image` u8 [h, w, 3] with each box and, in its upper left, its label; the first is above the others."""
     height, width = image.shape[:2]
     canvas = Image.fromarray(image)
     pen, line = ImageDraw.Draw(canvas), max(2, min(height, width) // 150)
@@ -31,9 +31,13 @@ def draw(image: Pixels, boxes: Sequence[Box], labels: Sequence[str]) -> Pixels:
         left, top = (min(max(round(edge) - 1, 0), side - 1) for edge, side in ((box.xmin, width), (box.ymin, height)))
         right, bottom = (max(round(edge) - 1, first) for edge, first in ((box.xmax, left), (box.ymax, top)))
         pen.rectangle((left, top, right, bottom), outline=colour, width=line)
-        text = pen.textbbox((left + line, top + line), " ".join(label.split()), font)
-        pen.rectangle((left, top, text[2] + line, text[3] + line), fill=colour)
-        pen.text((left + line, top + line), " ".join(label.split()), "black", font)
+        words = " ".join(label.split())
+        wide, high = pen.textbbox((0, 0), words, font)[2:]
+        x, y = (
+            max(min(edge, side), 0) for edge, side in ((left, width - wide - 2 * line), (top, height - high - 2 * line))
+        )
+        pen.rectangle((x, y, x + wide + 2 * line, y + high + 2 * line), fill=colour)
+        pen.text((x + line, y + line), words, "black", font)
     return np.asarray(canvas)
 
 

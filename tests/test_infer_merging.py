@@ -57,10 +57,11 @@ def random_boxes(count: int, seed: int) -> Any:
 
 @pytest.mark.parametrize("match", list(MATCHES))
 @pytest.mark.parametrize("at", [None, 0.1, 0.5, 1.2, 3.0])
-@pytest.mark.parametrize("count", [1, 2, 3, 17, 40])
-def test_merging_is_the_slow_reading(match: Match, at: float | None, count: int) -> None:
+@pytest.mark.parametrize(("count", "seed"), [(1, 0), (2, 0), (3, 0), (17, 12), (25, 39), (40, 37)])
+def test_merging_is_the_slow_reading(match: Match, at: float | None, count: int, seed: int) -> None:
+    """In the last three a merged box becomes the best match of one that it was not a part of."""
     at = MATCHES[match][1] if at is None else at
-    boxes = random_boxes(count, seed=count)
+    boxes = random_boxes(count, seed)
     merged, groups = merge(boxes, Merging(match, at), UNIT)
     expected = slow_merge(boxes.tolist(), match, at)
     assert groups == [group for group, _ in expected]
