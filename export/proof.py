@@ -25,6 +25,7 @@ from .onnx_source import ModelError, Proof, Source
 from .precision import half_tensors, single_graph
 from .sidecar import write_engine
 from .verify import Verdict, verify, verify_engine
+from .verify_boxes import BoxVerdict, verify_box_engine, verify_boxes
 
 
 class GateError(ModelError):
@@ -53,7 +54,8 @@ def prove(model: Path, source: Source, rescaled: Path, proof: Proof) -> Source:
             source = dataclasses.replace(source, path=rescaled)
             print(f"{rescaled}: {changed} of {len(exponents)} half tensors rescaled by powers of two", flush=True)
     if proof.verify is not None:
-        verdict = verify(reference, half, proof.verify, proof.protocol, proof.limit)
+        gate = verify if source.spec.task == "classify" else verify_boxes
+        verdict = gate(reference, half, proof.verify, proof.protocol, proof.limit)
         notes["verify"] = _pass(verdict, source.path, proof)
     return dataclasses.replace(source, notes={**source.notes, **notes})
 
@@ -72,7 +74,8 @@ def prove_engine(model: Path, source: Source, plan: bytes, sidecar: dict[str, An
         write_engine(path, plan, sidecar)
         engine = open_engine(path, self_test=True)
         try:
-            verdict = verify_engine(_reference(model, source), engine, proof.verify, proof.protocol, proof.limit)
+            gate = verify_engine if source.spec.task == "classify" else verify_box_engine
+            verdict = gate(_reference(model, source), engine, proof.verify, proof.protocol, proof.limit)
         finally:
             engine.close()
     return {"verify_engine": _pass(verdict, source.path, proof)}
@@ -91,13 +94,12 @@ def not_here(sidecar: dict[str, Any]) -> str | None:
     return f"it is for {', '.join(sidecar['targets'])}, the GPU here is {target}"
 
 
-def _pass(verdict: Verdict, path: Path, proof: Proof) -> dict[str, Any]:
+def _pass(verdict: Verdict | BoxVerdict, path: Path, proof: Proof) -> dict[str, Any]:
     """Says the verdict and returns it for the sidecar. Raises GateError where it does not pass."""
     print("\n".join(verdict.lines()), flush=True)
     if not verdict.passes(proof.tolerance):
         raise GateError(
-            f"{path}: a posterior of {verdict.what} differs from FP32's by {verdict.largest_posterior_difference:.2g}, "
-            f"--tolerance is {proof.tolerance:g}, so there is no engine: {_advice(proof)}"
+            f"{path}: {verdict.worst}, --tolerance is {proof.tolerance:g}, so there is no engine: {_advice(proof)}"
         )
     return {**dataclasses.asdict(verdict), "tolerance": proof.tolerance}
 

@@ -61,6 +61,10 @@ class Verdict:
         """False for NaN too, which is how an overflow shows."""
         return self.largest_posterior_difference <= tolerance
 
+    @property
+    def worst(self) -> str:
+        return f"a posterior of {self.what} differs from FP32's by {self.largest_posterior_difference:.2g}"
+
     def lines(self) -> list[str]:
         """What to print."""
         scales = ",".join(map(str, self.scales))

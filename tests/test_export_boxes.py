@@ -14,6 +14,9 @@ from engines import build_engine
 from helpers import network_input, noise, random_net, slim_spec, write_checkpoint
 
 from export.to_onnx import export_onnx
+from export.to_trt import main as to_trt
+from export.verify import VerifyError
+from export.verify_boxes import verify_box_engine
 from infer.engine import EngineError, open_engine
 from infer.render import render
 from infer.spec import SpecError
@@ -84,3 +87,31 @@ def test_an_engine_of_a_box_net_is_built(tmp_path: Path) -> None:
     built = build_engine(checkpoint, "-o", tmp_path / "boxes.engine", "--target", "sm86")
     assert built.sidecar["spec"]["task"] == "box-pcr" and built.sidecar["spec"]["outputs"] == ["box_map", "pixel_sums"]
     assert len(built.sidecar["self_test"]["mean_box"][0]) == 40
+
+
+def test_the_gate_of_box_nets(miniature_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Passes, says how far boxes move, and refuses by a tolerance that half cannot keep."""
+    pytest.importorskip("tensorrt_rtx")
+    checkpoint = write_checkpoint(tmp_path / "boxes.pt", slim_spec("D", task="box-scr"))
+    options = ["--target", "sm86", "--verify", miniature_dir, "--protocol", "dense", "--limit", "5"]
+    built = build_engine(checkpoint, "-o", tmp_path / "boxes.engine", *options)
+    verdict = built.sidecar["verify"]
+    assert verdict["images"] == 5 and verdict["what"] == "FP16" and verdict["boxes"] > 100
+    assert 0 < verdict["mean_box_difference"] < verdict["largest_box_difference"] < 0.02 == verdict["tolerance"]
+    assert any(line.startswith("FP16 against FP32 on 5 images, dense at ") for line in built.printed)
+    strict = [str(word) for word in (checkpoint, "-o", tmp_path / "no.engine", *options, "--tolerance", "1e-7")]
+    assert to_trt(strict) == 1 and not (tmp_path / "no.engine").exists()
+    assert "a box of FP16 differs from FP32's by" in capsys.readouterr().err
+
+
+def test_the_gate_finds_another_box_net(miniature_dir: Path, tmp_path: Path) -> None:
+    graphs = []
+    for seed in (0, 1):
+        checkpoint = load(write_checkpoint(tmp_path / f"{seed}.pt", slim_spec("D", task="box-pcr"), seed))
+        export_onnx(checkpoint, tmp_path / f"{seed}.onnx")
+        graphs.append(onnx.load(tmp_path / f"{seed}.onnx"))
+    engine = open_engine(tmp_path / "1.onnx")
+    assert not verify_box_engine(graphs[0], engine, miniature_dir, "center", 3).passes(0.02)
+    assert verify_box_engine(graphs[1], engine, miniature_dir, "center", 3).largest_box_difference == 0
+    with pytest.raises(VerifyError, match=r"--verify: .*no such folder"):
+        verify_box_engine(graphs[0], engine, tmp_path / "none", "center", 3)
