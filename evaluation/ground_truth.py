@@ -9,15 +9,15 @@ from pathlib import Path
 from infer.annotations import (
     AnnotationError,
     Box,
+    boxes_beside,
     boxes_of,
     class_of,
     find_annotations,
-    find_beside,
     read_annotation,
 )
-from infer.dataset import DEVKIT, Dataset, DatasetError
+from infer.dataset import DEVKIT, VAL, Dataset, DatasetError
 from infer.encoded import File
-from infer.tree import open_folder
+from infer.tree import TAR, Folder, open_folder
 from infer.views import Size
 
 BOXES = "ILSVRC2012_bbox_val_v3"
@@ -49,8 +49,8 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
 
     Raises DatasetError where they are missing, or one is for an image that is not blacklisted.
     """
-    path = annotations or find_beside(open_folder(dataset.root), BOXES)
-    files = find_annotations(path)
+    folder = open_folder(annotations) if annotations else boxes_beside(_root(dataset), BOXES)
+    files = find_annotations(folder)
     listed = File(blacklist) if blacklist else _devkits_blacklist(dataset)
     unwanted = _read_blacklist(listed) if listed else frozenset()
     stems = [item.name.rpartition("/")[2].rpartition(".")[0] for item in dataset.items]
@@ -60,8 +60,8 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
     lacking = [stem for stem, counts in zip(stems, counted, strict=True) if counts and stem not in files]
     if lacking:
         raise DatasetError(
-            f"{path}: no XML for {len(lacking)} of {len(stems)} images ({lacking[0]}.xml ...): expected the bounding "
-            "boxes of this data set, or name others by --annotations"
+            f"{folder.path}: no XML for {len(lacking)} of {len(stems)} images ({lacking[0]}.xml ...): expected the "
+            "bounding boxes of this data set, or name others by --annotations"
         )
     find = class_of(dataset.classes, dataset.class_names)
     truths: list[Truth | None] = []
@@ -77,14 +77,17 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
     return GroundTruth(tuple(truths), counted.count(False), tuple(broken), listed is not None)
 
 
+def _root(dataset: Dataset) -> Folder:
+    """What holds the images' folder, the boxes' and the devkit. Raises DatasetError."""
+    images_alone = dataset.root.name == f"{VAL}{TAR}"
+    return open_folder(dataset.root.parent if images_alone else dataset.root)
+
+
 def _devkits_blacklist(dataset: Dataset) -> File | None:
     try:
-        folder = open_folder(dataset.root)
-        if not folder.holds(DEVKIT):
-            return None
-        devkit = folder.folder(DEVKIT)
+        devkit = _root(dataset).folder(DEVKIT)
         files = devkit.folder("data").files if devkit.holds("data") else {}
-    except DatasetError:  # shards have no devkit
+    except (DatasetError, KeyError):  # shards have no devkit, nor need others have one
         return None
     names: Sequence[str] = sorted(name for name in files if name.endswith(BLACKLIST) and "_det_" not in name)
     return files[names[-1]] if names else None

@@ -17,13 +17,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
 from .encoded import File, printable
-from .tree import DatasetError, Folder, open_folder
+from .tree import DatasetError, Folder
 from .views import Size
 
 SUFFIX = ".xml"
@@ -62,33 +61,32 @@ class Annotation:
     objects: tuple[tuple[str, Box], ...]
 
 
-def find_annotations(path: Path) -> dict[str, File]:
-    """The XML of each image by the image's name without its ending, anywhere below a folder or in a tar archive.
+def find_annotations(folder: Folder) -> dict[str, File]:
+    """The XML of each image by the image's name without its ending, anywhere below a folder, or archive opened as one.
 
     Raises DatasetError, also where two have the same name.
     """
     found: dict[str, File] = {}
-    waiting = [open_folder(path)]
+    waiting = [folder]
     while waiting:
-        folder = waiting.pop()
-        waiting += [folder.folder(name) for name in sorted(folder.folders)]
-        for name, file in sorted(folder.files.items()):
+        inside = waiting.pop()
+        waiting += [inside.folder(name) for name in sorted(inside.folders)]
+        for name, file in sorted(inside.files.items()):
             stem = name[: -len(SUFFIX)]
             if not name.lower().endswith(SUFFIX):
                 continue
             if stem in found:
-                raise DatasetError(f"{path}: {printable(name)} is there twice, expected one XML for each image")
+                raise DatasetError(f"{folder.path}: {printable(name)} is there twice, expected one XML for each image")
             found[stem] = file
     if not found:
-        raise DatasetError(f"{path}: no XML files, expected ILSVRC-2012's bounding boxes")
+        raise DatasetError(f"{folder.path}: no XML files, expected ILSVRC-2012's bounding boxes")
     return found
 
 
-def find_beside(root: Folder, name: str) -> Path:
-    """Where the boxes of a data set lie: a folder of this name, or its tar. Raises DatasetError."""
-    for path in (root.path / name, root.path / f"{name}.tar"):
-        if path.exists():
-            return path
+def boxes_beside(root: Folder, name: str) -> Folder:
+    """The bounding boxes of a data set: a folder or tar archive of this name. Raises DatasetError."""
+    if root.holds(name):
+        return root.folder(name)
     for packed in (f"{name}.tgz", f"{name}.tar.gz"):
         if packed in root.files:
             raise DatasetError(f"{root.path / packed}: is compressed, so nothing in it can be reached alone: gunzip it")

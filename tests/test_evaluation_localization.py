@@ -12,13 +12,14 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from box_engines import make_box_engine
-from helpers import full_spec, slim_spec
+from helpers import full_spec, make_scores, slim_spec
 
 from evaluation import ilsvrc, locate, metrics
 from evaluation import scores as tables
@@ -29,7 +30,8 @@ from evaluation.metrics import error_rate
 from evaluation.paper_tables import LOCALIZATION, LOCALIZATION_LITERATURE
 from evaluation.scores import ScoresError
 from infer.annotations import Box, parse_annotation
-from infer.dataset import open_dataset
+from infer.dataset import Dataset, Item, open_dataset
+from infer.encoded import File
 from infer.image import decode
 from infer.onnx_engine import OnnxEngine
 from infer.views import plan_views
@@ -259,6 +261,23 @@ def test_scores_of_another_data_set(
         locate.read_answers(scored, open_dataset(miniature_copy), tuple("abcdefghij"), np.arange(10))
 
 
+def test_an_image_that_was_not_scored_has_no_top_5(tmp_path: Path) -> None:
+    posterior = np.random.default_rng(0).random((4, 7)).astype(np.float32)
+    posterior[2, 3] = np.nan
+    table = make_scores(posterior, [2, 0, 1, -1], ("ok", "damaged", "ok", "ok"))
+    tables.write([table], tmp_path / "t.parquet")
+    items = [Item(f"{i}.jpg", label, File(tmp_path)) for i, label in enumerate((2, 0, 1, -1))]
+    dataset = Dataset(tmp_path, items, table.classes, table.classes, is_ilsvrc2012_val=False)
+    answers, scored = locate.read_answers(tmp_path / "t.parquet", dataset, table.classes, np.arange(7, dtype=np.int32))
+    best = [tuple(np.argsort(-row)[:5].tolist()) for row in posterior]
+    assert answers == [best[0], (), (), best[3]] and scored == "0123456789abcdef"
+    dataset = replace(dataset, items=items[:1])
+    assert locate.read_answers(tmp_path / "t.parquet", dataset, table.classes, np.arange(7, dtype=np.int32)) == (
+        best[:1],
+        None,
+    )
+
+
 def run(arguments: list[str], out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "evaluation.localization", *arguments, "--out", str(out), "--resume"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -364,19 +383,31 @@ def test_boxes_that_are_missing(nets: dict[str, Path], miniature_copy: Path, tmp
     assert one_line().endswith("nowhere: no such folder")
 
 
-def test_boxes_in_a_tar_beside_or_named(nets: dict[str, Path], miniature_copy: Path, tmp_path: Path) -> None:
-    folder = miniature_copy / BOXES
-    assert main(given_class(nets, miniature_copy, "--out", str(tmp_path / "folder"))) == 0
-    with tarfile.open(folder.with_suffix(".tar"), "w") as archive:
-        archive.add(folder, BOXES)
-    shutil.rmtree(folder)
-    assert main(given_class(nets, miniature_copy, "--out", str(tmp_path / "tar"))) == 0
-    away = folder.with_suffix(".tar").rename(tmp_path / "boxes.tar")
-    assert main(given_class(nets, miniature_copy, "--annotations", str(away), "--out", str(tmp_path / "named"))) == 0
-    errors = [
-        report(tmp_path / name)["results"][0]["localization_error_percent"] for name in ("folder", "tar", "named")
-    ]
-    assert errors[0] == errors[1] == errors[2] < 100
+def test_boxes_in_a_tar_wherever_it_is(nets: dict[str, Path], miniature_copy: Path, tmp_path: Path) -> None:
+    """Beside the images, also where these are an archive, named, or with all else in one archive."""
+    root, images = miniature_copy, "ILSVRC2012_img_val"
+
+    def pack(folder: Path, archive: Path) -> Path:
+        with tarfile.open(archive, "w") as opened:
+            opened.add(folder, folder.name)
+        return archive
+
+    def error(name: str, data: Path, *more: str) -> float:
+        assert main(given_class(nets, data, *more, "--limit", "8", "--out", str(tmp_path / name))) == 0
+        return float(report(tmp_path / name)["results"][0]["localization_error_percent"])
+
+    (root / "ILSVRC2012_devkit_t12" / "data" / "ILSVRC2014_clsloc_validation_blacklist.txt").write_text("2\n")
+    errors = [error("folder", root)]
+    errors.append(error("whole", pack(root, tmp_path / "miniature.tar")))
+    pack(root / BOXES, root / f"{BOXES}.tar")
+    shutil.rmtree(root / BOXES)
+    errors.append(error("beside", root))
+    errors.append(error("images", pack(root / images, root / f"{images}.tar")))
+    away = (root / f"{BOXES}.tar").rename(tmp_path / "boxes.tar")
+    errors.append(error("named", root, "--annotations", str(away)))
+    assert errors == [errors[0]] * 5 and errors[0] < 100
+    names = ("folder", "whole", "beside", "images", "named")
+    assert [report(tmp_path / name)["dataset"]["blacklisted"] for name in names] == [1] * 5
 
 
 def test_broken_boxes_are_named_and_left_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from infer.annotations import (
     Annotation,
     AnnotationError,
     Box,
+    boxes_beside,
     boxes_of,
     class_of,
     find_annotations,
-    find_beside,
     fractions,
     in_frame,
     parse_annotation,
@@ -50,7 +51,7 @@ def boxes(data: bytes) -> list[Box]:
 
 def test_the_boxes_that_the_miniature_writes(tmp_path: Path) -> None:
     miniature.make(tmp_path / "mini", train_digits=2, val_digits=3)
-    found = find_annotations(tmp_path / "mini" / "ILSVRC2012_bbox_val_v3")
+    found = find_annotations(open_folder(tmp_path / "mini" / "ILSVRC2012_bbox_val_v3"))
     assert sorted(found) == [f"ILSVRC2012_val_{number:08d}" for number in (1, 2, 3)]
     for name, file in found.items():
         annotation = read_annotation(file, name)
@@ -58,7 +59,9 @@ def test_the_boxes_that_the_miniature_writes(tmp_path: Path) -> None:
         assert wnid in miniature.WNIDS
         assert annotation.size_px is not None
         assert 1 <= box.xmin < box.xmax <= annotation.size_px[1] and 1 <= box.ymin < box.ymax <= annotation.size_px[0]
-    assert len(find_annotations(tmp_path / "mini" / "ILSVRC2012_bbox_train_v2")) == 8  # in folders of their classes
+    assert (
+        len(find_annotations(open_folder(tmp_path / "mini" / "ILSVRC2012_bbox_train_v2"))) == 8
+    )  # in folders of their classes
 
 
 def test_several_boxes_in_their_order() -> None:
@@ -179,7 +182,7 @@ def test_a_tar_is_the_folder_of_its_name(tmp_path: Path) -> None:
     (folder / "readme.txt").write_text("no box")
     with tarfile.open(tmp_path / "boxes.tar", "w") as archive:
         archive.add(tmp_path / "boxes", "boxes")
-    found = [find_annotations(path) for path in (tmp_path / "boxes", tmp_path / "boxes.tar")]
+    found = [find_annotations(open_folder(path)) for path in (tmp_path / "boxes", tmp_path / "boxes.tar")]
     assert sorted(found[0]) == sorted(found[1]) == ["a", "b"]
     read = [read_annotation(files["a"], "a") for files in found]
     assert read[0] == read[1] == parse_annotation(xml(box_xml(1, 2, 3, 4)))
@@ -190,21 +193,22 @@ def test_two_of_a_name_and_none(tmp_path: Path) -> None:
         (tmp_path / "boxes" / folder).mkdir(parents=True)
         (tmp_path / "boxes" / folder / "a.xml").write_bytes(xml())
     with pytest.raises(DatasetError, match=r"boxes: a.xml is there twice"):
-        find_annotations(tmp_path / "boxes")
+        find_annotations(open_folder(tmp_path / "boxes"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=r"empty: no XML files"):
-        find_annotations(tmp_path / "empty")
-    with pytest.raises(DatasetError, match=r"nowhere: no such folder"):
-        find_annotations(tmp_path / "nowhere")
+        find_annotations(open_folder(tmp_path / "empty"))
 
 
 def test_where_the_boxes_lie(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"bbox: no such folder, expected the bounding boxes there or in bbox.tar"):
-        find_beside(open_folder(tmp_path), "bbox")
+        boxes_beside(open_folder(tmp_path), "bbox")
     (tmp_path / "bbox.tgz").touch()
     with pytest.raises(DatasetError, match=r"bbox.tgz: is compressed, .*: gunzip it"):
-        find_beside(open_folder(tmp_path), "bbox")
-    (tmp_path / "bbox.tar").touch()
-    assert find_beside(open_folder(tmp_path), "bbox") == tmp_path / "bbox.tar"
+        boxes_beside(open_folder(tmp_path), "bbox")
     (tmp_path / "bbox").mkdir()
-    assert find_beside(open_folder(tmp_path), "bbox") == tmp_path / "bbox"
+    (tmp_path / "bbox" / "a.xml").write_bytes(xml())
+    with tarfile.open(tmp_path / "bbox.tar", "w") as archive:
+        archive.add(tmp_path / "bbox", "bbox")
+    assert set(boxes_beside(open_folder(tmp_path), "bbox").files) == {"a.xml"}
+    shutil.rmtree(tmp_path / "bbox")
+    assert set(boxes_beside(open_folder(tmp_path), "bbox").files) == {"a.xml"}
