@@ -15,7 +15,7 @@ from infer.dataset import TRAIN, VAL, Dataset, Item, open_dataset
 from infer.tree import DatasetError, open_folder
 from infer.views import Box
 
-Kind = Literal["voc2007", "voc2012", "voc-action", "caltech-101", "caltech-256", "folders"]
+Kind = Literal["voc2007", "voc2012", "voc", "voc-action", "caltech-101", "caltech-256", "folders"]
 Split = Literal["train", "val", "test", ""]
 Labels = NDArray[np.int8]
 

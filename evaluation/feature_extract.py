@@ -79,7 +79,7 @@ def widths(engines: Sequence[Engine], settings: Settings) -> int:
     for engine in engines:
         check_outputs(engine.spec, ("features",))
         check_scales(engine.spec, settings.scales)
-        side = settings.scales[0]
+        side = min(settings.scales)
         plan = plan_views(engine.spec, "dense", (side, side), (side,))
         image = engine.load([np.full((side, side, 3), 128, np.uint8)])
         total += int(engine.run(image, [plan], ("features",))["features"].shape[1])

@@ -68,6 +68,10 @@ def train(features: Features, labels: Labels, classes: Sequence[str], measure: M
     best = choices.cs[0]
     if len(choices.cs) > 1:
         held_out = hold_out(labels, choices.seed)
+        if not held_out.any():
+            raise FeatureError(
+                f"{len(labels)} images that train are too few to hold any out and choose C: name one C by --c"
+            )
         own, rest = labels[held_out], ~held_out
         for c in choices.cs:
             fitted = _fit(features[rest], labels[rest], classes, c, choices)
@@ -88,6 +92,8 @@ def hold_out(labels: Labels, seed: int) -> NDArray[np.bool_]:
 
 
 def _fit(features: Features, labels: Labels, classes: Sequence[str], c: float, choices: Choices) -> Trained:
+    from sklearn.exceptions import ConvergenceWarning
+
     one = functools.partial(_fit_class, features, c=c, seed=choices.seed)
     for name, column in zip(classes, labels.T, strict=True):
         if not (column > 0).any() or not (column < 0).any():
@@ -96,21 +102,20 @@ def _fit(features: Features, labels: Labels, classes: Sequence[str], c: float, c
                 f"{name}: no {what} it among the {len(labels)} that train, so nothing can be learnt: add some or, if "
                 "they were held out to choose C, name one C by --c"
             )
-    planes = list(ordered(one, labels.T, choices.workers))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
+        planes = list(ordered(one, labels.T, choices.workers))
     weights, biases, failed = zip(*planes, strict=True)
     return Trained(np.stack(weights), np.array(biases), c, {}, sum(failed))
 
 
 def _fit_class(features: Features, labels: Labels, *, c: float, seed: int) -> tuple[NDArray[np.float64], float, bool]:
     """(weights, bias, whether the solver gave up) of a class; images of label 0 take no part."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
     known = labels != 0
     svm = LinearSVC(C=c, dual="auto", max_iter=ITERATIONS, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
-        svm.fit(features if known.all() else features[known], labels[known] > 0)
+    svm.fit(features if known.all() else features[known], labels[known] > 0)
     return svm.coef_[0].astype(np.float64), float(svm.intercept_[0]), bool(svm.n_iter_ >= ITERATIONS)
 
 

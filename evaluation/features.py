@@ -15,30 +15,26 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from tabulate import tabulate
 from tqdm import tqdm
 
 from infer.command import Parser, run, scales_argument
 from infer.dataset import DatasetError
 from infer.engine import Engine, EngineError, Provider
-from infer.files import replacing
 from infer.views import PlanError
 
 from . import feature_table as tables
 from .feature_data import Collection, readers
 from .feature_extract import Combine, Normalise, Regions, Settings, extract, widths
 from .feature_paper import ROWS
+from .feature_report import COMPETITION, as_text, write_submission
 from .feature_svm import CALTECH, CS, Choices, evaluate_random, evaluate_sets, submission_scores
-from .feature_table import FORMAT, FeatureError, Table, UnfinishedTable
+from .feature_table import FORMAT, FeatureError, UnfinishedTable
 from .ilsvrc import our_commit
 from .images import RunError
 from .members import open_any
 from .scores import OK
-
-COMPETITION = {"voc2007": ("cls", 2), "voc2012": ("cls", 2), "voc-action": ("action", 10)}
-"""VOC's task, and its competition for methods that learnt from other data too."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,11 +138,15 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
             workers=args.workers,
             on_picture=lambda: bar.update(1),
         )
-        for first, rows in parts:
-            unfinished.add(first, rows)
-            for row in rows:
-                if row.status != OK:
-                    tqdm.write(f"{row.image}: {row.status}", file=sys.stderr)
+        try:
+            for first, rows in parts:
+                unfinished.add(first, rows)
+                for row in rows:
+                    if row.status != OK:
+                        tqdm.write(f"{row.image}: {row.status}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print(f"interrupted: what is done is kept in {unfinished.folder}, go on by --resume", file=sys.stderr)
+            return 130
         rows_written = unfinished.finish()
         engine_seconds = sum(engine.seconds for engine in engines) - before
     seconds = time.monotonic() - started
@@ -181,7 +181,10 @@ def _svm(parser: Parser, args: argparse.Namespace) -> int:
     if args.results is not None:
         if table.kind not in COMPETITION:
             parser.error(f"--results is for VOC, the table is of {table.kind}: leave it out")
-        return _write_results(table, choices, args.results)
+        places, scores = submission_scores(table, choices)
+        write_submission(table, places, scores, args.results)
+        print(f"{args.results}: scores of {len(places)} test images for {len(table.classes)} classes")
+        return 0
     if (table.splits != "").any():
         found = evaluate_sets(table, args.test, choices)
     else:
@@ -204,67 +207,11 @@ def _svm(parser: Parser, args: argparse.Namespace) -> int:
         **found,
         "paper": [row._asdict() for row in ROWS if row.kind == table.kind],
     }
-    print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else _as_text(report))
+    print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
     return 0
 
 
 _KEYS = ("scales", "combine", "normalise", "regions", "dataset_id", "engine_sha256", "commit")
-
-
-def _write_results(table: Table, choices: Choices, folder: Path) -> int:
-    places, scores = submission_scores(table, choices)
-    task, number = COMPETITION[table.kind]
-    names = [Path(table.images[place]).stem if task == "cls" else table.images[place] for place in places]
-    for name, column in zip(table.classes, scores.T, strict=True):
-        with replacing(folder / f"comp{number}_{task}_test_{name}.txt") as unfinished:
-            lines = (f"{one.replace('/', ' ')} {score:.6f}\n" for one, score in zip(names, column, strict=True))
-            unfinished.write_text("".join(lines))
-    print(f"{folder}: scores of {len(places)} test images for {len(table.classes)} classes")
-    return 0
-
-
-def _as_text(report: dict[str, Any]) -> str:
-    first = report["tables"][0]
-    conditions = f"{first['combine']} over Q = {first['scales']}, {first['regions']}, data set {first['dataset_id']}"
-    ours = " + ".join(report["models"])
-    if "splits" in report:
-        value = f"{report['mean_class_recall_percent']:.2f} +- {report['std_percent']:.2f}"
-        lines, measure = [[ours, value, "here"]], "mean class recall %"
-        chosen = ", ".join(f"{split['c']:g}" for split in report["splits"])
-        tested = f"{len(report['splits'])} random splits, {report['train_images_per_class']} images of a class train"
-    else:
-        chosen = f"{report['c']:g}"
-        tested = f"{report['train_images']} images train, {report['test_images']} of {report['tested']} test"
-        if "top1_error_percent" in report:
-            low, high = report["top1_interval95_percent"]
-            measure = "top-1 error %"
-            lines = [[ours, f"{report['top1_error_percent']:.2f} [{low:.1f}, {high:.1f}]", "here"]]
-        else:
-            measure = "mAP %"
-            lines = [
-                [f"{ours}, {convention}", f"{report[f'map_{convention}_percent'.replace('-', '_')]:.2f}", "here"]
-                for convention in ("11-point", "all-point")
-            ]
-    for row in report["paper"]:
-        std = "" if row["std_percent"] is None else f" +- {row['std_percent']}"
-        lines.append([row["method"], f"{row['percent']}{std}", row["source"]])
-    table = tabulate(lines, [report["kind"], measure, "source"], tablefmt="pipe", disable_numparse=True)
-    return f"{table}\n\n{conditions}; {tested}; C = {chosen}{_remarks(report)}"
-
-
-def _remarks(report: dict[str, Any]) -> str:
-    """What one should know before believing the numbers, a line each."""
-    said = []
-    fits = report.get("splits", [report])
-    grid = [float(c) for c in fits[0]["held_out_percent"]]
-    edge = [fit["c"] for fit in fits if grid and fit["c"] in (min(grid), max(grid))]
-    if edge:
-        said.append(f"C = {edge[0]:g} is at the end of what was tried: try others by --c")
-    if any("unconverged_classes" in fit for fit in fits):
-        said.append("the solver gave up for some classes: try smaller C by --c")
-    if report["without_features"]:
-        said.append(f"{len(report['without_features'])} images have no features: they train nothing and count as wrong")
-    return "".join(f"\n{one}" for one in said)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -26,6 +26,7 @@ from .feature_data import Collection, Example, Kind, Labels, Picture, Split
 SETS = "ImageSets"
 MAIN, ACTION = "Main", "Action"
 KINDS: dict[str, Kind] = {"VOC2007": "voc2007", "VOC2012": "voc2012"}
+"""By the folder's name; another year, or another name, is just "voc": the paper has no result for it."""
 OTHER = "other"
 """People who do none of the ten actions: distractors, whose class the devkit does not evaluate."""
 
@@ -45,7 +46,7 @@ def open_classification(root: Path) -> Collection:
         Picture(voc.item(name), (Example(f"JPEGImages/{name}.jpg", split, own),))
         for (name, _), (split, own) in sorted(labels.items())
     ]
-    return Collection(KINDS.get(voc.root.name, "voc2012"), classes, pictures)
+    return Collection(KINDS.get(voc.root.name, "voc"), classes, pictures)
 
 
 def open_action(root: Path) -> Collection:

@@ -244,6 +244,8 @@ def test_what_cannot_be_learnt_is_said() -> None:
         evaluate_sets(replace(table, labels=none), None, Choices((1.0,)))
     with pytest.raises(FeatureError, match=r"c has 5 images: with 5 to train none is left to test, use fewer --train"):
         random_split(noisy(counts=(9, 9, 5)), 5, None, 0)
+    with pytest.raises(FeatureError, match=r"6 images that train are too few to hold any out and choose C: name one"):
+        evaluate_random(table, 2, None, Choices())
     with pytest.raises(FeatureError, match=r"no labelled image of the set test has features"):
         evaluate_sets(table, "test", Choices())
 

@@ -262,6 +262,14 @@ def test_a_run_that_ends_early_is_gone_on_with(
     assert "holds a run that did not end: go on with it by --resume" in one_line()
     assert main(command([exported("A")], folders, out, "--resume", "--combine", "stack")) == 1
     assert "--resume: combine changed since the run in" in one_line()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(feature_table.UnfinishedTable, "add", interrupt)
+    assert main(command([exported("A")], folders, out, "--resume")) == 130
+    assert one_line() == f"interrupted: what is done is kept in {out}.parts, go on by --resume"
+    monkeypatch.setattr(feature_table.UnfinishedTable, "add", real)
     assert main(command([exported("A")], folders, out, "--resume")) == 0
     assert out.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "f.parquet.parts").exists()

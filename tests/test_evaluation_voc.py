@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ def test_voc_is_found_in_the_devkits_folder(tmp_path: Path) -> None:
     voc(tmp_path / "VOCdevkit" / "VOC2007")
     for root in (tmp_path, tmp_path / "VOCdevkit", tmp_path / "VOCdevkit" / "VOC2007"):
         assert readers()["auto"](root).kind == "voc2007"
+    assert open_classification(voc(tmp_path / "VOC2010")).kind == "voc"
+    shutil.rmtree(tmp_path / "VOC2010")
     voc(tmp_path / "VOCdevkit" / "VOC2012")
     with pytest.raises(DatasetError, match=r"has VOC2007, VOC2012, expected one like VOCdevkit/VOC2007: name it"):
         open_classification(tmp_path)
