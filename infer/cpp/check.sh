@@ -26,7 +26,7 @@ build() {
 tests() { (cd "$1" && ctest --output-on-failure "${@:2}"); }
 
 build plain -DCMAKE_CXX_FLAGS=-Werror
-VERYDEEP_CALLS=${VERYDEEP_CALLS:-20000} tests $builds/plain
+tests $builds/plain
 VERYDEEP_CPP=$PWD/$builds/plain "$python" -m pytest -q tests/test_infer_cpp.py
 infer/cpp/tests/installed.sh "$builds/plain" "$builds/installed"
 
@@ -35,6 +35,15 @@ build address -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 VERYDEEP_CALLS=500 tests $builds/address
 build thread -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS="-Werror -fsanitize=thread"
 TSAN_OPTIONS="suppressions=$PWD/infer/cpp/tests/thread.supp halt_on_error=1" tests $builds/thread -R Threads
+
+# TensorRT: compiled with its own headers, linked with a real library, run on the double of its runtime.
+ONNXRUNTIME=.onnxruntime infer/cpp/tests/tensorrt.sh "$python" "$builds/tensorrt"
+tensorrt=(-DVERYDEEP_TESTS=OFF -DVERYDEEP_TENSORRT=ON)
+build lean "${tensorrt[@]}" -DTENSORRT_ROOT="$PWD/$builds/tensorrt/lean" -DCMAKE_CXX_FLAGS=-Werror
+build double "${tensorrt[@]}" -DTENSORRT_ROOT="$PWD/$builds/tensorrt/double" -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+  -DCMAKE_CXX_FLAGS="-Werror -fsanitize=address,undefined -fno-sanitize-recover=all"
+VERYDEEP_CPP_LEAN=$PWD/$builds/lean VERYDEEP_CPP_DOUBLE=$PWD/$builds/double \
+  "$python" -m pytest -q tests/test_infer_cpp_tensorrt.py
 
 # 10^5 calls of a tiny net leak nothing, and a minute of damaged images and metadata finds nothing.
 "$python" infer/cpp/tests/slim_engine.py "$builds/slim.onnx" "$builds/tiny.onnx"

@@ -62,6 +62,7 @@ static void boot(void) {
       snprintf(i->n, sizeof i->n, "%.*s", (int)strcspn(p, ":="), p);
       i->k = at ? atol(at + 1) : 1; i->e = eq ? atoi(eq + 1) : 999; i->more = at && eq && eq[-1] == '+';
     }
+    free(d);
   }
   atexit(at_exit);
 }

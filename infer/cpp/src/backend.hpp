@@ -16,6 +16,7 @@ namespace verydeep {
 // Inputs of the view graph (export/graph.py): views of one size, cut from one image.
 struct Feed {
   const Pixels* image = nullptr;
+  std::uint64_t image_id = 0;     // the same for the same pixels; 0: they are of this call alone
   Taps columns, lines;            // to rescaled_width, rescaled_height
   std::vector<std::int32_t> rows;  // [views, height]: flat offset of each row
   std::vector<std::int32_t> cols;  // [views, width]: x of each column
@@ -35,8 +36,9 @@ class Backend {
   virtual const std::vector<ShapeRange>& shapes() const = 0;
   virtual const std::string& runtime() const = 0;
   virtual const std::string& self_test() const = 0;  // JSON, empty where the file has none
-  virtual bool rescales() const = 0;                 // whether rescaling in the graph is the faster way
-  virtual int pixels_per_call() const = 0;           // of views together
+  // Whether the graph is to rescale the image for views of one size, or the host.
+  virtual bool rescales(Size image, Size rescaled, Size view) const = 0;
+  virtual std::size_t views_per_call(Size view) const = 0;
   virtual Answer run(const Feed& feed, bool with_pixel_sums) = 0;
 };
 

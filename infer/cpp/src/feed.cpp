@@ -1,6 +1,7 @@
 #include "feed.hpp"
 
 #include <algorithm>
+#include <atomic>
 
 namespace verydeep {
 namespace {
@@ -47,6 +48,11 @@ void add_indices(Feed& feed, const std::vector<View>& views, int width, int top,
 
 }  // namespace
 
+Source::Source(Pixels image, const ModelSpec& spec) : image_(std::move(image)), spec_(spec) {
+  static std::atomic<std::uint64_t> last{0};
+  id_ = ++last;
+}
+
 const Pixels& Source::rescaled(int short_side_px) {
   auto found = rescaled_.find(short_side_px);
   if (found == rescaled_.end()) {
@@ -78,8 +84,8 @@ void for_each_call(const Backend& backend, Source& source, const std::vector<Vie
         .push_back(i);
   }
   for (const auto& [key, members] : groups) {
-    const std::int64_t area = static_cast<std::int64_t>(key[6]) * key[7];
-    std::size_t most = static_cast<std::size_t>(std::max<std::int64_t>(1, backend.pixels_per_call() / area));
+    const Size view_px{key[6], key[7]};
+    std::size_t most = backend.views_per_call(view_px);
     if (spec.max_views) most = std::min<std::size_t>(most, static_cast<std::size_t>(spec.max_views));
     for (std::size_t start = 0; start < members.size(); start += most) {
       const std::vector<std::size_t> places(members.begin() + static_cast<std::ptrdiff_t>(start),
@@ -89,9 +95,10 @@ void for_each_call(const Backend& backend, Source& source, const std::vector<Vie
       for (std::size_t place : places) views.push_back(plan[place]);
       const View& first = views.front();
       Feed feed;
-      if (backend.rescales() && spec.interface == "views" && !first.resize_px) {
-        const Size to = rescaled_px(source.size(), first.short_side_px, spec.preprocessing.long_side_down);
+      const Size to = rescaled_px(source.size(), first.short_side_px, spec.preprocessing.long_side_down);
+      if (spec.interface == "views" && !first.resize_px && backend.rescales(source.size(), to, view_px)) {
         feed.image = &source.image();
+        feed.image_id = source.id();
         feed.columns = make_taps(source.size().width, to.width, spec.preprocessing.filter);
         feed.lines = make_taps(source.size().height, to.height, spec.preprocessing.filter);
         feed.rescaled_height = to.height;

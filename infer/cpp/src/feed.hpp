@@ -13,8 +13,9 @@ namespace verydeep {
 // The image with its rescaled versions, each made once.
 class Source {
  public:
-  Source(Pixels image, const ModelSpec& spec) : image_(std::move(image)), spec_(spec) {}
+  Source(Pixels image, const ModelSpec& spec);
   const Pixels& image() const { return image_; }
+  std::uint64_t id() const { return id_; }  // no other source of this process has it
   Size size() const { return {image_.height, image_.width}; }
   const Pixels& rescaled(int short_side_px);
   const Pixels& square(const View& view);  // GoogLeNet's, resized
@@ -22,6 +23,7 @@ class Source {
  private:
   Pixels image_;
   const ModelSpec& spec_;
+  std::uint64_t id_;
   std::map<int, Pixels> rescaled_;
   std::map<std::pair<int, Box>, Pixels> squares_;
 };

@@ -2,10 +2,10 @@
 #include <onnxruntime_cxx_api.h>
 
 #include <algorithm>
-#include <array>
 #include <fstream>
 
 #include "backend.hpp"
+#include "inputs.hpp"
 
 namespace verydeep {
 namespace {
@@ -55,12 +55,15 @@ class OnnxBackend final : public Backend {
   const std::vector<ShapeRange>& shapes() const override { return shapes_; }
   const std::string& runtime() const override { return runtime_; }
   const std::string& self_test() const override { return self_test_; }
-  bool rescales() const override { return on_cuda_; }
-  int pixels_per_call() const override { return kCallPixels; }
+  bool rescales(Size, Size, Size) const override { return on_cuda_; }
+  std::size_t views_per_call(Size view) const override {
+    return static_cast<std::size_t>(
+        std::max<std::int64_t>(1, kCallPixels / std::max<std::int64_t>(1, std::int64_t{view.height} * view.width)));
+  }
 
   Answer run(const Feed& feed, bool with_pixel_sums) override {
     try {
-      return spec_.interface == "views" ? run_views(feed, with_pixel_sums) : run_ready(feed, with_pixel_sums);
+      return call(feed, with_pixel_sums);
     } catch (const Ort::Exception& error) {
       throw Error(ErrorCode::runtime_failure, "ONNX Runtime: " + first_line(error));
     }
@@ -75,81 +78,37 @@ class OnnxBackend final : public Backend {
     return text;
   }
 
-  template <typename T>
-  Ort::Value tensor(const std::vector<T>& values, std::initializer_list<std::int64_t> shape) const {
-    return Ort::Value::CreateTensor<T>(memory_, const_cast<T*>(values.data()), values.size(), shape.begin(),
-                                       shape.size());
+  Ort::Value tensor(const Input& input) const {
+    const ONNXTensorElementDataType type = input.type == Type::u8    ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8
+                                           : input.type == Type::i32 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32
+                                                                     : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    return Ort::Value::CreateTensor(memory_, const_cast<void*>(input.data), input.bytes(), input.shape.data(),
+                                    input.shape.size(), type);
   }
 
-  Answer run_views(const Feed& feed, bool with_pixel_sums) {
-    const Taps &columns = feed.columns, &lines = feed.lines;
-    std::array<const char*, 7> names{"image", "col_first", "col_taps", "row_first", "row_taps", "rows", "cols"};
-    std::array<Ort::Value, 7> inputs{
-        tensor(feed.image->values, {feed.image->height, feed.image->width, 3}),
-        tensor(columns.first, {feed.rescaled_width}),
-        tensor(columns.taps, {columns.count, feed.rescaled_width}),
-        tensor(lines.first, {feed.rescaled_height}),
-        tensor(lines.taps, {lines.count, feed.rescaled_height}),
-        tensor(feed.rows, {feed.views, feed.height}),
-        tensor(feed.cols, {feed.views, feed.width}),
-    };
-    return call(names.data(), inputs.data(), inputs.size(), feed.views, with_pixel_sums);
-  }
-
-  // For models that take ready pixels: u8 [views, height, width, 3], or floats [views, 3, height, width].
-  Answer run_ready(const Feed& feed, bool with_pixel_sums) {
-    const std::size_t area = static_cast<std::size_t>(feed.height) * feed.width;
-    std::vector<std::uint8_t> pixels(3 * area * feed.views);
-    std::uint8_t* out = pixels.data();
-    for (int v = 0; v < feed.views; ++v)
-      for (int y = 0; y < feed.height; ++y) {
-        const std::uint8_t* row = &feed.image->values[3 * static_cast<std::size_t>(feed.rows[v * feed.height + y])];
-        for (int x = 0; x < feed.width; ++x, out += 3)
-          std::copy_n(row + 3 * static_cast<std::size_t>(feed.cols[v * feed.width + x]), 3, out);
-      }
-    if (spec_.interface == "images") {
-      const char* name = "images";
-      Ort::Value input = tensor(pixels, {feed.views, feed.height, feed.width, 3});
-      return call(&name, &input, 1, feed.views, with_pixel_sums);
+  Answer call(const Feed& feed, bool with_pixel_sums) {
+    const Inputs inputs(feed, spec_);
+    std::vector<const char*> names;
+    std::vector<Ort::Value> values;
+    for (const Input& input : inputs.all()) {
+      names.push_back(input.name);
+      values.push_back(tensor(input));
     }
-    std::vector<float> planes(pixels.size());
-    const auto &mean = spec_.preprocessing.mean_rgb, &std = spec_.preprocessing.std_rgb;
-    for (int v = 0; v < feed.views; ++v)
-      for (std::size_t c = 0; c < 3; ++c)
-        for (std::size_t i = 0; i < area; ++i)
-          planes[(3 * static_cast<std::size_t>(v) + c) * area + i] =
-              (static_cast<float>(pixels[3 * (v * area + i) + c]) - mean[c]) / std[c];
-    const char* name = "input";
-    Ort::Value input = tensor(planes, {feed.views, 3, feed.height, feed.width});
-    Answer answer = call(&name, &input, 1, feed.views, false);
-    if (with_pixel_sums) answer.pixel_sums = pixel_sums(pixels, feed.views, area);
-    return answer;
-  }
-
-  static std::vector<std::int32_t> pixel_sums(const std::vector<std::uint8_t>& pixels, int views, std::size_t area) {
-    std::vector<std::int32_t> sums(6 * static_cast<std::size_t>(views));
-    for (int v = 0; v < views; ++v)
-      for (std::size_t i = 0; i < area; ++i)
-        for (std::size_t c = 0; c < 3; ++c) {
-          const std::int32_t value = pixels[3 * (v * area + i) + c];
-          sums[6 * static_cast<std::size_t>(v) + c] += value;
-          sums[6 * static_cast<std::size_t>(v) + 3 + c] += value * static_cast<std::int32_t>(1 + i % 2);
-        }
-    return sums;
-  }
-
-  Answer call(const char* const* names, const Ort::Value* inputs, std::size_t count, int views, bool with_pixel_sums) {
     const char* outputs[] = {"posterior", "pixel_sums"};
-    auto results = session_.Run(Ort::RunOptions{nullptr}, names, inputs, count, outputs, with_pixel_sums ? 2 : 1);
+    const bool in_graph = with_pixel_sums && spec_.interface != "nchw";
+    auto results = session_.Run(Ort::RunOptions{nullptr}, names.data(), values.data(), values.size(), outputs,
+                                in_graph ? 2 : 1);
     Answer answer;
-    const std::size_t posteriors = static_cast<std::size_t>(views) * spec_.classes.size();
+    const std::size_t posteriors = static_cast<std::size_t>(feed.views) * spec_.classes.size();
     if (results[0].GetTensorTypeAndShapeInfo().GetElementCount() != posteriors)
       throw Error(ErrorCode::runtime_failure, "the model answers with another number of classes than it describes");
     const float* posterior = results[0].GetTensorData<float>();
     answer.posterior.assign(posterior, posterior + posteriors);
-    if (with_pixel_sums) {
+    if (in_graph) {
       const auto* sums = results[1].GetTensorData<std::int32_t>();
       answer.pixel_sums.assign(sums, sums + results[1].GetTensorTypeAndShapeInfo().GetElementCount());
+    } else if (with_pixel_sums) {
+      answer.pixel_sums = inputs.pixel_sums();
     }
     return answer;
   }

@@ -20,7 +20,7 @@ std::unique_ptr<Backend> open_backend(const std::string& path, const Options& op
     return open_tensorrt(path, options);
 #else
     (void)options;
-    throw Error(ErrorCode::unusable_engine, path + ": this library was built without TensorRT: use the .onnx beside it");
+    throw Error(ErrorCode::unusable_engine, path + ": this library was built without TensorRT (-DVERYDEEP_TENSORRT=ON): use the .onnx beside it");
 #endif
   }
   throw Error(ErrorCode::unusable_engine, path + ": unknown kind of engine, expected .onnx or .engine");

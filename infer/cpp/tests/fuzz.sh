@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Feeds damaged images and metadata to the library, under AddressSanitizer and UndefinedBehaviorSanitizer.
 #
-#   infer/cpp/tests/fuzz.sh PYTHON FOLDER [SECONDS]     SECONDS for each of the two targets: 30
+#   infer/cpp/tests/fuzz.sh PYTHON FOLDER [SECONDS]     SECONDS for images (30), half as many for each kind of metadata
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$1 seconds=${3:-30}
@@ -25,4 +25,6 @@ fuzz() {
 }
 "$python" tests/fuzz_seeds.py "$folder/seeds"
 fuzz decode -DVERYDEEP_DECODE src/decode.cpp -ljpeg -lpng
+seconds=$(((seconds + 1) / 2))
 fuzz spec src/spec.cpp src/views.cpp src/taps.cpp src/feed.cpp src/self_test.cpp
+fuzz sidecar src/sidecar.cpp src/spec.cpp src/sha256.cpp

@@ -1,4 +1,4 @@
-"""Writes what the fuzzers start from: fuzz_seeds.py FOLDER makes FOLDER/decode and FOLDER/spec."""
+"""Writes what the fuzzers start from: fuzz_seeds.py FOLDER makes FOLDER/decode, FOLDER/spec and FOLDER/sidecar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from golden import SPECS, spec
 from helpers import noise, slim_spec
 from test_infer_cpp import encoded
 
+from infer.spec import default_shapes
+
 READY = {"images": {"interface": "images"}, "half": {"precision": "fp16"}, "floats": {"interface": "nchw"}}
+
+TARGETS = {"targets": ["sm86"], "options": {"version_compatible": True, "hardware_compatible": "ampere+"}}
 
 
 def main(folder: Path) -> None:
@@ -26,6 +30,9 @@ def main(folder: Path) -> None:
     expected = {"pixel_sums": [[0] * 6] * 16, "log_posterior": [[math.log(0.5)] * 2] * 16}
     for name, one in specs.items():
         seeds[f"spec/{name}"] = one.to_json().encode() + b"\0" + json.dumps(expected).encode()
+        sidecar = {"spec": json.loads(one.to_json()), "sha256": "0" * 64, "builder": "tensorrt 10.14.1.48", **TARGETS}
+        profiles = [dataclasses.asdict(shape) for shape in default_shapes(one)]
+        seeds[f"sidecar/{name}"] = json.dumps({**sidecar, "profiles": profiles, "self_test": expected}).encode()
     for name, data in seeds.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

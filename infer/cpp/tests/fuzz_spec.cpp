@@ -21,8 +21,8 @@ class Instant final : public Backend {
   const std::vector<ShapeRange>& shapes() const override { return shapes_; }
   const std::string& runtime() const override { return runtime_; }
   const std::string& self_test() const override { return self_test_; }
-  bool rescales() const override { return true; }
-  int pixels_per_call() const override { return 1 << 20; }
+  bool rescales(Size, Size, Size) const override { return true; }
+  std::size_t views_per_call(Size) const override { return 16; }
   Answer run(const Feed& feed, bool) override {
     const std::size_t views = static_cast<std::size_t>(feed.views), classes = spec_.classes.size();
     return {std::vector<float>(views * classes, 1.0f / static_cast<float>(classes)),

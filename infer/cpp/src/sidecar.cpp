@@ -1,0 +1,112 @@
+#include "sidecar.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "sha256.hpp"
+#include "verydeep/verydeep.hpp"
+
+namespace verydeep {
+namespace {
+
+[[noreturn]] void refuse(std::string why) {
+  std::replace_if(why.begin(), why.end(), [](char c) { return c < ' ' || c > '~'; }, '?');  // it may quote what is damaged
+  throw Error(ErrorCode::unusable_engine, why);
+}
+
+Extent extent(const nlohmann::json& value) {
+  constexpr std::int64_t kLargest = 1 << 20;
+  const auto number = [&](const char* name) { return value.at(name).get<std::int64_t>(); };
+  const std::int64_t min = number("min"), opt = number("opt"), max = number("max");
+  if (!(0 < min && min <= opt && opt <= max && max <= kLargest)) refuse("a range is out of order");
+  return {static_cast<int>(min), static_cast<int>(opt), static_cast<int>(max)};
+}
+
+std::vector<int> numbers(const std::string& version) {
+  std::vector<int> found;
+  std::istringstream parts(version);
+  for (std::string part; std::getline(parts, part, '.');) found.push_back(std::atoi(part.c_str()));
+  return found;
+}
+
+Sidecar understood(const std::string& path, const nlohmann::json& content) {
+  Sidecar found;
+  found.path = path;
+  found.sha256 = content.at("sha256").get<std::string>();
+  const std::string builder = content.at("builder").get<std::string>();
+  const auto space = builder.find(' ');
+  const std::string library = builder.substr(0, space);
+  if (library != "tensorrt")
+    refuse("built by " + library + ", expected tensorrt: python -m export.to_trt --builder tensorrt");
+  found.version = space == std::string::npos ? "" : builder.substr(space + 1);
+  found.spec = parse_spec(content.at("spec").dump());
+  for (const auto& profile : content.at("profiles"))
+    found.shapes.push_back({profile.at("name").get<std::string>(), extent(profile.at("views")),
+                            extent(profile.at("height_px")), extent(profile.at("width_px")),
+                            extent(profile.at("rescaled_px")), extent(profile.at("source_px")),
+                            extent(profile.at("taps"))});
+  found.targets = content.at("targets").get<std::vector<std::string>>();
+  const auto truth = [&](const char* name) {  // a word, true, or absent
+    if (!content.contains("options") || !content["options"].contains(name)) return false;
+    const auto& value = content["options"][name];
+    return value.is_boolean() ? value.get<bool>() : value.is_string() && !value.get<std::string>().empty();
+  };
+  found.version_compatible = truth("version_compatible");
+  found.hardware_compatible = truth("hardware_compatible");
+  if (content.contains("self_test") && !content["self_test"].is_null()) found.self_test = content["self_test"].dump();
+  return found;
+}
+
+}  // namespace
+
+std::string Sidecar::rebuild() const {
+  const std::string stem = path.substr(0, path.rfind('.'));
+  return "python -m export.to_trt " + stem + ".onnx -o " + path + " --builder tensorrt";
+}
+
+Sidecar read_sidecar(const std::string& path, const std::string& plan) {
+  const std::string beside = path + ".json";
+  std::ifstream file(beside, std::ios::binary);
+  if (!file) refuse(beside + ": missing, expected the sidecar of " + path + ": build the engine again with export.to_trt");
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  Sidecar sidecar = parse_sidecar(path, text);
+  const std::string found = sha256(plan.data(), plan.size());
+  if (found != sidecar.sha256)
+    refuse(path + ": sha256 " + found.substr(0, 12) + "..., but its sidecar says " + sidecar.sha256.substr(0, 12) +
+           "...: the plan was changed or the sidecar belongs to another; build it again with export.to_trt");
+  return sidecar;
+}
+
+Sidecar parse_sidecar(const std::string& path, const std::string& json) {
+  try {
+    return understood(path, nlohmann::json::parse(json));
+  } catch (const Error& error) {
+    refuse(path + ".json: " + error.what());
+  } catch (const nlohmann::json::exception& error) {
+    refuse(path + ".json: damaged (" + error.what() + "): build the engine again with export.to_trt");
+  }
+}
+
+void check_version(const Sidecar& sidecar, const std::string& found) {
+  if (found == sidecar.version) return;
+  if (sidecar.version_compatible && numbers(found) >= numbers(sidecar.version)) return;
+  refuse(sidecar.path + ": built by tensorrt " + sidecar.version + ", but here is " + found +
+         ", and a plan belongs to one version: " + sidecar.rebuild());
+}
+
+void check_target(const Sidecar& sidecar, const std::string& target, const std::string& name) {
+  if (sidecar.hardware_compatible ||
+      std::find(sidecar.targets.begin(), sidecar.targets.end(), target) != sidecar.targets.end())
+    return;
+  std::string known;
+  for (const auto& each : sidecar.targets) known += (known.empty() ? "" : ", ") + each;
+  refuse(sidecar.path + ": built for " + known + ", but " + name + " is " + target + ": " + sidecar.rebuild() +
+         " (on this machine)");
+}
+
+}  // namespace verydeep
