@@ -1,4 +1,7 @@
-"""python -m infer IMAGE|FOLDER ... --engine model.onnx [--protocol center] [--top 5] [--json] [--maps OUT.png]"""
+"""python -m infer IMAGE|FOLDER ... --engine model.onnx [--protocol center] [--top 5] [--json]
+
+[--maps OUT.png] [--boxes OUT.png --box-engine BOXES.onnx]
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,25 @@ import dataclasses
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from .boxes import BoxNet, box_net, check_together
 from .classify import Classifier, Outcome
 from .command import Parser, add_engine_options, engine_options, run, scales_argument
 from .dataset import image_files
-from .engine import EngineError, check_outputs
+from .draw_boxes import write_boxes
+from .engine import EngineError, check_outputs, open_engine
 from .maps import SUFFIXES, write_maps
-from .views import PROTOCOLS, PlanError
+from .views import PROTOCOLS, PlanError, default_scales
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m infer", description="Classify images with an exported engine.")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER")
     parser.add_argument("--engine", required=True, type=Path, help="model.onnx or model.engine")
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), help="default: center; dense with --maps")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), help="default: center; dense with --maps, --boxes")
     parser.add_argument("--scales", type=scales_argument, metavar="Q[,Q...]", help="default: the model's own")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default: %(default)s)")
     add_engine_options(parser)
@@ -33,22 +39,40 @@ def main(argv: list[str] | None = None) -> int:
         help="draw where the net sees the --top classes in one IMAGE, from its dense class score maps; needs an engine "
         "exported with --outputs score_map (docs/maps.md)",
     )
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="OUT.png",
+        help="draw where the --top classes are in one IMAGE, by the box nets of --box-engine, and add boxes to "
+        "--json; needs an --engine exported with --outputs score_map (docs/localization.md)",
+    )
+    parser.add_argument("--box-engine", action="append", type=Path, metavar="BOXES.onnx", help="repeat for several")
     args = parser.parse_args(argv)
     if args.top < 1:
         parser.error(f"--top: expected a positive number, got {args.top}")
-    if args.maps is not None:
+    if (args.boxes is None) != (args.box_engine is None):
+        parser.error("--boxes OUT.png and --box-engine BOXES.onnx go together")
+    for option, picture in (("--maps", args.maps), ("--boxes", args.boxes)):
+        if picture is None:
+            continue
         if args.protocol not in (None, "dense"):
-            parser.error(f"--maps shows dense views, not {args.protocol}: leave --protocol out")
+            parser.error(f"{option} shows dense views, not {args.protocol}: leave --protocol out")
         if len(args.images) != 1 or args.images[0].is_dir():
-            parser.error("--maps draws one IMAGE: expected one file")
-        if args.maps.suffix.lower() not in SUFFIXES:
-            parser.error(f"--maps {args.maps}: expected a picture's name, ending in {', '.join(SUFFIXES)}")
-    protocol = args.protocol or ("dense" if args.maps is not None else "center")
+            parser.error(f"{option} draws one IMAGE: expected one file")
+        if picture.suffix.lower() not in SUFFIXES:
+            parser.error(f"{option} {picture}: expected a picture's name, ending in {', '.join(SUFFIXES)}")
+    protocol = args.protocol or ("dense" if args.maps or args.boxes else "center")
     try:
         classifier = Classifier(args.engine, protocol=protocol, scales=args.scales, **engine_options(args))
         if args.maps is not None:
             check_outputs(classifier.engine.spec, ["score_map"])
-        failed = _classify(classifier, args)
+        nets = []
+        for path in args.box_engine or []:
+            engine = open_engine(path, largest_short_px=max(args.scales or [0]), **engine_options(args))
+            nets.append(box_net(engine, args.scales or default_scales(engine.spec, "dense")))
+        if nets:
+            check_together(nets, classifier.engine)
+        failed = _classify(classifier, nets, args)
         classifier.close()
     except PlanError as error:
         parser.error(str(error))
@@ -58,25 +82,32 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _classify(classifier: Classifier, args: Namespace) -> int:
-    """Prints a line for each image and draws its maps; returns how many failed."""
+def _classify(classifier: Classifier, nets: Sequence[BoxNet], args: Namespace) -> int:
+    """Prints a line for each image and draws its maps and boxes; returns how many failed."""
     failed = 0
     for path, outcome in classifier.classify_files(list(files(args.images)), top=args.top):
+        titles = [(p.index, f"{p.name} {100 * p.probability:.1f} %") for p in outcome.predictions]
+        line, unwritten = _line(path, outcome, classifier), []
+        for picture in filter(None, (args.maps, args.boxes) if titles else ()):
+            pixels = classifier.pixels(path)
+            try:
+                if picture is args.maps:
+                    write_maps(classifier.engine, pixels, classifier.scales, titles, picture)
+                else:
+                    guesses = write_boxes(nets, classifier.engine, pixels, titles, picture)
+                    for prediction, found in zip(line["predictions"], guesses, strict=True):
+                        prediction["box"] = None if found is None else list(found.box)
+            except OSError as error:
+                unwritten.append(f"{picture}: cannot be written ({error.strerror or error})")
         if args.json:
-            print(json.dumps(_line(path, outcome, classifier)), flush=True)
+            print(json.dumps(line), flush=True)
+        elif titles:
+            print(f"{path}: {', '.join(title for _, title in titles)}", flush=True)
         if outcome.status != "ok":
             print(outcome.status if str(path) in outcome.status else f"{path}: {outcome.status}", file=sys.stderr)
-            failed += 1
-            continue
-        titles = [(p.index, f"{p.name} {100 * p.probability:.1f} %") for p in outcome.predictions]
-        if not args.json:
-            print(f"{path}: {', '.join(title for _, title in titles)}", flush=True)
-        if args.maps is not None:
-            try:
-                write_maps(classifier.engine, classifier.pixels(path), classifier.scales, titles, args.maps)
-            except OSError as error:
-                print(f"{args.maps}: cannot be written ({error.strerror or error})", file=sys.stderr)
-                failed += 1
+        for reason in unwritten:
+            print(reason, file=sys.stderr)
+        failed += (outcome.status != "ok") + len(unwritten)
     return failed
 
 
@@ -89,7 +120,7 @@ def files(paths: Iterable[Path]) -> Iterable[Path]:
             yield path
 
 
-def _line(path: Path, outcome: Outcome, classifier: Classifier) -> dict[str, object]:
+def _line(path: Path, outcome: Outcome, classifier: Classifier) -> dict[str, Any]:
     return {
         "image": str(path),
         "status": outcome.status,

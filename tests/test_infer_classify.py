@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from box_engines import make_box_engine
 from helpers import encode, noise
+from PIL import Image
 
 from infer import Classifier, EngineError, ImageError
 from infer.__main__ import main
@@ -98,6 +100,13 @@ def test_text_for_people(exported: Exported, tmp_path: Path, capsys: Capture) ->
         (["--engine", "MODEL", "--protocol", "all"], 2, "invalid choice"),
         (["--engine", "MODEL", "--device", "cuda:1"], 2, "expected a GPU's number like 0"),
         (["--engine", "MODEL", "--runtime-cache", "kernels"], 1, "runtime_cache and cuda_graphs are of plans"),
+        (["--engine", "MODEL", "--boxes", "out.png"], 2, "--boxes OUT.png and --box-engine BOXES.onnx go together"),
+        (
+            ["--engine", "MODEL", "--boxes", "out.tif", "--box-engine", "b.onnx"],
+            2,
+            "expected a picture's name, ending in",
+        ),
+        (["--engine", "MODEL", "--boxes", "out.png", "--box-engine", "MODEL"], 1, "has no output 'box_map'"),
         (["--engine", "MODEL", "--cuda-graphs"], 1, "runtime_cache and cuda_graphs are of plans"),
     ],
 )
@@ -110,3 +119,22 @@ def test_usage_errors(
     except SystemExit as stop:
         assert stop.code == status
     assert message in one_line()
+
+
+def test_boxes_are_drawn_and_told(exported: Exported, tmp_path: Path, capsys: Capture) -> None:
+    """A box net whose every window sees its own middle half; the picture has the image's size, JSON the boxes."""
+    (tmp_path / "a.png").write_bytes(encode(noise((90, 130)), "PNG"))
+    engine = exported("A")
+    boxes = make_box_engine(engine, tmp_path / "boxes.onnx", [0.0, 0.0, 0.5, 0.5])
+    out = tmp_path / "out.png"
+    options = ["--engine", str(engine), "--box-engine", str(boxes), "--scales", "80", "--top", "3", "--json"]
+    assert main([str(tmp_path / "a.png"), *options, "--boxes", str(out)]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["protocol"] == "dense" and len(line["predictions"]) == 3
+    for prediction in line["predictions"]:
+        xmin, ymin, xmax, ymax = prediction["box"]
+        assert 1 <= xmin < xmax <= 130 and 1 <= ymin < ymax <= 90
+        assert (xmax - xmin) == pytest.approx(32 * 90 / 80 - 1, abs=1)
+    assert np.asarray(Image.open(out)).shape == (90, 130, 3)
+    assert main([str(tmp_path / "a.png"), *options, "--boxes", str(tmp_path / "a.png" / "no.png")]) == 1
+    assert "cannot be written" in capsys.readouterr().err

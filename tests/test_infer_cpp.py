@@ -18,13 +18,15 @@ import cv2
 import numpy as np
 import pytest
 from conftest import Photos
-from helpers import encode, noise
+from helpers import encode, noise, slim_spec, write_checkpoint
 from PIL import Image
 
+from export.to_onnx import export_onnx
 from infer.image import ImageError, decode
 from infer.onnx_engine import OnnxEngine
 from infer.views import PROTOCOLS, default_scales, plan_views
 from trainer import miniature
+from trainer.checkpoint import load
 
 ROOT = Path(__file__).resolve().parents[1]
 CPP = ROOT / "infer" / "cpp"
@@ -334,3 +336,14 @@ def test_damaged_models_are_one_line(exported: Exported, tmp_path: Path) -> None
         path.write_bytes(damaged)
         done = app("none.jpg", "--engine", path)
         assert done.returncode in (1, 2) and len(done.stderr.splitlines()) == 1, (number, done)
+
+
+@built
+def test_a_box_net_is_no_classifier(tmp_path: Path) -> None:
+    checkpoint = load(write_checkpoint(tmp_path / "boxes.pt", slim_spec("D", task="box-scr")))
+    export_onnx(checkpoint, tmp_path / "boxes.onnx")
+    (tmp_path / "a.png").write_bytes(encode(noise((90, 130)), "PNG"))
+    app = [Path(BUILD) / "verydeep-classify", tmp_path / "a.png", "--engine", tmp_path / "boxes.onnx"]
+    done = subprocess.run(app, capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "slim-d is a box net, which has no posterior" in done.stderr

@@ -83,6 +83,9 @@ Classifier::Classifier(const std::string& engine_path, const Options& options) :
   impl_->backend = open_backend(engine_path, options);
   impl_->options = options;
   const ModelSpec& spec = impl_->backend->spec();
+  if (spec.task != "classify")
+    throw Error(ErrorCode::unusable_engine, engine_path + ": " + spec.name +
+                                                " is a box net, which has no posterior: python -m infer --boxes draws its boxes");
   impl_->scales = options.scales.empty() ? default_scales(spec, options.protocol) : options.scales;
   plan_views(spec, options.protocol, {impl_->scales.at(0), impl_->scales[0]}, impl_->scales);  // refuses what cannot be
   if (options.self_test) check_self_test(*impl_->backend);

@@ -64,6 +64,7 @@ ModelSpec parse(const nlohmann::json& object) {
   spec.classes = object.at("classes").get<std::vector<std::string>>();
   spec.class_names = object.value("class_names", std::vector<std::string>{});
   spec.outputs = object.value("outputs", std::vector<std::string>{"posterior", "posterior_positions", "pixel_sums"});
+  spec.task = choice(object, "task", "classify", {"classify", "box-scr", "box-pcr"});
   spec.interface = choice(object, "interface", "views", {"views", "images", "nchw"});
   spec.precision = choice(object, "precision", "fp32", {"fp32", "fp16"});
   spec.preprocessing = preprocessing(object.at("preprocessing"));

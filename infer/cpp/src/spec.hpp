@@ -20,7 +20,7 @@ struct Preprocessing {
 };
 
 struct ModelSpec {
-  std::string name, net, interface, precision;
+  std::string name, net, task, interface, precision;
   std::vector<std::string> classes, class_names, outputs;
   Preprocessing preprocessing;
   std::pair<int, int> train_range_px{};
