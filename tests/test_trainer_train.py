@@ -194,7 +194,7 @@ def test_steps_are_sgd_with_momentum_and_decay_written_out(
     steps = IMAGES // recipe.batch
     data = open_dataset(miniature_dir, "train")
     given = fixed_batches(steps, recipe.batch, len(data.classes))
-    monkeypatch.setattr(trainer.train, "batches", lambda crops, batch: iter(given))
+    monkeypatch.setattr(trainer.train, "batches", lambda crops, batch, start: iter(given))
     trained = load(train(recipe, miniature_dir, tmp_path)).weights
 
     net = start_of(recipe, recipe.spec(data.classes, data.class_names, mean_rgb(data))).eval()  # without dropout
@@ -229,12 +229,12 @@ def test_dropout_is_on_in_the_phases_that_have_it(miniature_dir: Path, tmp_path:
 def test_a_loss_that_is_not_finite_stops_the_run(
     miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(crops: Any, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def broken(crops: Any, batch: int, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for pixels, shift, labels in fixed_batches(2, batch, 2):
             yield pixels, shift * math.nan, labels
 
     monkeypatch.setattr(trainer.train, "batches", broken)
-    with pytest.raises(TrainingError, match=r"the loss became nan in step 0: lower learning_rate$"):
+    with pytest.raises(TrainingError, match=r"the loss became nan in iteration 1 \(epoch 1\): lower learning_rate$"):
         train(TINY, miniature_dir, tmp_path)
 
 

@@ -26,7 +26,11 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A net with what is needed to go on training it; `weights` are those of inference alone."""
+    """A net with what is needed to go on training it; `weights` are those of inference alone.
+
+    Of an epoch that is under way: how many steps are done, the state u8 of torch's random numbers after them, and what
+    has been summed up (loss, wrong answers, images).
+    """
 
     spec: ModelSpec
     weights: dict[str, Tensor]
@@ -34,6 +38,9 @@ class Checkpoint:
     momentum: dict[str, Tensor] = field(default_factory=dict)
     epochs_done: int = 0
     recipe: str = ""
+    steps_of_epoch: int = 0
+    rng: Tensor | None = None
+    sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def build(self) -> Net:
         """The net with its weights, in eval mode."""
@@ -49,7 +56,8 @@ def split_weights(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    content = {
+    """Raises OSError where it cannot be written; what was there before stays."""
+    content: dict[str, Any] = {
         "format": FORMAT,
         "spec": checkpoint.spec.to_json(),
         "weights": checkpoint.weights,
@@ -58,8 +66,13 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "epochs_done": checkpoint.epochs_done,
         "recipe": checkpoint.recipe,
     }
+    if checkpoint.steps_of_epoch:
+        content |= {"steps_of_epoch": checkpoint.steps_of_epoch, "rng": checkpoint.rng, "sums": list(checkpoint.sums)}
     with replacing(path) as unfinished:
-        torch.save(content, unfinished)
+        try:
+            torch.save(content, unfinished)
+        except RuntimeError as error:  # torch's own of a write that failed, which does not say why
+            raise OSError(f"{path}: cannot be written ({_first_line(error)[:100]}): is the disk full?") from None
 
 
 def load(path: Path) -> Checkpoint:
@@ -91,6 +104,9 @@ def load(path: Path) -> Checkpoint:
             content.get("momentum", {}),
             content.get("epochs_done", 0),
             content.get("recipe", ""),
+            content.get("steps_of_epoch", 0),
+            content.get("rng"),
+            tuple(content.get("sums", (0.0, 0.0, 0.0))),
         )
         with torch.device("meta"):
             _load_strictly(build_net(checkpoint.spec), checkpoint.weights)

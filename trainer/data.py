@@ -45,9 +45,12 @@ def loader_workers() -> int:
     return max(1, (os.cpu_count() or 1) // 2)
 
 
-def batches(crops: Crops, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of one epoch in its own random order: u8 [N, crop, crop, 3], f32 [N, 3], i64 [N]. The rest is dropped."""
-    order = default_rng(crops.key).permutation(len(crops)).tolist()
+def batches(crops: Crops, batch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of one epoch in its own random order: u8 [N, crop, crop, 3], f32 [N, 3], i64 [N]. The rest is dropped.
+
+    start: the number of the first; those before it are not made.
+    """
+    order = default_rng(crops.key).permutation(len(crops))[start * batch :].tolist()
     loader = DataLoader(
         crops,
         batch,
