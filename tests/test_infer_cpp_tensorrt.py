@@ -170,6 +170,8 @@ def refusals(onnx: Path, folder: Path) -> dict[str, tuple[Path, str]]:
     path = plan("no JSON", "damaged")
     path.with_name(path.name + ".json").write_text('{"sha256": "')
     plan("profiles", "damaged|out of order", profiles=[{"name": "crops"}])
+    (folder / "folder.engine").mkdir()
+    made["folder"] = folder / "folder.engine", "cannot be read"
     plan("spec", "not a model spec", spec={"name": "a"})
     return made
 

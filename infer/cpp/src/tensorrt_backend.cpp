@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <map>
 #include <mutex>
 
@@ -58,9 +58,12 @@ std::string library_version() {
 }
 
 std::string read_plan(const std::string& path) {
+  std::error_code failed;
+  const auto size = std::filesystem::file_size(path, failed);
+  std::string plan(failed ? 0 : size, '\0');
   std::ifstream file(path, std::ios::binary);
-  std::string plan((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file) throw Error(ErrorCode::unusable_engine, path + ": cannot be read");
+  if (failed || !file.read(plan.data(), static_cast<std::streamsize>(size)))
+    throw Error(ErrorCode::unusable_engine, path + ": cannot be read");
   return plan;
 }
 
