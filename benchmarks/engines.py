@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from infer.spec import ModelSpec, Preprocessing
 from trainer.checkpoint import Checkpoint, save
-from trainer.train import start_weights
+from trainer.start import start_weights
 from trainer.zoo import build_net
 
 NETS = ("A", "A-LRN", "B", "C", "D", "E", "googlenet")

@@ -45,7 +45,7 @@ from infer.spec import ModelSpec, Preprocessing
 from infer.views import ViewPlan, plan_views
 from trainer.checkpoint import Checkpoint
 from trainer.torch_engine import TorchEngine
-from trainer.train import start_weights
+from trainer.start import start_weights
 from trainer.zoo import build_net
 
 SCALES = (256, 384, 512)

@@ -18,7 +18,7 @@ import torch
 
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
-from trainer.recipe import RECIPES
+from trainer.recipes import RECIPES
 from trainer.train import Stopped, TrainingError, train
 
 TINY = dataclasses.replace(RECIPES["mini-a"], name="mini-a", width=1 / 16, fc_width=16, epochs=2, batch=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TRAIN_DIGITS
-from helpers import slim_spec, write_checkpoint
+from helpers import write_checkpoint
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,13 +24,14 @@ from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
 from trainer.data import mean_rgb
 from trainer.miniature import RENDERINGS
-from trainer.recipe import RECIPES, Phase, Recipe
-from trainer.train import TrainingError, start_from, start_weights, train
+from trainer.recipe import Phase, Recipe
+from trainer.recipes import RECIPES
+from trainer.start import start_weights
+from trainer.train import TrainingError, train
 from trainer.zoo import Net, build_net
 
 IMAGES = TRAIN_DIGITS * RENDERINGS
 TINY = dataclasses.replace(RECIPES["mini-a"], name="tiny", width=1 / 16, fc_width=16, epochs=2, batch=8)
-FROM_A = {"conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8"}
 
 
 def layers(names: Any) -> set[str]:
@@ -120,50 +121,6 @@ def test_googlenet_trains_with_its_heads_and_is_saved_without(miniature_dir: Pat
     assert not still, "part of the net took no part in the training"
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "taken"),
-    [
-        ("A", "D", FROM_A),
-        ("A", "E", FROM_A),
-        ("A-LRN", "B", FROM_A),
-        ("B", "D", FROM_A),
-        ("A", "A", None),
-        ("D", "D", None),
-        ("googlenet", "googlenet", None),
-    ],
-)
-def test_init_takes_the_papers_layers_or_all_of_the_same_net(
-    tmp_path: Path, source: str, target: str, taken: set[str] | None
-) -> None:
-    given = load(write_checkpoint(tmp_path / "source.pt", slim_spec(source), seed=1))
-    net = build_net(slim_spec(target), auxiliary_heads=True)
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    start_from(net, given)
-    after = net.state_dict()
-    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
-    assert layers(changed) == (layers(given.weights) if taken is None else taken)
-    assert all(torch.equal(after[name], given.weights[name]) for name in changed)
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "message"),
-    [
-        (
-            slim_spec("A", classes=("a", "b")),
-            slim_spec("D"),
-            r"--init: slim-a \(net A\) does not fit: fc8\.weight, fc8\.bias",
-        ),
-        (slim_spec("A", width=1 / 4), slim_spec("D"), r"does not fit: conv1_1\.weight"),
-        (slim_spec("A"), slim_spec("googlenet"), r"does not fit: conv1_1\.weight"),
-        (slim_spec("googlenet"), slim_spec("D"), r"slim-googlenet \(net googlenet\) does not fit: no layer"),
-    ],
-)
-def test_init_that_does_not_fit(tmp_path: Path, source: Any, target: Any, message: str) -> None:
-    given = load(write_checkpoint(tmp_path / "source.pt", source))
-    with pytest.raises(TrainingError, match=message):
-        start_from(build_net(target), given)
-
-
 def test_init_reaches_the_run(miniature_dir: Path, tmp_path: Path) -> None:
     """At a learning rate that changes nothing visible, D ends with A's first convolution."""
     recipe = dataclasses.replace(TINY, net="D", epochs=1, batch=64, learning_rate=1e-12, weight_decay=0.0)
@@ -236,18 +193,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     monkeypatch.setattr(trainer.train, "batches", broken)
     with pytest.raises(TrainingError, match=r"the loss became nan in iteration 1 \(epoch 1\): lower learning_rate$"):
         train(TINY, miniature_dir, tmp_path)
-
-
-@pytest.mark.parametrize(("start", "sigma"), [("he", lambda fan_in: math.sqrt(2 / fan_in)), ("normal", lambda _: 0.01)])
-def test_start_weights(start: str, sigma: Callable[[int], float]) -> None:
-    net = build_net(slim_spec("D", fc_width=256))
-    start_weights(net, start)
-    for name, tensor in net.named_parameters():
-        if name.endswith("bias"):
-            assert not tensor.any()
-        else:
-            expected = sigma(tensor[0].numel())
-            assert tensor.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * tensor.numel())), name
 
 
 def test_images_without_labels_are_refused(miniature_dir: Path, tmp_path: Path) -> None:

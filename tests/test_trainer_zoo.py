@@ -14,7 +14,7 @@ from infer.spec import ModelSpec, SpecError
 from trainer import vgg
 from trainer.googlenet import GoogLeNet
 from trainer.lrn import LRN
-from trainer.train import start_weights
+from trainer.start import start_weights
 from trainer.zoo import NETS as ZOO
 from trainer.zoo import Net, build_net
 

@@ -16,7 +16,8 @@ from infer.spec import SpecError
 
 from .checkpoint import CheckpointError
 from .data import loader_workers
-from .recipe import RECIPES, RecipeError, override
+from .recipe import RecipeError, override
+from .recipes import RECIPES
 from .train import SAVE_MINUTES, Stopped, TrainingError, train
 
 

@@ -1,20 +1,25 @@
-"""Recipes: everything that decides a training run, as data. `--set key=value` overrides any plain field.
+"""A recipe: everything that decides a training run, as data. `--set key=value` overrides any plain field.
 
-The mini recipes train on the miniature in minutes on two cores. What the small nets need, having no batch norm and
-few images, was found by experiment: He's start, a first phase at nearly fixed scale without dropout (with dropout
-from the start they never leave chance), and for D the first layers of A, as in the paper (VGG section 3.1).
+trainer/recipes.py holds the recipes themselves.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from infer.spec import ModelSpec, Preprocessing
+from infer.spec import ModelSpec, Preprocessing, Task
 
-Start = Literal["he", "normal"]
+Schedule = Literal["cosine", "plateau", "exponential"]
+Start = Literal["he", "normal", "glorot"]
+Average = Literal["none", "polyak"]
+Crop = Literal["scale", "area"]
+Interpolation = Literal["fixed", "random"]
+
+PHASES_FORM = "SHARE:LOW-HIGH[:dropout],... like 0.4:82-90,0.6:72-120:dropout"
 
 
 class RecipeError(ValueError):
@@ -30,41 +35,76 @@ class Phase:
     dropout: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
+    """The defaults are VGG's (section 3.1) where it says something; `sources` says where each other choice is from."""
+
     name: str
     net: str
-    width: float
-    fc_width: int
-    crop_px: int
+    task: Task = "classify"
+    init: str = ""  # the recipe whose checkpoint starts the net; "": none
+    width: float = 1.0
+    fc_width: int = 4096
+    crop_px: int = 224
     phases: tuple[Phase, ...]
-    test_short_px: int
+    test_short_px: int = 0  # 0: S, or the mean of the range
+
     epochs: int
-    batch: int
-    learning_rate: float  # at its highest; cosine to zero after a linear warm-up
-    warmup: float = 0.05  # share of the steps
-    momentum: float = 0.9  # VGG section 3.1
-    weight_decay: float = 5e-4  # VGG section 3.1
+    iterations: int = 0  # 0: the epochs decide how long it trains; otherwise this does
+    batch: int = 256  # of all processes together
+    schedule: Schedule
+    learning_rate: float  # at its highest
+    warmup: float = 0.05  # cosine: the share of the steps over which the rate rises
+    lr_factor: float = 0.1  # plateau, exponential: what a drop multiplies the rate by
+    lr_drops: int = 3  # plateau: how many there are; the run ends where another would come
+    patience: int = 5  # plateau: validations without a new best before a drop
+    lr_every_epochs: int = 8  # exponential: epochs between drops
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
     start: Start = "he"
+    start_sigma: float = 0.01  # normal: standard deviation
+    average: Average = "none"
+    average_decay: float = 0.9999  # polyak; 1: the plain mean of all iterates
+
+    crop: Crop = "scale"  # the short side becomes S, then any crop; or a share of the image's area
+    area: tuple[float, float] = (0.08, 1.0)  # area: smallest and largest share
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # area: width over height
+    interpolation: Interpolation = "fixed"
     mirror: bool = True
     color_sigma: float = 0.1  # AlexNet's colour shift; 0 turns it off
-    input_std: float = 64.0  # grey levels; the input is divided by it
+    photometric: bool = False  # Howard's brightness, contrast and colour
+    input_std: float = 1.0  # grey levels; the input is divided by it
     seed: int = 0
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        positive = ("width", "fc_width", "epochs", "batch", "learning_rate", "input_std")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise RecipeError(f"recipe {self.name}: {name} must be positive, got {getattr(self, name)}")
-        if self.start not in get_args(Start):
-            raise RecipeError(f"recipe {self.name}: start is one of {', '.join(get_args(Start))}, got {self.start!r}")
-        for name in ("seed", "momentum", "weight_decay", "color_sigma"):
-            if getattr(self, name) < 0:
-                raise RecipeError(f"recipe {self.name}: {name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.warmup < 1:
-            raise RecipeError(f"recipe {self.name}: warmup is a share of the steps, got {self.warmup}")
-        if abs(sum(phase.share for phase in self.phases) - 1) > 1e-9:
-            raise RecipeError(f"recipe {self.name}: the phases' shares must sum to 1")
+        for name in ("width", "fc_width", "epochs", "batch", "learning_rate", "input_std", "start_sigma", "patience"):
+            self._require(getattr(self, name) > 0, name, "must be positive")
+        self._require(self.lr_every_epochs > 0, "lr_every_epochs", "must be positive")
+        for name in ("seed", "momentum", "weight_decay", "color_sigma", "iterations", "lr_drops", "test_short_px"):
+            self._require(getattr(self, name) >= 0, name, "must not be negative")
+        for name, choices in CHOICES.items():
+            self._require(getattr(self, name) in choices, name, f"is one of {', '.join(choices)}")
+        self._require(0 <= self.warmup < 1, "warmup", "is a share of the steps")
+        self._require(0 < self.lr_factor <= 1, "lr_factor", "is above 0 and at most 1")
+        self._require(0 <= self.average_decay <= 1, "average_decay", "is between 0 and 1")
+        self._require(0 < self.area[0] <= self.area[1] <= 1, "area", "is two shares of the image in order")
+        self._require(0 < self.aspect[0] <= self.aspect[1], "aspect", "is two positive numbers in order")
+        total = sum(phase.share for phase in self.phases)
+        if not abs(total - 1) <= 1e-9:
+            raise RecipeError(f"recipe {self.name}: the phases' shares must sum to 1, got {total:g}")
+        for share, (low, high) in ((phase.share, phase.short_px) for phase in self.phases):
+            if share <= 0:
+                raise RecipeError(f"recipe {self.name}: a phase's share must be positive, got {share:g}")
+            if not self.crop_px <= low <= high:
+                raise RecipeError(
+                    f"recipe {self.name}: a phase's S must be in order and at least crop_px = {self.crop_px}, "
+                    f"got {low}-{high}"
+                )
+
+    def _require(self, true: bool, name: str, rule: str) -> None:
+        if not true:
+            raise RecipeError(f"recipe {self.name}: {name} {rule}, got {getattr(self, name)}")
 
     def spec(
         self, classes: tuple[str, ...], class_names: tuple[str, ...], mean_rgb: tuple[float, float, float]
@@ -74,6 +114,7 @@ class Recipe:
         return ModelSpec(
             name=self.name,
             net=self.net,
+            task=self.task,
             classes=classes,
             class_names=class_names,
             preprocessing=Preprocessing(mean_rgb, std_rgb=(self.input_std,) * 3),
@@ -85,73 +126,67 @@ class Recipe:
             source={"recipe": self.to_json()},
         )
 
+    def steps(self, steps_per_epoch: int) -> int:
+        """How many steps the run has at most."""
+        return self.iterations or self.epochs * steps_per_epoch
+
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        """Everything that decides the result: a run can be resumed by a recipe of the same JSON."""
+        values = dataclasses.asdict(self)
+        del values["sources"]
+        return json.dumps(values)
 
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="mini-a",
-            net="A",
-            width=1 / 8,
-            fc_width=256,
-            crop_px=64,
-            phases=(Phase(0.4, (82, 90), dropout=False), Phase(0.6, (72, 120), dropout=True)),
-            test_short_px=88,
-            epochs=12,
-            batch=32,
-            learning_rate=0.015,
-        ),
-        Recipe(
-            name="mini-d",
-            net="D",
-            width=1 / 8,
-            fc_width=256,
-            crop_px=64,
-            phases=(Phase(0.4, (82, 90), dropout=False), Phase(0.6, (72, 120), dropout=True)),
-            test_short_px=88,
-            epochs=10,
-            batch=32,
-            learning_rate=0.015,
-        ),
-        Recipe(
-            name="mini-googlenet",
-            net="googlenet",
-            width=1 / 4,
-            fc_width=128,
-            crop_px=96,
-            phases=(Phase(0.4, (118, 130), dropout=False), Phase(0.6, (108, 192), dropout=True)),
-            test_short_px=128,
-            epochs=10,
-            batch=32,
-            learning_rate=0.01,
-            weight_decay=2e-4,  # bvlc_googlenet
-        ),
-    )
+CHOICES = {
+    "task": get_args(Task),
+    "schedule": get_args(Schedule),
+    "start": get_args(Start),
+    "average": get_args(Average),
+    "crop": get_args(Crop),
+    "interpolation": get_args(Interpolation),
 }
+FIELDS = tuple(f.name for f in dataclasses.fields(Recipe) if f.name != "sources")
 
 
 def override(recipe: Recipe, settings: list[str]) -> Recipe:
-    """The recipe with `key=value` settings applied. Raises RecipeError for an unknown key or a wrong type."""
+    """The recipe with `key=value` settings applied. Raises RecipeError for an unknown key or a wrong type.
+
+    Pairs of numbers are `a,b`; the phases are PHASES_FORM.
+    """
     values: dict[str, Any] = {}
     for setting in settings:
         key, separator, text = setting.partition("=")
-        old = getattr(recipe, key, None) if key in {f.name for f in dataclasses.fields(recipe)} else None
-        if not separator or not isinstance(old, int | float | str | bool):
-            plain = [f.name for f in dataclasses.fields(recipe) if f.name != "phases"]
-            raise RecipeError(f"--set {setting}: expected key=value with a key of {', '.join(plain)}")
+        if not separator or key not in FIELDS:
+            raise RecipeError(f"--set {setting}: expected key=value with a key of {', '.join(FIELDS)}")
+        old = getattr(recipe, key)
         try:
-            values[key] = _parse(text, type(old))
+            values[key] = _phases(text) if key == "phases" else _parse(text, old)
         except ValueError:
-            raise RecipeError(f"--set {setting}: expected a value like {old!r}") from None
+            example = PHASES_FORM if key == "phases" else f"a value like {_written(old)}"
+            raise RecipeError(f"--set {setting}: expected {example}") from None
     return dataclasses.replace(recipe, **values)
 
 
-def _parse(text: str, kind: type) -> Any:
-    if kind is bool:
+def _written(value: Any) -> str:
+    return ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else repr(value)
+
+
+def _parse(text: str, old: Any) -> Any:
+    if isinstance(old, tuple):
+        return tuple(type(one)(part) for one, part in zip(old, text.split(","), strict=True))
+    if isinstance(old, bool):
         if text.lower() not in ("true", "false"):
             raise ValueError(text)
         return text.lower() == "true"
-    return kind(text)
+    return type(old)(text)
+
+
+def _phases(text: str) -> tuple[Phase, ...]:
+    phases = []
+    for part in text.split(","):
+        share, scales, *rest = part.split(":")
+        if rest not in ([], ["dropout"]):
+            raise ValueError(part)
+        low, dash, high = scales.partition("-")
+        phases.append(Phase(float(share), (int(low), int(high) if dash else int(low)), dropout=bool(rest)))
+    return tuple(phases)

@@ -25,8 +25,8 @@ from .checkpoint import Checkpoint, split_weights
 from .data import Crops, batches, mean_rgb
 from .recipe import Phase, Recipe
 from .schedule import cosine
+from .start import start_from, start_weights
 from .stopping import wish_to_stop
-from .vgg import FROM_A
 from .zoo import Net, build_net
 
 SAVE_MINUTES = 10.0
@@ -78,7 +78,7 @@ def train(
 
     torch.manual_seed(recipe.seed)
     net = build_net(spec, auxiliary_heads=True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    start_weights(net, recipe.start)
+    start_weights(net, recipe.start, sigma=recipe.start_sigma)
     if init is not None:
         start_from(net, checkpoints.load(init))
     optimizer = torch.optim.SGD(
@@ -183,31 +183,6 @@ def add_metrics(path: Path, epoch: int, sums: Sums) -> None:
     log = {"epoch": epoch, "loss": loss / images, "training_error_percent": 100 * wrong / images}
     with path.open("a") as file:
         file.write(json.dumps(log) + "\n")
-
-
-def start_weights(net: Net, start: str) -> None:
-    """Biases zero; weights normal: He's sigma sqrt(2 / fan in), or 0.01 (AlexNet's, one reading of VGG 3.1)."""
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            if start == "he":
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            else:
-                nn.init.normal_(layer.weight, 0.0, 0.01)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
-def start_from(net: Net, source: Checkpoint) -> None:
-    """Copies the layers that the paper starts deeper nets from; all layers if the nets have the same ones."""
-    own = net.state_dict()
-    same = split_weights(own)[0].keys() == source.weights.keys()
-    taken = source.weights if same else {n: t for n, t in source.weights.items() if n.split(".")[0] in FROM_A}
-    unfit = [n for n, t in taken.items() if n not in own or own[n].shape != t.shape]
-    if unfit or not taken:
-        raise TrainingError(
-            f"--init: {source.spec.name} (net {source.spec.net}) does not fit: {', '.join(unfit) or 'no layer'}"
-        )
-    net.load_state_dict(taken, strict=False)
 
 
 def restore(net: Net, optimizer: torch.optim.SGD, previous: Checkpoint) -> None:

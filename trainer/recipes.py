@@ -1,0 +1,258 @@
+"""The recipes: VGG's and GoogLeNet's as the papers give them, and a `mini-` variant of each for the miniature.
+
+`python -m trainer.recipes` prints them with their sources. Where a paper is silent the choice is a field with its
+source beside it, and `--set` changes it.
+
+The mini recipes train on the miniature in minutes on two cores. What the small nets need, having no batch norm and
+few images, was found by experiment: He's start, a first phase at nearly fixed scale without dropout (with dropout
+from the start they never leave chance), and for B to E the first layers of A, as in the paper (VGG section 3.1).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from infer.command import Parser, run
+
+from .recipe import Phase, Recipe
+
+FINE_SCALES = ("C", "D", "E")
+"""The nets that the paper also trains at S = 384 and S in [256; 512] (VGG Tables 3 and 4)."""
+MINI = "mini-"
+
+VGG_SOURCES = {
+    "phases": "S: VGG section 3.1; dropout 0.5 throughout: the same",
+    "epochs": "74: VGG section 3.1; the iterations decide",
+    "iterations": "VGG section 3.1",
+    "batch": "VGG section 3.1",
+    "schedule": "VGG section 3.1: divided by 10 where the accuracy on the validation set stalls",
+    "learning_rate": "VGG section 3.1",
+    "lr_drops": "VGG section 3.1",
+    "patience": "our choice: the paper does not say when it stalls; one validation an epoch",
+    "momentum": "VGG section 3.1",
+    "weight_decay": "VGG section 3.1",
+    "start": "VGG section 3.1; --set start=glorot is its authors' later advice, which needs no init",
+    "start_sigma": "our choice: AlexNet's 0.01; the paper's variance of 10^-2 means 0.1, whose first scores are near 4e7",
+    "init": "VGG section 3.1: conv1_1, conv2_1, conv3_1, conv3_2 and the last three layers of A, by name",
+    "color_sigma": "AlexNet section 4.1, which VGG section 3.1 refers to",
+    "input_std": "VGG section 2.1: nothing but the mean is taken off",
+    "mirror": "VGG section 3.1",
+    "test_short_px": "VGG section 4.1: Q = S, or the mean of the range",
+}
+FINE_SOURCES = {
+    "start": "unused: every layer comes from init",
+    "start_sigma": "unused: every layer comes from init",
+}
+GOOGLENET_SOURCES = {
+    "phases": "one: dropout 40 % throughout (GoogLeNet Table 1); S is unused by crops of an area",
+    "epochs": "bvlc_googlenet: 10,000,000 iterations of 32; the paper is silent",
+    "batch": "bvlc_googlenet; the paper is silent",
+    "schedule": "GoogLeNet section 6",
+    "learning_rate": "bvlc_googlenet; the paper is silent",
+    "lr_factor": "GoogLeNet section 6",
+    "lr_every_epochs": "GoogLeNet section 6",
+    "momentum": "GoogLeNet section 6",
+    "weight_decay": "bvlc_googlenet; the paper is silent",
+    "start": "our choice: mini-googlenet's; the paper is silent, bvlc_googlenet has xavier with biases of 0.2",
+    "input_std": "our choice: mini-googlenet's; goes with start=he",
+    "average": "GoogLeNet section 6: Polyak and Juditsky's averaging",
+    "average_decay": "tensorflow/models' Inception; the paper is silent, and 1 is Polyak's own plain mean",
+    "crop": "GoogLeNet section 6",
+    "area": "GoogLeNet section 6",
+    "aspect": "GoogLeNet section 6",
+    "interpolation": "GoogLeNet section 6: bilinear, area, nearest and cubic, each as likely",
+    "photometric": "GoogLeNet section 6: Howard's",
+    "color_sigma": "GoogLeNet section 6 has Howard's distortions in its place",
+    "test_short_px": "our choice: the smallest of the four scales of section 7",
+}
+MINI_SOURCES = {
+    "input_std": "our choice: with start=he, and without batch norm, inputs near 1 train at higher rates",
+    "schedule": "our choice: a run of minutes has no time to see a plateau",
+}
+
+
+def _fixed(short_px: int) -> tuple[Phase, ...]:
+    return (Phase(1.0, (short_px, short_px), dropout=True),)
+
+
+def _vgg(net: str) -> Recipe:
+    deep = net in ("B", *FINE_SCALES)
+    return Recipe(
+        name=f"vgg-{net.lower()}",
+        net=net,
+        init="vgg-a" if deep else "",
+        phases=_fixed(256),
+        test_short_px=256,
+        epochs=74,
+        iterations=370_000,
+        schedule="plateau",
+        learning_rate=1e-2,
+        start="normal",
+        sources=VGG_SOURCES if deep else VGG_SOURCES | {"init": "VGG section 3.1: none, it is shallow enough"},
+    )
+
+
+def _vgg_384(base: Recipe) -> Recipe:
+    own = {
+        "init": "VGG section 3.1: the net of S = 256, all layers",
+        "iterations": "our choice: at most those of S = 256, the stalls decide; the paper is silent",
+    }
+    return dataclasses.replace(
+        base,
+        name=f"{base.name}-384",
+        init=base.name,
+        phases=_fixed(384),
+        test_short_px=384,
+        learning_rate=1e-3,
+        sources=VGG_SOURCES | FINE_SOURCES | own,
+    )
+
+
+def _vgg_jitter(base: Recipe) -> Recipe:
+    own = {
+        "init": "VGG section 3.1: the net of S = 384, all layers are fine-tuned",
+        "learning_rate": "our choice: that of S = 384; the paper is silent",
+        "iterations": "our choice: at most those of S = 256, the stalls decide; the paper is silent",
+    }
+    return dataclasses.replace(
+        base,
+        name=f"{base.name}-jitter",
+        init=f"{base.name}-384",
+        phases=(Phase(1.0, (256, 512), dropout=True),),
+        test_short_px=384,
+        learning_rate=1e-3,
+        sources=VGG_SOURCES | FINE_SOURCES | own,
+    )
+
+
+GOOGLENET = Recipe(
+    name="googlenet",
+    net="googlenet",
+    fc_width=1024,
+    phases=_fixed(256),
+    test_short_px=256,
+    epochs=250,
+    batch=32,
+    schedule="exponential",
+    learning_rate=0.01,
+    lr_factor=0.96,
+    lr_every_epochs=8,
+    weight_decay=2e-4,
+    average="polyak",
+    crop="area",
+    interpolation="random",
+    photometric=True,
+    color_sigma=0.0,
+    input_std=64.0,
+    sources=GOOGLENET_SOURCES,
+)
+
+
+def _mini_vgg(net: str) -> Recipe:
+    deep = net in ("B", *FINE_SCALES)
+    return Recipe(
+        name=f"mini-{net.lower()}",
+        net=net,
+        init="mini-a" if deep else "",
+        width=1 / 8,
+        fc_width=256,
+        crop_px=64,
+        phases=(Phase(0.4, (82, 90), dropout=False), Phase(0.6, (72, 120), dropout=True)),
+        test_short_px=88,
+        epochs=10 if deep else 12,
+        batch=32,
+        schedule="cosine",
+        learning_rate=0.015,
+        input_std=64.0,
+        sources=MINI_SOURCES,
+    )
+
+
+def _mini_384(base: Recipe) -> Recipe:
+    """The fixed scale of the miniature: a digit fills 60 to 85 % of the shorter side, so at S = 88 a crop of 64."""
+    own = {"phases": "our choice: S = 88 for 384, where a crop still holds a digit; crop_px / 224 would give 110"}
+    return dataclasses.replace(
+        base,
+        name=f"{base.name}-384",
+        init=base.name,
+        phases=_fixed(88),
+        epochs=4,
+        learning_rate=base.learning_rate / 10,
+        sources=MINI_SOURCES | own,
+    )
+
+
+def _mini_jitter(base: Recipe) -> Recipe:
+    own = {"phases": "our choice: S in [72; 120] for [256; 512], around the fixed 88"}
+    return dataclasses.replace(
+        base,
+        name=f"{base.name}-jitter",
+        init=f"{base.name}-384",
+        phases=(Phase(1.0, (72, 120), dropout=True),),
+        epochs=4,
+        learning_rate=base.learning_rate / 10,
+        sources=MINI_SOURCES | own,
+    )
+
+
+MINI_GOOGLENET = Recipe(
+    name="mini-googlenet",
+    net="googlenet",
+    width=1 / 4,
+    fc_width=128,
+    crop_px=96,
+    phases=(Phase(0.4, (118, 130), dropout=False), Phase(0.6, (108, 192), dropout=True)),
+    test_short_px=128,
+    epochs=10,
+    batch=32,
+    schedule="cosine",
+    learning_rate=0.01,
+    weight_decay=2e-4,
+    input_std=64.0,
+    sources=MINI_SOURCES | {"weight_decay": "bvlc_googlenet; the paper is silent"},
+)
+
+SHALLOW, DEEP = ("A", "A-LRN"), ("B", *FINE_SCALES)
+VGG_BASES = {net: _vgg(net) for net in (*SHALLOW, *DEEP)}
+MINI_BASES = {net: _mini_vgg(net) for net in (*SHALLOW, *DEEP)}
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        *VGG_BASES.values(),
+        *(_vgg_384(VGG_BASES[net]) for net in FINE_SCALES),
+        *(_vgg_jitter(VGG_BASES[net]) for net in FINE_SCALES),
+        GOOGLENET,
+        *MINI_BASES.values(),
+        *(_mini_384(MINI_BASES[net]) for net in FINE_SCALES),
+        *(_mini_jitter(MINI_BASES[net]) for net in FINE_SCALES),
+        MINI_GOOGLENET,
+    )
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m trainer.recipes", description="Print recipes: field, value, source.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    args = parser.parse_args(argv)
+    for name in args.names:
+        if name not in RECIPES:
+            parser.error(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
+    print("\n\n".join(described(RECIPES[name]) for name in args.names or RECIPES))
+    return 0
+
+
+def described(recipe: Recipe) -> str:
+    """A recipe to read: a line for each field, with its source where it has one."""
+    values = json.loads(recipe.to_json())
+    width = max(map(len, values))
+    lines = [recipe.name]
+    for key, value in values.items():
+        source = recipe.sources.get(key)
+        lines.append(f"  {key:<{width}}  {json.dumps(value)}" + (f"    # {source}" if source else ""))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)
