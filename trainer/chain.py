@@ -1,0 +1,226 @@
+"""The paper's nets one after the other, each from the one it starts from (VGG section 3.1), and what they are for.
+
+    python -m trainer.chain --data DIR --out DIR [--mini] [--nets A,D,E] [--start glorot] [--resume]
+
+A, then B to E from A's layers, then S = 384, then S in a range, each in OUT/RECIPE/; at the end OUT/submission.yaml,
+which `evaluation.ilsvrc --submission` takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tabulate import tabulate
+
+from infer.command import Parser, run
+from infer.files import replacing
+
+from .__main__ import PROBLEMS, add_execution_options, execution_of
+from .checkpoint import load
+from .execution import join
+from .recipe import Recipe, RecipeError, Start, override
+from .recipes import FINE_SCALES, MINI_BASES, RECIPES, VGG_BASES
+from .statistics import Statistics
+from .train import Stopped, TrainingError, train
+
+FUSED = ("D", "E")
+"""The nets of the paper's best result, both with scale jitter, multi-crop and dense (VGG Table 6)."""
+PROTOCOL = "multicrop+dense"
+DECIDED = ("name", "net", "task", "init", "start")
+"""Fields that are the chain's business, so that --set does not reach them."""
+
+
+class Progress(NamedTuple):
+    """What is there of a run."""
+
+    epochs_done: int
+    finished: bool
+
+
+def chain(nets: Sequence[str], *, mini: bool = False, start: Start | None = None) -> dict[str, Recipe]:
+    """The recipes of `nets` (of VGG_BASES) by name, each after the one it starts from, which may be one that was not
+    asked for. start: every net of the first scale begins there at random, instead of from A's layers."""
+    bases = {
+        net: base if start is None else dataclasses.replace(base, start=start, init="")
+        for net, base in (MINI_BASES if mini else VGG_BASES).items()
+    }
+    known = RECIPES | {base.name: base for base in bases.values()}
+    asked = [bases[net].name for net in nets]
+    fine = [bases[net].name for net in nets if net in FINE_SCALES]
+    asked += [f"{name}-{scale}" for scale in ("384", "jitter") for name in fine]
+    found: dict[str, Recipe] = {}
+    for name in asked:
+        lineage = [known[name]]
+        while lineage[-1].init:
+            lineage.append(known[lineage[-1].init])
+        found |= {recipe.name: recipe for recipe in reversed(lineage)}
+    return found
+
+
+def with_settings(recipes: Mapping[str, Recipe], settings: Sequence[str]) -> dict[str, Recipe]:
+    """The recipes with [RECIPE:]KEY=VALUE applied: to that one, or to all. Raises RecipeError."""
+    changed = dict(recipes)
+    for setting in settings:
+        name, colon, key = setting.partition("=")[0].rpartition(":")
+        if colon and name not in recipes:
+            raise RecipeError(f"--set {setting}: expected one of {', '.join(recipes)} before the colon")
+        if key in DECIDED:
+            raise RecipeError(f"--set {setting}: the chain decides {key} (--nets, --start)")
+        for one in [name] if colon else recipes:
+            changed[one] = override(changed[one], [setting.removeprefix(f"{name}:")])
+    return changed
+
+
+def begun(recipes: Mapping[str, Recipe], out: Path) -> dict[str, Progress]:
+    """The runs that have a checkpoint. Raises TrainingError for one of other settings, CheckpointError, OSError."""
+    found = {}
+    for recipe in recipes.values():
+        path = checkpoint_of(recipe.name, out)
+        if path.exists():
+            checkpoint = load(path)
+            if checkpoint.recipe != recipe.to_json():
+                raise TrainingError(
+                    f"{path} was made with other settings: go on with those it was made with, or use a new --out"
+                )
+            found[recipe.name] = Progress(checkpoint.epochs_done, checkpoint.finished)
+    return found
+
+
+def checkpoint_of(name: str, out: Path) -> Path:
+    return out / name / "ckpt.pt"
+
+
+def describe(recipes: Mapping[str, Recipe], there: Mapping[str, Progress]) -> str:
+    """The runs to read, and how many are left."""
+    rows = []
+    for number, recipe in enumerate(recipes.values(), 1):
+        low, high = recipe.phases[-1].short_px
+        scales = f"{low}" if low == high else f"{low}-{high}"
+        done = there.get(recipe.name)
+        state = "to do" if done is None else f"{'finished' if done.finished else 'begun'}, {done.epochs_done} epochs"
+        origin = recipe.init or f"random weights ({recipe.start})"
+        rows.append((number, recipe.name, origin, scales, recipe.learning_rate, state))
+    finished = sum(done.finished for done in there.values())
+    headers = ["", "run", "from", "S", "first rate", "state"]
+    return f"{tabulate(rows, headers)}\n{finished} of {len(rows)} runs are finished, {len(rows) - finished} are left"
+
+
+def write_submission(recipes: Mapping[str, Recipe], nets: Sequence[str], out: Path) -> list[str]:
+    """What evaluates the nets that were asked for, as words of evaluation.ilsvrc: OUT/submission.yaml with the
+    paper's two best where both are there, else the last run of each net."""
+    last = {recipe.net: recipe.name for recipe in recipes.values() if recipe.net in nets}
+    if not all(net in last for net in FUSED):
+        engines = [word for name in last.values() for word in ("--engine", str(checkpoint_of(name, out)))]
+        return [*engines, "--protocol", PROTOCOL]
+    path, family = out / "submission.yaml", last[FUSED[0]].partition("-")[0]
+    lines = [
+        "# D and E trained at jittered scales, multi-crop and dense, each at its own three scales: VGG Table 6.",
+        f"name: {family}-d-and-e",
+        "members:",
+        *(f"  - {{engine: {last[net]}/ckpt.pt, protocol: {PROTOCOL}}}" for net in FUSED),
+    ]
+    with replacing(path) as unfinished:
+        unfinished.write_text("\n".join(lines) + "\n")
+    return ["--submission", str(path)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    try:
+        recipes = with_settings(chain(args.nets, mini=args.mini, start=args.start), args.set)
+    except RecipeError as error:
+        parser.error(str(error))
+    if not args.save_minutes >= 0:
+        parser.error(f"--save-minutes: expected a number of 0 or more, got {args.save_minutes}")
+    try:
+        return train_all(args, recipes)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.signal
+    except PROBLEMS as error:
+        print(str(error).strip().splitlines()[-1], file=sys.stderr)
+        return 1
+
+
+def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
+    """Prints the plan, then trains what is left of it. Raises what `train` does."""
+    execution, out = execution_of(args), args.out
+    if not args.plan and not args.resume and out.exists() and any(out.iterdir()):
+        raise TrainingError(f"{out} is not empty: go on with --resume, or use a new --out")
+    there = begun(recipes, out)
+    peers = join(execution.device)
+    first = peers.rank == 0
+    if first:
+        print(describe(recipes, there), flush=True)
+    if args.plan:
+        return 0
+    statistics = Statistics.read(args.statistics) if args.statistics else None
+    peers.wait()  # all have looked before the first one writes
+    for number, recipe in enumerate(recipes.values(), 1):
+        if recipe.name in there and there[recipe.name].finished:
+            continue
+        if first:
+            print(f"[{number} of {len(recipes)}] {recipe.name}", flush=True)
+        train(
+            recipe,
+            args.data,
+            out / recipe.name,
+            init=checkpoint_of(recipe.init, out) if recipe.init else None,
+            resume=True,
+            save_minutes=args.save_minutes,
+            statistics=statistics,
+            execution=execution,
+        )
+        peers.wait()  # the first one has written what the next run starts from
+    if first:
+        words = ["python", "-m", "evaluation.ilsvrc", *write_submission(recipes, args.nets, out)]
+        words += ["--data", str(args.data), "--out", str(out / "evaluation")]
+        words += ["--provider", "cuda"] if peers.device.type == "cuda" else []
+        print(f"all {len(recipes)} runs are finished; evaluate them as the paper did:\n{shlex.join(words)}")
+    return 0
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog="python -m trainer.chain", description="Train the nets of the VGG paper, one from the other.")
+    parser.add_argument("--data", required=True, type=Path, help="ILSVRC-2012, class folders, tars or shards")
+    parser.add_argument("--out", required=True, type=Path, help="folder for a folder of each run and submission.yaml")
+    parser.add_argument("--resume", action="store_true", help="go on in OUT; finished runs are passed over")
+    parser.add_argument("--plan", action="store_true", help="print what there is to do, and what is done, and end")
+    parser.add_argument("--mini", action="store_true", help="the mini- recipes, for the miniature")
+    parser.add_argument(
+        "--nets",
+        type=_nets,
+        default=list("ABCDE"),
+        metavar="NET[,NET...]",
+        help=f"of {', '.join(VGG_BASES)} (default: A,B,C,D,E); one that others start from is trained anyway",
+    )
+    parser.add_argument(
+        "--start",
+        choices=["glorot", "he"],
+        help="begin every net at random: Glorot's start is the paper's later advice (default: B to E from A's layers)",
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="[RECIPE:]KEY=VALUE", help="override fields of one recipe, or of all"
+    )
+    parser.add_argument("--statistics", type=Path, metavar="FILE", help="colours from python -m trainer.statistics")
+    add_execution_options(parser)
+    return parser
+
+
+def _nets(text: str) -> list[str]:
+    asked = text.split(",")
+    unknown = next((net for net in asked if net not in VGG_BASES), None)
+    if unknown is not None:
+        raise argparse.ArgumentTypeError(f"expected nets of {', '.join(VGG_BASES)}, got {unknown!r}")
+    return [net for net in VGG_BASES if net in asked]
+
+
+if __name__ == "__main__":
+    run(main)
