@@ -44,8 +44,8 @@ from infer.render import render
 from infer.spec import ModelSpec, Preprocessing
 from infer.views import ViewPlan, plan_views
 from trainer.checkpoint import Checkpoint
-from trainer.torch_engine import TorchEngine
 from trainer.start import start_weights
+from trainer.torch_engine import TorchEngine
 from trainer.zoo import build_net
 
 SCALES = (256, 384, 512)

@@ -86,9 +86,10 @@ def open_any(
         from trainer.torch_engine import TorchEngine
 
         try:
-            return TorchEngine.open(path, largest_short_px=largest_short_px)
-        except CheckpointError as error:
-            raise EngineError(str(error)) from None
+            place = f"cuda:{device}" if provider == "cuda" else "cpu"
+            return TorchEngine.open(path, largest_short_px=largest_short_px, place=place)
+        except (CheckpointError, RuntimeError) as error:  # the second of a GPU that is not there
+            raise EngineError(f"{path}: {str(error).splitlines()[0].removeprefix(f'{path}: ')}") from None
     return open_engine(path, provider=provider, device=device, threads=threads, largest_short_px=largest_short_px)
 
 

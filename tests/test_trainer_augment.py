@@ -1,9 +1,12 @@
-"""trainer/augment.py and trainer/schedule.py: what the draws are, and that a crop is a crop of the rescaled image."""
+"""trainer/augment.py: what the draws are, and that a crop is a crop of the rescaled image."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
-from itertools import pairwise
+from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +14,16 @@ from conftest import Photos
 from helpers import noise
 from numpy.random import default_rng
 from numpy.typing import NDArray
+from PIL import Image
 
 import trainer.augment
 from infer.render import resize
 from infer.views import Size, rescaled_px
-from trainer.augment import COLOR_EIGENVALUES, COLOR_EIGENVECTORS, Augmentation
-from trainer.schedule import cosine
+from trainer.augment import IMAGENET_COLORS, Augmentation, ColorAxes, Placement, augmentation_of
+from trainer.recipes import RECIPES
 
 DRAWS = 400
+AXES = np.array(IMAGENET_COLORS.eigenvectors)
 
 
 def augmentation(
@@ -95,25 +100,81 @@ def test_scales_and_offsets_fill_their_range(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_colour_shift_is_alexnets() -> None:
     """I + [p1 p2 p3] [a1 l1, a2 l2, a3 l3], a ~ N(0, 0.1): along the principal components, none at sigma 0."""
-    assert pytest.approx(np.eye(3), abs=1e-3) == COLOR_EIGENVECTORS.T @ COLOR_EIGENVECTORS
+    assert pytest.approx(np.eye(3), abs=1e-3) == AXES.T @ AXES
     image = noise((80, 80))
     shifts = np.array([augmentation(color_sigma=0.1)(image, default_rng(seed))[1] for seed in range(DRAWS)])
-    along = shifts @ COLOR_EIGENVECTORS
+    along = shifts @ AXES
     expected = 0.1 * np.array([0.2175, 0.0188, 0.0045]) * 255
     assert along.std(0) == pytest.approx(expected, rel=5 / math.sqrt(2 * DRAWS))  # 5 sigma of a standard deviation
     assert np.abs(along.mean(0)).max() < 5 * expected[0] / math.sqrt(DRAWS)
-    assert pytest.approx(expected) == 0.1 * COLOR_EIGENVALUES
     assert not augmentation()(image, default_rng(0))[1].any()
 
 
-def test_schedule_warms_up_and_falls_to_zero() -> None:
-    rate = [cosine(step / 1000, warmup=0.05) for step in range(1001)]
-    assert rate[0] == 0
-    assert rate[25] == pytest.approx(0.5)
-    assert rate[50] == 1
-    assert rate[525] == pytest.approx(0.5)
-    assert rate[1000] == pytest.approx(0, abs=1e-15)
-    assert all(0 <= value <= 1 for value in rate)
-    assert all(before < after for before, after in pairwise(rate[:51]))
-    assert all(before > after for before, after in pairwise(rate[50:]))
-    assert cosine(0, warmup=0) == 1
+def area_augmentation(**more: Any) -> Augmentation:
+    return Augmentation(64, (80, 80), False, 0.0, "bicubic", crop="area", **more)
+
+
+def test_areas_are_uniform_and_shapes_log_uniform_between_their_bounds() -> None:
+    """GoogLeNet section 6: 8 to 100 % of the area, 3/4 to 4/3. In a square the larger areas fit where they are square,
+    so the distributions are looked at where every shape fits."""
+    augment = area_augmentation(area=(0.08, 0.5))
+    places = [augment.place((1000, 1000), default_rng(seed)) for seed in range(4 * DRAWS)]
+    areas = np.sort([(at.right - at.left) * (at.bottom - at.top) / 1e6 for at in places])
+    ratios = np.sort([math.log((at.right - at.left) / (at.bottom - at.top)) for at in places])
+    for values, low, high in ((areas, 0.08, 0.5), (ratios, math.log(3 / 4), math.log(4 / 3))):
+        expected = low + (high - low) * (np.arange(len(values)) + 0.5) / len(values)
+        assert np.abs(values - expected).max() < 1.95 * (high - low) / math.sqrt(len(values))  # Kolmogorov, 0.1 %
+    lefts = [at.left / (1000 - (at.right - at.left)) for at in places]
+    assert np.histogram(lefts, 4, (0, 1))[0].min() > 4 * DRAWS / 4 - 5 * math.sqrt(4 * DRAWS * 3 / 16)
+
+
+def test_a_region_of_the_whole_range_lies_in_the_image() -> None:
+    for seed in range(DRAWS):
+        at = area_augmentation().place((90, 120), default_rng(seed))
+        assert 0 <= at.left < at.right <= 120 and 0 <= at.top < at.bottom <= 90
+        assert 0.07 <= (at.right - at.left) * (at.bottom - at.top) / (90 * 120) <= 1
+
+
+@pytest.mark.parametrize(
+    ("image_px", "region"),
+    [((100, 1000), (433.5, 0, 566.5, 100)), ((1000, 90), (0, 440, 90, 560)), ((1, 9), (4, 0, 5, 1))],
+)
+def test_where_no_shape_fits_the_largest_in_the_middle_is_taken(image_px: Size, region: tuple[float, ...]) -> None:
+    at = area_augmentation(area=(0.9, 1.0)).place(image_px, default_rng(0))
+    assert (at.left, at.top, at.right, at.bottom) == region
+
+
+def test_interpolations_are_equally_likely() -> None:
+    augment = area_augmentation(interpolation="random")
+    found = Counter(augment.place((90, 120), default_rng(seed)).filter for seed in range(DRAWS))
+    assert set(found) == set(trainer.augment.RANDOM_FILTERS) and len(found) == 4
+    assert min(found.values()) > DRAWS / 4 - 5 * math.sqrt(DRAWS * 3 / 16)
+    assert {area_augmentation().place((90, 120), default_rng(s)).filter for s in range(9)} == {Image.Resampling.BICUBIC}
+
+
+def test_photometric_distortions_change_brightness_contrast_and_colour_by_up_to_a_half() -> None:
+    """Of a half red, half grey image: brightness is the grey's, saturation the red's distance from its own grey."""
+    image = np.full((64, 64, 3), 100, np.uint8)
+    image[:, :32] = (120, 80, 80)
+    whole = Placement((64, 64), 0, 0, 64, 64, Image.Resampling.NEAREST, mirrored=False)
+    augment = Augmentation(64, (64, 64), False, 0.0, "bicubic", photometric=True)
+    crops = [augment.cut(image, whole, default_rng(seed))[0].astype(float) for seed in range(DRAWS)]
+    means, reds = np.array([c.mean() for c in crops]), np.array([c[0, 0, 0] - c[0, 0, 1] for c in crops])
+    assert 45 < means.min() < 60 and 135 < means.max() < 150  # 0.5 to 1.5 of some 96
+    assert reds.min() < 40 * 0.5 and 40 * 1.5 < reds.max() <= 40 * 1.5**3
+    plain = Augmentation(64, (64, 64), False, 0.0, "bicubic").cut(image, whole, default_rng(0))[0]
+    assert np.array_equal(plain, image)
+
+
+def test_settings_come_from_the_recipe_and_colours_from_the_spec() -> None:
+    recipe = RECIPES["googlenet"]
+    spec = recipe.spec(("a", "b"), (), (1.0, 2.0, 3.0))
+    augment = augmentation_of(recipe, recipe.phases[0], spec)
+    assert augment.colors == IMAGENET_COLORS
+    names = ("crop_px", "mirror", "color_sigma", "crop", "area", "aspect", "interpolation", "photometric")
+    assert all(getattr(augment, name) == getattr(recipe, name) for name in names)
+    assert augment.crop == "area" and augment.photometric
+    measured = {"eigenvalues": [3, 2, 1], "eigenvectors": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}
+    spec = dataclasses.replace(spec, source={"colors": json.dumps(measured)})
+    colors = augmentation_of(recipe, recipe.phases[0], spec).colors
+    assert colors == ColorAxes((3, 2, 1), ((1, 0, 0), (0, 1, 0), (0, 0, 1)))

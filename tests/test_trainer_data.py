@@ -1,19 +1,24 @@
-"""trainer/data.py: crops that depend on seed, epoch and index alone, each image once an epoch, the mean colour."""
+"""trainer/data.py: crops that depend on seed, epoch and index alone, however they are shared; central views."""
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import TRAIN_DIGITS
+from helpers import slim_spec
+from PIL import Image
 
-import trainer.data
-from infer.dataset import Dataset, open_dataset
-from infer.image import read
-from trainer.augment import Augmentation
-from trainer.data import Crops, batches, mean_rgb
+from infer.dataset import TRAIN, Dataset, open_dataset
+from infer.image import decode
+from infer.render import render
+from infer.views import plan_views
+from trainer.augment import Augmentation, Placement
+from trainer.data import Centers, Crops, batches, center_batches
 from trainer.miniature import RENDERINGS
 
 IMAGES = TRAIN_DIGITS * RENDERINGS
@@ -68,8 +73,108 @@ def test_what_does_not_fill_a_batch_is_dropped(dataset: Dataset) -> None:
     assert [len(labels) for _, _, labels in batches(crops_of(dataset), 20)] == [20, 20, 20]
 
 
-def test_mean_colour(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    means = [read(item.path).reshape(-1, 3).mean(0) for item in dataset.items]
-    assert mean_rgb(dataset) == pytest.approx(np.mean(means, 0).tolist(), abs=1e-3)
-    monkeypatch.setattr(trainer.data, "MEAN_SAMPLE", 16)
-    assert mean_rgb(dataset) == pytest.approx(np.mean(means[::4], 0).tolist(), abs=1e-3)
+@pytest.mark.parametrize(("world", "parts"), [(2, 1), (1, 4), (2, 2), (4, 2)])
+def test_processes_and_pieces_share_each_batch_of_one_process(dataset: Dataset, world: int, parts: int) -> None:
+    whole = list(batches(crops_of(dataset), 16))
+    shares = [list(batches(crops_of(dataset), 16, rank=rank, world=world, parts=parts)) for rank in range(world)]
+    assert all(len(share) == len(whole) * parts for share in shares)
+    for number, batch in enumerate(whole):
+        pieces = [share[number * parts + part] for share in shares for part in range(parts)]
+        for one, together in zip(batch, zip(*pieces, strict=True), strict=True):
+            assert torch.equal(one, torch.cat(together))
+
+
+def test_the_first_batches_can_be_left_out(dataset: Dataset) -> None:
+    whole, later = list(batches(crops_of(dataset), 8)), list(batches(crops_of(dataset), 8, start=3))
+    assert len(later) == len(whole) - 3
+    for one, other in zip(whole[3:], later, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(ValueError, match="a batch of 8 for 3 processes with 1 pieces each"):
+        batches(crops_of(dataset), 8, world=3)
+
+
+def test_a_target_knows_where_the_crop_lies(dataset: Dataset) -> None:
+    """Here it says so itself; the region's pixels, resized, are the crop."""
+
+    def target(index: int, at: Placement) -> torch.Tensor:
+        return torch.tensor([index, at.left, at.top, at.right, at.bottom, at.mirrored, *at.image_px])
+
+    crops = Crops(dataset, Augmentation(64, (72, 100), True, 0.0, "bicubic"), seed=0, epoch=0, target=target)
+    for pixels, _, targets in batches(crops, 8):
+        for crop, row in zip(pixels, targets, strict=True):
+            index, *box, mirrored, height, width = row.tolist()
+            image = decode(dataset.items[int(index)].read_bytes())
+            assert image.shape[:2] == (height, width)
+            assert 0 <= box[0] < box[2] <= width + 1e-6 and 0 <= box[1] < box[3] <= height + 1e-6
+            region = (box[0], box[1], min(box[2], width), min(box[3], height))
+            cut = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC, region))
+            difference = np.abs((cut[:, ::-1] if mirrored else cut).astype(int) - crop.numpy()).max()
+            assert difference <= 1  # the edges are rounded to f32 here
+
+
+def test_central_views_are_those_of_the_protocol(dataset: Dataset) -> None:
+    spec = slim_spec("A")
+    seen = list(center_batches(Centers(dataset, spec), 10))
+    assert [len(labels) for _, labels in seen] == [10] * 6 + [4]
+    pixels, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    assert labels.tolist() == [item.label for item in dataset.items]
+    for index in (0, 7, 63):
+        image = decode(dataset.items[index].read_bytes())
+        view = plan_views(spec, "center", image.shape[:2]).views[0]
+        assert np.array_equal(render(image, [view], spec)[0], pixels[index].numpy())
+    others = [list(center_batches(Centers(dataset, spec), 10, rank=rank, world=3)) for rank in range(3)]
+    for rank, share in enumerate(others):
+        assert torch.equal(torch.cat([labels for _, labels in share]), labels[rank::3])
+
+
+def test_a_central_view_s_target_knows_where_it_lies(dataset: Dataset) -> None:
+    def target(index: int, at: Placement) -> torch.Tensor:
+        return torch.tensor([at.left + at.right, at.top + at.bottom, at.right - at.left, at.bottom - at.top])
+
+    spec = slim_spec("A")
+    for index, (_, found) in enumerate(Centers(dataset, spec, target)[i] for i in range(8)):
+        height, width = decode(dataset.items[index].read_bytes()).shape[:2]
+        pixel = min(height, width) / spec.test_short_px
+        assert found[:2].tolist() == pytest.approx([width, height], abs=2 * pixel)
+        assert found[2:].tolist() == pytest.approx([64 * pixel] * 2, rel=0.02)
+
+
+def test_central_views_leave_out_what_cannot_be_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a" / "1.png")
+    (tmp_path / "b" / "2.png").write_bytes(b"no image")
+    seen = list(center_batches(Centers(open_dataset(tmp_path), slim_spec("A")), 1))
+    assert [labels.tolist() for _, labels in seen] == [[0]]
+
+
+@pytest.mark.parametrize("kind", ["nested tars", "webdataset"])
+def test_archives_train_as_folders_do(kind: str, dataset: Dataset, miniature_dir: Path, tmp_path: Path) -> None:
+    """ILSVRC2012_img_train.tar with a tar of each class inside, as it is distributed; nothing is unpacked."""
+    folders = sorted(path for path in (miniature_dir / TRAIN).iterdir())
+    if kind == "nested tars":
+        with tarfile.open(tmp_path / f"{TRAIN}.tar", "w") as whole:
+            for folder in folders:
+                inner = tmp_path / f"{folder.name}.tar"
+                with tarfile.open(inner, "w") as archive:
+                    for image in sorted(folder.iterdir()):
+                        archive.add(image, image.name)
+                whole.add(inner, inner.name)
+                inner.unlink()
+        packed = open_dataset(tmp_path / f"{TRAIN}.tar", "train")
+    else:
+        with tarfile.open(tmp_path / "train-000000.tar", "w") as archive:
+            for label, folder in enumerate(folders):
+                for image in sorted(folder.iterdir()):
+                    archive.add(image, f"{image.stem}.jpg")
+                    info = tarfile.TarInfo(f"{image.stem}.cls")
+                    info.size = len(str(label))
+                    archive.addfile(info, io.BytesIO(str(label).encode()))
+        packed = open_dataset(tmp_path, "train")
+    assert [item.label for item in packed.items] == [item.label for item in dataset.items]
+    for one, other in zip(batches(crops_of(dataset), 16), batches(crops_of(packed), 16), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +13,11 @@ import pytest
 import torch
 from helpers import slim_spec, write_checkpoint
 
-import trainer.data
+import trainer.train
 from infer.dataset import TRAIN
 from trainer.__main__ import main
 from trainer.checkpoint import load
+from trainer.statistics import measure
 
 OneLine = Callable[[], str]
 SMALL = ["width=0.0625", "fc_width=16", "batch=16", "epochs=1"]
@@ -104,11 +108,11 @@ def test_an_out_that_is_a_file(miniature_dir: Path, tmp_path: Path, one_line: On
 def test_a_truncated_training_image_is_named(
     miniature_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: OneLine, in_worker: bool
 ) -> None:
-    """Found while the mean colour is taken, or by a worker that loads a batch."""
+    """Found while the colours are measured, or by a worker that loads a batch."""
     damaged = sorted((miniature_copy / TRAIN).rglob("*.JPEG"))[10]
     damaged.write_bytes(damaged.read_bytes()[:500])
     if in_worker:
-        monkeypatch.setattr(trainer.data, "MEAN_SAMPLE", 1)  # only the first image
+        monkeypatch.setattr(trainer.train, "measure", functools.partial(measure, images=1))
     assert main(arguments(miniature_copy, tmp_path / "out", "--set", *SMALL)) == 1
     line = one_line()
     assert damaged.relative_to(miniature_copy).as_posix() in line
@@ -139,3 +143,15 @@ def test_resume_refuses_other_settings_and_damaged_files(
     (tmp_path / "ckpt.pt").write_bytes(b"x" * 100)
     assert main(arguments(miniature_dir, tmp_path, "--resume", "--set", *SMALL)) == 1
     assert str(tmp_path / "ckpt.pt") in one_line()
+
+
+def test_a_run_that_fails_ends(miniature_copy: Path, tmp_path: Path) -> None:
+    """Its loading processes ignore SIGTERM, so they must not be what Python waits for in the end."""
+    damaged = sorted((miniature_copy / TRAIN).rglob("*.JPEG"))[1]
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    patch = "import trainer.statistics as s; s.measure.__defaults__ = (1,); import runpy; "
+    code = f"{patch}runpy.run_module('trainer', run_name='__main__')"
+    words = arguments(miniature_copy, tmp_path / "out", "--set", *SMALL)
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "truncated or damaged JPEG" in done.stderr

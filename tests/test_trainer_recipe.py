@@ -36,7 +36,7 @@ def test_every_recipe_builds_its_spec_and_net(recipe: Recipe) -> None:
         net = build_net(spec, auxiliary_heads=True).eval()
         for weight, scores in net.training_scores(torch.empty(2, 3, spec.crop_px, spec.crop_px)):
             assert weight > 0
-            assert scores.shape == (2, 3)
+            assert scores.shape == (2, {"classify": 3, "box-scr": 4, "box-pcr": 12}[recipe.task])
 
 
 def test_every_recipe_has_a_mini_variant() -> None:
@@ -63,6 +63,11 @@ def test_the_papers_numbers() -> None:
     assert (g.schedule, g.lr_factor, g.lr_every_epochs, g.average) == ("exponential", 0.96, 8, "polyak")
     assert (g.crop, g.area, g.aspect, g.interpolation) == ("area", (0.08, 1.0), (3 / 4, 4 / 3), "random")
     assert (g.photometric, g.momentum, g.fc_width) == (True, 0.9, 1024)
+    for base, short in (("vgg-d", 256), ("vgg-d-384", 384)):
+        for kind in ("scr", "pcr"):
+            r = RECIPES[f"{base}-loc-{kind}"]
+            assert (r.task, r.init, r.learning_rate, r.train_layers) == (f"box-{kind}", base, 1e-3, "all")
+            assert (r.phases[0].short_px, r.test_short_px) == ((short, short), short)
 
 
 def test_recipes_are_printed_with_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +110,7 @@ OTHER = {
     "average": "polyak",
     "crop": "area",
     "interpolation": "random",
+    "train_layers": "fully-connected",
     "net": "D",
     "area": "0.25,0.5",
     "aspect": "0.5,2",

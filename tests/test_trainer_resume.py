@@ -28,6 +28,7 @@ Run = Callable[..., Path]
 
 def command(data: Path, out: Path, *more: str) -> list[str]:
     words = ["--recipe", "mini-a", "--data", str(data), "--out", str(out), "--save-minutes", "0"]
+    words += ["--final-protocol", "none"]
     return [sys.executable, "-m", "trainer", *words, *more, "--set", *SETTINGS]
 
 
@@ -103,7 +104,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(miniature_dir: Path, tmp_path: 
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert f"{tmp_path / 'ckpt.pt'}: cannot be written" in done.stderr or "File too large" in done.stderr
     assert (tmp_path / "ckpt.pt").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt.pt", "metrics.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt.pt", "curves.png", "metrics.jsonl", "tensorboard"]
 
 
 def test_a_loss_that_is_no_number_names_the_iteration_and_the_last_checkpoint(

@@ -68,7 +68,7 @@ def test_init_takes_the_papers_layers_or_all_of_the_same_net(
     given = load(write_checkpoint(tmp_path / "source.pt", slim_spec(source), seed=1))
     net = build_net(slim_spec(target), auxiliary_heads=True)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    start_from(net, given)
+    start_from(net, given, "classify")
     after = net.state_dict()
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert layers(changed) == (layers(given.weights) if taken is None else taken)
@@ -91,4 +91,4 @@ def test_init_takes_the_papers_layers_or_all_of_the_same_net(
 def test_init_that_does_not_fit(tmp_path: Path, source: Any, target: Any, message: str) -> None:
     given = load(write_checkpoint(tmp_path / "source.pt", source))
     with pytest.raises(CheckpointError, match=message):
-        start_from(build_net(target), given)
+        start_from(build_net(target), given, "classify")

@@ -22,12 +22,12 @@ from infer.dataset import open_dataset
 from infer.spec import ModelSpec
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
-from trainer.data import mean_rgb
+from trainer.googlenet import GoogLeNet
 from trainer.miniature import RENDERINGS
 from trainer.recipe import Phase, Recipe
 from trainer.recipes import RECIPES
 from trainer.start import start_weights
-from trainer.train import TrainingError, train
+from trainer.train import TrainingError, spec_of, train
 from trainer.zoo import Net, build_net
 
 IMAGES = TRAIN_DIGITS * RENDERINGS
@@ -62,13 +62,15 @@ def test_a_run_ends_with_a_loadable_checkpoint_and_a_finite_loss(finished: Path,
     checkpoint = load(finished / "ckpt.pt")
     assert (checkpoint.epochs_done, checkpoint.recipe) == (2, TINY.to_json())
     data = open_dataset(miniature_dir, "train")
-    assert checkpoint.spec == TINY.spec(data.classes, data.class_names, mean_rgb(data))
+    assert checkpoint.spec == spec_of(TINY, data, None)
+    assert (checkpoint.finished, checkpoint.images) == (True, IMAGES)
     assert all(tensor.isfinite().all() for tensor in checkpoint.weights.values())
     assert checkpoint.build()(torch.zeros(1, 3, 64, 64)).shape == (1, len(data.classes), 1, 1)
     log = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in log] == [1, 2]
+    assert [(row["epoch"], row["iteration"]) for row in log] == [(1, 8), (2, 16)]
     assert all(0 < row["loss"] < 10 and 0 <= row["training_error_percent"] <= 100 for row in log)
-    assert sorted(path.name for path in finished.iterdir()) == ["ckpt.pt", "metrics.jsonl"]
+    assert all(row["validation_top5_error_percent"] <= row["validation_top1_error_percent"] <= 100 for row in log)
+    assert sorted(path.name for path in finished.iterdir()) == ["ckpt.pt", "curves.png", "metrics.jsonl", "tensorboard"]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(
@@ -130,11 +132,11 @@ def test_init_reaches_the_run(miniature_dir: Path, tmp_path: Path) -> None:
     assert torch.allclose(got.weights["conv1_1.weight"], load(a).weights["conv1_1.weight"], atol=1e-6)
 
 
-def fixed_batches(count: int, size: int, classes: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+def fixed_batches(count: int, size: int, classes: int, px: int = 64) -> list[tuple[Tensor, Tensor, Tensor]]:
     rng = np.random.default_rng(0)
     return [
         (
-            torch.from_numpy(rng.integers(0, 256, (size, 64, 64, 3), np.uint8)),
+            torch.from_numpy(rng.integers(0, 256, (size, px, px, 3), np.uint8)),
             torch.from_numpy(rng.normal(0, 3, (size, 3)).astype(np.float32)),
             torch.from_numpy(rng.integers(0, classes, size)),
         )
@@ -142,28 +144,39 @@ def fixed_batches(count: int, size: int, classes: int) -> list[tuple[Tensor, Ten
     ]
 
 
+@pytest.mark.parametrize("net", ["A", "A-LRN", "D", "googlenet"])
 def test_steps_are_sgd_with_momentum_and_decay_written_out(
-    miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    net: str, miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """v = 0.9 v + g + 5e-4 w; w = w - lr v, with (pixels + shift - mean) / std and the rate of each step."""
-    phases = (Phase(1.0, (82, 90), dropout=False),)
+    phases = (Phase(1.0, (98, 100), dropout=False),)
     recipe: Recipe = dataclasses.replace(TINY, phases=phases, epochs=1, batch=16, learning_rate=0.05, warmup=0.5)
+    if net == "googlenet":
+        recipe = dataclasses.replace(recipe, net=net, crop_px=96, test_short_px=98, learning_rate=0.01)
+    else:
+        recipe = dataclasses.replace(recipe, net=net)
     steps = IMAGES // recipe.batch
     data = open_dataset(miniature_dir, "train")
-    given = fixed_batches(steps, recipe.batch, len(data.classes))
-    monkeypatch.setattr(trainer.train, "batches", lambda crops, batch, start: iter(given))
-    trained = load(train(recipe, miniature_dir, tmp_path)).weights
+    given = fixed_batches(steps, recipe.batch, len(data.classes), recipe.crop_px)
+    monkeypatch.setattr(trainer.train, "batches", lambda crops, batch, **_: iter(given))
+    checkpoint = load(train(recipe, miniature_dir, tmp_path))
+    trained = {**checkpoint.weights, **checkpoint.auxiliary}
 
-    net = start_of(recipe, recipe.spec(data.classes, data.class_names, mean_rgb(data))).eval()  # without dropout
-    parameters = dict(net.named_parameters())
+    start = start_of(recipe, checkpoint.spec).eval()  # without dropout
+    parameters = dict(start.named_parameters())
     velocity = {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
-    mean = torch.tensor(mean_rgb(data))
+    mean = torch.tensor(checkpoint.spec.preprocessing.mean_rgb)
     for step, (pixels, shift, labels) in enumerate(given):
         x = torch.stack([(image + s - mean) / 64 for image, s in zip(pixels, shift, strict=True)]).permute(0, 3, 1, 2)
-        loss = F.cross_entropy(net(x).flatten(1), labels)
+        scores = [start(x).flatten(1)]
+        if isinstance(start, GoogLeNet):  # paper, section 5: two heads in training, each 0.3 of the loss
+            seen = start._trunk(x)[1]
+            scores += [head(seen[name]) for name, head in start.auxiliary.items()]
+        assert len(scores) == (3 if net == "googlenet" else 1)
+        loss = sum((0.3 if number else 1.0) * F.cross_entropy(s, labels) for number, s in enumerate(scores))
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         done = (step + 1) / steps
-        rate = 0.05 * (done / 0.5 if done < 0.5 else 0.5 * (1 + math.cos(math.pi * (done - 0.5) / 0.5)))
+        rate = recipe.learning_rate * (done / 0.5 if done < 0.5 else 0.5 * (1 + math.cos(math.pi * (done - 0.5) / 0.5)))
         with torch.no_grad():
             for (name, tensor), gradient in zip(parameters.items(), gradients, strict=True):
                 velocity[name] = 0.9 * velocity[name] + gradient + 5e-4 * tensor
@@ -186,7 +199,7 @@ def test_dropout_is_on_in_the_phases_that_have_it(miniature_dir: Path, tmp_path:
 def test_a_loss_that_is_not_finite_stops_the_run(
     miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(crops: Any, batch: int, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def broken(crops: Any, batch: int, **_: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for pixels, shift, labels in fixed_batches(2, batch, 2):
             yield pixels, shift * math.nan, labels
 

@@ -1,41 +1,60 @@
-"""python -m trainer --recipe NAME --data DIR --out DIR"""
+"""python -m trainer --recipe NAME --data DIR --out DIR; torchrun --nproc-per-node N -m trainer ... on many GPUs."""
 
 from __future__ import annotations
 
+import argparse
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from infer.command import Parser, run
-from infer.dataset import DatasetError
+from infer.dataset import DatasetError, open_dataset
 from infer.image import ImageError
 from infer.spec import SpecError
 
-from .checkpoint import CheckpointError
-from .data import loader_workers
+from .checkpoint import CheckpointError, load
+from .data import loader_workers, processes_here
+from .execution import Execution, ExecutionError, Precision, join
 from .recipe import RecipeError, override
 from .recipes import RECIPES
+from .statistics import Statistics, StatisticsError
 from .train import SAVE_MINUTES, Stopped, TrainingError, train
+from .validation import held_out
+
+PROBLEMS = (
+    DatasetError,
+    ImageError,
+    CheckpointError,
+    ExecutionError,
+    StatisticsError,
+    TrainingError,
+    SpecError,
+    OSError,
+)
+"""What a run can fail of; each says so in one line."""
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m trainer", description="Train a net; writes OUT/ckpt.pt.")
     parser.add_argument("--recipe", required=True, choices=list(RECIPES))
-    parser.add_argument("--data", required=True, type=Path, help="ILSVRC-2012 or class folders")
-    parser.add_argument("--out", required=True, type=Path, help="folder for ckpt.pt and metrics.jsonl")
+    parser.add_argument("--data", required=True, type=Path, help="ILSVRC-2012, class folders, tars or shards")
+    parser.add_argument("--out", required=True, type=Path, help="folder for ckpt.pt, metrics.jsonl, curves.png ...")
     parser.add_argument("--init", type=Path, help="checkpoint whose layers start the net (A's, for deeper nets)")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/ckpt.pt")
-    parser.add_argument(
-        "--save-minutes",
-        type=float,
-        default=SAVE_MINUTES,
-        metavar="N",
-        help="write the checkpoint as often, beside after every epoch (default: %(default)g)",
-    )
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override fields of the recipe")
+    parser.add_argument("--statistics", type=Path, metavar="FILE", help="colours from python -m trainer.statistics")
+    parser.add_argument(
+        "--final-protocol",
+        default="dense",
+        metavar="P",
+        help="of evaluation.ilsvrc, on the finished net, into OUT/evaluation; or none (default: %(default)s)",
+    )
+    add_execution_options(parser)
     args = parser.parse_args(argv)
     try:
         recipe = override(RECIPES[args.recipe], args.set)
@@ -43,18 +62,81 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     if not args.save_minutes >= 0:
         parser.error(f"--save-minutes: expected a number of 0 or more, got {args.save_minutes}")
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) - loader_workers()))
     started = time.monotonic()
     try:
-        path = train(recipe, args.data, args.out, init=args.init, resume=args.resume, save_minutes=args.save_minutes)
+        execution = execution_of(args)
+        first = join(execution.device).rank == 0
+        if first and recipe.init and args.init is None:
+            print(f"{recipe.name}: without --init (of {recipe.init}) every layer starts at random", file=sys.stderr)
+        path = train(
+            recipe,
+            args.data,
+            args.out,
+            init=args.init,
+            resume=args.resume,
+            save_minutes=args.save_minutes,
+            statistics=Statistics.read(args.statistics) if args.statistics else None,
+            execution=execution,
+        )
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signal
-    except (DatasetError, ImageError, CheckpointError, TrainingError, SpecError, OSError) as error:
+    except PROBLEMS as error:
         print(str(error).strip().splitlines()[-1], file=sys.stderr)
         return 1
-    print(f"{path}: {recipe.name}, {recipe.epochs} epochs, {time.monotonic() - started:.0f} s")
-    return 0
+    except RuntimeError as error:
+        if "WORLD_SIZE" not in os.environ:
+            raise
+        print(f"process {os.environ['RANK']}: lost the others ({str(error).splitlines()[0][:200]})", file=sys.stderr)
+        return 1
+    if not first:
+        return 0
+    print(f"{path}: {recipe.name}, {load(path).epochs_done} epochs, {time.monotonic() - started:.0f} s")
+    if args.final_protocol == "none" or recipe.task != "classify":
+        return 0
+    return evaluate(path, args.data, args.final_protocol, join(execution.device).device.type)
+
+
+def evaluate(path: Path, data: Path, protocol: str, provider: str) -> int:
+    """The protocol of the papers on the finished net, by its own command: beside it, in evaluation/."""
+    if held_out(data, open_dataset(data, "train")) is None:
+        print(f"{data}: no validation images of the same classes, so {protocol} was not run", file=sys.stderr)
+        return 0
+    out = path.parent / "evaluation"
+    words = ["--engine", path, "--data", data, "--out", out, "--protocol", protocol, "--provider", provider]
+    return subprocess.run([sys.executable, "-m", "evaluation.ilsvrc", *map(str, words)]).returncode
+
+
+def add_execution_options(parser: argparse.ArgumentParser) -> None:
+    """How the steps are computed, and how often they are saved."""
+    default = Execution()
+    parser.add_argument(
+        "--save-minutes",
+        type=float,
+        default=SAVE_MINUTES,
+        metavar="N",
+        help="write the checkpoint as often, beside after every epoch (default: %(default)g)",
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default=default.device)
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default=default.precision,
+        help="bf16, fp16: autocast, for GPUs that are faster so; fp64: for comparisons (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--parts", type=int, default=default.parts, metavar="N", help="compute a process's batch in N pieces"
+    )
+    parser.add_argument(
+        "--channels-last", action=argparse.BooleanOptionalAction, default=default.channels_last, help="memory format"
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, faster steps")
+
+
+def execution_of(args: argparse.Namespace) -> Execution:
+    """From what `add_execution_options` added; leaves cores to the processes that decode."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes_here() - loader_workers()))
+    return Execution(args.device, args.precision, args.parts, args.channels_last, args.compile)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """A net with what is needed to go on training it; `weights` are those of inference alone.
 
-    Of an epoch that is under way: how many steps are done, the state u8 of torch's random numbers after them, and what
-    has been summed up (loss, wrong answers, images).
+    Of an epoch that is under way: how many steps are done, and what has been summed up (loss, wrong answers, images).
+    iterate: the weights that the next step starts from, where `weights` are others (an average, or rounded).
     """
 
     spec: ModelSpec
@@ -39,8 +40,12 @@ class Checkpoint:
     epochs_done: int = 0
     recipe: str = ""
     steps_of_epoch: int = 0
-    rng: Tensor | None = None
     sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    iterate: dict[str, Tensor] = field(default_factory=dict)
+    plateau: tuple[int, float, int] = (0, math.inf, 0)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    images: int = 0
+    finished: bool = False
 
     def build(self) -> Net:
         """The net with its weights, in eval mode."""
@@ -57,17 +62,10 @@ def split_weights(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Raises OSError where it cannot be written; what was there before stays."""
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "spec": checkpoint.spec.to_json(),
-        "weights": checkpoint.weights,
-        "auxiliary": checkpoint.auxiliary,
-        "momentum": checkpoint.momentum,
-        "epochs_done": checkpoint.epochs_done,
-        "recipe": checkpoint.recipe,
-    }
-    if checkpoint.steps_of_epoch:
-        content |= {"steps_of_epoch": checkpoint.steps_of_epoch, "rng": checkpoint.rng, "sums": list(checkpoint.sums)}
+    content: dict[str, Any] = {"format": FORMAT}
+    for one in fields(checkpoint):
+        content[one.name] = getattr(checkpoint, one.name)
+    content["spec"] = checkpoint.spec.to_json()
     with replacing(path) as unfinished:
         try:
             torch.save(content, unfinished)
@@ -97,17 +95,8 @@ def load(path: Path) -> Checkpoint:
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {content['format']}, expected {FORMAT}")
     try:
-        checkpoint = Checkpoint(
-            ModelSpec.from_json(content["spec"]),
-            content["weights"],
-            content.get("auxiliary", {}),
-            content.get("momentum", {}),
-            content.get("epochs_done", 0),
-            content.get("recipe", ""),
-            content.get("steps_of_epoch", 0),
-            content.get("rng"),
-            tuple(content.get("sums", (0.0, 0.0, 0.0))),
-        )
+        known = {one.name: content[one.name] for one in fields(Checkpoint) if one.name in content}
+        checkpoint = Checkpoint(**known | {"spec": ModelSpec.from_json(content["spec"])})
         with torch.device("meta"):
             _load_strictly(build_net(checkpoint.spec), checkpoint.weights)
     except (SpecError, CheckpointError, ValueError) as error:

@@ -1,77 +1,158 @@
-"""Training batches from a data set: decode, augment, stack; deterministic per (seed, epoch, index)."""
+"""Batches from a data set: decode, augment, stack; deterministic per (seed, epoch, index), whoever makes them."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.random import default_rng
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from infer.dataset import Dataset
-from infer.image import decode
+from infer.image import ImageError, decode
+from infer.render import FILTERS, render
+from infer.spec import ModelSpec
+from infer.views import plan_views, rescaled_px
 
-from .augment import Augmentation
+from .augment import Augmentation, Placement
 
-MEAN_SAMPLE = 1000
-"""Images from which the mean colour is taken: its standard error is then far below a grey level."""
+Target = Callable[[int, Placement], Tensor]
+"""What an image is to be answered with, by its index and where its crop lies."""
 
 
-class Crops(TorchDataset[tuple[Tensor, Tensor, int]]):
-    """Augmented crops of one epoch. An item is (u8 [crop, crop, 3], colour shift f32 [3], label)."""
+class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor]]):
+    """Augmented crops of one epoch. An item is (u8 [crop, crop, 3], colour shift f32 [3], label or `target`)."""
 
-    def __init__(self, dataset: Dataset, augmentation: Augmentation, *, seed: int, epoch: int) -> None:
+    def __init__(
+        self, dataset: Dataset, augmentation: Augmentation, *, seed: int, epoch: int, target: Target | None = None
+    ) -> None:
         self.items = dataset.items
-        self.augmentation, self.key = augmentation, (seed, epoch)
+        self.augmentation, self.key, self.target = augmentation, (seed, epoch), target
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        item = self.items[index]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int | Tensor]:
+        item, rng = self.items[index], default_rng((*self.key, index))
         image = decode(item.read_bytes(), name=item.name)
-        crop, shift = self.augmentation(image, default_rng((*self.key, index)))
-        return torch.from_numpy(crop), torch.from_numpy(shift), item.label
+        place = self.augmentation.place((image.shape[0], image.shape[1]), rng)
+        crop, shift = self.augmentation.cut(image, place, rng)
+        target = item.label if self.target is None else self.target(index, place)
+        return torch.from_numpy(crop), torch.from_numpy(shift), target
+
+
+def processes_here() -> int:
+    """How many processes of the run share this machine, as torchrun says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def loader_workers() -> int:
-    """Processes that decode and augment: half the cores; the steps have the others."""
-    return max(1, (os.cpu_count() or 1) // 2)
+    """Processes that decode and augment for this one: half of its cores; the steps have the others."""
+    return max(1, (os.cpu_count() or 1) // 2 // processes_here())
 
 
-def batches(crops: Crops, batch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of one epoch in its own random order: u8 [N, crop, crop, 3], f32 [N, 3], i64 [N]. The rest is dropped.
+def batches(
+    crops: Crops, batch: int, *, start: int = 0, rank: int = 0, world: int = 1, parts: int = 1, pin: bool = False
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of one epoch in its own random order: u8 [N, crop, crop, 3], f32 [N, 3], targets [N, ...].
 
-    start: the number of the first; those before it are not made.
+    batch: of all `world` processes together; this one, `rank`, gets its share in `parts` pieces, one after another.
+    What does not fill a batch is dropped. start: the number of the first batch; those before it are not made. pin: in
+    memory that a GPU reads on its own.
     """
-    order = default_rng(crops.key).permutation(len(crops))[start * batch :].tolist()
+    piece, left_over = divmod(batch, world * parts)
+    if left_over:
+        raise ValueError(f"a batch of {batch} for {world} processes with {parts} pieces each")
+    order = default_rng(crops.key).permutation(len(crops))[: len(crops) // batch * batch]
+    pieces = order.reshape(-1, world, parts, piece)[start:, rank].reshape(-1, piece)
+    return _made(crops, pieces, pin=pin)
+
+
+class Centers(TorchDataset[tuple[Tensor, int | Tensor] | None]):
+    """The central view of each image, as protocol `center` sees it: (u8 [crop, crop, 3], label or `target`).
+
+    None for an image that cannot be read.
+    """
+
+    def __init__(self, dataset: Dataset, spec: ModelSpec, target: Target | None = None) -> None:
+        self.items, self.spec, self.target = dataset.items, spec, target
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor] | None:
+        item, spec = self.items[index], self.spec
+        try:
+            image = decode(item.read_bytes(), exif=spec.preprocessing.exif, name=item.name)
+        except ImageError:
+            return None
+        size = (image.shape[0], image.shape[1])
+        view = plan_views(spec, "center", size).views[0]
+        pixels = torch.from_numpy(np.ascontiguousarray(render(image, [view], spec)[0]))
+        if self.target is None:
+            return pixels, item.label
+        top, left, height, width = view.box
+        rescaled = rescaled_px(size, view.short_side_px, spec.preprocessing.long_side_rounding)
+        down, across = size[0] / rescaled[0], size[1] / rescaled[1]
+        edges = (left * across, top * down, (left + width) * across, (top + height) * down)
+        place = Placement(size, *edges, filter=FILTERS[spec.preprocessing.filter], mirrored=False)
+        return pixels, self.target(index, place)
+
+
+def center_batches(centers: Centers, batch: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    """u8 [N, crop, crop, 3] and targets [N, ...] of the images that this process has of all, but those unreadable."""
+    own = np.arange(rank, len(centers.items), world)
+    for made in _made(centers, [own[at : at + batch] for at in range(0, len(own), batch)]):
+        if made is not None:
+            yield made
+
+
+def _made(
+    items: TorchDataset[Any], places: Sequence[NDArray[np.int64]] | NDArray[np.int64], *, pin: bool = False
+) -> Iterator[Any]:
+    """The items at each of `places` as a batch, made ahead of time by processes that end with this."""
     loader = DataLoader(
-        crops,
-        batch,
-        sampler=order,
-        drop_last=True,
+        items,
+        batch_sampler=_Lists(places),
         num_workers=loader_workers(),
         prefetch_factor=4,
+        collate_fn=_collate,
         worker_init_fn=_quiet_worker,
+        pin_memory=pin,
     )
-    return iter(loader)
+    batches = iter(loader)
+    try:
+        yield from batches
+    finally:  # not when the last traceback is gone: Python waits for its children when it ends, and these wait for work
+        batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+class _Lists:
+    """Rows of numbers, as lists when they are wanted: those of a whole epoch would take gigabytes."""
+
+    def __init__(self, rows: Sequence[NDArray[np.int64]] | NDArray[np.int64]) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (row.tolist() for row in self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def _collate(items: list[Any]) -> Any:
+    """The items that there are, stacked; None if there is none."""
+    found = [item for item in items if item is not None]
+    return default_collate(found) if found else None
 
 
 def _quiet_worker(worker: int) -> None:
-    """One thread, and Ctrl-C is the main process's business."""
+    """One thread, and signals, which torchrun and clusters send to all processes, are the main one's business."""
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def mean_rgb(dataset: Dataset) -> tuple[float, float, float]:
-    """Mean colour in grey levels over all pixels of up to MEAN_SAMPLE images, evenly spaced in the data set."""
-    step = max(1, len(dataset.items) // MEAN_SAMPLE)
-    means = [decode(item.read_bytes(), name=item.name).mean((0, 1)) for item in dataset.items[::step]]
-    red, green, blue = np.mean(means, 0).round(3).tolist()
-    return red, green, blue
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

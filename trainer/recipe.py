@@ -18,6 +18,7 @@ Start = Literal["he", "normal", "glorot"]
 Average = Literal["none", "polyak"]
 Crop = Literal["scale", "area"]
 Interpolation = Literal["fixed", "random"]
+TrainLayers = Literal["all", "fully-connected"]
 
 PHASES_FORM = "SHARE:LOW-HIGH[:dropout],... like 0.4:82-90,0.6:72-120:dropout"
 
@@ -63,6 +64,7 @@ class Recipe:
     weight_decay: float = 5e-4
     start: Start = "he"
     start_sigma: float = 0.01  # normal: standard deviation
+    train_layers: TrainLayers = "all"  # or VGG's last three
     average: Average = "none"
     average_decay: float = 0.9999  # polyak; 1: the plain mean of all iterates
 
@@ -85,6 +87,7 @@ class Recipe:
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         for name, choices in CHOICES.items():
             self._require(getattr(self, name) in choices, name, f"is one of {', '.join(choices)}")
+        self._require(self.train_layers == "all" or self.net != "googlenet", "train_layers", "is all for googlenet")
         self._require(0 <= self.warmup < 1, "warmup", "is a share of the steps")
         self._require(0 < self.lr_factor <= 1, "lr_factor", "is above 0 and at most 1")
         self._require(0 <= self.average_decay <= 1, "average_decay", "is between 0 and 1")
@@ -144,6 +147,7 @@ CHOICES = {
     "average": get_args(Average),
     "crop": get_args(Crop),
     "interpolation": get_args(Interpolation),
+    "train_layers": get_args(TrainLayers),
 }
 FIELDS = tuple(f.name for f in dataclasses.fields(Recipe) if f.name != "sources")
 

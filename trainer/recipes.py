@@ -33,7 +33,7 @@ VGG_SOURCES = {
     "momentum": "VGG section 3.1",
     "weight_decay": "VGG section 3.1",
     "start": "VGG section 3.1; --set start=glorot is its authors' later advice, which needs no init",
-    "start_sigma": "our choice: AlexNet's 0.01; the paper's variance of 10^-2 means 0.1, whose first scores are near 4e7",
+    "start_sigma": "our choice: AlexNet's 0.01; a variance of 10^-2, as the paper has it, means scores near 4e7",
     "init": "VGG section 3.1: conv1_1, conv2_1, conv3_1, conv3_2 and the last three layers of A, by name",
     "color_sigma": "AlexNet section 4.1, which VGG section 3.1 refers to",
     "input_std": "VGG section 2.1: nothing but the mean is taken off",
@@ -65,6 +65,15 @@ GOOGLENET_SOURCES = {
     "photometric": "GoogLeNet section 6: Howard's",
     "color_sigma": "GoogLeNet section 6 has Howard's distortions in its place",
     "test_short_px": "our choice: the smallest of the four scales of section 7",
+}
+BOX_SOURCES = {
+    "task": "VGG appendix A: one box for all classes (SCR), or one for each (PCR)",
+    "init": "VGG appendix A: the classification net of the same S, all but the last layer",
+    "start": "our choice for the last layer, as for classification",
+    "learning_rate": "VGG appendix A",
+    "phases": "VGG appendix A: a fixed S",
+    "train_layers": "VGG appendix A, Table 8: all layers is better than --set train_layers=fully-connected",
+    "iterations": "our choice: at most those of the classification net; the paper is silent",
 }
 MINI_SOURCES = {
     "input_std": "our choice: with start=he, and without batch norm, inputs near 1 train at higher rates",
@@ -123,6 +132,17 @@ def _vgg_jitter(base: Recipe) -> Recipe:
         test_short_px=384,
         learning_rate=1e-3,
         sources=VGG_SOURCES | FINE_SOURCES | own,
+    )
+
+
+def _boxes(base: Recipe, kind: str) -> Recipe:
+    return dataclasses.replace(
+        base,
+        name=f"{base.name}-loc-{kind}",
+        task="box-scr" if kind == "scr" else "box-pcr",
+        init=base.name,
+        learning_rate=1e-3,
+        sources={**base.sources, **BOX_SOURCES},
     )
 
 
@@ -196,6 +216,22 @@ def _mini_jitter(base: Recipe) -> Recipe:
     )
 
 
+def _mini_boxes(base: Recipe, kind: str) -> Recipe:
+    own = {
+        "phases": "our choice: S = 80, where a crop of 64 holds most of a digit; no dropout, its noise moves boxes",
+        "learning_rate": "our choice: the classification net's, the run is short",
+    }
+    return dataclasses.replace(
+        base,
+        name=f"{base.name}-loc-{kind}",
+        task="box-scr" if kind == "scr" else "box-pcr",
+        init=base.name,
+        phases=(Phase(1.0, (80, 80), dropout=False),),
+        test_short_px=80,
+        sources=MINI_SOURCES | BOX_SOURCES | own,
+    )
+
+
 MINI_GOOGLENET = Recipe(
     name="mini-googlenet",
     net="googlenet",
@@ -214,6 +250,7 @@ MINI_GOOGLENET = Recipe(
 )
 
 SHALLOW, DEEP = ("A", "A-LRN"), ("B", *FINE_SCALES)
+BOX_KINDS = ("scr", "pcr")
 VGG_BASES = {net: _vgg(net) for net in (*SHALLOW, *DEEP)}
 MINI_BASES = {net: _mini_vgg(net) for net in (*SHALLOW, *DEEP)}
 
@@ -223,10 +260,12 @@ RECIPES = {
         *VGG_BASES.values(),
         *(_vgg_384(VGG_BASES[net]) for net in FINE_SCALES),
         *(_vgg_jitter(VGG_BASES[net]) for net in FINE_SCALES),
+        *(_boxes(base, kind) for base in (VGG_BASES["D"], _vgg_384(VGG_BASES["D"])) for kind in BOX_KINDS),
         GOOGLENET,
         *MINI_BASES.values(),
         *(_mini_384(MINI_BASES[net]) for net in FINE_SCALES),
         *(_mini_jitter(MINI_BASES[net]) for net in FINE_SCALES),
+        *(_mini_boxes(base, kind) for base in (MINI_BASES["D"], _mini_384(MINI_BASES["D"])) for kind in BOX_KINDS),
         MINI_GOOGLENET,
     )
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from infer.spec import Task
+
 from .checkpoint import Checkpoint, CheckpointError, split_weights
 from .recipe import Start
-from .vgg import FROM_A
+from .vgg import FROM_A, FULLY_CONNECTED
 from .zoo import Net
 
 
@@ -29,14 +31,19 @@ def start_weights(net: Net, start: Start, *, sigma: float = 0.01) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def start_from(net: Net, source: Checkpoint) -> None:
+def start_from(net: Net, source: Checkpoint, task: Task) -> None:
     """Copies the layers that the paper starts deeper nets from (FROM_A); all layers if the nets have the same ones.
 
-    Raises CheckpointError where they do not fit.
+    A net for boxes takes all but the last one from a classifier (VGG appendix A). Raises CheckpointError where they do
+    not fit.
     """
     own = net.state_dict()
-    same = split_weights(own)[0].keys() == source.weights.keys()
-    taken = source.weights if same else {n: t for n, t in source.weights.items() if n.split(".")[0] in FROM_A}
+    if split_weights(own)[0].keys() != source.weights.keys():
+        taken = {n: t for n, t in source.weights.items() if n.split(".")[0] in FROM_A}
+    elif task != source.spec.task:
+        taken = {n: t for n, t in source.weights.items() if n.split(".")[0] != FULLY_CONNECTED[-1]}
+    else:
+        taken = source.weights
     unfit = [n for n, t in taken.items() if n not in own or own[n].shape != t.shape]
     if unfit or not taken:
         raise CheckpointError(

@@ -28,12 +28,14 @@ BATCH_PIXELS = 16 * 224 * 224
 
 
 class TorchEngine:
-    """Implements `infer.engine.Engine` for a checkpoint, on the CPU in FP32."""
+    """Implements `infer.engine.Engine` for a checkpoint, in FP32 on a CPU or, `cuda:0`, a GPU."""
 
     runtime = "torch-fp32"
     device = HOST
 
-    def __init__(self, checkpoint: Checkpoint, *, sha256: str = "", largest_short_px: int = 0) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, sha256: str = "", largest_short_px: int = 0, place: str = "cpu"
+    ) -> None:
         """`largest_short_px` widens the default range of shapes."""
         self.spec: ModelSpec = checkpoint.spec
         if self.spec.task != "classify":
@@ -41,14 +43,15 @@ class TorchEngine:
         self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
         self.sha256 = sha256
         self.seconds = 0.0
-        self._net = checkpoint.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._mean = torch.tensor(self.spec.preprocessing.mean_rgb)
-        self._std = torch.tensor(self.spec.preprocessing.std_rgb)
+        self._place = torch.device(place)
+        self._net = checkpoint.build().to(self._place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean = torch.tensor(self.spec.preprocessing.mean_rgb, device=self._place)
+        self._std = torch.tensor(self.spec.preprocessing.std_rgb, device=self._place)
 
     @classmethod
-    def open(cls, path: Path, *, largest_short_px: int = 0) -> TorchEngine:
+    def open(cls, path: Path, *, largest_short_px: int = 0, place: str = "cpu") -> TorchEngine:
         """The engine of a .pt file. Raises CheckpointError."""
-        return cls(checkpoints.load(path), sha256=file_sha256(path), largest_short_px=largest_short_px)
+        return cls(checkpoints.load(path), sha256=file_sha256(path), largest_short_px=largest_short_px, place=place)
 
     def load(self, images: Sequence[Pixels]) -> DeviceImage:
         return load_on_host(images)
@@ -78,8 +81,9 @@ class TorchEngine:
     def _forward(self, batch: Pixels, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Outputs of views u8 [V, h, w, 3]; positions are averaged before the softmax, or after it."""
         started = time.perf_counter()
-        x = ((torch.from_numpy(batch) - self._mean) / self._std).permute(0, 3, 1, 2)
-        maps = self._net(x)  # [V, classes, h', w']
+        x = ((torch.from_numpy(batch).to(self._place) - self._mean) / self._std).permute(0, 3, 1, 2)
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            maps = self._net(x).cpu()  # [V, classes, h', w']
         if self.spec.task == "classify":
             computed = {"posterior": torch.softmax(maps.mean((2, 3)), 1).numpy()}
         else:

@@ -1,37 +1,46 @@
-"""The training program, read from top to bottom: data, net, start, steps, checkpoint.
+"""The training program, read from top to bottom: data, net, start, epochs, checkpoints.
 
 python -m trainer --recipe mini-a --data DIR --out runs/a            at most 12 % error (center), under 3 minutes
 python -m trainer --recipe mini-d --data DIR --out runs/d --init runs/a/ckpt.pt                          the same
 python -m trainer --recipe mini-googlenet --data DIR --out runs/g
+torchrun --nproc-per-node 8 -m trainer --recipe vgg-a --data DIR --out runs/a --precision bf16
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import itertools
+import math
 import time
+from collections.abc import Generator
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from tqdm import tqdm
+from torch import nn
 
-from infer.dataset import open_dataset
-from infer.files import replacing
+from infer.dataset import Dataset, open_dataset
+from infer.spec import ModelSpec
 
 from . import checkpoint as checkpoints
-from .augment import Augmentation
-from .checkpoint import Checkpoint, split_weights
-from .data import Crops, batches, mean_rgb
+from .augment import augmentation_of
+from .checkpoint import Checkpoint
+from .data import Centers, Crops, batches
+from .execution import Execution, join
 from .recipe import Phase, Recipe
-from .schedule import cosine
+from .schedule import learning_rate
 from .start import start_from, start_weights
-from .stopping import wish_to_stop
+from .state import Batch, State
+from .statistics import Statistics, measure
+from .stopping import Wish, wish_to_stop
+from .validation import held_out, validate
+from .watch import Watch
 from .zoo import Net, build_net
 
 SAVE_MINUTES = 10.0
-Sums = tuple[float, float, float]
-"""Of the images of an epoch so far: loss, wrong answers, how many."""
+READ_EVERY = {"cpu": 1, "cuda": 20}
+"""Iterations between looks at the loss, for which a GPU must be waited for."""
 
 
 class TrainingError(RuntimeError):
@@ -54,149 +63,226 @@ def train(
     init: Path | None = None,
     resume: bool = False,
     save_minutes: float = SAVE_MINUTES,
+    statistics: Statistics | None = None,
+    execution: Execution | None = None,
 ) -> Path:
     """Trains a net and returns the path of its checkpoint, which is written after every epoch and every `save_minutes`.
 
     init: a checkpoint whose layers start the net (VGG section 3.1). resume: go on from out/ckpt.pt, with the same
-    result as an uninterrupted run, to the bit on a CPU. Ctrl-C and SIGTERM end the step, save and raise Stopped.
-    Raises DatasetError, CheckpointError, ImageError, TrainingError, or OSError where a file cannot be written.
+    result as an uninterrupted run, to the bit on a CPU. statistics: the colours of the training set, measured on a
+    sample where they are not given. Ctrl-C and SIGTERM end the step, save and raise Stopped. Under torchrun every
+    process calls this. Raises DatasetError, CheckpointError, ImageError, ExecutionError, TrainingError, or OSError
+    where a file cannot be written.
     """
+    execution = execution or Execution()
+    peers = join(execution.device)
+    dataset = labelled(data)
+    validation = held_out(data, dataset)
+    path = out / "ckpt.pt"
+    previous = checkpoints.load(path) if resume and path.exists() else None
+    check(recipe, dataset, validation, path, previous)
+    slices = peers.world * execution.parts
+    if recipe.batch % slices:
+        raise TrainingError(f"a batch of {recipe.batch} cannot be cut into {slices} equal pieces: --set batch=...")
+    if previous is not None and previous.finished:
+        return path
+    out.mkdir(parents=True, exist_ok=True)
+    spec = previous.spec if previous else spec_of(recipe, dataset, statistics)
+    run = State(recipe, spec, started(recipe, spec, init), execution, peers)
+    if previous is not None:
+        run.restore(previous)
+    peers.wait()  # all have read the checkpoint before one writes it
+    with wish_to_stop() as wish, watching(run, len(dataset.items), out) as watch:
+        Program(run, dataset, validation, path, save_minutes, wish, watch).epochs()
+    return path
+
+
+def labelled(data: Path) -> Dataset:
+    """The images to train on. Raises TrainingError where one has no label."""
     dataset = open_dataset(data, "train")
     unlabelled = next((item.name for item in dataset.items if item.label < 0), None)
     if unlabelled is not None:
         raise TrainingError(f"{data}: {unlabelled} has no label, expected one for every image to train on")
-    path = out / "ckpt.pt"
-    previous = checkpoints.load(path) if resume and path.exists() else None
+    return dataset
+
+
+def check(
+    recipe: Recipe, dataset: Dataset, validation: Dataset | None, path: Path, previous: Checkpoint | None
+) -> None:
+    """Raises TrainingError where the recipe cannot be followed on these data, or not from this checkpoint on."""
+    count = len(dataset.items)
     if previous is not None and previous.recipe != recipe.to_json():
         raise TrainingError(
             f"{path} was made by another recipe or other settings: resume with the same, or use a new --out"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    spec = previous.spec if previous else recipe.spec(dataset.classes, dataset.class_names, mean_rgb(dataset))
-    if len(dataset.items) < recipe.batch:
-        raise TrainingError(f"{len(dataset.items)} training images do not fill a batch of {recipe.batch}")
+    if previous is not None and (previous.images, previous.spec.classes) != (count, dataset.classes):
+        raise TrainingError(
+            f"{path} was trained on {previous.images} images of {len(previous.spec.classes)} classes, {dataset.root} "
+            f"has {count} of {len(dataset.classes)}: resume with the same, or start from it by --init in a new --out"
+        )
+    if count < recipe.batch:
+        raise TrainingError(f"{count} training images do not fill a batch of {recipe.batch}")
+    if recipe.schedule == "plateau" and validation is None:
+        raise TrainingError(
+            f"{dataset.root}: schedule=plateau drops the rate where the validation error stalls, but there are no "
+            "labelled validation images of the same classes: add val/, or --set schedule=cosine iterations=0"
+        )
 
+
+def spec_of(recipe: Recipe, dataset: Dataset, statistics: Statistics | None) -> ModelSpec:
+    """The spec of a new net, with the colours of its training set."""
+    colors = statistics or measure(dataset)
+    spec = recipe.spec(dataset.classes, dataset.class_names, colors.mean_rgb)
+    return dataclasses.replace(spec, source={**spec.source, "colors": colors.to_json()})
+
+
+def started(recipe: Recipe, spec: ModelSpec, init: Path | None) -> Net:
+    """The net as its first step finds it. Random numbers fill a tensor in the order of its memory: channels last."""
     torch.manual_seed(recipe.seed)
-    net = build_net(spec, auxiliary_heads=True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = build_net(spec, auxiliary_heads=True)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     start_weights(net, recipe.start, sigma=recipe.start_sigma)
     if init is not None:
-        start_from(net, checkpoints.load(init))
-    optimizer = torch.optim.SGD(
-        net.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+        start_from(net, checkpoints.load(init), spec.task)
+    return net
+
+
+def watching(run: State, images: int, out: Path) -> AbstractContextManager[Watch | None]:
+    """What shows the run to the user: the first process does."""
+    if run.peers.rank:
+        return nullcontext()
+    recipe = run.recipe
+    per_epoch = images // recipe.batch
+    steps = recipe.steps(per_epoch)
+    return Watch(
+        out, title=recipe.name, steps=steps, steps_per_epoch=per_epoch, batch=recipe.batch, done=run.epochs_done
     )
-    if previous is not None:
-        restore(net, optimizer, previous)
 
-    def save(epochs_done: int, steps_of_epoch: int = 0, sums: Sums = (0.0, 0.0, 0.0)) -> None:
-        rng = torch.get_rng_state() if steps_of_epoch else None
-        weights, auxiliary = split_weights(net.state_dict())
-        momentum, own = momentum_of(net, optimizer), recipe.to_json()
-        done = Checkpoint(spec, weights, auxiliary, momentum, epochs_done, own, steps_of_epoch, rng, sums)
-        checkpoints.save(done, path)
 
-    steps_per_epoch = len(dataset.items) // recipe.batch
-    steps = recipe.epochs * steps_per_epoch
-    mean = torch.tensor(spec.preprocessing.mean_rgb)
-    std = torch.tensor(spec.preprocessing.std_rgb)
-    first = previous.epochs_done if previous else 0
-    keep_metrics(out / "metrics.jsonl", first)
-    saved = time.monotonic()
-    with wish_to_stop() as wish:
-        for epoch in range(first, recipe.epochs):
-            torch.manual_seed(recipe.seed + 1_000_003 * (epoch + 1))  # dropout's draws belong to the epoch
-            done_before, sums = 0, (0.0, 0.0, 0.0)
-            if previous is not None and epoch == first and previous.rng is not None:
-                done_before, sums = previous.steps_of_epoch, previous.sums
-            phase = phase_at(recipe, epoch / recipe.epochs)
-            net.train()
-            set_dropout(net, active=phase.dropout)
-            augmentation = Augmentation(
-                recipe.crop_px, phase.short_px, recipe.mirror, recipe.color_sigma, spec.preprocessing.filter
+@dataclasses.dataclass
+class Program:
+    """The epochs of one run, until its steps are done, its schedule ends it or somebody wishes to stop."""
+
+    run: State
+    dataset: Dataset
+    validation: Dataset | None
+    path: Path
+    save_minutes: float
+    wish: Wish
+    watch: Watch | None
+
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = len(self.dataset.items) // self.run.recipe.batch
+        self.steps = self.run.recipe.steps(self.steps_per_epoch)
+        self.saved = time.monotonic()
+
+    def epochs(self) -> None:
+        run = self.run
+        for epoch in range(run.epochs_done, math.ceil(self.steps / self.steps_per_epoch)):
+            first = epoch * self.steps_per_epoch
+            rate = self.epoch(epoch, first, min(self.steps, first + self.steps_per_epoch))
+            loss, wrong, images = self.totals()
+            row: dict[str, float] = {"epoch": epoch + 1, "iteration": min(self.steps, first + self.steps_per_epoch)}
+            row |= {"learning_rate": rate, "loss": loss / images, "training_error_percent": 100 * wrong / images}
+            if self.validation is not None:
+                errors = validate(run, Centers(self.validation, run.spec))
+                row |= {f"validation_{name}_error_percent": error for name, error in errors.items()}
+                run.plateau = run.plateau.after(run.recipe, errors[run.objective.errors[0]])
+            run.epochs_done, run.steps_of_epoch = epoch + 1, 0
+            run.sums.zero_()
+            run.finished = row["iteration"] == self.steps or run.plateau.ends(run.recipe)
+            if self.watch is not None:
+                self.watch.epoch_done(row)
+            self.save()
+            if run.finished:
+                return
+            self.stop_if_wished(int(row["iteration"]))
+
+    def epoch(self, epoch: int, first: int, last: int) -> float:
+        """The steps of one epoch that are left, of iterations first + 1 to last; returns the last learning rate."""
+        run, recipe = self.run, self.run.recipe
+        phase = phase_at(recipe, first / self.steps)
+        run.net.train()
+        set_dropout(run.net, active=phase.dropout)
+        crops = Crops(self.dataset, augmentation_of(recipe, phase, run.spec), seed=recipe.seed, epoch=epoch)
+        done, rate, read = run.steps_of_epoch, 0.0, first + run.steps_of_epoch
+        if self.watch is not None:
+            self.watch.epoch(epoch + 1, done)
+        with closing(in_steps(crops, run)) as steps:
+            for iteration in range(first + done + 1, last + 1):
+                batch = next(steps)
+                rate = learning_rate(recipe, run.plateau, epoch=epoch, done=iteration / self.steps)
+                torch.manual_seed(seed_of(recipe.seed, iteration, run.peers.rank))  # dropout's draws
+                run.step(batch, rate, iteration)
+                run.steps_of_epoch = iteration - first
+                signal, due = run.peers.most((self.wish.signal, time.monotonic() - self.saved > 60 * self.save_minutes))
+                if iteration == last or signal or due or iteration - read >= READ_EVERY[run.peers.device.type]:
+                    self.read(epoch, read + 1, iteration, rate)
+                    read = iteration
+                if iteration < last and (signal or due):
+                    self.save()
+                    self.stop_if_wished(iteration)
+        return rate
+
+    def totals(self) -> tuple[float, float, float]:
+        """Loss, wrong answers and images of the epoch so far, over all processes."""
+        loss, wrong, images = self.run.peers.total(self.run.sums).tolist()
+        return loss, wrong, images
+
+    def read(self, epoch: int, since: int, iteration: int, rate: float) -> None:
+        """Shows the epoch so far. Raises TrainingError where the loss of an iteration from `since` on is no number."""
+        loss, wrong, images = self.totals()
+        if not math.isfinite(loss):
+            between = f"iteration {iteration}" if since == iteration else f"iterations {since} to {iteration}"
+            kept = f"; the last checkpoint from before is {self.path}" if self.path.exists() else ""
+            raise TrainingError(f"the loss became {loss} in {between} (epoch {epoch + 1}): lower learning_rate{kept}")
+        if self.watch is not None:
+            error = 100 * wrong / images
+            self.watch.step(iteration, iteration - since + 1, loss=loss / images, error_percent=error, rate=rate)
+
+    def save(self) -> None:
+        """Raises TrainingError instead of replacing a checkpoint by one with weights that are no numbers."""
+        self.saved = time.monotonic()
+        done = self.run.checkpoint(images=len(self.dataset.items))
+        broken = next((name for name, t in done.weights.items() if not t.isfinite().all()), None)
+        if broken is not None:
+            kept = f"; the last checkpoint from before is {self.path}" if self.path.exists() else ""
+            raise TrainingError(
+                f"{broken} is no number any more in epoch {done.epochs_done}: lower learning_rate{kept}"
             )
-            crops = Crops(dataset, augmentation, seed=recipe.seed, epoch=epoch)
-            bar = tqdm(
-                desc=f"{recipe.name} epoch {epoch + 1}/{recipe.epochs}",
-                total=steps_per_epoch * recipe.batch,
-                initial=done_before * recipe.batch,
-                unit="image",
-                disable=None,
-            )
-            own_batches = batches(crops, recipe.batch, start=done_before)
-            if done_before and previous is not None and previous.rng is not None:
-                torch.set_rng_state(previous.rng)  # after the loader, which draws a number when it starts
-            for step, (pixels, shift, labels) in enumerate(own_batches, start=done_before + 1):
-                iteration = epoch * steps_per_epoch + step
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.learning_rate * cosine(iteration / steps, warmup=recipe.warmup)
-                x = ((pixels + shift[:, None, None] - mean) / std).permute(0, 3, 1, 2)  # [N, 3, crop, crop]
-                scores = net.training_scores(x)
-                loss = sum((weight * F.cross_entropy(s, labels) for weight, s in scores), torch.zeros(()))
-                if not loss.isfinite():
-                    bar.close()
-                    raise TrainingError(diverged(loss.item(), iteration, path, epoch))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                wrong = (scores[0][1].argmax(1) != labels).sum().item()
-                sums = sums[0] + loss.item() * len(labels), sums[1] + wrong, sums[2] + len(labels)
-                rate = optimizer.param_groups[0]["lr"]
-                bar.set_postfix(
-                    loss=f"{sums[0] / sums[2]:.3f}",
-                    error=f"{100 * sums[1] / sums[2]:.1f}%",
-                    lr=f"{rate:.2g}",
-                    refresh=False,
-                )
-                bar.update(len(labels))
-                due = time.monotonic() - saved > 60 * save_minutes
-                if step < steps_per_epoch and (wish.signal or due):
-                    save(epoch, step, sums)
-                    saved = time.monotonic()
-                if step < steps_per_epoch and wish.signal:
-                    bar.close()
-                    done = f"{iteration} of {steps} iterations are in {path}"
-                    raise Stopped(wish.signal, f"stopped: {done}, go on with --resume")
-            bar.close()
-            add_metrics(out / "metrics.jsonl", epoch + 1, sums)
-            save(epoch + 1)
-            saved = time.monotonic()
-            if wish.signal and epoch + 1 < recipe.epochs:
-                done = f"{(epoch + 1) * steps_per_epoch} of {steps} iterations are in {path}"
-                raise Stopped(wish.signal, f"stopped: {done}, go on with --resume")
-    return path
+        if self.run.peers.rank == 0:
+            checkpoints.save(done, self.path)
+
+    def stop_if_wished(self, iteration: int) -> None:
+        """Raises Stopped where a signal asked one of the processes to."""
+        (signal,) = self.run.peers.most((self.wish.signal,))
+        if signal:
+            done = f"{iteration} of {self.steps} iterations are in {self.path}"
+            raise Stopped(signal, f"stopped: {done}, go on with --resume")
 
 
-def diverged(loss: float, iteration: int, path: Path, epoch: int) -> str:
-    """What to say of a loss that is no number."""
-    kept = f"; the last checkpoint from before is {path}" if path.exists() else ""
-    return f"the loss became {loss} in iteration {iteration} (epoch {epoch + 1}): lower learning_rate{kept}"
+def in_steps(crops: Crops, run: State) -> Generator[list[Batch]]:
+    """The batches of this process, those of each step together, from the epoch's next step on."""
+    parts = batches(
+        crops,
+        run.recipe.batch,
+        start=run.steps_of_epoch,
+        rank=run.peers.rank,
+        world=run.peers.world,
+        parts=run.execution.parts,
+        pin=run.peers.device.type == "cuda",
+    )
+    while step := list(itertools.islice(parts, run.execution.parts)):
+        yield step
 
 
-def keep_metrics(path: Path, epochs: int) -> None:
-    """Leaves the lines of the first epochs, those that a checkpoint has; what came after them is trained again."""
-    lines = path.read_text().splitlines(keepends=True) if epochs and path.exists() else []
-    with replacing(path) as unfinished:
-        unfinished.write_text("".join(line for line in lines if json.loads(line)["epoch"] <= epochs))
-
-
-def add_metrics(path: Path, epoch: int, sums: Sums) -> None:
-    loss, wrong, images = sums
-    log = {"epoch": epoch, "loss": loss / images, "training_error_percent": 100 * wrong / images}
-    with path.open("a") as file:
-        file.write(json.dumps(log) + "\n")
-
-
-def restore(net: Net, optimizer: torch.optim.SGD, previous: Checkpoint) -> None:
-    net.load_state_dict({**previous.weights, **previous.auxiliary})
-    for name, parameter in net.named_parameters():
-        optimizer.state[parameter]["momentum_buffer"] = previous.momentum[name].clone()
-
-
-def momentum_of(net: Net, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
-    return {name: optimizer.state[p]["momentum_buffer"] for name, p in net.named_parameters()}
+def seed_of(seed: int, iteration: int, rank: int) -> int:
+    """Of torch's random numbers in one step of one process, so that a run goes on from any of them."""
+    return int(np.random.SeedSequence((seed, iteration, rank)).generate_state(1, np.uint64)[0])
 
 
 def phase_at(recipe: Recipe, done: float) -> Phase:
-    """The phase that is on when `done` (a share of the epochs) is behind us."""
+    """The phase that is on when `done` (a share of the steps) is behind us."""
     end = 0.0
     for phase in recipe.phases:
         end += phase.share

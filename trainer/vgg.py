@@ -31,7 +31,8 @@ TABLE: dict[str, tuple[int | str, ...]] = {
     ),
 }
 
-FROM_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
+FULLY_CONNECTED = ("fc6", "fc7", "fc8")
+FROM_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", *FULLY_CONNECTED)
 """Layers that deeper nets take from A (section 3.1): its first four convolutions, by name, and the last three."""
 
 

@@ -1,0 +1,124 @@
+"""All that changes while a net is trained: what a checkpoint holds, and one step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from infer.spec import ModelSpec
+
+from .averaging import Average
+from .checkpoint import Checkpoint, split_weights
+from .execution import Execution, Peers
+from .objective import Objective, objective_of
+from .recipe import Recipe
+from .schedule import Plateau
+from .vgg import FULLY_CONNECTED
+from .zoo import Net
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""u8 pixels [N, h, w, 3], colour shift f32 [N, 3], targets."""
+
+
+class State:
+    """A net with its optimiser, average and schedule between two steps.
+
+    sums f64 [3]: loss, wrong answers and images of the epoch so far, of this process alone.
+    """
+
+    def __init__(self, recipe: Recipe, spec: ModelSpec, net: Net, execution: Execution, peers: Peers) -> None:
+        self.recipe, self.spec, self.net = recipe, spec, net
+        self.execution, self.peers = execution, peers
+        self.plateau = Plateau()
+        self.epochs_done, self.steps_of_epoch, self.finished = 0, 0, False
+        self.sums = torch.zeros(3, dtype=torch.float64, device=peers.device)
+        if recipe.train_layers == "fully-connected":
+            for name, parameter in net.named_parameters():
+                parameter.requires_grad_(name.split(".")[0] in FULLY_CONNECTED)
+        self.objective: Objective = objective_of(net, spec, execution.memory_format).to(peers.device)
+        if execution.precision == "fp64":
+            self.objective.double()
+        net.to(memory_format=execution.memory_format)  # type: ignore[call-overload]
+        self.trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.SGD(
+            self.trained.values(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        self.scaler = torch.amp.GradScaler(peers.device.type, enabled=execution.precision == "fp16")
+        self.average = Average(net, recipe.average_decay) if recipe.average == "polyak" else None
+        self._module: nn.Module = self.objective
+        if execution.compile:
+            self._module = torch.compile(self._module)  # type: ignore[assignment]
+        if peers.world > 1:
+            gpu = [peers.device.index] if peers.device.type == "cuda" else None
+            self._module = DistributedDataParallel(self._module, device_ids=gpu)
+
+    def step(self, parts: Sequence[Batch], rate: float, iteration: int) -> None:
+        """One step of SGD on a batch in pieces: v = momentum v + gradient + decay w; w -= rate v. iteration: from 1."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        for number, (pixels, shift, target) in enumerate(parts, start=1):
+            last = number == len(parts)
+            with contextlib.nullcontext() if last or self.peers.world == 1 else self._module.no_sync():  # type: ignore[operator]
+                batch = (tensor.to(self.peers.device, non_blocking=True) for tensor in (pixels, shift, target))
+                with self.execution.autocast(self.peers.device):
+                    loss, wrong = self._module(*batch)
+                self.scaler.scale(loss / len(parts)).backward()
+            images = torch.full_like(loss, len(target))
+            self.sums += torch.stack([loss.detach() * images, wrong.to(loss.dtype), images]).double()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.net, iteration)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Those of inference, with those of the auxiliary heads; not copied."""
+        return dict(self.net.state_dict()) if self.average is None else self.average.weights
+
+    def checkpoint(self, *, images: int) -> Checkpoint:
+        """What is needed to go on; on the host. All processes call it."""
+        loss, wrong, seen = self.peers.total(self.sums).tolist()
+        weights, auxiliary = split_weights({name: _host(t.float()) for name, t in self.weights().items()})
+        momentum = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.trained.items()}
+        others = self.average is not None or self.execution.precision == "fp64"
+        return Checkpoint(
+            spec=self.spec,
+            weights=weights,
+            auxiliary=auxiliary,
+            momentum={name: _host(t) for name, t in momentum.items() if t is not None},
+            epochs_done=self.epochs_done,
+            recipe=self.recipe.to_json(),
+            steps_of_epoch=self.steps_of_epoch,
+            sums=(loss, wrong, seen),
+            iterate={name: _host(t) for name, t in self.net.state_dict().items()} if others else {},
+            plateau=(self.plateau.drops, self.plateau.best_percent, self.plateau.since_best),
+            scaler=dict(self.scaler.state_dict()),
+            images=images,
+            finished=self.finished,
+        )
+
+    def restore(self, previous: Checkpoint) -> None:
+        """Continues from a checkpoint of the same recipe."""
+        inferred: dict[str, Any] = {**previous.weights, **previous.auxiliary}
+        self.net.load_state_dict(previous.iterate or inferred)
+        if self.average is not None:
+            for name, tensor in inferred.items():
+                self.average.weights[name].copy_(tensor)
+        for name, buffer in previous.momentum.items():
+            parameter = self.trained[name]
+            self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        self.scaler.load_state_dict(previous.scaler)
+        self.plateau = Plateau(*previous.plateau)
+        self.epochs_done, self.steps_of_epoch = previous.epochs_done, previous.steps_of_epoch
+        self.finished = previous.finished
+        if self.peers.rank == 0:  # the others start from zero: the sums are added up over all
+            self.sums.copy_(torch.tensor(previous.sums, dtype=torch.float64))
+
+
+def _host(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu()

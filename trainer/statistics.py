@@ -1,0 +1,135 @@
+"""python -m trainer.statistics --data DIR -o statistics.json: mean and principal components of a training set's colours
+
+VGG subtracts the mean RGB of the training set, and shifts colours along their principal components as AlexNet does.
+Every image counts as much as another, whatever its size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from infer.command import Parser, run
+from infer.dataset import Dataset, DatasetError, Item, open_dataset
+from infer.files import replacing
+from infer.image import ImageError, decode
+
+from .augment import Matrix
+
+SAMPLE = 1000
+"""Images from which a run measures the colours itself: the mean's standard error is then far below a grey level."""
+AT_ONCE = 256
+
+
+class StatisticsError(ValueError):
+    """A file that does not hold statistics; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """mean_rgb and its standard error in grey levels; components of RGB in 0..1, the largest first.
+
+    eigenvectors: a matrix whose columns they are, each with its largest entry positive.
+    """
+
+    mean_rgb: tuple[float, float, float]
+    mean_error: tuple[float, float, float]
+    eigenvalues: tuple[float, float, float]
+    eigenvectors: Matrix
+    images: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def read(path: Path) -> Statistics:
+        """Raises StatisticsError."""
+        try:
+            values = json.loads(path.read_text())
+            matrix = np.array(values["eigenvectors"], np.float64)
+            rows = [np.array(values[name], np.float64) for name in ("mean_rgb", "mean_error", "eigenvalues")]
+            if matrix.shape != (3, 3) or any(row.shape != (3,) for row in rows):
+                raise ValueError("expected three numbers, and three by three")
+            if not all(np.isfinite(array).all() for array in (matrix, *rows)):
+                raise ValueError("a value is not a number")
+            return _statistics(rows[0], rows[1], rows[2], matrix, int(values["images"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            said = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            raise StatisticsError(
+                f"{path}: no statistics ({said}), expected a file of python -m trainer.statistics"
+            ) from None
+
+
+def measure(dataset: Dataset, images: int = SAMPLE) -> Statistics:
+    """Of up to so many images, evenly spaced in the data set; 0: of all. Raises ImageError."""
+    items = dataset.items[:: max(1, len(dataset.items) // images) if images else 1]
+    means, total = [], np.zeros((3, 3))
+    bar = tqdm(desc="colours", total=len(items), unit="image", disable=None, leave=False)
+    with ThreadPoolExecutor() as pool, bar:
+        waiting = iter(items)
+        while some := list(itertools.islice(waiting, AT_ONCE)):
+            for mean, products in pool.map(_moments, some):
+                means.append(mean)
+                total += products
+                bar.update()
+    mean = np.mean(means, 0)
+    error = np.std(means, 0) / np.sqrt(len(means))
+    covariance = (total / len(means) - np.outer(mean, mean)) / 255**2
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
+    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(0)[None], 0)
+    return _statistics(
+        mean.round(3), error.round(3), values.round(7), (vectors * np.sign(largest)).round(6), len(means)
+    )
+
+
+Row = NDArray[np.float64]
+
+
+def _moments(item: Item) -> tuple[Row, Row]:
+    """Mean [3] of an image's pixels in grey levels, and of their products [3, 3]."""
+    pixels = decode(item.read_bytes(), name=item.name).reshape(-1, 3).astype(np.float64)
+    products: Row = pixels.T @ pixels / len(pixels)
+    return pixels.mean(0), products
+
+
+def _statistics(mean: Row, error: Row, values: Row, vectors: Row, images: int) -> Statistics:
+    def three(row: Row) -> tuple[float, float, float]:
+        a, b, c = row.tolist()
+        return a, b, c
+
+    return Statistics(three(mean), three(error), three(values), tuple(map(three, vectors)), images)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m trainer.statistics", description="Measure the colours of a training set.")
+    parser.add_argument("--data", required=True, type=Path, help="as the trainer's")
+    parser.add_argument("-o", "--output", type=Path, help="a JSON file, for --statistics of the trainer")
+    parser.add_argument("--images", type=int, default=0, metavar="N", help="an evenly spaced sample; default: all")
+    args = parser.parse_args(argv)
+    if args.images < 0:
+        parser.error(f"--images: expected a number of 0 (all) or more, got {args.images}")
+    try:
+        found = measure(open_dataset(args.data, "train"), args.images)
+        if args.output is not None:
+            with replacing(args.output) as unfinished:
+                unfinished.write_text(found.to_json() + "\n")
+    except (DatasetError, ImageError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    mean = ", ".join(f"{m:.3f} +- {e:.3f}" for m, e in zip(found.mean_rgb, found.mean_error, strict=True))
+    print(f"mean RGB of {found.images} images: {mean}")
+    print("components: " + ", ".join(f"{value:.5f}" for value in found.eigenvalues))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
