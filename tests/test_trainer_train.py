@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import trainer.train
-from infer.dataset import open_dataset
+from infer.dataset import DatasetError, open_dataset
 from infer.spec import ModelSpec
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
@@ -215,5 +215,5 @@ def test_images_without_labels_are_refused(miniature_dir: Path, tmp_path: Path) 
     files = sorted(miniature_dir.rglob("*.JPEG"))[:4]
     rows = pa.table({"image": [file.read_bytes() for file in files], "label": [0, 1, -1, 1]})
     pq.write_table(rows, tmp_path / "train.parquet")
-    with pytest.raises(TrainingError, match=r"train/00000002 has no label, expected one for every image"):
+    with pytest.raises(DatasetError, match=r"train/00000002 has no label, expected one for every image"):
         train(TINY, tmp_path / "train.parquet", tmp_path / "out")

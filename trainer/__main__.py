@@ -19,12 +19,12 @@ from infer.spec import SpecError
 
 from .checkpoint import CheckpointError, load
 from .data import loader_workers, processes_here
+from .examples import held_out
 from .execution import Execution, ExecutionError, Precision, join
 from .recipe import RecipeError, override
 from .recipes import RECIPES
 from .statistics import Statistics, StatisticsError
 from .train import SAVE_MINUTES, Stopped, TrainingError, train
-from .validation import held_out
 
 PROBLEMS = (
     DatasetError,

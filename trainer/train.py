@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from infer.dataset import Dataset, open_dataset
+from infer.dataset import Dataset
 from infer.spec import ModelSpec
 
 from . import checkpoint as checkpoints
 from .augment import augmentation_of
 from .checkpoint import Checkpoint
 from .data import Centers, Crops, batches
+from .examples import Examples, open_examples
 from .execution import Execution, join
 from .recipe import Phase, Recipe
 from .schedule import learning_rate
@@ -34,7 +35,7 @@ from .start import start_from, start_weights
 from .state import Batch, State
 from .statistics import Statistics, measure
 from .stopping import Wish, wish_to_stop
-from .validation import held_out, validate
+from .validation import validate
 from .watch import Watch
 from .zoo import Net, build_net
 
@@ -76,39 +77,27 @@ def train(
     """
     execution = execution or Execution()
     peers = join(execution.device)
-    dataset = labelled(data)
-    validation = held_out(data, dataset)
+    examples, held_out = open_examples(data, recipe.task)
     path = out / "ckpt.pt"
     previous = checkpoints.load(path) if resume and path.exists() else None
-    check(recipe, dataset, validation, path, previous)
+    check(recipe, examples.dataset, held_out, path, previous)
     slices = peers.world * execution.parts
     if recipe.batch % slices:
         raise TrainingError(f"a batch of {recipe.batch} cannot be cut into {slices} equal pieces: --set batch=...")
     if previous is not None and previous.finished:
         return path
     out.mkdir(parents=True, exist_ok=True)
-    spec = previous.spec if previous else spec_of(recipe, dataset, statistics)
+    spec = previous.spec if previous else spec_of(recipe, examples.dataset, statistics)
     run = State(recipe, spec, started(recipe, spec, init), execution, peers)
     if previous is not None:
         run.restore(previous)
     peers.wait()  # all have read the checkpoint before one writes it
-    with wish_to_stop() as wish, watching(run, len(dataset.items), out) as watch:
-        Program(run, dataset, validation, path, save_minutes, wish, watch).epochs()
+    with wish_to_stop() as wish, watching(run, len(examples.dataset.items), out) as watch:
+        Program(run, examples, held_out, path, save_minutes, wish, watch).epochs()
     return path
 
 
-def labelled(data: Path) -> Dataset:
-    """The images to train on. Raises TrainingError where one has no label."""
-    dataset = open_dataset(data, "train")
-    unlabelled = next((item.name for item in dataset.items if item.label < 0), None)
-    if unlabelled is not None:
-        raise TrainingError(f"{data}: {unlabelled} has no label, expected one for every image to train on")
-    return dataset
-
-
-def check(
-    recipe: Recipe, dataset: Dataset, validation: Dataset | None, path: Path, previous: Checkpoint | None
-) -> None:
+def check(recipe: Recipe, dataset: Dataset, held_out: Examples | None, path: Path, previous: Checkpoint | None) -> None:
     """Raises TrainingError where the recipe cannot be followed on these data, or not from this checkpoint on."""
     count = len(dataset.items)
     if previous is not None and previous.recipe != recipe.to_json():
@@ -122,7 +111,7 @@ def check(
         )
     if count < recipe.batch:
         raise TrainingError(f"{count} training images do not fill a batch of {recipe.batch}")
-    if recipe.schedule == "plateau" and validation is None:
+    if recipe.schedule == "plateau" and held_out is None:
         raise TrainingError(
             f"{dataset.root}: schedule=plateau drops the rate where the validation error stalls, but there are no "
             "labelled validation images of the same classes: add val/, or --set schedule=cosine iterations=0"
@@ -164,15 +153,15 @@ class Program:
     """The epochs of one run, until its steps are done, its schedule ends it or somebody wishes to stop."""
 
     run: State
-    dataset: Dataset
-    validation: Dataset | None
+    examples: Examples
+    held_out: Examples | None
     path: Path
     save_minutes: float
     wish: Wish
     watch: Watch | None
 
     def __post_init__(self) -> None:
-        self.steps_per_epoch = len(self.dataset.items) // self.run.recipe.batch
+        self.steps_per_epoch = len(self.examples.dataset.items) // self.run.recipe.batch
         self.steps = self.run.recipe.steps(self.steps_per_epoch)
         self.saved = time.monotonic()
 
@@ -184,8 +173,8 @@ class Program:
             loss, wrong, images = self.totals()
             row: dict[str, float] = {"epoch": epoch + 1, "iteration": min(self.steps, first + self.steps_per_epoch)}
             row |= {"learning_rate": rate, "loss": loss / images, "training_error_percent": 100 * wrong / images}
-            if self.validation is not None:
-                errors = validate(run, Centers(self.validation, run.spec))
+            if self.held_out is not None:
+                errors = validate(run, Centers(self.held_out.dataset, run.spec, self.held_out.target))
                 row |= {f"validation_{name}_error_percent": error for name, error in errors.items()}
                 run.plateau = run.plateau.after(run.recipe, errors[run.objective.errors[0]])
             run.epochs_done, run.steps_of_epoch = epoch + 1, 0
@@ -204,7 +193,8 @@ class Program:
         phase = phase_at(recipe, first / self.steps)
         run.net.train()
         set_dropout(run.net, active=phase.dropout)
-        crops = Crops(self.dataset, augmentation_of(recipe, phase, run.spec), seed=recipe.seed, epoch=epoch)
+        augmentation, (dataset, target) = augmentation_of(recipe, phase, run.spec), self.examples
+        crops = Crops(dataset, augmentation, seed=recipe.seed, epoch=epoch, target=target)
         done, rate, read = run.steps_of_epoch, 0.0, first + run.steps_of_epoch
         if self.watch is not None:
             self.watch.epoch(epoch + 1, done)
@@ -243,7 +233,7 @@ class Program:
     def save(self) -> None:
         """Raises TrainingError instead of replacing a checkpoint by one with weights that are no numbers."""
         self.saved = time.monotonic()
-        done = self.run.checkpoint(images=len(self.dataset.items))
+        done = self.run.checkpoint(images=len(self.examples.dataset.items))
         broken = next((name for name, t in done.weights.items() if not t.isfinite().all()), None)
         if broken is not None:
             kept = f"; the last checkpoint from before is {self.path}" if self.path.exists() else ""

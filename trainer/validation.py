@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch.func import functional_call
-
-from infer.dataset import Dataset, DatasetError, open_dataset
 
 from .data import Centers, center_batches
 from .state import State
 
 BATCH = 64
-
-
-def held_out(data: Path, training: Dataset) -> Dataset | None:
-    """The labelled validation images of a data set; None where it has none beside those to train on."""
-    try:
-        dataset = open_dataset(data, "val")
-    except DatasetError:
-        return None
-    if dataset.items[0].name == training.items[0].name or dataset.classes != training.classes:
-        return None
-    return dataset if all(item.label >= 0 for item in dataset.items) else None
 
 
 @torch.no_grad()
