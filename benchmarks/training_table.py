@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/training-table"))
     parser.add_argument("--data", type=Path, help="a miniature that is there already (default: made in OUT)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--precision", default="fp32", help="of the trainer: bf16 is twice as fast where a CPU has it")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="fields of all recipes")
     parser.add_argument("--doc", type=Path, help=f"write the result between the lines {BEGIN} and {END} of this file")
     args = parser.parse_args()
@@ -84,9 +85,11 @@ def main() -> None:
         python("trainer.miniature", data)
     found: dict[Place, list[Scores]] = {}
     for seed in range(args.seeds):
-        for place, path in of_seed(args.out / f"seed-{seed}", data, [f"seed={seed}", *args.set]).items():
+        for place, path in of_seed(
+            args.out / f"seed-{seed}", data, [f"seed={seed}", *args.set], args.precision
+        ).items():
             found.setdefault(place, []).append(tables.read(path))
-    text = f"{described(found, args.set)}\n\n{errors(found)}\n\n{findings(found)}"
+    text = f"{described(found, args.set, args.precision)}\n\n{errors(found)}\n\n{findings(found)}"
     print(f"\n{text}")
     if args.doc:
         head, _, rest = args.doc.read_text().partition(BEGIN)
@@ -95,7 +98,7 @@ def main() -> None:
             unfinished.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
 
 
-def of_seed(out: Path, data: Path, settings: Sequence[str]) -> dict[Place, Path]:
+def of_seed(out: Path, data: Path, settings: Sequence[str], precision: str) -> dict[Place, Path]:
     """The score tables of all nets of one seed, trained and evaluated where they are not there."""
     found = {}
     for name in (*NETS, FIXED):
@@ -104,7 +107,7 @@ def of_seed(out: Path, data: Path, settings: Sequence[str]) -> dict[Place, Path]
         own = FIXED_SETTINGS if name == FIXED else ()
         train = ["trainer", "--recipe", recipe.name, "--data", data, "--out", checkpoint.parent, *init, "--resume"]
         if not (checkpoint.exists() and load(checkpoint).finished):
-            python(*train, "--final-protocol", "none", "--set", *settings, *own)
+            python(*train, "--final-protocol", "none", "--precision", precision, "--set", *settings, *own)
         one_scale = ["--scales", load(checkpoint).spec.test_short_px]
         for folder, protocols, scales in (("papers", (CENTER, DENSE, BOTH), []), ("single", ("dense",), one_scale)):
             results = checkpoint.parent / folder
@@ -156,7 +159,7 @@ def mean_and_interval(values: NDArray[Any]) -> tuple[float, float, float]:
     return 100 * mean, 100 * (mean - half), 100 * (mean + half)
 
 
-def described(found: dict[Place, list[Scores]], settings: Sequence[str]) -> str:
+def described(found: dict[Place, list[Scores]], settings: Sequence[str], precision: str) -> str:
     """The conditions, without which the numbers say nothing."""
     first = next(iter(found.values()))
     images, identity = len(first[0].images), first[0].metadata["dataset_id"]
@@ -164,7 +167,7 @@ def described(found: dict[Place, list[Scores]], settings: Sequence[str]) -> str:
     changed = f", `--set {' '.join(settings)}`" if settings else ""
     return (
         f"Top-1 errors in percent on the {images} validation images of the miniature (data set {identity}), {seeds}"
-        f"{changed}, torch {torch.__version__} in FP32, commit {our_commit()[:7]}; in brackets 95 % intervals."
+        f"{changed}, torch {torch.__version__}, trained in {precision}, evaluated in fp32, commit {our_commit()[:7]}; in brackets 95 % intervals."
     )
 
 
