@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from PIL import Image
 
 from trainer.watch import CURVES, EVENTS, METRICS, Watch, read_metrics
 
+ROOT = Path(__file__).resolve().parent.parent
 OPTIONS: dict[str, Any] = {"title": "mini-a", "steps": 90, "steps_per_epoch": 40, "batch": 8}
 
 
@@ -94,8 +98,6 @@ def test_steps_that_are_read_together(tmp_path: Path) -> None:
 def test_a_bar_on_a_terminal_says_how_the_run_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with Watch(tmp_path, **OPTIONS, done=0) as watch:
         watch.epoch(3, 4)  # the last, of 10 steps, of which 4 are done
@@ -111,6 +113,15 @@ def test_no_bar_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with Watch(tmp_path, **OPTIONS, done=0) as watch:
         run_epochs(watch, 1, 3)
     assert capsys.readouterr().err == ""
+
+
+def test_matplotlib_says_nothing_of_its_caches(tmp_path: Path) -> None:
+    """Where it has no folder for them it would, into the bar."""
+    (tmp_path / "file").touch()
+    code = f"from trainer.watch import draw; from pathlib import Path; draw([{row(1)}], Path('curves.png'), title='a')"
+    environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path / "file"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("", "") and (tmp_path / "curves.png").exists()
 
 
 def test_metrics_that_are_not_there(tmp_path: Path) -> None:

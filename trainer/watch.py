@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -105,6 +106,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
     """A PNG: loss and learning rate above, errors below, over the epochs."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its caches; a command's stderr is for errors
     from matplotlib.figure import Figure
 
     figure = Figure((7, 6), layout="constrained")
