@@ -219,7 +219,7 @@ def _mini_jitter(base: Recipe) -> Recipe:
 def _mini_boxes(base: Recipe, kind: str) -> Recipe:
     own = {
         "phases": "our choice: S = 80, where a crop of 64 holds most of a digit; no dropout, its noise moves boxes",
-        "learning_rate": "our choice: the classification net's, the run is short",
+        "learning_rate": "our choice: the classification net's, since the run is short",
     }
     return dataclasses.replace(
         base,
@@ -228,6 +228,7 @@ def _mini_boxes(base: Recipe, kind: str) -> Recipe:
         init=base.name,
         phases=(Phase(1.0, (80, 80), dropout=False),),
         test_short_px=80,
+        epochs=4,
         sources=MINI_SOURCES | BOX_SOURCES | own,
     )
 
