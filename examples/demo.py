@@ -22,12 +22,12 @@ def main(out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     data, a, d = out / "miniature", out / "a" / "ckpt.pt", out / "d" / "ckpt.pt"
     a32, d32 = a.with_name("fp32.onnx"), d.with_name("fp32.onnx")
-    rtx = ("--builder", "tensorrt-rtx")
+    rtx, alone = ("--builder", "tensorrt-rtx"), ("--final-protocol", "none")  # evaluated in a stage of its own
     stages: dict[str, list[tuple[object, ...]]] = {
         "the digits, in ILSVRC-2012's shape": [("trainer.miniature", data)],
-        "train mini-a": [("trainer", "--recipe", "mini-a", "--data", data, "--out", a.parent)],
+        "train mini-a": [("trainer", "--recipe", "mini-a", "--data", data, "--out", a.parent, *alone)],
         "train mini-d from A's layers": [
-            ("trainer", "--recipe", "mini-d", "--data", data, "--out", d.parent, "--init", a),
+            ("trainer", "--recipe", "mini-d", "--data", data, "--out", d.parent, "--init", a, *alone),
         ],
         "evaluate in torch": [
             ("evaluation.ilsvrc", "--engine", a, "--engine", d, "--data", data, *PROTOCOLS, "--out", out / "torch")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +22,7 @@ from .checkpoint import CheckpointError, load
 from .data import loader_workers, processes_here
 from .examples import held_out
 from .execution import Execution, ExecutionError, Precision, join
-from .recipe import RecipeError, override
+from .recipe import Recipe, RecipeError, override
 from .recipes import RECIPES
 from .statistics import Statistics, StatisticsError
 from .train import SAVE_MINUTES, Stopped, TrainingError, train
@@ -62,39 +63,50 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     if not args.save_minutes >= 0:
         parser.error(f"--save-minutes: expected a number of 0 or more, got {args.save_minutes}")
-    started = time.monotonic()
+    return outcome(lambda: run_of(args, recipe))
+
+
+def run_of(args: argparse.Namespace, recipe: Recipe) -> int:
+    """Trains and evaluates. Raises what `train` does."""
+    started, execution = time.monotonic(), execution_of(args)
+    peers = join(execution.device)
+    if peers.rank == 0 and recipe.init and args.init is None:
+        print(f"{recipe.name}: without --init (of {recipe.init}) every layer starts at random", file=sys.stderr)
+    path = train(
+        recipe,
+        args.data,
+        args.out,
+        init=args.init,
+        resume=args.resume,
+        save_minutes=args.save_minutes,
+        statistics=Statistics.read(args.statistics) if args.statistics else None,
+        execution=execution,
+    )
+    if peers.rank:
+        return 0
+    print(f"{path}: {recipe.name}, {load(path).epochs_done} epochs, {time.monotonic() - started:.0f} s")
+    if args.final_protocol == "none" or recipe.task != "classify":
+        return 0
+    return evaluate(path, args.data, args.final_protocol, peers.device.type)
+
+
+def outcome(work: Callable[[], int]) -> int:
+    """The status of `work`, which may fail in the ways of a run: each is one line, of one process."""
+    rank, alone = int(os.environ.get("RANK", "0")), "WORLD_SIZE" not in os.environ
     try:
-        execution = execution_of(args)
-        first = join(execution.device).rank == 0
-        if first and recipe.init and args.init is None:
-            print(f"{recipe.name}: without --init (of {recipe.init}) every layer starts at random", file=sys.stderr)
-        path = train(
-            recipe,
-            args.data,
-            args.out,
-            init=args.init,
-            resume=args.resume,
-            save_minutes=args.save_minutes,
-            statistics=Statistics.read(args.statistics) if args.statistics else None,
-            execution=execution,
-        )
+        return work()
     except Stopped as stop:
-        print(stop, file=sys.stderr)
+        if rank == 0:
+            print(stop, file=sys.stderr)
         return 128 + stop.signal
     except PROBLEMS as error:
         print(str(error).strip().splitlines()[-1], file=sys.stderr)
         return 1
     except RuntimeError as error:
-        if "WORLD_SIZE" not in os.environ:
+        if alone:
             raise
-        print(f"process {os.environ['RANK']}: lost the others ({str(error).splitlines()[0][:200]})", file=sys.stderr)
+        print(f"process {rank}: lost the others ({str(error).splitlines()[0][:200]})", file=sys.stderr)
         return 1
-    if not first:
-        return 0
-    print(f"{path}: {recipe.name}, {load(path).epochs_done} epochs, {time.monotonic() - started:.0f} s")
-    if args.final_protocol == "none" or recipe.task != "classify":
-        return 0
-    return evaluate(path, args.data, args.final_protocol, join(execution.device).device.type)
 
 
 def evaluate(path: Path, data: Path, protocol: str, provider: str) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,13 +20,13 @@ from tabulate import tabulate
 from infer.command import Parser, run
 from infer.files import replacing
 
-from .__main__ import PROBLEMS, add_execution_options, execution_of
+from .__main__ import add_execution_options, execution_of, outcome
 from .checkpoint import load
 from .execution import join
 from .recipe import Recipe, RecipeError, Start, override
 from .recipes import FINE_SCALES, MINI_BASES, RECIPES, VGG_BASES
 from .statistics import Statistics
-from .train import Stopped, TrainingError, train
+from .train import TrainingError, train
 
 FUSED = ("D", "E")
 """The nets of the paper's best result, both with scale jitter, multi-crop and dense (VGG Table 6)."""
@@ -139,14 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     if not args.save_minutes >= 0:
         parser.error(f"--save-minutes: expected a number of 0 or more, got {args.save_minutes}")
-    try:
-        return train_all(args, recipes)
-    except Stopped as stop:
-        print(stop, file=sys.stderr)
-        return 128 + stop.signal
-    except PROBLEMS as error:
-        print(str(error).strip().splitlines()[-1], file=sys.stderr)
-        return 1
+    return outcome(lambda: train_all(args, recipes))
 
 
 def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
