@@ -27,7 +27,7 @@ tests() { (cd "$1" && ctest --output-on-failure "${@:2}"); }
 
 build plain -DCMAKE_CXX_FLAGS=-Werror
 tests $builds/plain
-VERYDEEP_CPP=$PWD/$builds/plain "$python" -m pytest -q tests/test_infer_cpp.py
+VERYDEEP_CPP=$PWD/$builds/plain "$python" -m pytest -q tests/test_infer_cpp.py tests/test_infer_cpp_boxes.py
 infer/cpp/tests/installed.sh "$builds/plain" "$builds/installed"
 
 build address -DCMAKE_BUILD_TYPE=RelWithDebInfo \

@@ -1,11 +1,13 @@
 // verydeep-classify IMAGE|FOLDER… --engine FILE [--protocol P] [--scales Q,Q] [--top 5] [--json]
 // verydeep-classify --video FILE|--camera N --engine FILE …
+// verydeep-classify IMAGE… --engine CLASSIFIER --box-engine BOXES [--box-engine BOXES] …
 #include <dlfcn.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -19,11 +21,11 @@ namespace fs = std::filesystem;
 
 constexpr const char* kUsage =
     "usage: verydeep-classify IMAGE|FOLDER... --engine FILE [--protocol center] [--scales Q[,Q...]] [--top 5] [--json]\n"
-    "                         [--cuda] [--device 0] [--threads 0] [--self-test]\n"
+    "                         [--cuda] [--device 0] [--threads 0] [--self-test] [--box-engine FILE]...\n"
     "       verydeep-classify --video FILE|--camera N --engine FILE ...\n";
 
 struct Arguments {
-  std::vector<std::string> images;
+  std::vector<std::string> images, box_engines;
   std::string engine, video;
   int camera = -1;
   verydeep::Options options;
@@ -44,6 +46,7 @@ int whole(const std::string& option, const std::string& text) {
 
 Arguments parse(int argc, char** argv) {
   Arguments found;
+  bool protocol = false;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const auto value = [&] {
@@ -61,6 +64,9 @@ Arguments parse(int argc, char** argv) {
       found.camera = whole(word, value());
     } else if (word == "--protocol") {
       found.options.protocol = value();
+      protocol = true;
+    } else if (word == "--box-engine") {
+      found.box_engines.push_back(value());
     } else if (word == "--scales") {
       std::stringstream all(value());
       for (std::string each; std::getline(all, each, ',');) found.options.scales.push_back(whole(word, each));
@@ -86,6 +92,11 @@ Arguments parse(int argc, char** argv) {
   const int kinds = !found.images.empty() + !found.video.empty() + (found.camera >= 0);
   if (found.engine.empty() || !kinds) usage_error("expected an image and --engine FILE");
   if (kinds > 1) usage_error("expected images, --video or --camera: one of them");
+  if (!found.box_engines.empty()) {
+    if (protocol && found.options.protocol != "dense")
+      usage_error("--box-engine finds boxes in dense views, not " + found.options.protocol + ": leave --protocol out");
+    found.options.protocol = "dense";
+  }
   return found;
 }
 
@@ -111,24 +122,62 @@ std::vector<std::string> files(const std::vector<std::string>& images) {
   return all;
 }
 
-std::string line(const std::string& path, const std::string& status, const verydeep::Classifier& classifier,
-                 const std::vector<verydeep::Prediction>& best) {
+// What says what is in an image: a classifier, and box nets where there are any.
+class Engines {
+ public:
+  explicit Engines(const Arguments& arguments) : top_(arguments.top) {
+    if (arguments.box_engines.empty())
+      alone_ = std::make_unique<verydeep::Classifier>(arguments.engine, arguments.options);
+    else
+      localizer_ = std::make_unique<verydeep::Localizer>(arguments.engine, arguments.box_engines, arguments.options);
+  }
+
+  const verydeep::Classifier& classifier() const { return alone_ ? *alone_ : localizer_->classifier(); }
+  bool with_boxes() const { return localizer_ != nullptr; }
+
+  std::vector<verydeep::Located> file(const std::string& path) {
+    return alone_ ? without_boxes(alone_->classify_file(path, top_)) : localizer_->locate_file(path, top_);
+  }
+  std::vector<verydeep::Located> image(const verydeep::Image& image) {
+    return alone_ ? without_boxes(alone_->classify(image, top_)) : localizer_->locate(image, top_);
+  }
+
+ private:
+  static std::vector<verydeep::Located> without_boxes(const std::vector<verydeep::Prediction>& best) {
+    std::vector<verydeep::Located> found;
+    for (const auto& each : best) found.push_back({each, false, {}});
+    return found;
+  }
+
+  int top_;
+  std::unique_ptr<verydeep::Classifier> alone_;
+  std::unique_ptr<verydeep::Localizer> localizer_;
+};
+
+std::string line(const std::string& path, const std::string& status, const Engines& engines,
+                 const std::vector<verydeep::Located>& best) {
   nlohmann::ordered_json object{{"image", path},
                                 {"status", status},
-                                {"model", classifier.model()},
-                                {"protocol", classifier.protocol()},
+                                {"model", engines.classifier().model()},
+                                {"protocol", engines.classifier().protocol()},
                                 {"predictions", nlohmann::ordered_json::array()}};
-  for (const auto& each : best)
-    object["predictions"].push_back(
-        {{"index", each.index}, {"wnid", each.wnid}, {"name", each.name}, {"probability", each.probability}});
+  for (const auto& [what, found, where] : best) {
+    nlohmann::ordered_json one{
+        {"index", what.index}, {"wnid", what.wnid}, {"name", what.name}, {"probability", what.probability}};
+    if (engines.with_boxes()) {
+      one["box"] = nullptr;
+      if (found) one["box"] = {where.xmin, where.ymin, where.xmax, where.ymax};
+    }
+    object["predictions"].push_back(one);
+  }
   return object.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 // Prints what is seen in the image of that name, or why it cannot be read; returns whether it could.
 template <typename Work>
-bool report(const std::string& name, const Arguments& arguments, const verydeep::Classifier& classifier, Work&& work) {
+bool report(const std::string& name, bool json, const Engines& engines, Work&& work) {
   std::string status = "ok";
-  std::vector<verydeep::Prediction> best;
+  std::vector<verydeep::Located> best;
   try {
     best = work();
   } catch (const verydeep::Error& error) {
@@ -136,12 +185,15 @@ bool report(const std::string& name, const Arguments& arguments, const verydeep:
     status = error.what();
     std::fprintf(stderr, "%s\n", (status.find(name) == std::string::npos ? name + ": " + status : status).c_str());
   }
-  if (arguments.json) {
-    std::printf("%s\n", line(name, status, classifier, best).c_str());
+  if (json) {
+    std::printf("%s\n", line(name, status, engines, best).c_str());
   } else if (status == "ok") {
     std::printf("%s:", name.c_str());
-    for (std::size_t i = 0; i < best.size(); ++i)
-      std::printf("%s %s %.1f %%", i ? "," : "", best[i].name.c_str(), 100 * best[i].probability);
+    for (std::size_t i = 0; i < best.size(); ++i) {
+      const auto& [what, found, where] = best[i];
+      std::printf("%s %s %.1f %%", i ? "," : "", what.name.c_str(), 100 * what.probability);
+      if (found) std::printf(" at %.0f,%.0f-%.0f,%.0f", where.xmin, where.ymin, where.xmax, where.ymax);
+    }
     std::printf("\n");
   }
   std::fflush(stdout);
@@ -149,10 +201,10 @@ bool report(const std::string& name, const Arguments& arguments, const verydeep:
 }
 
 int classify_files(const Arguments& arguments) {
-  verydeep::Classifier classifier(arguments.engine, arguments.options);
+  Engines engines(arguments);
   int failed = 0;
   for (const std::string& path : files(arguments.images))
-    failed += !report(path, arguments, classifier, [&] { return classifier.classify_file(path, arguments.top); });
+    failed += !report(path, arguments.json, engines, [&] { return engines.file(path); });
   return failed ? 1 : 0;
 }
 
@@ -169,14 +221,13 @@ int classify_frames(const Arguments& arguments) {
   const auto read = reinterpret_cast<ReadFrame*>(dlsym(module, "read_frame"));
   const auto close = reinterpret_cast<CloseVideo*>(dlsym(module, "close_video"));
   if (!open || !read || !close) throw std::runtime_error("libverydeep-video.so is of another version");
-  verydeep::Classifier classifier(arguments.engine, arguments.options);
+  Engines engines(arguments);
   const std::unique_ptr<void, CloseVideo*> video(
       open(arguments.video.empty() ? nullptr : arguments.video.c_str(), arguments.camera), close);
   int frames = 0, failed = 0;
   for (Frame frame{}; video && read(video.get(), &frame); ++frames)
-    failed += !report(name + "#" + std::to_string(frames), arguments, classifier, [&] {
-      return classifier.classify({frame.pixels, frame.height, frame.width, frame.row_stride, verydeep::Order::bgr},
-                                 arguments.top);
+    failed += !report(name + "#" + std::to_string(frames), arguments.json, engines, [&] {
+      return engines.image({frame.pixels, frame.height, frame.width, frame.row_stride, verydeep::Order::bgr});
     });
   if (!frames) throw std::runtime_error(name + ": no frame of a video can be read");
   return failed ? 1 : 0;

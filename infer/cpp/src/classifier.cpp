@@ -1,9 +1,8 @@
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 #include <numeric>
 
-#include "backend.hpp"
+#include "classifier.hpp"
 #include "feed.hpp"
 #include "self_test.hpp"
 #include "verydeep/verydeep.hpp"
@@ -13,6 +12,8 @@ namespace {
 
 constexpr int kLargestSide = 1 << 20;  // px
 constexpr std::int64_t kLargestPixels = 100'000'000;
+
+}  // namespace
 
 Pixels copy_of(const Image& image) {
   if (!image.pixels) throw Error(ErrorCode::invalid_argument, "null pixels: expected an image");
@@ -36,48 +37,40 @@ Pixels copy_of(const Image& image) {
   return pixels;
 }
 
-}  // namespace
 
-struct Classifier::Impl {
-  std::unique_ptr<Backend> backend;
-  Options options;
-  std::vector<int> scales;
-  std::mutex busy;
+std::vector<double> Classifier::Impl::posterior(Pixels pixels) {
+  const std::lock_guard<std::mutex> lock(busy);
+  const ModelSpec& spec = backend->spec();
+  const Size size{pixels.height, pixels.width};
+  const std::vector<View> plan = plan_views(spec, options.protocol, size, scales);
+  if (const auto reason = out_of_range(plan, size, backend->shapes(), spec))
+    throw Error(ErrorCode::out_of_range, *reason);
+  Source source(std::move(pixels), spec);
+  const std::size_t classes = spec.classes.size();
+  std::vector<double> mean(classes, 0.0);
+  for_each_call(*backend, source, plan, [&](const Feed& feed, const std::vector<std::size_t>& places) {
+    const Answer answer = backend->run(feed, false);
+    for (std::size_t i = 0; i < places.size(); ++i)
+      for (std::size_t c = 0; c < classes; ++c)
+        mean[c] += plan[places[i]].weight * static_cast<double>(answer.posterior[i * classes + c]);
+  });
+  return mean;
+}
 
-  std::vector<double> posterior(Pixels pixels) {
-    const std::lock_guard<std::mutex> lock(busy);
-    const ModelSpec& spec = backend->spec();
-    const Size size{pixels.height, pixels.width};
-    const std::vector<View> plan = plan_views(spec, options.protocol, size, scales);
-    if (const auto reason = out_of_range(plan, size, backend->shapes(), spec))
-      throw Error(ErrorCode::out_of_range, *reason);
-    Source source(std::move(pixels), spec);
-    const std::size_t classes = spec.classes.size();
-    std::vector<double> mean(classes, 0.0);
-    for_each_call(*backend, source, plan, [&](const Feed& feed, const std::vector<std::size_t>& places) {
-      const Answer answer = backend->run(feed, false);
-      for (std::size_t i = 0; i < places.size(); ++i)
-        for (std::size_t c = 0; c < classes; ++c)
-          mean[c] += plan[places[i]].weight * static_cast<double>(answer.posterior[i * classes + c]);
-    });
-    return mean;
+std::vector<Prediction> Classifier::Impl::best(const std::vector<double>& mean, int top) const {
+  if (top < 1) throw Error(ErrorCode::invalid_argument, "top " + std::to_string(top) + ": expected 1 or more");
+  const ModelSpec& spec = backend->spec();
+  std::vector<int> order(mean.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return mean[a] > mean[b]; });
+  order.resize(std::min(order.size(), static_cast<std::size_t>(top)));
+  std::vector<Prediction> found;
+  for (int i : order) {
+    const auto& names = spec.class_names.empty() ? spec.classes : spec.class_names;
+    found.push_back({i, spec.classes[i], names[i], mean[i]});
   }
-
-  std::vector<Prediction> best(const std::vector<double>& mean, int top) const {
-    if (top < 1) throw Error(ErrorCode::invalid_argument, "top " + std::to_string(top) + ": expected 1 or more");
-    const ModelSpec& spec = backend->spec();
-    std::vector<int> order(mean.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return mean[a] > mean[b]; });
-    order.resize(std::min(order.size(), static_cast<std::size_t>(top)));
-    std::vector<Prediction> found;
-    for (int i : order) {
-      const auto& names = spec.class_names.empty() ? spec.classes : spec.class_names;
-      found.push_back({i, spec.classes[i], names[i], mean[i]});
-    }
-    return found;
-  }
-};
+  return found;
+}
 
 Classifier::Classifier(const std::string& engine_path, const Options& options) : impl_(std::make_unique<Impl>()) {
   impl_->backend = open_backend(engine_path, options);
@@ -85,7 +78,7 @@ Classifier::Classifier(const std::string& engine_path, const Options& options) :
   const ModelSpec& spec = impl_->backend->spec();
   if (spec.task != "classify")
     throw Error(ErrorCode::unusable_engine, engine_path + ": " + spec.name +
-                                                " is a box net, which has no posterior: python -m infer --boxes draws its boxes");
+                                                " is a box net, which has no posterior: give it as --box-engine beside a classifier");
   impl_->scales = options.scales.empty() ? default_scales(spec, options.protocol) : options.scales;
   plan_views(spec, options.protocol, {impl_->scales.at(0), impl_->scales[0]}, impl_->scales);  // refuses what cannot be
   if (options.self_test) check_self_test(*impl_->backend);

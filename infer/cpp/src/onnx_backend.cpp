@@ -69,6 +69,24 @@ class OnnxBackend final : public Backend {
     }
   }
 
+  Map run_map(const Feed& feed, const std::string& output) override {
+    require_output(spec_, output);
+    try {
+      const Inputs inputs(feed, spec_);
+      const char* outputs[] = {output.c_str()};
+      const auto results = run_session(inputs, outputs, 1);
+      const auto info = results[0].GetTensorTypeAndShapeInfo();
+      const auto shape = info.GetShape();
+      if (shape.size() != 4 || shape[0] != 1)
+        throw Error(ErrorCode::runtime_failure, "the model's " + output + " is no map of one view");
+      const float* values = results[0].GetTensorData<float>();
+      return {static_cast<int>(shape[1]), static_cast<int>(shape[2]), static_cast<int>(shape[3]),
+              std::vector<float>(values, values + info.GetElementCount())};
+    } catch (const Ort::Exception& error) {
+      throw Error(ErrorCode::runtime_failure, "ONNX Runtime: " + first_line(error));
+    }
+  }
+
  private:
   static std::string first_line(const std::exception& error) {
     std::string text = error.what();
@@ -86,18 +104,21 @@ class OnnxBackend final : public Backend {
                                     input.shape.size(), type);
   }
 
-  Answer call(const Feed& feed, bool with_pixel_sums) {
-    const Inputs inputs(feed, spec_);
+  std::vector<Ort::Value> run_session(const Inputs& inputs, const char* const* outputs, std::size_t count) {
     std::vector<const char*> names;
     std::vector<Ort::Value> values;
     for (const Input& input : inputs.all()) {
       names.push_back(input.name);
       values.push_back(tensor(input));
     }
+    return session_.Run(Ort::RunOptions{nullptr}, names.data(), values.data(), values.size(), outputs, count);
+  }
+
+  Answer call(const Feed& feed, bool with_pixel_sums) {
+    const Inputs inputs(feed, spec_);
     const char* outputs[] = {"posterior", "pixel_sums"};
     const bool in_graph = with_pixel_sums && spec_.interface != "nchw";
-    auto results = session_.Run(Ort::RunOptions{nullptr}, names.data(), values.data(), values.size(), outputs,
-                                in_graph ? 2 : 1);
+    const auto results = run_session(inputs, outputs, in_graph ? 2 : 1);
     Answer answer;
     const std::size_t posteriors = static_cast<std::size_t>(feed.views) * spec_.classes.size();
     if (results[0].GetTensorTypeAndShapeInfo().GetElementCount() != posteriors)

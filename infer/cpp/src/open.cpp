@@ -1,8 +1,15 @@
+#include <algorithm>
 #include <fstream>
 
 #include "backend.hpp"
 
 namespace verydeep {
+
+void require_output(const ModelSpec& spec, const std::string& output) {
+  if (std::find(spec.outputs.begin(), spec.outputs.end(), output) == spec.outputs.end())
+    throw Error(ErrorCode::unusable_engine, spec.name + " has no output " + output + ": export it with --outputs " +
+                                                (output == "score_map" ? "posterior,score_map" : output));
+}
 
 std::unique_ptr<Backend> open_backend(const std::string& path, const Options& options) {
   const auto dot = path.rfind('.');

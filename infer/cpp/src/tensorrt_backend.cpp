@@ -132,9 +132,21 @@ class TensorRTBackend final : public Backend {
   }
 
   Answer run(const Feed& feed, bool with_pixel_sums) override {
+    return guarded([&] { return call(feed, with_pixel_sums); });
+  }
+
+  Map run_map(const Feed& feed, const std::string& output) override {
+    if (std::find(outputs_.begin(), outputs_.end(), output) == outputs_.end()) 
+      throw Error(ErrorCode::unusable_engine, sidecar_.path + ": has no output " + output + ": build it from an .onnx that has");
+    return guarded([&] { return call_map(feed, output); });
+  }
+
+ private:
+  template <typename Work>
+  auto guarded(Work&& work) {
     const CudaDevice::Current current(*device_);
     try {
-      return call(feed, with_pixel_sums);
+      return work();
     } catch (const Error&) {
       uploaded_ = 0;
       try {
@@ -145,7 +157,6 @@ class TensorRTBackend final : public Backend {
     }
   }
 
- private:
   void open(const std::string& plan) {
     const std::string& path = sidecar_.path;
     const auto refuse = [&](const std::string& what) {
@@ -164,7 +175,8 @@ class TensorRTBackend final : public Backend {
       const char* name = engine_->getIOTensorName(i);
       if (engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kOUTPUT) outputs_.push_back(name);
     }
-    for (const char* needed : {"posterior", spec().interface == "nchw" ? "posterior" : "pixel_sums"})
+    const char* answer = spec().task == "classify" ? "posterior" : "box_map";
+    for (const char* needed : {answer, spec().interface == "nchw" ? answer : "pixel_sums"})
       if (std::find(outputs_.begin(), outputs_.end(), needed) == outputs_.end())
         throw Error(ErrorCode::unusable_engine, path + ": has no output " + needed + ": " + sidecar_.rebuild());
     stream_ = std::make_unique<CudaStream>();
@@ -228,8 +240,13 @@ class TensorRTBackend final : public Backend {
       throw Error(ErrorCode::runtime_failure, sidecar_.path + ": tensorrt refused " + what + ": " + messages().errors());
   }
 
-  Answer call(const Feed& feed, bool with_pixel_sums) {
-    const Inputs inputs(feed, spec());
+  struct Output {
+    std::size_t offset, bytes;
+    nvinfer1::Dims dims;
+  };
+
+  // Enqueues a run; where each output will lie in results_.
+  std::map<std::string, Output> launch(const Inputs& inputs, const Feed& feed) {
     const Size view{feed.height, feed.width}, image{feed.image->height, feed.image->width};
     const int profile = find_profile(view, image, {feed.rescaled_height, feed.rescaled_width}, feed.lines.count,
                                      feed.columns.count);
@@ -247,35 +264,59 @@ class TensorRTBackend final : public Backend {
     const DevicePointer scratch = scratch_.at_least(needed);
     run.setDeviceMemoryV2(reinterpret_cast<void*>(scratch), static_cast<std::int64_t>(scratch_.size()));
 
-    std::map<std::string, std::pair<std::size_t, std::size_t>> places;  // offset and bytes of each output
+    std::map<std::string, Output> places;
     std::size_t total = 0;
     for (const std::string& name : outputs_) {
       const nvinfer1::Dims dims = run.getTensorShape(name.c_str());
       std::size_t bytes = element_bytes(engine_->getTensorDataType(name.c_str()));
       for (std::int32_t i = 0; i < dims.nbDims; ++i) bytes *= static_cast<std::size_t>(std::max<std::int64_t>(0, dims.d[i]));
-      places[name] = {total, bytes};
+      places[name] = {total, bytes, dims};
       total += aligned(bytes);
     }
     const DevicePointer results = results_.at_least(total);
     for (const auto& [name, place] : places)
-      must(run.setTensorAddress(name.c_str(), reinterpret_cast<void*>(results + place.first)), "an address for " + name);
+      must(run.setTensorAddress(name.c_str(), reinterpret_cast<void*>(results + place.offset)), "an address for " + name);
     must(run.enqueueV3(stream_->get()), "a run of profile " + sidecar_.shapes[static_cast<std::size_t>(profile)].name);
+    return places;
+  }
 
+  Answer call(const Feed& feed, bool with_pixel_sums) {
+    const Inputs inputs(feed, spec());
+    const std::map<std::string, Output> places = launch(inputs, feed);
+    const DevicePointer results = results_.at_least(1);
     Answer answer;
     answer.posterior.resize(static_cast<std::size_t>(feed.views) * spec().classes.size());
     const bool in_graph = with_pixel_sums && spec().interface != "nchw";
     if (in_graph) answer.pixel_sums.resize(6 * static_cast<std::size_t>(feed.views));
     const std::size_t bytes = answer.posterior.size() * sizeof(float), sums = answer.pixel_sums.size() * 4;
-    if (places["posterior"].second != bytes || (in_graph && places["pixel_sums"].second != sums))
+    if (places.at("posterior").bytes != bytes || (in_graph && places.at("pixel_sums").bytes != sums))
       throw Error(ErrorCode::runtime_failure, "the engine answers with other shapes than its sidecar describes");
     std::uint8_t* host = answers_.at_least(bytes + sums + kAlignment);
-    stream_->copy_out(host, results + places["posterior"].first, bytes);
-    if (in_graph) stream_->copy_out(host + aligned(bytes), results + places["pixel_sums"].first, sums);
+    stream_->copy_out(host, results + places.at("posterior").offset, bytes);
+    if (in_graph) stream_->copy_out(host + aligned(bytes), results + places.at("pixel_sums").offset, sums);
     stream_->synchronize();
     std::memcpy(answer.posterior.data(), host, bytes);
     if (in_graph) std::memcpy(answer.pixel_sums.data(), host + aligned(bytes), sums);
     if (with_pixel_sums && !in_graph) answer.pixel_sums = inputs.pixel_sums();
     return answer;
+  }
+
+  Map call_map(const Feed& feed, const std::string& name) {
+    const Inputs inputs(feed, spec());
+    const Output place = launch(inputs, feed).at(name);
+    const auto* sides = place.dims.d;
+    Map map;
+    if (place.dims.nbDims == 4 && sides[0] == 1) {
+      map = {static_cast<int>(sides[1]), static_cast<int>(sides[2]), static_cast<int>(sides[3]), {}};
+      map.values.resize(static_cast<std::size_t>(sides[1] * sides[2] * sides[3]));
+    }
+    if (map.values.empty() || place.bytes != map.values.size() * sizeof(float))
+      throw Error(ErrorCode::runtime_failure, "the engine's " + name + " is no map of one view");
+    std::uint8_t* host = answers_.at_least(place.bytes);
+    stream_->copy_out(host, results_.at_least(1) + place.offset, place.bytes);
+    stream_->synchronize();
+    std::memcpy(map.values.data(), host, place.bytes);
+    return map;
   }
 
   // Shapes and addresses of all inputs. The pixels of an image go up once for all of its calls.

@@ -94,6 +94,37 @@ class VERYDEEP_API Classifier {
   const std::string& runtime() const noexcept;  // as in the names of score files: "onnxruntime-fp32"
 
  private:
+  friend class Localizer;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// A box in pixels counted from 1, both ends included, as ILSVRC has them.
+struct Rectangle {
+  double xmin = 0, ymin = 0, xmax = 0, ymax = 0;
+};
+
+struct Located {
+  Prediction what;
+  bool found = false;  // whether a box net had a box of it
+  Rectangle where;
+};
+
+// A classifier with box nets (VGG, appendix A): what is in an image, by dense views, and where. The boxes of all
+// windows are merged and rated by the classifier, which must have been exported with --outputs posterior,score_map.
+class VERYDEEP_API Localizer {
+ public:
+  // options.protocol must be "dense"; options.scales, where given, are those of the classifier and of every box net.
+  Localizer(const std::string& engine_path, const std::vector<std::string>& box_engine_paths, const Options& options);
+  ~Localizer();
+  Localizer(Localizer&&) noexcept;
+  Localizer& operator=(Localizer&&) noexcept;
+
+  std::vector<Located> locate(const Image& image, int top = 5);
+  std::vector<Located> locate_file(const std::string& path, int top = 5);  // where built with VERYDEEP_DECODE
+  const Classifier& classifier() const noexcept;
+
+ private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
