@@ -15,8 +15,9 @@ from typing import Any
 import cudasim
 import numpy as np
 import pytest
-from helpers import encode, noise
+from helpers import encode, noise, slim_spec
 from plans import write_plan
+from test_infer_cpp_boxes import box_net, classifier
 
 from infer.views import PROTOCOLS
 
@@ -97,6 +98,24 @@ def test_an_image_goes_up_once_and_buffers_stay(exported: Exported, tmp_path: Pa
     last_allocation = max(i for i, call in enumerate(seen.calls) if call.startswith(("cuMemAlloc", "cuMemHostAlloc")))
     second_image = [i for i, call in enumerate(seen.calls) if call.startswith("cuMemcpyDtoHAsync")][6]
     assert last_allocation < second_image
+
+
+@pytest.mark.parametrize("kind", ["box-scr", "box-pcr"])
+def test_boxes(kind: str, images: list[Path], tmp_path: Path) -> None:
+    onnx = [classifier(tmp_path), box_net(tmp_path, "net", slim_spec("D", task=kind), seed=1)]
+    plans = [write_plan(path, tmp_path, builder=VERSION) for path in onnx]
+    rows = []
+    for rater, net in (onnx, plans):
+        seen = classify(tmp_path, *images, "--engine", rater, "--box-engine", net, "--top", "3", "--json")
+        assert seen.code == 0, seen.stderr
+        rows.append([json.loads(line) for line in seen.stdout.splitlines()])
+    check(seen)
+    for one, other in zip(*rows, strict=True):
+        for mine, theirs in zip(one["predictions"], other["predictions"], strict=True):
+            assert mine["index"] == theirs["index"] and theirs["box"] == pytest.approx(mine["box"], abs=1e-3)
+    seen = classify(tmp_path, images[0], "--engine", plans[0], "--box-engine", plans[0])
+    assert seen.code == 1 and "slim-a is no box net" in seen.stderr
+    check(seen)
 
 
 def test_images_beyond_the_profiles_are_rescaled_on_the_host(exported: Exported, tmp_path: Path) -> None:

@@ -89,6 +89,22 @@ std::size_t element_bytes(nvinfer1::DataType type) {
 }
 
 class TensorRTBackend final : public Backend {
+  // Runs work on the device; after a failure nothing of it is under way.
+  template <typename Work>
+  auto guarded(Work&& work) {
+    const CudaDevice::Current current(*device_);
+    try {
+      return work();
+    } catch (const Error&) {
+      uploaded_ = 0;
+      try {
+        stream_->synchronize();  // nothing may be using the buffers when the next call comes
+      } catch (const Error&) {
+      }
+      throw;
+    }
+  }
+
  public:
   TensorRTBackend(const std::string& path, const Options& options) {
     std::string plan = read_plan(path);
@@ -142,21 +158,6 @@ class TensorRTBackend final : public Backend {
   }
 
  private:
-  template <typename Work>
-  auto guarded(Work&& work) {
-    const CudaDevice::Current current(*device_);
-    try {
-      return work();
-    } catch (const Error&) {
-      uploaded_ = 0;
-      try {
-        stream_->synchronize();  // nothing may be using the buffers when the next call comes
-      } catch (const Error&) {
-      }
-      throw;
-    }
-  }
-
   void open(const std::string& plan) {
     const std::string& path = sidecar_.path;
     const auto refuse = [&](const std::string& what) {
