@@ -114,6 +114,9 @@ class Recipe:
     ) -> ModelSpec:
         """The spec of the net that this recipe trains; the last phase's scales are its S."""
         low, high = self.phases[-1].short_px
+        source = {"recipe": self.to_json()}
+        if self.task != "classify":  # as VGG's Table 8 has it
+            source["fine_tuned"] = "all" if self.train_layers == "all" else "first two FC"
         return ModelSpec(
             name=self.name,
             net=self.net,
@@ -126,7 +129,7 @@ class Recipe:
             crop_px=self.crop_px,
             width=self.width,
             fc_width=self.fc_width,
-            source={"recipe": self.to_json()},
+            source=source,
         )
 
     def steps(self, steps_per_epoch: int) -> int:
