@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import statistics
 import sys
 import tempfile
@@ -31,14 +30,14 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from infer.dataset import TRAIN, Dataset, open_dataset
 from trainer import miniature
 from trainer.augment import augmentation_of
-from trainer.data import Crops, batches, loader_workers
+from trainer.data import Crops, batches, cores_here, loader_workers
 from trainer.execution import Execution, Peers
 from trainer.recipe import Recipe
 from trainer.recipes import RECIPES
 from trainer.state import State
 from trainer.train import set_dropout, spec_of, started
 
-OURS = max(1, (os.cpu_count() or 1) - loader_workers())
+OURS = max(1, cores_here() - loader_workers())
 """Threads of the step, as python -m trainer sets them."""
 
 
@@ -81,7 +80,7 @@ def measure(recipe: Recipe, dataset: Dataset, data: Path, count: int, turns: int
     if torchvision:
         step = reference_step(recipe, spec)
         loader = reference_loader(recipe, data)
-        for threads in sorted({OURS, os.cpu_count() or 1}):
+        for threads in sorted({OURS, cores_here()}):
             name = f"torchvision {torchvision.__version__}: together, {threads} threads"
             rows[name] = timed(lambda: forever(loader), step, count, threads)
     seconds: dict[str, list[float]] = {name: [] for name in rows}
@@ -92,8 +91,7 @@ def measure(recipe: Recipe, dataset: Dataset, data: Path, count: int, turns: int
                 seconds[name].append(taken)
     speeds = {name: [count * recipe.batch / s for s in of_name] for name, of_name in seconds.items()}
     table = [(name, statistics.median(s), min(s), max(s)) for name, s in speeds.items()]
-    cores = os.cpu_count()
-    print(f"{recipe.name}, batch {recipe.batch}, {cores} cores, {turns} turns of {count} batches, images/s")
+    print(f"{recipe.name}, batch {recipe.batch}, {cores_here()} cores, {turns} turns of {count} batches, images/s")
     print(tabulate(table, ("", "median", "lowest", "highest"), floatfmt=".0f", tablefmt="pipe"))
     alone = [statistics.median(speeds[f"trainer: {part} alone"]) for part in ("input", "step")]
     together = statistics.median(speeds["trainer: together"])

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import TRAIN_DIGITS
-from helpers import slim_spec
+from helpers import noise, slim_spec
 from PIL import Image
 
-from infer.dataset import TRAIN, Dataset, open_dataset
-from infer.image import decode
+import trainer.data
+from infer.dataset import TRAIN, Dataset, DatasetError, open_dataset
+from infer.image import ImageError, decode
 from infer.render import render
 from infer.views import plan_views
 from trainer.augment import Augmentation, Placement
-from trainer.data import Centers, Crops, batches, center_batches
+from trainer.data import Centers, Crops, batches, center_batches, cores_here, loader_workers
 from trainer.miniature import RENDERINGS
 
 IMAGES = TRAIN_DIGITS * RENDERINGS
@@ -82,6 +87,28 @@ def test_processes_and_pieces_share_each_batch_of_one_process(dataset: Dataset, 
         pieces = [share[number * parts + part] for share in shares for part in range(parts)]
         for one, together in zip(batch, zip(*pieces, strict=True), strict=True):
             assert torch.equal(one, torch.cat(together))
+
+
+def test_crops_are_the_same_however_many_processes_make_them(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_one, of_two = [], []
+    for made, workers in ((of_one, 1), (of_two, 2)):
+        monkeypatch.setattr(trainer.data, "loader_workers", lambda workers=workers: workers)
+        made += list(batches(crops_of(dataset), 8))
+    for one, other in zip(of_one, of_two, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "cores_each", "workers"), [(2, "", 2, 1), (16, "", 16, 8), (24, "8", 3, 1), (4, "8", 1, 1)]
+)
+def test_half_of_the_cores_that_a_process_has_are_for_loading(
+    cores: int, processes: str, cores_each: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if processes:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert (cores_here(), loader_workers()) == (cores_each, workers)
 
 
 def test_the_first_batches_can_be_left_out(dataset: Dataset) -> None:
@@ -152,7 +179,47 @@ def test_central_views_leave_out_what_cannot_be_read(tmp_path: Path) -> None:
     assert [labels.tolist() for _, labels in seen] == [[0]]
 
 
-@pytest.mark.parametrize("kind", ["nested tars", "webdataset"])
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "said"),
+    [
+        (cut_short, ImageError, r"^a/1\.png: truncated or damaged PNG$"),
+        (Path.unlink, DatasetError, r"^a/1\.png: cannot be read \(No such file or directory\) from /\S*/a/1\.png$"),
+    ],
+)
+def test_an_image_that_is_no_good_is_named_in_one_line(
+    spoil: Callable[[Path], None], error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    """Though it is another process that finds it."""
+    (tmp_path / "a").mkdir()
+    for name in "12":
+        Image.fromarray(noise((90, 90))).save(tmp_path / "a" / f"{name}.png")
+    dataset = open_dataset(tmp_path)
+    spoil(tmp_path / "a" / "1.png")
+    with pytest.raises(error, match=said):
+        list(batches(crops_of(dataset), 2))
+
+
+def test_an_archive_that_was_changed_meanwhile_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        picture = tmp_path / "1.png"
+        Image.fromarray(noise((90, 90))).save(picture)
+        archive.add(picture, "a/1.png")
+        picture.unlink()
+    dataset = open_dataset(tmp_path, "train")
+    os.utime(tmp_path / "train.tar", ns=(0, 0))
+    with pytest.raises(
+        DatasetError, match=r"^train/a/1\.png: cannot be read \(the archive was changed\) from /\S*tar$"
+    ):
+        list(batches(crops_of(dataset), 1))
+    with pytest.raises(DatasetError, match="the archive was changed"):  # which is not one bad image
+        list(center_batches(Centers(dataset, slim_spec("A")), 1))
+
+
+@pytest.mark.parametrize("kind", ["nested tars", "webdataset", "parquet"])
 def test_archives_train_as_folders_do(kind: str, dataset: Dataset, miniature_dir: Path, tmp_path: Path) -> None:
     """ILSVRC2012_img_train.tar with a tar of each class inside, as it is distributed; nothing is unpacked."""
     folders = sorted(path for path in (miniature_dir / TRAIN).iterdir())
@@ -166,6 +233,11 @@ def test_archives_train_as_folders_do(kind: str, dataset: Dataset, miniature_dir
                 whole.add(inner, inner.name)
                 inner.unlink()
         packed = open_dataset(tmp_path / f"{TRAIN}.tar", "train")
+    elif kind == "parquet":
+        rows = [{"bytes": item.read_bytes(), "path": item.name} for item in dataset.items]
+        table = pa.table({"image": rows, "label": [item.label for item in dataset.items]})
+        pq.write_table(table, tmp_path / "train-00000-of-00001.parquet", row_group_size=7)
+        packed = open_dataset(tmp_path, "train")
     else:
         with tarfile.open(tmp_path / "train-000000.tar", "w") as archive:
             for label, folder in enumerate(folders):

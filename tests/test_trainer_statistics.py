@@ -58,6 +58,8 @@ def test_of_the_miniature_all_or_a_sample(
     assert whole.mean_rgb == pytest.approx(np.mean(means, 0).tolist(), abs=1e-3)
     assert main(["--data", str(miniature_dir), "--images", "16"]) == 0
     assert "mean RGB of 16 images" in capsys.readouterr().out
+    assert measure(dataset, 48).images == 48  # never more than asked for, of however many
+    assert measure(dataset, len(means) + 1) == whole
     assert measure(dataset, 16).mean_rgb == pytest.approx(np.mean(means[::4], 0).tolist(), abs=1e-3)
 
 
@@ -89,6 +91,24 @@ def test_a_file_that_holds_no_statistics(text: str | None, said: str, tmp_path: 
     with pytest.raises(StatisticsError, match=r"s\.json: no statistics \(.*expected a file of python -m") as caught:
         Statistics.read(path)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_mean_s_error_is_that_of_the_images_means(tmp_path: Path) -> None:
+    greys = np.random.default_rng(0).integers(0, 256, 300)  # more than are measured at once
+    found = measure(open_dataset(folder_of(tmp_path, [np.full((2, 3, 3), grey, np.uint8) for grey in greys]), "train"))
+    assert found.mean_rgb == pytest.approx((greys.mean(),) * 3, abs=1e-3)
+    assert found.mean_error == pytest.approx((greys.std() / math.sqrt(300),) * 3, abs=1e-3)
+
+
+def test_an_image_that_is_no_good_is_named(tmp_path: Path, one_line: Callable[[], str]) -> None:
+    folder_of(tmp_path, [np.zeros((2, 3, 3), np.uint8)])
+    (tmp_path / "a" / "001.png").write_bytes(b"no image")
+    assert main(["--data", str(tmp_path)]) == 1
+    assert one_line().startswith("a/001.png: ")
+    (tmp_path / "a" / "001.png").unlink()
+    (tmp_path / "a" / "001.png").symlink_to("nowhere")
+    assert main(["--data", str(tmp_path)]) == 1
+    assert "a/001.png: cannot be read (No such file or directory) from" in one_line()
 
 
 def test_usage_and_data_errors(tmp_path: Path, one_line: Callable[[], str]) -> None:

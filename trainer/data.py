@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
-from infer.dataset import Dataset
-from infer.image import ImageError, decode
+from infer.dataset import Dataset, DatasetError, Item
+from infer.image import Exif, ImageError, Pixels, decode
 from infer.render import FILTERS, render
 from infer.spec import ModelSpec
 from infer.views import plan_views, rescaled_px
@@ -26,6 +26,15 @@ from .augment import Augmentation, Placement
 
 Target = Callable[[int, Placement], Tensor]
 """What an image is to be answered with, by its index and where its crop lies."""
+
+
+def pixels_of(item: Item, exif: Exif = "ignore") -> Pixels:
+    """u8 RGB [h, w, 3]. Raises ImageError for what is no whole image, DatasetError for what cannot be read at all."""
+    try:
+        data = item.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{item.name}: cannot be read ({error.strerror}) from {item.path}") from None
+    return decode(data, exif=exif, name=item.name)
 
 
 class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor]]):
@@ -42,7 +51,7 @@ class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int | Tensor]:
         item, rng = self.items[index], default_rng((*self.key, index))
-        image = decode(item.read_bytes(), name=item.name)
+        image = pixels_of(item)
         place = self.augmentation.place((image.shape[0], image.shape[1]), rng)
         crop, shift = self.augmentation.cut(image, place, rng)
         target = item.label if self.target is None else self.target(index, place)
@@ -54,9 +63,15 @@ def processes_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def cores_here() -> int:
+    """This process's share of the cores that it may use, which a cluster's job has fewer of than its machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes_here())
+
+
 def loader_workers() -> int:
     """Processes that decode and augment for this one: half of its cores; the steps have the others."""
-    return max(1, (os.cpu_count() or 1) // 2 // processes_here())
+    return max(1, cores_here() // 2)
 
 
 def batches(
@@ -88,7 +103,7 @@ class Centers(TorchDataset[tuple[Tensor, int | Tensor] | None]):
     def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor] | None:
         item, spec = self.items[index], self.spec
         try:
-            image = decode(item.read_bytes(), exif=spec.preprocessing.exif, name=item.name)
+            image = pixels_of(item, spec.preprocessing.exif)
         except ImageError:
             return None
         size = (image.shape[0], image.shape[1])
@@ -115,7 +130,10 @@ def center_batches(centers: Centers, batch: int, *, rank: int = 0, world: int = 
 def _made(
     items: TorchDataset[Any], places: Sequence[NDArray[np.int64]] | NDArray[np.int64], *, pin: bool = False
 ) -> Iterator[Any]:
-    """The items at each of `places` as a batch, made ahead of time by processes that end with this."""
+    """The items at each of `places` as a batch, made ahead of time by processes that end with this.
+
+    Raises what making an item raises, in one line: the first that is no whole image or cannot be read.
+    """
     loader = DataLoader(
         items,
         batch_sampler=_Lists(places),
@@ -124,10 +142,13 @@ def _made(
         collate_fn=_collate,
         worker_init_fn=_quiet_worker,
         pin_memory=pin,
+        multiprocessing_context="fork",  # they share the list of images: as a copy, ImageNet's is half a gigabyte each
     )
     batches = iter(loader)
     try:
         yield from batches
+    except (ImageError, DatasetError) as error:  # with the other process's traceback, "module.Class: " and what it said
+        raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from None
     finally:  # not when the last traceback is gone: Python waits for its children when it ends, and these wait for work
         batches._shutdown_workers()  # type: ignore[attr-defined]
 

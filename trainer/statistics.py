@@ -20,9 +20,10 @@ from tqdm import tqdm
 from infer.command import Parser, run
 from infer.dataset import Dataset, DatasetError, Item, open_dataset
 from infer.files import replacing
-from infer.image import ImageError, decode
+from infer.image import ImageError
 
 from .augment import Matrix
+from .data import pixels_of
 
 SAMPLE = 1000
 """Images from which a run measures the colours itself: the mean's standard error is then far below a grey level."""
@@ -69,26 +70,25 @@ class Statistics:
 
 
 def measure(dataset: Dataset, images: int = SAMPLE) -> Statistics:
-    """Of up to so many images, evenly spaced in the data set; 0: of all. Raises ImageError."""
-    items = dataset.items[:: max(1, len(dataset.items) // images) if images else 1]
-    means, total = [], np.zeros((3, 3))
-    bar = tqdm(desc="colours", total=len(items), unit="image", disable=None, leave=False)
+    """Of so many images at most, evenly spaced in the data set; 0: of all. Raises ImageError or DatasetError."""
+    count = min(images or len(dataset.items), len(dataset.items))
+    items = (dataset.items[number * len(dataset.items) // count] for number in range(count))
+    sums, squares, products = np.zeros(3), np.zeros(3), np.zeros((3, 3))
+    bar = tqdm(desc="colours", total=count, unit="image", disable=None, leave=False)
     with ThreadPoolExecutor() as pool, bar:
-        waiting = iter(items)
-        while some := list(itertools.islice(waiting, AT_ONCE)):
-            for mean, products in pool.map(_moments, some):
-                means.append(mean)
-                total += products
+        while some := list(itertools.islice(items, AT_ONCE)):
+            for image_mean, image_products in pool.map(_moments, some):
+                sums += image_mean
+                squares += image_mean**2
+                products += image_products
                 bar.update()
-    mean = np.mean(means, 0)
-    error = np.std(means, 0) / np.sqrt(len(means))
-    covariance = (total / len(means) - np.outer(mean, mean)) / 255**2
+    mean = sums / count
+    error = np.sqrt((squares / count - mean**2).clip(min=0) / count)
+    covariance = (products / count - np.outer(mean, mean)) / 255**2
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(0)[None], 0)
-    return _statistics(
-        mean.round(3), error.round(3), values.round(7), (vectors * np.sign(largest)).round(6), len(means)
-    )
+    return _statistics(mean.round(3), error.round(3), values.round(7), (vectors * np.sign(largest)).round(6), count)
 
 
 Row = NDArray[np.float64]
@@ -96,7 +96,7 @@ Row = NDArray[np.float64]
 
 def _moments(item: Item) -> tuple[Row, Row]:
     """Mean [3] of an image's pixels in grey levels, and of their products [3, 3]."""
-    pixels = decode(item.read_bytes(), name=item.name).reshape(-1, 3).astype(np.float64)
+    pixels = pixels_of(item).reshape(-1, 3).astype(np.float64)
     products: Row = pixels.T @ pixels / len(pixels)
     return pixels.mean(0), products
 
