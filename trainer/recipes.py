@@ -19,7 +19,7 @@ from .recipe import Phase, Recipe
 
 FINE_SCALES = ("C", "D", "E")
 """The nets that the paper also trains at S = 384 and S in [256; 512] (VGG Tables 3 and 4)."""
-MINI = "mini-"
+MINI_RATE = 0.015
 
 VGG_SOURCES = {
     "phases": "S: VGG section 3.1; dropout 0.5 throughout: the same",
@@ -40,10 +40,7 @@ VGG_SOURCES = {
     "mirror": "VGG section 3.1",
     "test_short_px": "VGG section 4.1: Q = S, or the mean of the range",
 }
-FINE_SOURCES = {
-    "start": "unused: every layer comes from init",
-    "start_sigma": "unused: every layer comes from init",
-}
+FINE_SOURCES = dict.fromkeys(("start", "start_sigma"), "unused: every layer comes from init")
 GOOGLENET_SOURCES = {
     "phases": "one: dropout 40 % throughout (GoogLeNet Table 1); S is unused by crops of an area",
     "epochs": "bvlc_googlenet: 10,000,000 iterations of 32; the paper is silent",
@@ -183,7 +180,7 @@ def _mini_vgg(net: str) -> Recipe:
         epochs={"B": 10, "C": 14, "D": 10, "E": 14}.get(net, 12),
         batch=32,
         schedule="cosine",
-        learning_rate=0.015,
+        learning_rate=MINI_RATE,
         input_std=64.0,
         sources=MINI_SOURCES,
     )
@@ -219,7 +216,8 @@ def _mini_jitter(base: Recipe) -> Recipe:
 def _mini_boxes(base: Recipe, kind: str) -> Recipe:
     own = {
         "phases": "our choice: S = 80, where a crop of 64 holds most of a digit; no dropout, its noise moves boxes",
-        "learning_rate": "our choice: the classification net's, since the run is short",
+        "learning_rate": "our choice: the classification net's, twice that for PCR, since the run is short",
+        "start_sigma": "our choice: with He's for the last layer PCR's classes pull the layers below apart at first",
     }
     return dataclasses.replace(
         base,
@@ -228,8 +226,11 @@ def _mini_boxes(base: Recipe, kind: str) -> Recipe:
         init=base.name,
         phases=(Phase(1.0, (80, 80), dropout=False),),
         test_short_px=80,
-        epochs=4,
-        sources=MINI_SOURCES | BOX_SOURCES | own,
+        epochs=4 if kind == "scr" else 6,
+        learning_rate=MINI_RATE if kind == "scr" else 2 * MINI_RATE,
+        start="normal",
+        start_sigma=0.001,
+        sources={**MINI_SOURCES, **BOX_SOURCES, **own},
     )
 
 
