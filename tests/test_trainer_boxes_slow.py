@@ -29,11 +29,13 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["scr", "pcr"])
-def test_box_nets_find_the_digits(kind: str, classifier: Path) -> None:
+@pytest.mark.parametrize(("kind", "epochs"), [("scr", 2), ("pcr", 5)])
+def test_box_nets_find_the_digits(kind: str, epochs: int, classifier: Path) -> None:
     out = classifier / kind
     options = ["--data", classifier / "data", "--init", classifier / "a" / "ckpt.pt", "--out", out]
-    python("trainer", "--recipe", f"mini-d-loc-{kind}", *options, "--set", "net=A", f"name=a-{kind}", "epochs=2")
+    python(
+        "trainer", "--recipe", f"mini-d-loc-{kind}", *options, "--set", "net=A", f"name=a-{kind}", f"epochs={epochs}"
+    )
     row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["validation_iou50_error_percent"] < 30
     for precision in ("fp32", "fp16"):
