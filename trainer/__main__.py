@@ -19,7 +19,7 @@ from infer.image import ImageError
 from infer.spec import SpecError
 
 from .checkpoint import CheckpointError, load
-from .data import loader_workers, processes_here
+from .data import cores_here, loader_workers
 from .examples import held_out
 from .execution import Execution, ExecutionError, Precision, join
 from .recipe import Recipe, RecipeError, override
@@ -147,7 +147,7 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
 
 def execution_of(args: argparse.Namespace) -> Execution:
     """From what `add_execution_options` added; leaves cores to the processes that decode."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes_here() - loader_workers()))
+    torch.set_num_threads(max(1, cores_here() - loader_workers()))
     return Execution(args.device, args.precision, args.parts, args.channels_last, args.compile)
 
 
