@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import trainer.augment
 from infer.render import resize
 from infer.views import Size, rescaled_px
 from trainer.augment import IMAGENET_COLORS, Augmentation, ColorAxes, Placement, augmentation_of
+from trainer.recipe import override
 from trainer.recipes import RECIPES
 
 DRAWS = 400
@@ -124,8 +127,11 @@ def test_areas_are_uniform_and_shapes_log_uniform_between_their_bounds() -> None
     for values, low, high in ((areas, 0.08, 0.5), (ratios, math.log(3 / 4), math.log(4 / 3))):
         expected = low + (high - low) * (np.arange(len(values)) + 0.5) / len(values)
         assert np.abs(values - expected).max() < 1.95 * (high - low) / math.sqrt(len(values))  # Kolmogorov, 0.1 %
-    lefts = [at.left / (1000 - (at.right - at.left)) for at in places]
-    assert np.histogram(lefts, 4, (0, 1))[0].min() > 4 * DRAWS / 4 - 5 * math.sqrt(4 * DRAWS * 3 / 16)
+    for shares in (
+        [at.left / (1000 - (at.right - at.left)) for at in places],
+        [at.top / (1000 - (at.bottom - at.top)) for at in places],
+    ):
+        assert np.histogram(shares, 4, (0, 1))[0].min() > 4 * DRAWS / 4 - 5 * math.sqrt(4 * DRAWS * 3 / 16)
 
 
 def test_a_region_of_the_whole_range_lies_in_the_image() -> None:
@@ -141,6 +147,12 @@ def test_a_region_of_the_whole_range_lies_in_the_image() -> None:
 )
 def test_where_no_shape_fits_the_largest_in_the_middle_is_taken(image_px: Size, region: tuple[float, ...]) -> None:
     at = area_augmentation(area=(0.9, 1.0)).place(image_px, default_rng(0))
+    assert (at.left, at.top, at.right, at.bottom) == region
+
+
+@pytest.mark.parametrize(("image_px", "region"), [((1000, 90), (0, 410, 90, 590)), ((100, 1000), (425, 0, 575, 100))])
+def test_the_largest_is_of_the_nearest_shape_allowed(image_px: Size, region: tuple[float, ...]) -> None:
+    at = area_augmentation(area=(0.9, 1.0), aspect=(0.5, 1.5)).place(image_px, default_rng(0))
     assert (at.left, at.top, at.right, at.bottom) == region
 
 
@@ -166,14 +178,41 @@ def test_photometric_distortions_change_brightness_contrast_and_colour_by_up_to_
     assert np.array_equal(plain, image)
 
 
+def test_each_distortion_is_done_once_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[int, float]] = []
+
+    def observed(number: int) -> Any:
+        def of(image: Image.Image) -> Any:
+            def enhance(factor: float) -> Image.Image:
+                done.append((number, factor))
+                return image
+
+            return SimpleNamespace(enhance=enhance)
+
+        return of
+
+    monkeypatch.setattr(trainer.augment, "DISTORTIONS", tuple(map(observed, range(3))))
+    augment = Augmentation(64, (64, 64), False, 0.0, "bicubic", photometric=True)
+    for seed in range(DRAWS):
+        augment(noise((64, 64)), default_rng(seed))
+    orders = Counter(tuple(number for number, _ in done[at : at + 3]) for at in range(0, len(done), 3))
+    assert set(orders) == set(itertools.permutations(range(3))) and orders.total() == DRAWS
+    assert min(orders.values()) > DRAWS / 6 - 5 * math.sqrt(DRAWS * 5 / 36)
+    factors = np.sort([factor for _, factor in done])
+    assert np.abs(factors - np.linspace(0.5, 1.5, len(factors))).max() < 1.95 / math.sqrt(len(factors))
+
+
 def test_settings_come_from_the_recipe_and_colours_from_the_spec() -> None:
-    recipe = RECIPES["googlenet"]
+    settings = ["area=0.2,0.9", "aspect=0.5,1.5", "color_sigma=0.2", "mirror=false", "crop_px=192", "phases=1:200-300"]
+    recipe = override(RECIPES["googlenet"], settings)
     spec = recipe.spec(("a", "b"), (), (1.0, 2.0, 3.0))
+    spec = dataclasses.replace(spec, preprocessing=dataclasses.replace(spec.preprocessing, filter="bilinear"))
     augment = augmentation_of(recipe, recipe.phases[0], spec)
     assert augment.colors == IMAGENET_COLORS
     names = ("crop_px", "mirror", "color_sigma", "crop", "area", "aspect", "interpolation", "photometric")
     assert all(getattr(augment, name) == getattr(recipe, name) for name in names)
-    assert augment.crop == "area" and augment.photometric
+    assert augment.crop == "area" and augment.photometric and augment.filter == "bilinear"
+    assert augment.short_px == recipe.phases[0].short_px
     measured = {"eigenvalues": [3, 2, 1], "eigenvectors": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}
     spec = dataclasses.replace(spec, source={"colors": json.dumps(measured)})
     colors = augmentation_of(recipe, recipe.phases[0], spec).colors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import tarfile
@@ -155,6 +156,20 @@ def test_central_views_are_those_of_the_protocol(dataset: Dataset) -> None:
     others = [list(center_batches(Centers(dataset, spec), 10, rank=rank, world=3)) for rank in range(3)]
     for rank, share in enumerate(others):
         assert torch.equal(torch.cat([labels for _, labels in share]), labels[rank::3])
+
+
+def test_central_views_turn_images_as_the_spec_says(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(noise((90, 120))).save(tmp_path / "a" / "1.png", exif=exif)
+    plain = slim_spec("A")
+    turning = dataclasses.replace(plain, preprocessing=dataclasses.replace(plain.preprocessing, exif="apply"))
+    seen = [Centers(open_dataset(tmp_path), spec)[0] for spec in (plain, turning)]
+    assert seen[0] is not None and seen[1] is not None
+    assert not torch.equal(seen[0][0], seen[1][0])
+    difference = np.abs(np.rot90(seen[0][0].numpy(), -1).astype(int) - seen[1][0].numpy())
+    assert np.median(difference) <= 2  # resized the other way round first
 
 
 def test_a_central_view_s_target_knows_where_it_lies(dataset: Dataset) -> None:

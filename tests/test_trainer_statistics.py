@@ -24,7 +24,7 @@ def folder_of(root: Path, images: list[np.ndarray]) -> Path:
 
 
 def test_colours_drawn_along_known_axes_are_found_again(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(2)  # two of these axes have a first entry of the other sign than their largest
     axes = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     amounts = rng.normal(size=(40, 64 * 64, 3)) * (30.0, 12.0, 4.0)
     images = (np.array([120.0, 110.0, 130.0]) + amounts @ axes.T).round().clip(0, 255).astype(np.uint8)
