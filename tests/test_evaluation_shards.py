@@ -223,7 +223,7 @@ def test_a_signal_keeps_what_is_done(which: signal.Signals, arguments: list[str]
     assert files(out) == files(tmp_path / "whole")
 
 
-KILLS = int(os.environ.get("VERYDEEP_KILLS", "40"))
+KILLS = int(os.environ.get("VERYDEEP_KILLS", "25"))
 """100 take eight minutes; that many were tried when the shards were written."""
 
 
