@@ -77,6 +77,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--precision", default="fp32", help="of the trainer: bf16 is twice as fast where a CPU has it")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="fields of all recipes")
+    parser.add_argument(
+        "--finished", action="store_true", help="train nothing: the table of what is there for each seed"
+    )
     parser.add_argument("--doc", type=Path, help=f"write the result between the lines {BEGIN} and {END} of this file")
     args = parser.parse_args()
     data = args.data or args.out / "miniature"
@@ -84,9 +87,10 @@ def main() -> None:
         python("trainer.miniature", data)
     found: dict[Place, list[Scores]] = {}
     for seed in range(args.seeds):
-        settings = [f"seed={seed}", *args.set]
-        for place, path in of_seed(args.out / f"seed-{seed}", data, settings, args.precision).items():
+        own, folder = [f"seed={seed}", *args.set], args.out / f"seed-{seed}"
+        for place, path in of_seed(folder, data, own, args.precision, finished=args.finished).items():
             found.setdefault(place, []).append(tables.read(path))
+    found = {place: scores for place, scores in found.items() if len(scores) == args.seeds}
     text = f"{described(found, args.set, args.precision)}\n\n{errors(found)}\n\n{findings(found)}"
     print(f"\n{text}")
     if args.doc:
@@ -96,14 +100,19 @@ def main() -> None:
             unfinished.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
 
 
-def of_seed(out: Path, data: Path, settings: Sequence[str], precision: str) -> dict[Place, Path]:
-    """The score tables of all nets of one seed, trained and evaluated where they are not there."""
+def of_seed(
+    out: Path, data: Path, settings: Sequence[str], precision: str, *, finished: bool = False
+) -> dict[Place, Path]:
+    """The score tables of all nets of one seed, trained and evaluated where they are not there; or passed over."""
     found = {}
     for name in (*NETS, FIXED):
         checkpoint, recipe = out / name / "ckpt.pt", RECIPES["mini-d" if name == FIXED else name]
         init = ["--init", out / recipe.init / "ckpt.pt"] if recipe.init else []
         own = FIXED_SETTINGS if name == FIXED else ()
         train = ["trainer", "--recipe", recipe.name, "--data", data, "--out", checkpoint.parent, *init, "--resume"]
+        reports = [checkpoint.parent / folder / "report.json" for folder in ("papers", "single")]
+        if finished and not all(report.exists() for report in reports):
+            continue
         if not (checkpoint.exists() and load(checkpoint).finished):
             python(*train, "--final-protocol", "none", "--precision", precision, "--set", *settings, *own)
         one_scale = ["--scales", load(checkpoint).spec.test_short_px]
@@ -115,7 +124,7 @@ def of_seed(out: Path, data: Path, settings: Sequence[str], precision: str) -> d
             for protocol in protocols:
                 (path,) = (results / "scores").glob(f"*.{protocol}.q*.parquet")
                 found[name, SINGLE if folder == "single" else protocol] = path
-    for column in COLUMNS:
+    for column in COLUMNS if ("mini-d", CENTER) in found and ("mini-e", CENTER) in found else ():
         path = out / FUSED / f"{column}.parquet"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
@@ -175,6 +184,8 @@ def errors(found: dict[Place, list[Scores]]) -> str:
     """Mean over the seeds, its interval, and each seed's error, of every net and protocol."""
     rows = []
     for net in (*NETS, FIXED, FUSED):
+        if (net, CENTER) not in found:
+            continue
         cells = []
         for column in COLUMNS:
             errors_of = wrong(found[net, column])
@@ -189,6 +200,9 @@ def findings(found: dict[Place, list[Scores]]) -> str:
     """The difference that each finding is about, over the same images and seeds."""
     rows = []
     for finding in FINDINGS:
+        if not {finding.first, finding.second} <= found.keys():
+            rows.append((finding.claim, finding.in_the_paper, "-", "not measured", "-"))
+            continue
         pairs = list(zip(found[finding.first], found[finding.second], strict=True))
         difference = wrong(found[finding.first]).astype(int) - wrong(found[finding.second])
         mean, low, high = mean_and_interval(difference)
