@@ -47,7 +47,7 @@ def main(out: Path) -> None:
         for row in json.loads((out / report / "report.json").read_text())["results"]
     ]
     print(f"\n{format_table(rows)}\n")
-    print("On 400 images the intervals are wide: no protocol or fusion here is shown to beat another.")
+    print("On 400 images the intervals are wide: where they overlap, no protocol or fusion is shown to beat another.")
     print(f"Built here, but not run: {a.with_suffix('.engine')} and {d.with_suffix('.engine')} need an NVIDIA GPU.\n")
     for stage, taken in seconds.items():
         print(f"{taken:6.0f} s  {stage}")
