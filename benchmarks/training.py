@@ -7,12 +7,16 @@ The reference is references/classification of torchvision written out for a CPU:
 flip, PILToTensor, normalisation, its DataLoader, its loop with loss and accuracies after each step; the same net, data,
 batch and number of loading processes. It is run with torch's threads as they are by default and with ours; the faster
 one counts. All are measured in turns of some batches, so that what else the machine does meets all of them.
+
+Cores that are lent may share what makes them fast. So the step is also measured beside a process that makes batches
+which nobody takes: what is lost there is the machine's, and together can be no faster than that.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import statistics
 import sys
 import tempfile
@@ -21,6 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
@@ -74,6 +79,9 @@ def measure(recipe: Recipe, dataset: Dataset, data: Path, count: int, turns: int
     rows: dict[str, Callable[[], float]] = {
         "trainer: input alone": timed(ours, lambda batch: None, count),
         "trainer: step alone": timed(lambda: itertools.repeat(kept), lambda b: our_step(run, b), count, OURS),
+        "trainer: step beside unused input": beside(
+            crops, timed(lambda: itertools.repeat(kept), lambda b: our_step(run, b), count, OURS)
+        ),
         "trainer: together": timed(ours, lambda b: our_step(run, b), count, OURS),
     }
     torchvision = find_torchvision()
@@ -96,6 +104,8 @@ def measure(recipe: Recipe, dataset: Dataset, data: Path, count: int, turns: int
     alone = [statistics.median(speeds[f"trainer: {part} alone"]) for part in ("input", "step")]
     together = statistics.median(speeds["trainer: together"])
     print(f"\ntogether / the slower part alone: {together / min(alone):.3f} (asked: 0.95)")
+    busy = statistics.median(speeds["trainer: step beside unused input"])
+    print(f"of the step's speed alone, the machine leaves {busy / alone[1]:.2f} while its other cores make input")
     if torchvision:
         best = max(statistics.median(s) for name, s in speeds.items() if name.startswith("torchvision"))
         print(f"together / torchvision's loop: {together / best:.2f} (asked: 1)")
@@ -137,6 +147,30 @@ def timed(
         return taken
 
     return turn
+
+
+def beside(crops: Crops, turn: Callable[[], float]) -> Callable[[], float]:
+    """`turn` while as many processes as load make batches that nobody takes."""
+    fork = multiprocessing.get_context("fork")
+
+    def busy_turn() -> float:
+        makers = [fork.Process(target=make_for_nobody, args=(crops,)) for _ in range(loader_workers())]
+        for maker in makers:
+            maker.start()
+        try:
+            return turn()
+        finally:
+            for maker in makers:
+                maker.terminate()
+                maker.join()
+
+    return busy_turn
+
+
+def make_for_nobody(crops: Crops) -> None:
+    cv2.setNumThreads(0)
+    for index in itertools.cycle(range(len(crops))):
+        crops[index]
 
 
 def our_step(run: State, batch: Any) -> None:

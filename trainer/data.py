@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -146,11 +147,23 @@ def _made(
     )
     batches = iter(loader)
     try:
-        yield from batches
+        yield from _one_ahead(batches)
     except (ImageError, DatasetError) as error:  # with the other process's traceback, "module.Class: " and what it said
         raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from None
     finally:  # not when the last traceback is gone: Python waits for its children when it ends, and these wait for work
         batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _one_ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same, each received while the one before is worked on: a busy process takes milliseconds to hand one over."""
+    with ThreadPoolExecutor(1) as receiver:
+        following = receiver.submit(next, batches, _END)
+        while (batch := following.result()) is not _END:
+            following = receiver.submit(next, batches, _END)
+            yield batch
+
+
+_END = object()
 
 
 class _Lists:
