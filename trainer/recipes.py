@@ -161,7 +161,7 @@ GOOGLENET = Recipe(
     interpolation="random",
     photometric=True,
     color_sigma=0.0,
-    input_std=64.0,
+    input_std=128.0,
     sources=GOOGLENET_SOURCES,
 )
 
