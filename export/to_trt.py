@@ -164,7 +164,12 @@ def _parser() -> Parser:
     parser.add_argument("--interface", choices=("views", "images", "nchw"), help="default: views; an ONNX model's own")
     parser.add_argument("--builder", choices=("auto", *LIBRARIES), default="auto")
     parser.add_argument(
-        "--target", nargs="+", default=[], metavar="sm86", help="default: the GPU present, else sm75 to sm120"
+        "--target",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="sm86",
+        help="default: the GPU present, else sm75 to sm120",
     )
     parser.add_argument(
         "--profile",

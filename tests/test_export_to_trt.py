@@ -227,7 +227,7 @@ def test_fixed_sides_built_twice(single: Path) -> None:
 
 def test_dynamic_sides_built_twice(built: Built, tmp_path: Path) -> None:
     """Of about the same size, with the same weights, kernels and sidecar."""
-    argv = (built.engine.with_suffix(".onnx"), "-o", tmp_path / "model.engine", "--target", "sm86", "sm89")
+    argv = (built.engine.with_suffix(".onnx"), "-o", tmp_path / "model.engine", "--target", "sm86", "--target", "sm89")
     first = build_engine(*argv)
     kernels, plan = logged_kernels(), first.engine.read_bytes()
     second = build_engine(*argv)

@@ -17,6 +17,7 @@ import trainer.train
 from infer.dataset import TRAIN
 from trainer.__main__ import main
 from trainer.checkpoint import load
+from trainer.recipe import Recipe
 from trainer.statistics import measure
 
 OneLine = Callable[[], str]
@@ -33,6 +34,15 @@ def test_a_run(miniature_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert re.fullmatch(rf"{tmp_path / 'ckpt.pt'}: mini-a, 1 epochs, \d+ s\n", captured.out)
     assert captured.err == ""  # no progress bar in a pipe
     assert load(tmp_path / "ckpt.pt").spec.fc_width == 16
+
+
+def test_settings_add_up_however_often_the_option_is_given(
+    miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Recipe] = []
+    monkeypatch.setattr("trainer.__main__.run_of", lambda args, recipe: seen.append(recipe) or 0)
+    assert main(arguments(miniature_dir, tmp_path, "--set", "epochs=3", "--set", "batch=8", "seed=2")) == 0
+    assert [(recipe.epochs, recipe.batch, recipe.seed) for recipe in seen] == [(3, 8, 2)]
 
 
 @pytest.mark.parametrize(

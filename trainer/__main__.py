@@ -47,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=Path, help="folder for ckpt.pt, metrics.jsonl, curves.png ...")
     parser.add_argument("--init", type=Path, help="checkpoint whose layers start the net (A's, for deeper nets)")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/ckpt.pt")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override fields of the recipe")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override fields of the recipe"
+    )
     parser.add_argument("--statistics", type=Path, metavar="FILE", help="colours from python -m trainer.statistics")
     parser.add_argument(
         "--final-protocol",

@@ -199,7 +199,12 @@ def make_parser() -> Parser:
         help="begin every net at random: Glorot's start is the paper's later advice (default: B to E from A's layers)",
     )
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="[RECIPE:]KEY=VALUE", help="override fields of one recipe, or of all"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[RECIPE:]KEY=VALUE",
+        help="override fields of one recipe, or of all",
     )
     parser.add_argument("--statistics", type=Path, metavar="FILE", help="colours from python -m trainer.statistics")
     add_execution_options(parser)
