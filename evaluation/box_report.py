@@ -17,7 +17,6 @@ from infer.spec import ModelSpec
 from .box_metric import GUESSES, is_right
 from .box_table import Row, read_rows
 from .ground_truth import GroundTruth, Truth
-from .images import RunError
 from .metrics import ErrorRate, error_rate
 from .paper import is_papers_own
 from .paper_tables import LOCALIZATION, LOCALIZATION_LITERATURE, Member
@@ -45,7 +44,7 @@ class Result:
     """One row, named as in report.json.
 
     measure: "given class", one guess of the image's own class, or "top-5", five guesses as in the challenge, whose
-    classification error is that of the same images.
+    classification error is that of the same images; they are those of the model `classes_of`.
     """
 
     nets: str
@@ -54,6 +53,7 @@ class Result:
     protocol: str
     merging: str | None
     measure: str
+    classes_of: str | None
     images: int
     localization_error_percent: float
     interval95_percent: tuple[float, float]
@@ -74,8 +74,7 @@ class Counts:
 
 
 def count(path: Path, truth: GroundTruth) -> Counts:
-    """Over a table of boxes, whose rows are in the order of `truth`. An unreadable image is wrong. Raises RunError
-    where no image counts."""
+    """Over a table of boxes, whose rows are in the order of `truth`. An unreadable image is wrong."""
     images = given = top5 = unnamed = 0
     for row, true in zip(read_rows(path), truth.truths, strict=True):
         if true is None or row.label < 0:
@@ -86,8 +85,6 @@ def count(path: Path, truth: GroundTruth) -> Counts:
         given += not is_right(row.label, true.boxes, own)
         top5 += not is_right(row.label, true.boxes, guesses)
         unnamed += row.label not in [label for label, _ in guesses[:GUESSES]]
-    if not images:
-        raise RunError("no image counts: all are without a label, blacklisted or without readable boxes")
     return Counts(images, given, top5, unnamed)
 
 
@@ -96,7 +93,13 @@ def _framed(row: Row, true: Truth, box: Box) -> Box:
 
 
 def results_of(
-    counts: Counts, nets: Sequence[Net], protocol: str, *, is_ilsvrc2012_val: bool, **described: Any
+    counts: Counts,
+    nets: Sequence[Net],
+    protocol: str,
+    *,
+    is_ilsvrc2012_val: bool,
+    classes_of: str | None,
+    **described: Any,
 ) -> list[Result]:
     """The rows of a run; `described` has the fields of Result that are not computed here."""
     wrong = {GIVEN: counts.wrong_given, **({TOP5: counts.wrong_top5} if protocol == "dense" else {})}
@@ -109,6 +112,7 @@ def results_of(
                 nets=" + ".join(map(str, nets)),
                 protocol=protocol,
                 measure=measure,
+                classes_of=classes_of if measure == TOP5 else None,
                 images=counts.images,
                 localization_error_percent=rate.percent,
                 interval95_percent=rate.interval95_percent,
@@ -178,8 +182,9 @@ def write_report(
         table,
         "",
         *(f"Remark: {remark}\n" for remark in remarks),
-        *(f"- {name}: {status}" for name, status in unreadable.items()),
+        *(f"- {status if status.startswith(name) else f'{name}: {status}'}" for name, status in unreadable.items()),
         *(f"- {said}" for said in truth.broken),
+        "",
         "## The paper: VGG's Tables 8 to 10",
         "",
         format_paper(results),
@@ -205,7 +210,7 @@ def format_table(results: Sequence[Result]) -> str:
             "protocol": r.protocol,
             "merging": r.merging or "-",
             "images": r.images,
-            "classes": r.measure,
+            "classes": r.measure if r.classes_of is None else f"{r.measure} of {r.classes_of}",
             "localisation error %": _error(r),
             "classification error %": _number(r.classification_error_percent),
             "paper: ours - paper": "; ".join(_say(row) for row in r.paper) or "-",

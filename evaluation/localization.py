@@ -26,6 +26,7 @@ from infer.engine import Engine, EngineError, open_engine
 from infer.merging import MATCHES, Merging
 from infer.views import PlanError, check_scales, default_scales
 
+from . import scores as tables
 from .box_report import KIND, Net, count, results_of, unreadable_images, write_report
 from .box_table import UnfinishedBoxes
 from .ground_truth import GroundTruth, read_ground_truth
@@ -115,7 +116,7 @@ def _localize(args: argparse.Namespace, command: str) -> int:
                     f"{args.scores}: scores of data set {scored_id}, but the images are {unfinished.dataset_id()}: "
                     "use a table of the same images"
                 )
-            table = _report(args.out, task, dataset, truth, unfinished, settings, command)
+            table = _report(args, task, dataset, truth, unfinished, settings, command)
         except KeyboardInterrupt:
             print(
                 f"interrupted: {unfinished.done} of {len(dataset.items)} images are kept in {args.out}, go on by "
@@ -155,7 +156,7 @@ def _open(args: argparse.Namespace, dataset: Dataset, stack: contextlib.ExitStac
 
 
 def _report(
-    out: Path,
+    args: argparse.Namespace,
     task: Task,
     dataset: Dataset,
     truth: GroundTruth,
@@ -164,10 +165,16 @@ def _report(
     command: str,
 ) -> str:
     """Writes the table of boxes and the report of a run whose shards are all there; returns the table to print."""
+    out: Path = args.out
     nets = [Net(net.engine.spec, net.kind, net.scales) for net in task.nets]
     names = "+".join(net.spec.name for net in nets)
     scales = settings["scales"].replace(",", "-")
-    path = out / "boxes" / f"{names}.{settings['runtime']}.{task.protocol}.q{scales}.parquet"
+    words = [names, settings["runtime"], task.protocol, f"q{scales}"]
+    classes_of = None
+    if task.classifier is not None:
+        classes_of = next(tables.parts(args.scores)).model if args.scores else task.classifier.spec.name
+        words += [task.classifier.spec.name, f"{task.rule.match}-{task.rule.at:g}", f"top5-{classes_of}"]
+    path = out / "boxes" / f"{'.'.join(words)}.parquet"
     run.finish(path)
     engine_seconds, wall_seconds = run.seconds()
     results = results_of(
@@ -175,6 +182,7 @@ def _report(
         nets,
         task.protocol,
         is_ilsvrc2012_val=dataset.is_ilsvrc2012_val,
+        classes_of=classes_of,
         classifier=task.classifier.spec.name if task.classifier else None,
         runtime=settings["runtime"],
         merging=str(task.rule) if task.classifier else None,
@@ -182,12 +190,15 @@ def _report(
         wall_seconds=round(wall_seconds, 3),
     )
     remarks = []
+    if truth.without:
+        remarks.append(f"{truth.without} images have no box of their class, so that whatever was found counts as wrong")
     if dataset.is_ilsvrc2012_val and not truth.has_blacklist:
         remarks.append(
             "no blacklist was found, so images that the challenge does not count are counted: name the devkit's "
             "ILSVRC2014_clsloc_validation_blacklist.txt by --blacklist"
         )
-        print(remarks[0], file=sys.stderr)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
     described = {
         "id": run.dataset_id(),
         "images": len(dataset.items),

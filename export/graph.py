@@ -27,7 +27,8 @@ ALWAYS = ("posterior", "posterior_positions", "pixel_sums")
 ALWAYS_OF_BOXES = ("box_map", "pixel_sums")
 """The same of a box net; its `box_map` f32 [V, 4 or 4 * classes, h', w'] is explained in infer/boxes.py."""
 ON_REQUEST = ("score_map", "features", "pixels")
-"""`pixels` i32 [V, 3, h, w] is the views as the graph sees them, for tests; a box net has no score_map."""
+"""`pixels` i32 [V, 3, h, w] is the views as the graph sees them, for tests."""
+NOT_OF_BOXES = ("posterior", "posterior_positions", "score_map")
 
 OPSET, IR_VERSION = 20, 9
 U8, I32, I64, F16, F32 = (

@@ -70,7 +70,7 @@ def export_checkpoint(
     from .to_onnx import export_onnx, load_with_source
 
     try:
-        checkpoint = load_with_source(path)
+        checkpoint = load_with_source(path, request.outputs)
     except CheckpointError as error:
         raise ModelError(str(error)) from None
     interface = request.interface or "views"

@@ -23,7 +23,7 @@ from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.torch_engine import TorchEngine
 
 from . import model_file
-from .graph import ALWAYS, ALWAYS_OF_BOXES, ON_REQUEST, write_graph
+from .graph import ALWAYS, ALWAYS_OF_BOXES, NOT_OF_BOXES, ON_REQUEST, write_graph
 from .precision import PrecisionError, check_weights
 
 
@@ -54,9 +54,13 @@ def export_onnx(
     return spec
 
 
-def load_with_source(path: Path) -> Checkpoint:
-    """A checkpoint whose spec says which file it came from. Raises CheckpointError."""
+def load_with_source(path: Path, outputs: Sequence[str] = ()) -> Checkpoint:
+    """A checkpoint whose spec says which file it came from. Raises CheckpointError, also where a box net has no such
+    outputs."""
     checkpoint = checkpoints.load(path)
+    lacking = [name for name in outputs if name in NOT_OF_BOXES and checkpoint.spec.task != "classify"]
+    if lacking:
+        raise CheckpointError(f"{path}: a box net, which has no {lacking[0]}: leave it out of --outputs")
     source = {**checkpoint.spec.source, "checkpoint_sha256": file_sha256(path)}
     return dataclasses.replace(checkpoint, spec=dataclasses.replace(checkpoint.spec, source=source))
 
@@ -69,14 +73,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--interface", choices=get_args(Interface), default="views")
     parser.add_argument("--outputs", default="", help=f"more outputs, comma-separated: {', '.join(ON_REQUEST)}")
     args = parser.parse_args(argv)
-    outputs = [name for name in args.outputs.split(",") if name and name not in ALWAYS]
-    unknown = [name for name in outputs if name not in ON_REQUEST]
+    asked = [name for name in args.outputs.split(",") if name]
+    unknown = [name for name in asked if name not in (*ALWAYS, *ON_REQUEST)]
     if unknown:
         parser.error(f"--outputs: unknown output {unknown[0]!r}, expected {', '.join((*ALWAYS, *ON_REQUEST))}")
     path = args.out or args.checkpoint.with_suffix(".onnx")
     started = time.monotonic()
     try:
-        checkpoint = load_with_source(args.checkpoint)
+        checkpoint = load_with_source(args.checkpoint, asked)
+        outputs = [name for name in asked if name in ON_REQUEST]
         export_onnx(checkpoint, path, interface=args.interface, precision=args.precision, outputs=outputs)
     except (CheckpointError, PrecisionError, OSError) as error:
         print(error, file=sys.stderr)

@@ -99,6 +99,8 @@ def _classify(classifier: Classifier, nets: Sequence[BoxNet], args: Namespace) -
                         prediction["box"] = None if found is None else list(found.box)
             except OSError as error:
                 unwritten.append(f"{picture}: cannot be written ({error.strerror or error})")
+            except EngineError as error:
+                unwritten.append(f"{picture}: not drawn, {error}")
         if args.json:
             print(json.dumps(line), flush=True)
         elif titles:

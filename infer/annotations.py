@@ -119,9 +119,11 @@ def parse_annotation(data: bytes) -> Annotation:
 def class_of(classes: Sequence[str], class_names: Sequence[str]) -> Callable[[str, int], int]:
     """A function of an object's name and its image's label that gives the object's class, -1 if it is none of these.
 
-    A name is a class's own, or (dogs, in ILSVRC-2012) one of its words in `class_names`, with underscores; words that
-    are nobody's, or of two classes, are those of the image's label. A WNID is never taken for words.
+    A name is a class's own, or (dogs, in ILSVRC-2012) one of its words in `class_names`, with underscores. Where
+    classes are WNIDs, words that are nobody's, or of two classes, are those of the image's label; a WNID is never taken
+    for words.
     """
+    wnids = all(map(WNID.fullmatch, classes))
     index = {name: number for number, name in enumerate(classes)}
     words: dict[str, set[int]] = {}
     for number, names in enumerate(class_names):
@@ -132,7 +134,9 @@ def class_of(classes: Sequence[str], class_names: Sequence[str]) -> Callable[[st
         if name in index or WNID.fullmatch(name):
             return index.get(name, -1)
         own = words.get(_plain(name), set())
-        return next(iter(own)) if len(own) == 1 else label
+        if len(own) == 1:
+            return next(iter(own))
+        return label if wnids or label in own else -1
 
     return find
 

@@ -83,8 +83,8 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
     places; ILSVRC2012_img_val.tar or ILSVRC2012_img_train.tar itself takes the devkit from beside it. Or WebDataset's
     or Parquet's shards: a folder of them, one, or a pattern.
     """
-    shards = find_shards(root, split)
-    if shards and (shards[0].suffix == PARQUET or is_webdataset(shards[0])):
+    shards = _shards(root, split)
+    if shards:
         return _limited(_open_packed(shards, root), limit)
     top = open_folder(root)
     if root.stem in (TRAIN, VAL) and root.suffix == TAR:
@@ -104,6 +104,23 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
     if not dataset.items:
         raise DatasetError(f"{root}: no {split} images found (endings {', '.join(SUFFIXES)})")
     return _limited(dataset, limit)
+
+
+def has_validation(root: Path) -> bool:
+    """Whether a data set has images for validation beside those to train on, good or not. Raises DatasetError."""
+    shards = _shards(root, "val")
+    if shards:
+        return shards != _shards(root, "train")
+    if root.is_file() and root.stem in (TRAIN, VAL):
+        return False
+    top = open_folder(root)
+    return top.holds(VAL) or top.holds("val")
+
+
+def _shards(root: Path, split: Split) -> list[Path]:
+    """Those of a packed data set; none of another."""
+    shards = find_shards(root, split)
+    return shards if shards and (shards[0].suffix == PARQUET or is_webdataset(shards[0])) else []
 
 
 def _limited(dataset: Dataset, limit: int | None) -> Dataset:
@@ -127,7 +144,7 @@ def _open_packed(shards: Sequence[Path], root: Path) -> Dataset:
         raise DatasetError(f"{root}: no images in {len(shards)} shards (endings {', '.join(SUFFIXES)})")
     labels = label_samples(samples, root, names)
     items = [Item(sample.name, number, sample.file) for sample, number in zip(samples, labels.labels, strict=True)]
-    is_val = _is_ilsvrc2012_val(sorted(items, key=_last_part))
+    is_val = _is_ilsvrc2012_val(items)
     return Dataset(root, items, labels.classes, labels.classes, is_ilsvrc2012_val=is_val, numbered=labels.numbered)
 
 
@@ -154,7 +171,7 @@ def _open_ilsvrc(top: Folder, root: Path, split: Split) -> Dataset:
         by_name if split == "val" else items,
         classes,
         tuple(synsets.words.get(c, c) for c in classes),
-        is_ilsvrc2012_val=split == "val" and _is_ilsvrc2012_val(by_name),
+        is_ilsvrc2012_val=split == "val" and _is_ilsvrc2012_val(items),
         devkit_order=tuple(ids[c] - 1 for c in classes) if ids.keys() >= set(classes) else (),
     )
 
@@ -186,11 +203,13 @@ def _open_class_folders(folder: Folder, root: Path, prefix: str) -> Dataset:
         for label, name in enumerate(names)
         for image, file in folder.folder(name).images().items()
     ]
-    return Dataset(root, items, classes, classes, is_ilsvrc2012_val=False)
+    return Dataset(root, items, classes, classes, is_ilsvrc2012_val=_is_ilsvrc2012_val(items))
 
 
-def _is_ilsvrc2012_val(by_name: Sequence[Item]) -> bool:
-    return len(by_name) == 50_000 and tuple(item.label for item in by_name[:6]) == ILSVRC2012_FIRST_LABELS
+def _is_ilsvrc2012_val(items: Sequence[Item]) -> bool:
+    if len(items) != 50_000:
+        return False
+    return tuple(item.label for item in sorted(items, key=_last_part)[:6]) == ILSVRC2012_FIRST_LABELS
 
 
 def _last_part(item: Item) -> str:

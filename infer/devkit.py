@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,14 @@ class Synsets:
 
 def read_synsets(root: Folder) -> Synsets:
     """From the devkit in a folder; none where there is no devkit. Raises DatasetError."""
-    files = _read_files(root)
+    files = read_devkit(root, (META, GROUND_TRUTH).__contains__)
     return _read_meta(files[META], root.path / DEVKIT / "data" / META) if META in files else Synsets({}, {})
 
 
 def read_validation_ids(root: Folder) -> list[str]:
     """ILSVRC2012_ID of each validation image in the order of their names, as written. Raises DatasetError where the
     devkit is missing, or a part of it."""
-    files = _read_files(root)
+    files = read_devkit(root, (META, GROUND_TRUTH).__contains__)
     for needed in (META, GROUND_TRUTH):
         if needed not in files:
             path = root.path / DEVKIT / "data" / needed
@@ -44,12 +45,12 @@ def read_validation_ids(root: Folder) -> list[str]:
     return files[GROUND_TRUTH].decode(errors="replace").split()
 
 
-def _read_files(root: Folder) -> dict[str, bytes]:
-    """What there is of the two files that labels need."""
+def read_devkit(root: Folder, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """The files of data/ in the devkit whose names are `wanted`; none without a devkit. Raises DatasetError."""
     if root.holds(DEVKIT):
         devkit = root.folder(DEVKIT)
         files = devkit.folder("data").files if devkit.holds("data") else {}
-        return {name: files[name].read_bytes() for name in (META, GROUND_TRUTH) if name in files}
+        return {name: file.read_bytes() for name, file in files.items() if wanted(name)}
     packed = root.files.get(f"{DEVKIT}.tar.gz")
     if packed is None:
         return {}
@@ -62,7 +63,7 @@ def _read_files(root: Folder) -> dict[str, bytes]:
         return {
             member.path.name: content[member.offset : member.offset + member.size_bytes]
             for member in members(io.BytesIO(content), 0, len(content))
-            if not member.problem and member.path.parts[-2:] in (("data", META), ("data", GROUND_TRUTH))
+            if not member.problem and member.path.parts[-2:-1] == ("data",) and wanted(member.path.name)
         }
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DatasetError(f"{path}: damaged or incomplete ({error}): copy or download it again") from None

@@ -125,6 +125,10 @@ def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
                 f"{spec.name} is a box net, which has no {name}, only {', '.join(spec.outputs)}: it is for --boxes of "
                 "evaluation.localization and infer"
             )
+        if name == "box_map" and name not in spec.outputs:
+            raise EngineError(
+                f"{spec.name} is a classifier, which has no box_map: expected a box net, of a recipe like vgg-d-loc-pcr"
+            )
         if name not in spec.outputs:
             raise EngineError(
                 f"{spec.name} has no output {name!r}, only {', '.join(spec.outputs)}: export it again, python -m "

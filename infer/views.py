@@ -217,7 +217,8 @@ def out_of_range(plan: ViewPlan, shapes: Sequence[ShapeRange], spec: ModelSpec) 
         rescaled = rescaled_px(plan.image_px, q, rounding)
         if not any(shape.admits(view_px, rescaled) for shape in shapes):
             ranges = "; ".join(shape.explain() for shape in shapes)
-            instead = "smaller --scales" if view_px == (spec.crop_px, spec.crop_px) else "--protocol multicrop"
+            crops = view_px == (spec.crop_px, spec.crop_px) or spec.task != "classify"
+            instead = "smaller --scales" if crops else "--protocol multicrop"
             return (
                 f"{image} at Q={q} needs a view of {view_px[0]}x{view_px[1]} px from {rescaled[0]}x{rescaled[1]} px, "
                 f"beyond the engine's range ({ranges}; sides up to {max(s.rescaled_px.max for s in shapes)} px): "

@@ -23,8 +23,10 @@ from helpers import full_spec, make_scores, slim_spec
 
 from evaluation import ilsvrc, locate, metrics
 from evaluation import scores as tables
-from evaluation.box_report import Counts, Net, beside, format_paper, results_of
+from evaluation.box_report import Counts, Net, beside, format_paper, format_table, results_of
 from evaluation.box_table import Row, read_rows
+from evaluation.fuse import fuse_files
+from evaluation.ground_truth import read_ground_truth
 from evaluation.localization import main
 from evaluation.metrics import error_rate
 from evaluation.paper_tables import LOCALIZATION, LOCALIZATION_LITERATURE
@@ -359,7 +361,7 @@ def test_engines_that_cannot_take_part(
         ([*boxes, "--engine", str(single)], r"no output 'score_map', .*: export it again, python -m .* score_map$"),
         (
             ["--boxes", str(nets["cls"]), *classifier],
-            r"no output 'box_map', .*: export it again, python -m .* box_map$",
+            r"is a classifier, which has no box_map: expected a box net, of a recipe like vgg-d-loc-pcr$",
         ),
         (["--boxes", str(slim_checkpoint("A")), *classifier], r"a checkpoint is not an engine: run python -m export"),
         (["--boxes", str(tmp_path / "none.onnx"), *classifier], r"none.onnx: no such file"),
@@ -457,6 +459,83 @@ def test_blacklisted_images_do_not_count(
     assert one_line().endswith(f"{path.name}: 'seventeen' is not the number of an image, expected one on each line")
 
 
+def in_class_folders(root: Path, out: Path) -> Path:
+    """The validation images as torchvision's users have them, val/WNID/NAME, the boxes and the devkit beside."""
+    dataset = open_dataset(root, "val")
+    for item in dataset.items:
+        folder = out / "val" / dataset.classes[item.label]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(item.path, folder / item.path.name)
+    for name in (BOXES, "ILSVRC2012_devkit_t12"):
+        shutil.copytree(root / name, out / name)
+    return out
+
+
+def test_the_blacklist_has_the_numbers_of_names_wherever_they_lie(miniature_copy: Path, tmp_path: Path) -> None:
+    root = in_class_folders(miniature_copy, tmp_path / "folders")
+    devkit = root / "ILSVRC2012_devkit_t12"
+    (devkit / "data" / "ILSVRC2014_clsloc_validation_blacklist.txt").write_text("3\n17\n")
+    for packed in (False, True):
+        if packed:  # as it is distributed
+            with tarfile.open(root / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as archive:
+                archive.add(devkit, devkit.name)
+            shutil.rmtree(devkit)
+        for data in (root, root / "val"):
+            dataset = open_dataset(data, "val")
+            boxes = miniature_copy / BOXES
+            truth = read_ground_truth(dataset, boxes, None if data == root else tmp_path / "list.txt")
+            left_out = {item.path.stem for item, one in zip(dataset.items, truth.truths, strict=True) if one is None}
+            assert left_out == {"ILSVRC2012_val_00000003", "ILSVRC2012_val_00000017"}
+            (tmp_path / "list.txt").write_text("3\n17\n")
+
+
+def test_other_names_have_the_numbers_of_their_order(miniature_copy: Path, tmp_path: Path) -> None:
+    root = in_class_folders(miniature_copy, tmp_path / "folders")
+    for path in [*root.glob("val/*/*"), *root.glob(f"{BOXES}/val/*")]:
+        path.rename(path.with_name(path.name.replace("ILSVRC2012_val_000000", "photo")))
+    (tmp_path / "list.txt").write_text("3\n17\n")
+    dataset = open_dataset(root, "val")
+    truth = read_ground_truth(dataset, None, tmp_path / "list.txt")
+    left_out = {item.path.stem for item, one in zip(dataset.items, truth.truths, strict=True) if one is None}
+    assert left_out == {"photo03", "photo17"} and truth.blacklisted == 2
+
+
+def test_images_without_a_box_of_their_class_are_said(
+    nets: dict[str, Path], miniature_copy: Path, tmp_path: Path, one_line: Any
+) -> None:
+    """They count as wrong; where none has one nothing is run."""
+    arguments = given_class(nets, miniature_copy, "--out", str(tmp_path / "out"))
+    xmls = sorted((miniature_copy / BOXES / "val").glob("*.xml"))
+    foreign = re.sub("<name>.*</name>", "<name>n12345678</name>", xmls[4].read_text())
+    for xml, text in zip(xmls[:2], ("<annotation></annotation>", foreign), strict=True):
+        xml.write_text(text)
+    assert main(arguments) == 0
+    said = "2 images have no box of their class, so that whatever was found counts as wrong"
+    assert one_line() == said
+    found = report(tmp_path / "out")
+    assert (found["results"][0]["images"], found["remarks"]) == (IMAGES, [said])
+    for xml in xmls:
+        xml.write_text(foreign)
+    assert main([*arguments[:-1], str(tmp_path / "none")]) == 1
+    assert "no object is of its image's class, expected names like 'n99000000' in the XMLs" in one_line()
+    for xml in xmls:
+        xml.write_text("<annotation>")
+    assert main([*arguments[:-1], str(tmp_path / "none")]) == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_tables_of_other_rules_and_classes_lie_side_by_side(dense: list[str], scored: Path, tmp_path: Path) -> None:
+    fused = tmp_path / "fused.parquet"
+    tables.write(fuse_files([scored, scored], "two-nets"), fused)
+    for more in ([], ["--merge-at", "0.5"], ["--match", "literal"], ["--scores", str(fused)]):
+        assert main([*dense, *more, "--out", str(tmp_path)]) == 0
+    rules = ("overlap-0.75.top5-slim-a", "overlap-0.5.top5-slim-a", "literal-0.25.top5-slim-a")
+    names = {path.name for path in (tmp_path / "boxes").iterdir()}
+    common = "scr+pcr.onnxruntime-fp32.dense.q96+72-80.slim-a"
+    assert names == {f"{common}.{rule}.parquet" for rule in (*rules, "overlap-0.75.top5-two-nets")}
+    assert [row["classes_of"] for row in report(tmp_path)["results"]] == [None, "two-nets"]
+
+
 def test_images_that_no_engine_sees(
     nets: dict[str, Path], miniature_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -537,6 +616,7 @@ def test_the_paper_stands_beside_what_it_measured() -> None:
         "classifier": None,
         "runtime": "onnxruntime-fp32",
         "merging": None,
+        "classes_of": "fused",
         "engine_seconds": 1.0,
         "wall_seconds": 2.0,
     }
@@ -545,6 +625,7 @@ def test_the_paper_stands_beside_what_it_measured() -> None:
     assert (given.paper, [row["source"] for row in top5.paper]) == ([], ["VGG Table 9"])
     assert (given.localization_error_percent, top5.localization_error_percent) == (40, 30)
     assert (given.classification_error_percent, top5.classification_error_percent) == (None, 10)
+    assert (given.classes_of, top5.classes_of) == (None, "fused") and "top-5 of fused" in format_table([given, top5])
     (crop,) = results_of(counts, nets, "given-class", is_ilsvrc2012_val=True, **described)
     assert [row["source"] for row in crop.paper] == ["VGG Table 8"] * 2
     (line,) = [

@@ -14,6 +14,7 @@ from engines import build_engine
 from helpers import network_input, noise, random_net, slim_spec, write_checkpoint
 
 from export.to_onnx import export_onnx
+from export.to_onnx import main as to_onnx
 from export.to_trt import main as to_trt
 from export.verify import VerifyError
 from export.verify_boxes import verify_box_engine
@@ -115,3 +116,12 @@ def test_the_gate_finds_another_box_net(miniature_dir: Path, tmp_path: Path) -> 
     assert verify_box_engine(graphs[1], engine, miniature_dir, "center", 3).largest_box_difference == 0
     with pytest.raises(VerifyError, match=r"--verify: .*no such folder"):
         verify_box_engine(graphs[0], engine, tmp_path / "none", "center", 3)
+
+
+@pytest.mark.parametrize("command", [to_onnx, to_trt])
+@pytest.mark.parametrize("output", ["posterior", "score_map"])
+def test_outputs_that_a_box_net_has_none_of(command: Any, output: str, tmp_path: Path, one_line: Any) -> None:
+    path = write_checkpoint(tmp_path / "boxes.pt", slim_spec("D", task="box-scr"))
+    assert command([str(path), "--outputs", f"features,{output}"]) == 1
+    assert one_line() == f"{path}: a box net, which has no {output}: leave it out of --outputs"
+    assert list(tmp_path.iterdir()) == [path]

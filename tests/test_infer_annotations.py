@@ -129,6 +129,12 @@ def test_whose_an_object_is(name: str, label: int, expected: int) -> None:
     assert class_of(CLASSES, NAMES)(name, label) == expected
 
 
+@pytest.mark.parametrize(("name", "expected"), [("cat", 0), ("Dog", 1), ("person", -1), ("", -1), ("n12345678", -1)])
+def test_where_classes_are_words_other_words_are_of_no_class(name: str, expected: int) -> None:
+    """As in VOC's XMLs, where an image has objects of several classes."""
+    assert class_of(("cat", "dog"), ("cat", "dog"))(name, 1) == expected
+
+
 def test_only_the_boxes_of_the_images_class() -> None:
     found = parse_annotation(
         xml(box_xml(1, 1, 2, 2), box_xml(3, 3, 4, 4, CRANE), box_xml(5, 5, 6, 6, "Scottish_deerhound"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from infer.views import plan_views
 from trainer.augment import Augmentation, Placement
 from trainer.box_targets import BoxTargets, with_boxes
 from trainer.data import Centers, Crops
+from trainer.examples import open_examples
 
 
 def placed(left: float, top: float, right: float, bottom: float, *, mirrored: bool = False) -> Placement:
@@ -60,7 +62,7 @@ def test_of_several_boxes_the_one_that_is_seen_most() -> None:
 def test_what_is_learned_is_what_is_read(miniature_dir: Path) -> None:
     """The target of the central crop, given to infer.boxes as a box net's answer, is the annotated box."""
     spec = slim_spec("A")
-    dataset, targets = with_boxes(open_dataset(miniature_dir, "train"))
+    dataset, targets = with_boxes(open_dataset(miniature_dir, "train"), "train")
     centers = Centers(dataset, spec, targets)
     for index in range(12):
         answer = centers[index]
@@ -75,7 +77,7 @@ def test_what_is_learned_is_what_is_read(miniature_dir: Path) -> None:
 
 def test_random_crops_show_their_boxes(miniature_dir: Path) -> None:
     """The digit is the only thing whose pixels differ from the canvas; a box at the wrong place would not hold it."""
-    dataset, targets = with_boxes(open_dataset(miniature_dir, "train"))
+    dataset, targets = with_boxes(open_dataset(miniature_dir, "train"), "train")
     augmentation = Augmentation(64, (72, 90), True, 0.0, "bicubic")
     crops = Crops(dataset, augmentation, seed=0, epoch=0, target=targets)
     inside, outside = [], []
@@ -94,24 +96,38 @@ def test_random_crops_show_their_boxes(miniature_dir: Path) -> None:
     assert np.mean(inside) > 2 * np.mean(outside)
 
 
-def test_images_without_boxes_are_left_out(miniature_copy: Path) -> None:
+def test_images_without_boxes_are_left_out(miniature_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = open_dataset(miniature_copy, "train")
     xmls = sorted((miniature_copy / "ILSVRC2012_bbox_train_v2").rglob("*.xml"))
     xmls[0].unlink()
-    kept, targets = with_boxes(dataset)
+    kept, targets = with_boxes(dataset, "train")
     assert len(kept.items) == len(targets.boxes) == len(dataset.items) - 1
     assert xmls[0].stem not in {Path(item.name).stem for item in kept.items}
     xmls[1].write_text("<annotation>")
-    with pytest.raises(DatasetError, match=rf"{xmls[1].name}: not XML .*: mend it, or remove it to train without"):
-        with_boxes(dataset)
+    assert len(with_boxes(dataset, "train")[0].items) == len(dataset.items) - 2
+    assert re.search(rf"{xmls[1].name}: not XML .*: its image is left out\n$", capsys.readouterr().err)
     for xml in xmls[1:]:
         xml.write_text("<annotation></annotation>")
     with pytest.raises(DatasetError, match=r"no box for any of 64 images, expected XMLs of their names"):
-        with_boxes(dataset)
+        with_boxes(dataset, "train")
+
+
+def test_class_folders_have_the_boxes_of_their_split(miniature_copy: Path, tmp_path: Path) -> None:
+    for split, images in (("train", TRAIN), ("val", "")):
+        dataset = open_dataset(miniature_copy, "train" if images else "val")
+        for item in dataset.items:
+            folder = tmp_path / split / dataset.classes[item.label]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / item.path.name).write_bytes(item.read_bytes())
+    for boxes in ("ILSVRC2012_bbox_train_v2", "ILSVRC2012_bbox_val_v3"):
+        (miniature_copy / boxes).rename(tmp_path / boxes)
+    training, others = open_examples(tmp_path, "box-scr")
+    assert others is not None
+    assert (len(training.dataset.items), len(others.dataset.items)) == (64, 24)
 
 
 def test_no_boxes_at_all(tmp_path: Path) -> None:
     (tmp_path / TRAIN / "n00000001").mkdir(parents=True)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / TRAIN / "n00000001" / "a.png")
     with pytest.raises(DatasetError, match="ILSVRC2012_bbox_train_v2: no such folder, expected the bounding boxes"):
-        with_boxes(open_dataset(tmp_path, "train"))
+        with_boxes(open_dataset(tmp_path, "train"), "train")

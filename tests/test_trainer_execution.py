@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
 from trainer.execution import Execution, ExecutionError, join
 from trainer.recipe import Phase
@@ -149,8 +150,6 @@ def test_compiled_steps_train_nearly_the_same(miniature_dir: Path, tmp_path: Pat
 
 
 def test_fp16_goes_on_with_its_scale(miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer import checkpoint as checkpoints
-
     def save_and_die(checkpoint: Checkpoint, path: Path) -> None:
         save(checkpoint, path)
         raise KeyboardInterrupt
@@ -164,6 +163,34 @@ def test_fp16_goes_on_with_its_scale(miniature_dir: Path, tmp_path: Path, monkey
     resumed = load(train(TINY, miniature_dir, tmp_path, resume=True, execution=execution))
     assert whole.scaler == resumed.scaler and whole.scaler["scale"] > 1
     assert largest_difference(whole.weights, resumed.weights) == 0
+
+
+@pytest.mark.parametrize(("one", "other"), [("fp32", "fp16"), ("fp16", "fp32"), ("fp16", "bf16")])
+def test_a_run_goes_on_in_another_precision(one: Any, other: Any, miniature_dir: Path, tmp_path: Path) -> None:
+    train(dataclasses.replace(TINY, epochs=1), miniature_dir, tmp_path, execution=Execution(precision=one))
+    path = tmp_path / "ckpt.pt"
+    begun = dataclasses.replace(load(path), finished=False, recipe=TINY.to_json())
+    checkpoints.save(begun, path)
+    train(TINY, miniature_dir, tmp_path, resume=True, execution=Execution(precision=other))
+    assert (load(path).epochs_done, load(path).finished) == (2, True)
+
+
+def test_fp64_with_an_average_goes_on_to_the_same_bits(
+    miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_and_die(checkpoint: Checkpoint, path: Path) -> None:
+        save(checkpoint, path)
+        raise KeyboardInterrupt
+
+    save, execution = checkpoints.save, Execution(precision="fp64")
+    whole = load(train(TINY, miniature_dir, tmp_path / "whole", execution=execution))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            train(TINY, miniature_dir, tmp_path, save_minutes=0, execution=execution)
+    resumed = load(train(TINY, miniature_dir, tmp_path, resume=True, execution=execution))
+    assert largest_difference(whole.average, resumed.average) == largest_difference(whole.iterate, resumed.iterate) == 0
+    assert next(iter(whole.average.values())).dtype == torch.float64
 
 
 def test_no_such_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

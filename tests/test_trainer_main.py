@@ -6,6 +6,7 @@ import functools
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,10 @@ def test_settings_add_up_however_often_the_option_is_given(
         (["--recipe", "mini-a", "--data", "d", "--out", "o", "--set", "speed=1"], "--set speed=1: expected key=value"),
         (["--recipe", "mini-a", "--data", "d", "--out", "o", "--set", "epochs=0"], "epochs must be positive, got 0"),
         (["--recipe", "mini-a", "--data", "d", "--out", "o", "--fast"], "unrecognized arguments: --fast"),
+        (
+            ["--recipe", "mini-a", "--data", "d", "--out", "o", "--final-protocol", "crops"],
+            "--final-protocol: expected none or one of center, ten-crop, dense",
+        ),
     ],
 )
 def test_usage_errors(argv: list[str], message: str, one_line: OneLine) -> None:
@@ -165,3 +170,31 @@ def test_a_run_that_fails_ends(miniature_copy: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stderr
     assert len(done.stderr.splitlines()) == 1 and "truncated or damaged JPEG" in done.stderr
+
+
+def test_the_final_evaluation_goes_on_and_is_not_done_twice(
+    miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    argv = arguments(miniature_dir, tmp_path, "--resume", "--final-protocol", "center", "--set", *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.__main__.evaluate", lambda *_: 130)
+        assert main(argv) == 130
+    unfinished = tmp_path / "evaluation" / "unfinished"
+    begin = ["-m", "evaluation.ilsvrc", "--engine", str(tmp_path / "ckpt.pt"), "--data", str(miniature_dir)]
+    begin += ["--protocol", "center", "--out", str(tmp_path / "evaluation")]
+    process = subprocess.Popen([sys.executable, *begin], stderr=subprocess.DEVNULL)
+    while not list(unfinished.glob("*.scores/*")) and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    capfd.readouterr()
+    assert main(argv) == 0
+    report = tmp_path / "evaluation" / "report.json"
+    before = report.read_bytes()
+    assert "| mini-a  | torch-fp32 | center" in capfd.readouterr().out and not unfinished.exists()
+    assert main(argv) == 0
+    assert f"{tmp_path / 'evaluation'}: center is there already\n" in capfd.readouterr().out
+    assert report.read_bytes() == before
+    argv[argv.index("center")] = "ten-crop"
+    assert main(argv) == 0
+    assert "| mini-a  | torch-fp32 | ten-crop" in capfd.readouterr().out

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import torch
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
 from trainer.recipes import RECIPES
+from trainer.stopping import wish_to_stop
 from trainer.train import Stopped, TrainingError, train
 
 TINY = dataclasses.replace(RECIPES["mini-a"], name="mini-a", width=1 / 16, fc_width=16, epochs=2, batch=8)
@@ -51,10 +53,8 @@ def whole(miniature_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-@pytest.mark.parametrize("stop_at", [1, 5, 13])
-def test_a_run_that_died_in_an_epoch_goes_on_to_the_same_bits(
-    stop_at: int, whole: Path, miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def train_and_die(data: Path, out: Path, stop_at: int, save_minutes: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a checkpoint has been written so many times."""
     save, calls = checkpoints.save, 0
 
     def save_and_die(checkpoint: Checkpoint, path: Path) -> None:
@@ -67,9 +67,23 @@ def test_a_run_that_died_in_an_epoch_goes_on_to_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
-            train(TINY, miniature_dir, tmp_path, save_minutes=0)
+            train(TINY, data, out, save_minutes=save_minutes)
+
+
+@pytest.mark.parametrize(("stop_at", "epochs", "steps"), [(1, 0, 1), (5, 0, 5), (8, 0, 8), (9, 1, 0), (13, 1, 4)])
+def test_a_run_that_died_in_an_epoch_goes_on_to_the_same_bits(
+    stop_at: int,
+    epochs: int,
+    steps: int,
+    whole: Path,
+    miniature_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of an epoch's nine checkpoints the eighth is from before the validation."""
+    train_and_die(miniature_dir, tmp_path, stop_at, 0, monkeypatch)
     kept = load(tmp_path / "ckpt.pt")
-    assert kept.steps_of_epoch == stop_at % 8 and kept.epochs_done == stop_at // 8
+    assert (kept.epochs_done, kept.steps_of_epoch) == (epochs, steps)
     train(TINY, miniature_dir, tmp_path, resume=True)
     assert same(tmp_path, whole)
 
@@ -91,16 +105,44 @@ def test_a_signal_ends_the_step_and_keeps_it(
     assert same(tmp_path, whole)
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(miniature_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("numbers", "interrupted"), [((15, 15, 15), False), ((2, 2), True), ((15, 2), True)])
+def test_only_a_later_ctrl_c_interrupts(
+    numbers: tuple[int, ...], interrupted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`timeout`, schedulers and torchrun send SIGTERM more than once."""
+    now = 100.0
+    monkeypatch.setattr("trainer.stopping.time.monotonic", lambda: now)
+    with wish_to_stop() as wish:
+        signal.raise_signal(numbers[0])
+        signal.raise_signal(signal.SIGINT)  # the same key, through another process
+        now += 2
+        with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+            for number in numbers[1:]:
+                signal.raise_signal(number)
+    assert wish.signal == numbers[0]
+
+
+def test_a_folder_with_a_checkpoint_is_not_trained_over(whole: Path, miniature_dir: Path) -> None:
+    before = (whole / "ckpt.pt").read_bytes()
+    with pytest.raises(TrainingError, match=r"ckpt\.pt is there already: go on with --resume, or use a new --out"):
+        train(TINY, miniature_dir, whole)
+    assert (whole / "ckpt.pt").read_bytes() == before
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A limit on the size of files, below that of a checkpoint, stands for the disk."""
-    assert subprocess.run(command(miniature_dir, tmp_path, "--set", "epochs=1")).returncode == 0
+    train_and_die(miniature_dir, tmp_path, 2, 10, monkeypatch)
     before = (tmp_path / "ckpt.pt").read_bytes()
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, len(before) // 2))
 
-    done = subprocess.run(command(miniature_dir, tmp_path), preexec_fn=limit, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command(miniature_dir, tmp_path, "--resume"), preexec_fn=limit, stderr=subprocess.PIPE, text=True
+    )
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert f"{tmp_path / 'ckpt.pt'}: cannot be written" in done.stderr or "File too large" in done.stderr
     assert (tmp_path / "ckpt.pt").read_bytes() == before
@@ -110,7 +152,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(miniature_dir: Path, tmp_path: 
 def test_a_loss_that_is_no_number_names_the_iteration_and_the_last_checkpoint(
     miniature_dir: Path, tmp_path: Path
 ) -> None:
-    wild = dataclasses.replace(TINY, learning_rate=1e9, warmup=0.0)
+    wild = dataclasses.replace(TINY, learning_rate=1e8, warmup=0.0)
     with pytest.raises(TrainingError, match=r"the loss became (nan|inf) in iteration \d+ \(epoch 1\): .*ckpt\.pt$"):
         train(wild, miniature_dir, tmp_path, save_minutes=0)
     kept = load(tmp_path / "ckpt.pt")

@@ -111,6 +111,25 @@ def test_other_images_are_refused_by_resume(miniature_copy: Path, tmp_path: Path
         train(dataclasses.replace(TINY, epochs=1), miniature_copy, tmp_path, resume=True)
 
 
+def test_as_many_other_images_are_refused_too(miniature_copy: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(TINY, epochs=1)
+    train(recipe, miniature_copy, tmp_path)
+    path = next((miniature_copy / TRAIN).rglob("*.JPEG"))
+    path.rename(path.with_name("another.JPEG"))
+    with pytest.raises(TrainingError, match=r"was trained on other images, or other labels, than .* has: resume with"):
+        train(recipe, miniature_copy, tmp_path, resume=True)
+
+
+def test_other_colours_are_refused_by_resume(miniature_dir: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(TINY, epochs=1)
+    colors = measure(open_dataset(miniature_dir, "train"), 4)
+    path = train(recipe, miniature_dir, tmp_path, statistics=colors)
+    assert train(recipe, miniature_dir, tmp_path, statistics=colors, resume=True) == path
+    others = dataclasses.replace(colors, mean_rgb=(1.0, 2.0, 3.0))
+    with pytest.raises(TrainingError, match=r"was made with other --statistics: resume with the same, or use a new"):
+        train(recipe, miniature_dir, tmp_path, statistics=others, resume=True)
+
+
 @pytest.mark.parametrize("kind", ["scr", "pcr"])
 def test_a_box_net_starts_from_the_classifier_and_learns(kind: str, miniature_dir: Path, tmp_path: Path) -> None:
     base = RECIPES[f"mini-d-loc-{kind}"]

@@ -66,7 +66,7 @@ def test_of_the_miniature_all_or_a_sample(
 GOOD = {
     "mean_rgb": [1, 2, 3],
     "mean_error": [0, 0, 0],
-    "eigenvalues": [3, 2, 1],
+    "eigenvalues": [0.3, 0.2, 0.1],
     "eigenvectors": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
     "images": 4,
 }
@@ -81,6 +81,10 @@ GOOD = {
         (json.dumps({**GOOD, "mean_rgb": [1, 2]}), "expected three numbers"),
         (json.dumps({**GOOD, "eigenvectors": [1, 2, 3]}), "expected three numbers, and three by three"),
         (json.dumps({**GOOD, "mean_rgb": [1, 2, math.nan]}), "a value is not a number"),
+        (json.dumps({**GOOD, "mean_rgb": [0.5, 0.4, 0.4]}), "expected a mean in grey levels"),
+        (json.dumps({**GOOD, "mean_rgb": [100, 100, 300]}), "expected a mean in grey levels"),
+        (json.dumps({**GOOD, "eigenvalues": [14000, 200, 100]}), "eigenvalues of RGB in 0 to 1"),
+        (json.dumps({**GOOD, "images": 0}).replace('"images": 0', '"images": 1e999'), "OverflowError"),
         (json.dumps({key: value for key, value in GOOD.items() if key != "images"}), "KeyError: 'images'"),
     ],
 )

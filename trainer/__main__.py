@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from infer.command import Parser, run
 from infer.dataset import DatasetError, open_dataset
 from infer.image import ImageError
 from infer.spec import SpecError
+from infer.views import PROTOCOLS
 
 from .checkpoint import CheckpointError, load
 from .data import cores_here, loader_workers
@@ -65,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     if not args.save_minutes >= 0:
         parser.error(f"--save-minutes: expected a number of 0 or more, got {args.save_minutes}")
+    if args.final_protocol not in ("none", *PROTOCOLS):
+        parser.error(f"--final-protocol: expected none or one of {', '.join(PROTOCOLS)}, got {args.final_protocol!r}")
     return outcome(lambda: run_of(args, recipe))
 
 
@@ -112,13 +116,25 @@ def outcome(work: Callable[[], int]) -> int:
 
 
 def evaluate(path: Path, data: Path, protocol: str, provider: str) -> int:
-    """The protocol of the papers on the finished net, by its own command: beside it, in evaluation/."""
+    """The protocol of the papers on the finished net, by its own command: beside it, in evaluation/. What has been done
+    of it is not done again."""
     if held_out(data, open_dataset(data, "train")) is None:
-        print(f"{data}: no validation images of the same classes, so {protocol} was not run", file=sys.stderr)
+        print(f"{data}: no validation images, so {protocol} was not run", file=sys.stderr)
         return 0
     out = path.parent / "evaluation"
-    words = ["--engine", path, "--data", data, "--out", out, "--protocol", protocol, "--provider", provider]
-    return subprocess.run([sys.executable, "-m", "evaluation.ilsvrc", *map(str, words)]).returncode
+    if is_evaluated(path, out / "report.json", protocol):
+        print(f"{out}: {protocol} is there already")
+        return 0
+    words = ["--engine", path, "--data", data, "--out", out, "--protocol", protocol, "--provider", provider, "--resume"]
+    status = subprocess.run([sys.executable, "-m", "evaluation.ilsvrc", *map(str, words)]).returncode
+    return status if status >= 0 else 128 - status
+
+
+def is_evaluated(path: Path, report: Path, protocol: str) -> bool:
+    """Whether a report is of this protocol and younger than the checkpoint."""
+    if not report.exists() or report.stat().st_mtime < path.stat().st_mtime:
+        return False
+    return protocol in [row["protocol"] for row in json.loads(report.read_text())["results"]]
 
 
 def add_execution_options(parser: argparse.ArgumentParser) -> None:

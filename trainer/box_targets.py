@@ -25,13 +25,14 @@ from infer.annotations import (
     fractions,
     read_annotation,
 )
-from infer.dataset import TRAIN, VAL, Dataset, DatasetError
+from infer.dataset import TRAIN, VAL, Dataset, DatasetError, Split
 from infer.tree import TAR, open_folder
 from infer.views import Size
 
 from .augment import Placement
+from .execution import say
 
-BOXES = {TRAIN: "ILSVRC2012_bbox_train_v2", VAL: "ILSVRC2012_bbox_val_v3"}
+BOXES: dict[Split, str] = {"train": "ILSVRC2012_bbox_train_v2", "val": "ILSVRC2012_bbox_val_v3"}
 LEAST_VISIBLE = 0.5
 
 
@@ -62,12 +63,12 @@ class BoxTargets:
         return torch.tensor([float(visible >= LEAST_VISIBLE), self.labels[index], *best])
 
 
-def with_boxes(dataset: Dataset) -> tuple[Dataset, BoxTargets]:
+def with_boxes(dataset: Dataset, split: Split) -> tuple[Dataset, BoxTargets]:
     """The images of a data set that have boxes of their class, and these. Raises DatasetError, one line.
 
-    The XMLs lie beside the images as ILSVRC-2012 has them: BOXES, folders or tar archives.
+    The XMLs lie beside the images as ILSVRC-2012 has them: BOXES, folders or tar archives. One that cannot be read is
+    named on stderr, and its image left out.
     """
-    split = TRAIN if dataset.items[0].name.startswith(TRAIN) else VAL
     alone = dataset.root.name in (f"{TRAIN}{TAR}", f"{VAL}{TAR}")
     folder = boxes_beside(open_folder(dataset.root.parent if alone else dataset.root), BOXES[split])
     files, find = find_annotations(folder), class_of(dataset.classes, dataset.class_names)
@@ -79,7 +80,8 @@ def with_boxes(dataset: Dataset) -> tuple[Dataset, BoxTargets]:
         try:
             annotation = read_annotation(files[stem], f"{stem}.xml")
         except AnnotationError as error:
-            raise DatasetError(f"{folder.path}: {error}: mend it, or remove it to train without its image") from None
+            say(f"{folder.path}: {error}: its image is left out")
+            continue
         own = boxes_of(annotation, item.label, find)
         if own:
             items.append(item)

@@ -30,7 +30,8 @@ class Checkpoint:
     """A net with what is needed to go on training it; `weights` are those of inference alone.
 
     Of an epoch that is under way: how many steps are done, and what has been summed up (loss, wrong answers, images).
-    iterate: the weights that the next step starts from, where `weights` are others (an average, or rounded).
+    iterate: the weights that the next step starts from, where `weights` are others (an average, or rounded); average:
+    `weights` before they were rounded. images, listing: how many, and a digest of their names and labels.
     """
 
     spec: ModelSpec
@@ -42,9 +43,11 @@ class Checkpoint:
     steps_of_epoch: int = 0
     sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
     iterate: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
     plateau: tuple[int, float, int] = (0, math.inf, 0)
     scaler: dict[str, Any] = field(default_factory=dict)
     images: int = 0
+    listing: str = ""
     finished: bool = False
 
     def build(self) -> Net:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from infer.dataset import Dataset, DatasetError, open_dataset
+from infer.dataset import Dataset, DatasetError, Split, has_validation, open_dataset
 from infer.spec import Task
 
 from .box_targets import with_boxes
 from .data import Target
+from .execution import say
 
 
 class Examples(NamedTuple):
@@ -18,6 +21,14 @@ class Examples(NamedTuple):
     dataset: Dataset
     target: Target | None = None
 
+    @property
+    def listing(self) -> str:
+        """A digest of names and labels, wherever the images lie."""
+        digest = hashlib.sha256()
+        for item in self.dataset.items:
+            digest.update(f"{item.name.rpartition('/')[2]}\t{item.label}\n".encode())
+        return digest.hexdigest()[:16]
+
 
 def open_examples(data: Path, task: Task) -> tuple[Examples, Examples | None]:
     """(to learn from, to be tried on); the second is None where there are no such images. Raises DatasetError."""
@@ -25,20 +36,37 @@ def open_examples(data: Path, task: Task) -> tuple[Examples, Examples | None]:
     unlabelled = next((item.name for item in dataset.items if item.label < 0), None)
     if unlabelled is not None:
         raise DatasetError(f"{data}: {unlabelled} has no label, expected one for every image to train on")
+    of_class = {item.label for item in dataset.items}
+    empty = [name for label, name in enumerate(dataset.classes) if label not in of_class]
+    if empty:
+        say(f"{data}: no image to train on of {len(empty)} of {len(dataset.classes)} classes ({', '.join(empty[:5])})")
     others = held_out(data, dataset)
 
-    def of(images: Dataset) -> Examples:
-        return Examples(images) if task == "classify" else Examples(*with_boxes(images))
+    def of(images: Dataset, split: Split) -> Examples:
+        return Examples(images) if task == "classify" else Examples(*with_boxes(images, split))
 
-    return of(dataset), None if others is None else of(others)
+    return of(dataset, "train"), None if others is None else of(others, "val")
 
 
 def held_out(data: Path, training: Dataset) -> Dataset | None:
-    """The labelled validation images of a data set; None where it has none beside those to train on."""
-    try:
-        dataset = open_dataset(data, "val")
-    except DatasetError:
+    """The validation images of a data set, labelled by the classes of those to train on; None where it has none.
+
+    Raises DatasetError where there are some that nobody can be tried on: a run without them is no accident then.
+    """
+    if not has_validation(data):
         return None
-    if dataset.items[0].name == training.items[0].name or dataset.classes != training.classes:
-        return None
-    return dataset if all(item.label >= 0 for item in dataset.items) else None
+    dataset = open_dataset(data, "val")
+    unlabelled = next((item.name for item in dataset.items if item.label < 0), None)
+    if unlabelled is not None:
+        raise DatasetError(
+            f"{data}: {unlabelled} has no label, expected one for every validation image, or none of them"
+        )
+    place = {name: label for label, name in enumerate(training.classes)}
+    foreign = [name for name in dataset.classes if name not in place]
+    if foreign:
+        raise DatasetError(
+            f"{data}: {len(foreign)} of {len(dataset.classes)} classes of the validation images are none to train on "
+            f"({foreign[0]} ...): expected the same classes"
+        )
+    items = [dataclasses.replace(item, label=place[dataset.classes[item.label]]) for item in dataset.items]
+    return dataclasses.replace(dataset, items=items, classes=training.classes, class_names=training.class_names)

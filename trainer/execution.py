@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tqdm import tqdm
 
 Precision = Literal["fp32", "bf16", "fp16", "fp64"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,6 +76,12 @@ class Peers:
         """Until all processes are here."""
         if self.world > 1:
             dist.barrier(self.group)
+
+
+def say(line: str) -> None:
+    """A line on stderr, from one of the processes of a run."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        tqdm.write(line, file=sys.stderr)
 
 
 def join(device: str) -> Peers:

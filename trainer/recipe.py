@@ -20,6 +20,8 @@ Crop = Literal["scale", "area"]
 Interpolation = Literal["fixed", "random"]
 TrainLayers = Literal["all", "fully-connected"]
 
+LARGEST = 1e9
+"""Of any number in a recipe: what is larger is a slip, which would be found later, or never."""
 PHASES_FORM = "SHARE:LOW-HIGH[:dropout],... like 0.4:82-90,0.6:72-120:dropout"
 
 
@@ -93,6 +95,10 @@ class Recipe:
         self._require(0 <= self.average_decay <= 1, "average_decay", "is between 0 and 1")
         self._require(0 < self.area[0] <= self.area[1] <= 1, "area", "is two shares of the image in order")
         self._require(0 < self.aspect[0] <= self.aspect[1], "aspect", "is two positive numbers in order")
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
+            self._require(all(abs(n) < LARGEST for n in numbers), one.name, f"must be below {LARGEST:g}")
         total = sum(phase.share for phase in self.phases)
         if not abs(total - 1) <= 1e-9:
             raise RecipeError(f"recipe {self.name}: the phases' shares must sum to 1, got {total:g}")

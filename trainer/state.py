@@ -80,12 +80,13 @@ class State:
         """Those of inference, with those of the auxiliary heads; not copied."""
         return dict(self.net.state_dict()) if self.average is None else self.average.weights
 
-    def checkpoint(self, *, images: int) -> Checkpoint:
+    def checkpoint(self, *, images: int, listing: str) -> Checkpoint:
         """What is needed to go on; on the host. All processes call it."""
         loss, wrong, seen = self.peers.total(self.sums).tolist()
         weights, auxiliary = split_weights({name: _host(t.float()) for name, t in self.weights().items()})
         momentum = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.trained.items()}
-        others = self.average is not None or self.execution.precision == "fp64"
+        exact = self.execution.precision == "fp64"
+        others = self.average is not None or exact
         return Checkpoint(
             spec=self.spec,
             weights=weights,
@@ -96,9 +97,11 @@ class State:
             steps_of_epoch=self.steps_of_epoch,
             sums=(loss, wrong, seen),
             iterate={name: _host(t) for name, t in self.net.state_dict().items()} if others else {},
+            average={name: _host(t) for name, t in self.weights().items()} if exact else {},
             plateau=(self.plateau.drops, self.plateau.best_percent, self.plateau.since_best),
             scaler=dict(self.scaler.state_dict()),
             images=images,
+            listing=listing,
             finished=self.finished,
         )
 
@@ -107,12 +110,13 @@ class State:
         inferred: dict[str, Any] = {**previous.weights, **previous.auxiliary}
         self.net.load_state_dict(previous.iterate or inferred)
         if self.average is not None:
-            for name, tensor in inferred.items():
+            for name, tensor in (previous.average or inferred).items():
                 self.average.weights[name].copy_(tensor)
         for name, buffer in previous.momentum.items():
             parameter = self.trained[name]
             self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
-        self.scaler.load_state_dict(previous.scaler)
+        if previous.scaler and self.scaler.is_enabled():  # either run may be of another precision
+            self.scaler.load_state_dict(previous.scaler)
         self.plateau = Plateau(*previous.plateau)
         self.epochs_done, self.steps_of_epoch = previous.epochs_done, previous.steps_of_epoch
         self.finished = previous.finished

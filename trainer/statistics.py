@@ -61,8 +61,10 @@ class Statistics:
                 raise ValueError("expected three numbers, and three by three")
             if not all(np.isfinite(array).all() for array in (matrix, *rows)):
                 raise ValueError("a value is not a number")
+            if not (rows[0].min() >= 0 and 1 < rows[0].max() <= 255 and rows[2].max() <= 1):
+                raise ValueError("expected a mean in grey levels, 0 to 255, and eigenvalues of RGB in 0 to 1")
             return _statistics(rows[0], rows[1], rows[2], matrix, int(values["images"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             said = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             raise StatisticsError(
                 f"{path}: no statistics ({said}), expected a file of python -m trainer.statistics"

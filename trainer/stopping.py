@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
+
+PATIENCE_SECONDS = 1.0
+"""A terminal's Ctrl-C reaches a process once, but also through what started it."""
 
 
 @dataclass(slots=True)
@@ -19,16 +24,19 @@ class Wish:
 
 @contextlib.contextmanager
 def wish_to_stop() -> Iterator[Wish]:
-    """Takes both signals while it lives. A second one interrupts at once, as it would without this.
+    """Takes both signals while it lives. A second Ctrl-C, a second after the first signal, interrupts at once; SIGTERM
+    does not, which `timeout`, schedulers and torchrun send more than once.
 
     In another thread than the main one signals cannot be taken, and nothing is wished.
     """
-    wish = Wish()
+    wish, first = Wish(), math.inf
 
     def take(number: int, frame: FrameType | None) -> None:
-        if wish.signal:
+        nonlocal first
+        now = time.monotonic()
+        if number == signal.SIGINT and now - first > PATIENCE_SECONDS:
             raise KeyboardInterrupt
-        wish.signal = number
+        first, wish.signal = min(first, now), wish.signal or number
 
     if threading.current_thread() is not threading.main_thread():
         yield wish

@@ -77,10 +77,20 @@ def train(
     """
     execution = execution or Execution()
     peers = join(execution.device)
-    examples, held_out = open_examples(data, recipe.task)
+    if execution.parts < 1:
+        raise TrainingError(f"a batch in {execution.parts} pieces: expected --parts of 1 or more")
     path = out / "ckpt.pt"
+    if path.exists() and not resume:
+        raise TrainingError(f"{path} is there already: go on with --resume, or use a new --out")
     previous = checkpoints.load(path) if resume and path.exists() else None
-    check(recipe, examples.dataset, held_out, path, previous)
+    examples, held_out = open_examples(data, recipe.task)
+    check(recipe, examples, held_out, path, previous)
+    if (
+        previous is not None
+        and statistics is not None
+        and previous.spec != spec_of(recipe, examples.dataset, statistics)
+    ):
+        raise TrainingError(f"{path} was made with other --statistics: resume with the same, or use a new --out")
     slices = peers.world * execution.parts
     if recipe.batch % slices:
         raise TrainingError(f"a batch of {recipe.batch} cannot be cut into {slices} equal pieces: --set batch=...")
@@ -97,9 +107,11 @@ def train(
     return path
 
 
-def check(recipe: Recipe, dataset: Dataset, held_out: Examples | None, path: Path, previous: Checkpoint | None) -> None:
+def check(
+    recipe: Recipe, examples: Examples, held_out: Examples | None, path: Path, previous: Checkpoint | None
+) -> None:
     """Raises TrainingError where the recipe cannot be followed on these data, or not from this checkpoint on."""
-    count = len(dataset.items)
+    dataset, count = examples.dataset, len(examples.dataset.items)
     if previous is not None and previous.recipe != recipe.to_json():
         raise TrainingError(
             f"{path} was made by another recipe or other settings: resume with the same, or use a new --out"
@@ -108,6 +120,11 @@ def check(recipe: Recipe, dataset: Dataset, held_out: Examples | None, path: Pat
         raise TrainingError(
             f"{path} was trained on {previous.images} images of {len(previous.spec.classes)} classes, {dataset.root} "
             f"has {count} of {len(dataset.classes)}: resume with the same, or start from it by --init in a new --out"
+        )
+    if previous is not None and previous.listing not in ("", examples.listing):
+        raise TrainingError(
+            f"{path} was trained on other images, or other labels, than {dataset.root} has: resume with the same, or "
+            "start from it by --init in a new --out"
         )
     if count < recipe.batch:
         raise TrainingError(f"{count} training images do not fill a batch of {recipe.batch}")
@@ -164,12 +181,15 @@ class Program:
         self.steps_per_epoch = len(self.examples.dataset.items) // self.run.recipe.batch
         self.steps = self.run.recipe.steps(self.steps_per_epoch)
         self.saved = time.monotonic()
+        self.listing = self.examples.listing
 
     def epochs(self) -> None:
         run = self.run
         for epoch in range(run.epochs_done, math.ceil(self.steps / self.steps_per_epoch)):
             first = epoch * self.steps_per_epoch
             rate = self.epoch(epoch, first, min(self.steps, first + self.steps_per_epoch))
+            if self.held_out is not None:
+                self.save()  # trying it may take longer than whoever wants to stop it waits
             loss, wrong, images = self.totals()
             row: dict[str, float] = {"epoch": epoch + 1, "iteration": min(self.steps, first + self.steps_per_epoch)}
             row |= {"learning_rate": rate, "loss": loss / images, "training_error_percent": 100 * wrong / images}
@@ -195,7 +215,9 @@ class Program:
         set_dropout(run.net, active=phase.dropout)
         augmentation, (dataset, target) = augmentation_of(recipe, phase, run.spec), self.examples
         crops = Crops(dataset, augmentation, seed=recipe.seed, epoch=epoch, target=target)
-        done, rate, read = run.steps_of_epoch, 0.0, first + run.steps_of_epoch
+        done = run.steps_of_epoch
+        read = first + done
+        rate = learning_rate(recipe, run.plateau, epoch=epoch, done=read / self.steps) if done else 0.0
         if self.watch is not None:
             self.watch.epoch(epoch + 1, done)
         with closing(in_steps(crops, run)) as steps:
@@ -233,7 +255,7 @@ class Program:
     def save(self) -> None:
         """Raises TrainingError instead of replacing a checkpoint by one with weights that are no numbers."""
         self.saved = time.monotonic()
-        done = self.run.checkpoint(images=len(self.examples.dataset.items))
+        done = self.run.checkpoint(images=len(self.examples.dataset.items), listing=self.listing)
         broken = next((name for name, t in done.weights.items() if not t.isfinite().all()), None)
         if broken is not None:
             kept = f"; the last checkpoint from before is {self.path}" if self.path.exists() else ""
