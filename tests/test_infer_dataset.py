@@ -12,7 +12,19 @@ from xml.etree import ElementTree
 import pytest
 from conftest import TRAIN_DIGITS, VAL_DIGITS
 
-from infer.dataset import DEVKIT, GROUND_TRUTH, META, TRAIN, VAL, Dataset, DatasetError, open_dataset
+from infer.dataset import (
+    DEVKIT,
+    GROUND_TRUTH,
+    ILSVRC2012_FIRST_LABELS,
+    META,
+    TRAIN,
+    VAL,
+    Dataset,
+    DatasetError,
+    open_dataset,
+)
+from infer.encoded import File
+from infer.tree import Folder
 from trainer.miniature import DEVKIT_ORDER, RENDERINGS, WNIDS, WORDS
 
 
@@ -245,3 +257,21 @@ def test_training_images_alone_are_a_training_set(miniature_copy: Path) -> None:
     dataset = open_dataset(miniature_copy, "train")
     assert len(dataset.items) == TRAIN_DIGITS * RENDERINGS
     assert dataset.class_names == dataset.classes
+
+
+@pytest.mark.parametrize("place", ["val", ""])
+def test_the_real_validation_set_is_known_in_class_folders_too(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """val/WNID/NAME, as torchvision's users have it: by 50,000 images and the labels of the first six names."""
+    labels = [*ILSVRC2012_FIRST_LABELS, *[i % 1000 for i in range(50_000 - 6)]]
+
+    def root(labels: list[int]) -> Folder:
+        classes: dict[str, Path | Folder] = {f"n{label:08d}": Folder(Path(f"n{label:08d}")) for label in range(1000)}
+        for number, label in enumerate(labels, start=1):
+            name, folder = f"ILSVRC2012_val_{number:08d}.JPEG", classes[f"n{label:08d}"]
+            assert isinstance(folder, Folder)
+            folder.files[name] = File(Path(name))
+        return Folder(Path("d"), {}, {"val": Folder(Path("d/val"), {}, classes)} if place else classes)
+
+    for first, known in ((labels[0], True), (labels[0] + 1, False)):
+        monkeypatch.setattr("infer.dataset.open_folder", lambda _, first=first: root([first, *labels[1:]]))
+        assert open_dataset(Path("d")).is_ilsvrc2012_val is known
