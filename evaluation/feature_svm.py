@@ -28,6 +28,8 @@ CS = (0.01, 0.1, 1.0, 10.0, 100.0)
 HELD_OUT = 0.2
 SPLITS = 3
 ITERATIONS = 10_000
+ROWS = 1024
+"""Examples that are scored at a time."""
 CALTECH = {"caltech-101": (30, 50), "caltech-256": (60, None)}
 """Images of a class that train, and how many at most test (None: all others)."""
 
@@ -58,8 +60,8 @@ class Trained(NamedTuple):
 
 def scores_of(trained: Trained, features: Features) -> NDArray[np.float64]:
     """f64 [N, classes]: signed distances, up to a factor of each class."""
-    scores: NDArray[np.float64] = features @ trained.weights.T + trained.bias
-    return scores
+    parts = [features[first : first + ROWS] @ trained.weights.T for first in range(0, max(len(features), 1), ROWS)]
+    return np.concatenate(parts) + trained.bias  # in parts, since each is made f64
 
 
 def train(features: Features, labels: Labels, classes: Sequence[str], measure: Measure, choices: Choices) -> Trained:
@@ -94,7 +96,8 @@ def hold_out(labels: Labels, seed: int) -> NDArray[np.bool_]:
 def _fit(features: Features, labels: Labels, classes: Sequence[str], c: float, choices: Choices) -> Trained:
     from sklearn.exceptions import ConvergenceWarning
 
-    one = functools.partial(_fit_class, features, c=c, seed=choices.seed)
+    wide = features.astype(np.float64)  # as LIBLINEAR takes them, once for all classes
+    one = functools.partial(_fit_class, wide, c=c, seed=choices.seed)
     for name, column in zip(classes, labels.T, strict=True):
         if not (column > 0).any() or not (column < 0).any():
             what = "images with" if not (column > 0).any() else "images without"
@@ -109,13 +112,15 @@ def _fit(features: Features, labels: Labels, classes: Sequence[str], c: float, c
     return Trained(np.stack(weights), np.array(biases), c, {}, sum(failed))
 
 
-def _fit_class(features: Features, labels: Labels, *, c: float, seed: int) -> tuple[NDArray[np.float64], float, bool]:
-    """(weights, bias, whether the solver gave up) of a class; images of label 0 take no part."""
+def _fit_class(
+    features: NDArray[np.float64], labels: Labels, *, c: float, seed: int
+) -> tuple[NDArray[np.float64], float, bool]:
+    """(weights, bias, whether the solver gave up) of a class; images of label 0 take no part: weight 0 leaves them out
+    as copying the others would, to the bit."""
     from sklearn.svm import LinearSVC
 
-    known = labels != 0
     svm = LinearSVC(C=c, dual="auto", max_iter=ITERATIONS, random_state=seed)
-    svm.fit(features if known.all() else features[known], labels[known] > 0)
+    svm.fit(features, labels > 0, sample_weight=np.abs(labels).astype(np.float64))
     return svm.coef_[0].astype(np.float64), float(svm.intercept_[0]), bool(svm.n_iter_ >= ITERATIONS)
 
 

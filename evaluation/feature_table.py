@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -159,57 +159,80 @@ _TEXTS = ("image", "split", "status", "pixels", "sha256")
 
 def read(paths: Sequence[Path]) -> Table:
     """Tables of the same examples as one, their features side by side. Raises FeatureError."""
-    first, *others = tables = [_read(path) for path in paths]
-    for path, other in zip(paths[1:], others, strict=True):
-        same = other.metadata[0]["dataset_id"] == first.metadata[0]["dataset_id"] and other.images == first.images
+    first, *others = found = [_read(path) for path in paths]
+    for number, (path, other) in enumerate(zip(paths[1:], others, strict=True), 1):
+        same = other.metadata["dataset_id"] == first.metadata["dataset_id"] and other.images == first.images
         if not same:
             raise FeatureError(
                 f"{path} has features of other images or labels than {paths[0]} ({len(other.images)} and "
                 f"{len(first.images)} rows): use tables of one data set"
             )
-    statuses = zip(*(table.statuses for table in tables), strict=True)
+        for known, before in zip(paths, found[:number], strict=False):
+            if other.metadata == before.metadata:
+                raise FeatureError(f"{path} has the same features as {known}: give each table once")
+    widths = [one.width for one in found]
+    features = np.zeros((len(first.images), sum(widths)), np.float32)
+    for path, width, end in zip(paths, widths, np.cumsum(widths).tolist(), strict=True):
+        _fill(features[:, end - width : end], path)
+    statuses = zip(*(one.statuses for one in found), strict=True)
     return Table(
         first.images,
-        first.splits,
+        np.array(first.splits, np.str_),
         tuple(next((status for status in row if status != OK), OK) for row in statuses),
         first.labels,
-        np.concatenate([table.features for table in tables], 1),
-        tuple(metadata for table in tables for metadata in table.metadata),
+        features,
+        tuple(one.metadata for one in found),
     )
 
 
-def _read(path: Path) -> Table:
+class _Beside(NamedTuple):
+    """All of a table but its features."""
+
+    images: tuple[str, ...]
+    splits: tuple[str, ...]
+    statuses: tuple[str, ...]
+    labels: Labels
+    width: int
+    metadata: Mapping[str, str]
+
+
+def _read(path: Path) -> _Beside:
     try:
         with pq.ParquetFile(path) as file:
-            known = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
-            if known.get("format") != FORMAT:
+            schema = file.schema_arrow
+            metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+            if metadata.get("format") != FORMAT:
                 raise FeatureError(
                     f"{path}: not a table of features: make one by python -m evaluation.features extract"
                 )
-            return _from_arrow(list(file.iter_batches(1000)), known)
+            known = file.read(["image", "split", "status", "labels"])
+            images, splits, statuses = (tuple(known[name].to_pylist()) for name in ("image", "split", "status"))
+            labels = np.concatenate([_matrix(chunk) for chunk in known["labels"].chunks])
+            return _Beside(images, splits, statuses, labels, schema.field("features").type.list_size, metadata)
     except FileNotFoundError:
         raise FeatureError(f"{path}: no such file, expected a table of features (.parquet)") from None
     except (OSError, KeyError, pa.ArrowException) as error:
         raise FeatureError(f"{path}: not a table of features ({str(error).splitlines()[0]})") from None
 
 
-def _from_arrow(batches: Sequence[Any], metadata: dict[str, str]) -> Table:
-    def column(name: str) -> Iterator[Any]:
-        return (value for batch in batches for value in batch[name].to_pylist())
+def _fill(features: NDArray[np.float32], path: Path) -> None:
+    """Reads a table's features into their place, a row group (as `extract` writes them: a part) at a time.
 
-    def matrix(name: str) -> NDArray[Any]:
-        parts = []
-        for values in (batch[name] for batch in batches):
-            size = values.type.list_size
-            flat = values.values.slice(values.offset * size, len(values) * size)  # unlike `flatten`, with null rows
-            parts.append(flat.fill_null(0).to_numpy(zero_copy_only=False).reshape(len(values), size))
-        return np.concatenate(parts)
+    `iter_batches` would keep as much again as the whole table.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                for chunk in file.read_row_group(group, ["features"])["features"].chunks:
+                    features[first : first + len(chunk)] = _matrix(chunk)
+                    first += len(chunk)
+    except (OSError, pa.ArrowException) as error:
+        raise FeatureError(f"{path}: not a table of features ({str(error).splitlines()[0]})") from None
 
-    return Table(
-        tuple(column("image")),
-        np.array(list(column("split")), np.str_),
-        tuple(column("status")),
-        matrix("labels"),
-        matrix("features"),
-        (metadata,),
-    )
+
+def _matrix(values: pa.FixedSizeListArray) -> NDArray[Any]:
+    """[rows, numbers of a list]; null rows are zero."""
+    size = values.type.list_size
+    flat = values.values.slice(values.offset * size, len(values) * size)  # unlike `flatten`, with null rows
+    return np.asarray(flat.fill_null(0).to_numpy(zero_copy_only=False)).reshape(len(values), size)

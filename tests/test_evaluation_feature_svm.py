@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from feature_tables import noisy, write_table
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 
@@ -27,34 +28,13 @@ from evaluation.feature_svm import (
     submission_scores,
     train,
 )
-from evaluation.feature_table import FORMAT, FeatureError, Row, Table, UnfinishedTable, read
+from evaluation.feature_table import FeatureError, Table, UnfinishedTable, read
 from evaluation.features import main
 from evaluation.images import RunError
 from evaluation.scores import OK
 from evaluation.voc import OTHER
 
 OneLine = Callable[[], str]
-
-
-def noisy(kind: str = "folders", *, counts: tuple[int, ...] = (40, 40, 40), seed: int = 0, width: int = 12) -> Table:
-    """Examples whose classes overlap, so that C matters; two of five test where `kind` has sets."""
-    random = np.random.default_rng(seed)
-    classes = np.repeat(np.arange(len(counts)), counts)
-    order = random.permutation(len(classes))
-    features = random.normal(0, 1, (len(classes), width)).astype(np.float32)
-    features[np.arange(len(classes)), classes] += 1.5
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    sets = ["train", "train", "val", "test", "test"] if kind.startswith("voc") else ["train"] * 3 + ["val"] * 2
-    drawn = kind.startswith("caltech")
-    splits = np.array([""] * len(order) if drawn else [sets[i % 5] for i in range(len(order))])
-    return Table(
-        tuple(f"{i}.png" for i in range(len(order))),
-        splits,
-        (OK,) * len(order),
-        one_of(len(counts))[classes[order]],
-        features[order],
-        ({"kind": kind, "classes": json.dumps(["a", "b", "c", "d"][: len(counts)])},),
-    )
 
 
 def spoilt(table: Table, places: NDArray[Any]) -> Table:
@@ -250,22 +230,6 @@ def test_what_cannot_be_learnt_is_said() -> None:
         evaluate_sets(table, "test", Choices())
 
 
-def write_table(path: Path, table: Table, **metadata: str) -> Path:
-    values = {"format": FORMAT, **table.metadata[0], "specs": json.dumps([{"name": "hand"}]), **metadata}
-    values |= {key: "1" for key in ("scales", "combine", "normalise", "regions", "engine_sha256", "commit")}
-    unfinished = UnfinishedTable(path, values, "listing", table.features.shape[1], resume=False)
-    rows = [
-        Row(image, str(split), labels, status, "", image, features if status == OK else None)
-        for image, split, labels, status, features in zip(
-            table.images, table.splits, table.labels, table.statuses, table.features, strict=True
-        )
-    ]
-    unfinished.add(0, rows[:70])
-    unfinished.add(64, rows[70:])
-    assert unfinished.finish() == len(rows)
-    return path
-
-
 def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
     table = noisy()
     table.features[5] = 0
@@ -276,18 +240,21 @@ def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
     for name in ("splits", "labels", "features"):
         assert np.array_equal(getattr(found, name), getattr(table, name))
     assert (found.labels.dtype, found.features.dtype) == (np.int8, np.float32)
-    both = read([tmp_path / "f.parquet", write_table(tmp_path / "g.parquet", table, kind="folders")])
+    both = read([tmp_path / "f.parquet", write_table(tmp_path / "g.parquet", table, engine_sha256="2")])
     assert both.features.shape == (120, 24) and len(both.metadata) == 2
 
 
 def test_bad_tables_are_one_line(tmp_path: Path, one_line: OneLine) -> None:
     first = write_table(tmp_path / "f.parquet", noisy())
     other = write_table(tmp_path / "g.parquet", noisy(seed=1))
+    same = write_table(tmp_path / "same.parquet", noisy())
     (tmp_path / "text.parquet").write_text("no table")
     (tmp_path / "h.parquet.parts").mkdir()
+    (tmp_path / "h.parquet.parts" / "00000000.parquet").write_text("a part")
     (tmp_path / "h.parquet.parts" / "run.json").write_text("{")
     for paths, message in (
         ([first, other], "g.parquet has features of other images or labels than"),
+        ([first, same], "same.parquet has the same features as"),
         ([tmp_path / "text.parquet"], "text.parquet: not a table of features"),
         ([tmp_path / "gone.parquet"], "gone.parquet: no such file, expected a table of features"),
     ):
