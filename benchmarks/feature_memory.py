@@ -56,7 +56,7 @@ def write(path: Path, args: argparse.Namespace) -> None:
     for first in range(0, args.rows, PART):
         rows = []
         for i in range(first, min(first + PART, args.rows)):
-            features = np.maximum(random.normal(0, 1, args.width), 0).astype(np.float32)
+            features = np.abs(random.normal(0, 1, args.width)).astype(np.float32)  # means of ReLU: few are zero
             labels = np.where(np.arange(args.classes) == i % args.classes, 1, -1).astype(np.int8)
             labels[i // args.classes % args.classes] *= not (args.difficult and i % 10 == 0)
             features[: args.classes] += labels > 0

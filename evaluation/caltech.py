@@ -18,11 +18,12 @@ FOLDERS: dict[str, Kind] = {"101_ObjectCategories": "caltech-101", "256_ObjectCa
 
 
 def _find(root: Path) -> tuple[Path, Kind] | None:
-    """The folder (or tar) of the classes, which is `root` or in it."""
+    """The folder (or tar) of the classes, which is `root` or in it; a .tar.gz too, so that it is refused by name."""
     for name, kind in FOLDERS.items():
-        if root.name.removesuffix(TAR) == name:
+        packed = tuple(f"{name}{ending}" for ending in ("", TAR, f"{TAR}.gz", ".tgz"))
+        if root.name in packed:
             return root, kind
-        for path in (root / name, root / f"{name}{TAR}"):
+        for path in (root / one for one in packed):
             if path.exists():
                 return path, kind
     return None

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .feature_data import Kind
+from .feature_svm import CALTECH
+from .voc import OTHER
+
+OBJECTS = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""VOC's 20 classes, by the names of ImageSets/Main."""
+ACTIONS = (
+    *("jumping", OTHER, "phoning", "playinginstrument", "reading", "ridingbike", "ridinghorse", "running"),
+    *("takingphoto", "usingcomputer", "walking"),
+)
+"""VOC-2012's, by the names of ImageSets/Action."""
+CALTECH_CLASSES = {"caltech-101": 102, "caltech-256": 257}
+"""With the clutter (appendix B)."""
 
 
 class PaperRow(NamedTuple):
@@ -54,3 +70,28 @@ ROWS = (
     _table_12("VGG nets D and E, image and box", 84.0),
 )
 """In the order of the tables."""
+
+
+def rows_beside(
+    kind: str, classes: Sequence[str], train_images: int | None, test_images: int | None
+) -> tuple[list[PaperRow], str]:
+    """The paper's rows to show beside a result, or none and why: the data set only has the name of the paper's.
+
+    train_images, test_images: of a class, where sets are drawn.
+    """
+    rows = [row for row in ROWS if row.kind == kind]
+    if not rows:
+        return [], ""
+    why = "the paper's rows are not shown"
+    names = ACTIONS if kind == "voc-action" else OBJECTS
+    expected = CALTECH_CLASSES.get(kind, len(names))
+    if len(classes) != expected:
+        return [], f"{why}: they are of {expected} classes, this data set has {len(classes)}"
+    if kind in CALTECH_CLASSES and (train_images, test_images) != CALTECH[kind]:
+        sizes = CALTECH[kind], (train_images, test_images)
+        theirs, ours = (f"{train} and {test or 'all others'}" for train, test in sizes)
+        return [], f"{why}: {theirs} images of a class train and test there, {ours} here"
+    if kind not in CALTECH_CLASSES and set(classes) != set(names):
+        other = min(set(classes) - set(names))
+        return [], f"{why}: {other} is none of the classes that they are of"
+    return rows, ""

@@ -64,12 +64,22 @@ def scores_of(trained: Trained, features: Features) -> NDArray[np.float64]:
     return np.concatenate(parts) + trained.bias  # in parts, since each is made f64
 
 
-def train(features: Features, labels: Labels, classes: Sequence[str], measure: Measure, choices: Choices) -> Trained:
-    """One SVM for each class, from training images alone. Raises FeatureError for a class that cannot be learnt."""
+def train(
+    features: Features,
+    labels: Labels,
+    classes: Sequence[str],
+    measure: Measure,
+    choices: Choices,
+    images: Sequence[str] = (),
+) -> Trained:
+    """One SVM for each class, from training images alone. Raises FeatureError for a class that cannot be learnt.
+
+    images: see hold_out.
+    """
     found: dict[str, float] = {}
     best = choices.cs[0]
     if len(choices.cs) > 1:
-        held_out = hold_out(labels, choices.seed)
+        held_out = hold_out(labels, choices.seed, images)
         if not held_out.any():
             raise FeatureError(
                 f"{len(labels)} images that train are too few to hold any out and choose C: name one C by --c"
@@ -82,9 +92,15 @@ def train(features: Features, labels: Labels, classes: Sequence[str], measure: M
     return _fit(features, labels, classes, best, choices)._replace(held_out_percent=found)
 
 
-def hold_out(labels: Labels, seed: int) -> NDArray[np.bool_]:
-    """Which 20 % of the images choose C: of each class where an image has one, else of all."""
+def hold_out(labels: Labels, seed: int, images: Sequence[str] = ()) -> NDArray[np.bool_]:
+    """Which 20 % of the images choose C: of each class where an image has one, else of all.
+
+    images: of each example, where several may be of one: all of them are held out, or none.
+    """
     random = np.random.default_rng(seed)
+    if len(set(images)) < len(images):
+        names = np.unique(images)
+        return np.isin(images, random.permutation(names)[: round(HELD_OUT * len(names))])
     chosen = np.zeros(len(labels), np.bool_)
     single = bool(((labels > 0).sum(1) == 1).all())
     groups = [np.flatnonzero(column > 0) for column in labels.T] if single else [np.arange(len(labels))]
@@ -157,15 +173,21 @@ def evaluate_sets(table: Table, tested: str | None, choices: Choices) -> dict[st
     trains = np.isin(table.splits, ["train", "val"] if tested == "test" else ["train"])
     train_at = np.flatnonzero(trains & has_labels & table.readable)
     test_at = np.flatnonzero((table.splits == tested) & has_labels)
+    is_voc = table.kind.startswith("voc")
     for name, places in (("train", train_at), (tested, test_at)):
         if not len(places):
+            if name == "test" and is_voc and (table.splits == "test").any():
+                raise FeatureError(
+                    "the images of the set test have no labels, which VOC's server keeps: write the files that it "
+                    "takes by --results DIR, or --test val"
+                )
             raise FeatureError(
                 f"no labelled image of the set {name} has features: extract them from the whole data set"
             )
-    is_voc = table.kind.startswith("voc")
     used: Convention = "11-point" if table.kind == "voc2007" else "all-point"
     measure = functools.partial(_mean_of_actions, table.classes, used) if is_voc else accuracy_percent
-    trained = train(table.features[train_at], table.labels[train_at], table.classes, measure, choices)
+    images = _images(table, train_at)
+    trained = train(table.features[train_at], table.labels[train_at], table.classes, measure, choices, images)
     scores = _scores(trained, table, test_at)
     common = {"tested": tested, "train_images": len(train_at), "test_images": len(test_at), **_said(trained)}
     if not is_voc:
@@ -175,16 +197,17 @@ def evaluate_sets(table: Table, tested: str | None, choices: Choices) -> dict[st
     return {**common, **_precisions(table, scores, table.labels[test_at])}
 
 
-def submission_scores(table: Table, choices: Choices) -> tuple[Places, NDArray[np.float64]]:
-    """For VOC's server: (the test images, their scores) when all of train and val trains."""
+def submission_scores(table: Table, choices: Choices) -> tuple[Places, NDArray[np.float64], dict[str, Any]]:
+    """For VOC's server: (the test images, their scores, how C was chosen) when all of train and val trains."""
     train_at = np.flatnonzero(np.isin(table.splits, ["train", "val"]) & table.readable)
     used: Convention = "11-point" if table.kind == "voc2007" else "all-point"
     measure = functools.partial(_mean_of_actions, table.classes, used)
     test_at = np.flatnonzero(table.splits == "test")
     if not len(train_at) or not len(test_at):
         raise FeatureError("no images of train, or of test, have features: extract them from the whole data set")
-    trained = train(table.features[train_at], table.labels[train_at], table.classes, measure, choices)
-    return test_at, _scores(trained, table, test_at)
+    images = _images(table, train_at)
+    trained = train(table.features[train_at], table.labels[train_at], table.classes, measure, choices, images)
+    return test_at, _scores(trained, table, test_at), _said(trained)
 
 
 def evaluate_random(table: Table, train_images: int, test_images: int | None, choices: Choices) -> dict[str, Any]:
@@ -227,6 +250,12 @@ def random_split(table: Table, train_images: int, test_images: int | None, seed:
 def _scores(trained: Trained, table: Table, places: Places) -> NDArray[np.float64]:
     """What has no features stands behind everything, and is of no class: -inf."""
     return np.where(table.readable[places, None], scores_of(trained, table.features[places]), -np.inf)
+
+
+def _images(table: Table, places: Places) -> tuple[str, ...]:
+    """The images that examples are of: several people, IMAGE/1 and IMAGE/2, may be of one."""
+    names = (table.images[place] for place in places)
+    return tuple(name.rpartition("/")[0] if table.kind == "voc-action" else name for name in names)
 
 
 def _said(trained: Trained) -> dict[str, Any]:

@@ -76,23 +76,23 @@ class Table:
 class UnfinishedTable:
     """The parts of a table that is being made, in a folder beside it, each committed by rename.
 
-    Raises RunError where there are some already and `resume` was not asked for, or they are of another run.
+    Raises RunError where there are some already and `resume` was not asked for, or they are of another run. A folder
+    without any is of a run that is not begun.
     """
 
     def __init__(self, path: Path, metadata: dict[str, str], listing: str, width: int, *, resume: bool) -> None:
         self._path, self._metadata, self._width = path, metadata, width
         self.folder = path.with_name(path.name + ".parts")
         run = {**metadata, "listing": listing}
-        try:
-            found = json.loads((self.folder / "run.json").read_text())
-        except FileNotFoundError:
-            found = None
-        except ValueError as error:
-            raise RunError(f"{self.folder} is damaged ({error}): remove that folder to begin again") from None
-        if found is None:
+        if not any(self.folder.glob("*.parquet")):
             with replacing(self.folder / "run.json") as unfinished:
                 unfinished.write_text(json.dumps(run))
-        elif not resume:
+            return
+        try:
+            found = dict(json.loads((self.folder / "run.json").read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{self.folder} is damaged ({error}): remove that folder to begin again") from None
+        if not resume:
             raise RunError(
                 f"{self.folder} holds a run that did not end: go on with it by --resume, or remove that folder to "
                 "begin again"

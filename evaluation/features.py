@@ -27,8 +27,8 @@ from infer.views import PlanError
 from . import feature_table as tables
 from .feature_data import Collection, readers
 from .feature_extract import Combine, Normalise, Regions, Settings, extract, widths
-from .feature_paper import ROWS
-from .feature_report import COMPETITION, as_text, write_submission
+from .feature_paper import rows_beside
+from .feature_report import COMPETITION, as_text, remarks_on_c, write_submission
 from .feature_svm import CALTECH, CS, Choices, evaluate_random, evaluate_sets, submission_scores
 from .feature_table import FORMAT, FeatureError, UnfinishedTable
 from .ilsvrc import our_commit
@@ -143,7 +143,8 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
                 unfinished.add(first, rows)
                 for row in rows:
                     if row.status != OK:
-                        tqdm.write(f"{row.image}: {row.status}", file=sys.stderr)
+                        named = row.status.startswith(f"{row.image}: ")  # as infer.image names what it cannot read
+                        tqdm.write(row.status if named else f"{row.image}: {row.status}", file=sys.stderr)
         except KeyboardInterrupt:
             print(f"interrupted: what is done is kept in {unfinished.folder}, go on by --resume", file=sys.stderr)
             return 130
@@ -176,15 +177,19 @@ def _describe(engines: Sequence[Engine], collection: Collection, settings: Setti
 
 
 def _svm(parser: Parser, args: argparse.Namespace) -> int:
+    if args.results is not None:
+        for option in ("--test", "--json", "--train-images", "--test-images"):
+            if getattr(args, option[2:].replace("-", "_")):
+                parser.error(
+                    f"{option} does not go with --results, which trains on train and val and writes the scores of "
+                    "test: leave one out"
+                )
     table = tables.read(args.tables)
     choices = Choices(tuple(args.c), args.seed, args.workers)
     if args.results is not None:
         if table.kind not in COMPETITION:
             parser.error(f"--results is for VOC, the table is of {table.kind}: leave it out")
-        places, scores = submission_scores(table, choices)
-        write_submission(table, places, scores, args.results)
-        print(f"{args.results}: scores of {len(places)} test images for {len(table.classes)} classes")
-        return 0
+        return _write_results(table, choices, args.results)
     if (table.splits != "").any():
         found = evaluate_sets(table, args.test, choices)
     else:
@@ -194,6 +199,9 @@ def _svm(parser: Parser, args: argparse.Namespace) -> int:
             parser.error("the data set has no train and val: say by --train-images how many of each class train")
         found = evaluate_random(table, train, test, choices)
     failed = {name: s for name, s in zip(table.images, table.statuses, strict=True) if s != OK}
+    paper, not_shown = rows_beside(
+        table.kind, table.classes, found.get("train_images_per_class"), found.get("test_images_per_class")
+    )
     report = {
         "kind": table.kind,
         "models": [spec["name"] for metadata in table.metadata for spec in json.loads(metadata["specs"])],
@@ -205,9 +213,27 @@ def _svm(parser: Parser, args: argparse.Namespace) -> int:
         "seed": args.seed,
         "without_features": failed,
         **found,
-        "paper": [row._asdict() for row in ROWS if row.kind == table.kind],
+        "paper": [row._asdict() for row in paper],
+        "paper_not_shown": not_shown,
     }
     print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
+    return 0
+
+
+def _write_results(table: tables.Table, choices: Choices, folder: Path) -> int:
+    places, scores, said = submission_scores(table, choices)
+    write_submission(table, places, scores, folder)
+    what = "people" if table.kind == "voc-action" else "images"
+    unknown = int((~table.readable[places]).sum())
+    if unknown:
+        print(
+            f"{unknown} of {len(places)} test {what} have no features: in each file they stand last, 1 below the "
+            "lowest score",
+            file=sys.stderr,
+        )
+    print(f"{folder}: scores of {len(places)} test {what} for {len(table.classes)} classes; C = {said['c']:g}")
+    for remark in remarks_on_c([said]):
+        print(remark)
     return 0
 
 

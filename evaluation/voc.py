@@ -43,8 +43,9 @@ def open_classification(root: Path) -> Collection:
     voc = _open(root)
     classes, labels = _read_labels(voc, MAIN)
     pictures = [
-        Picture(voc.item(name), (Example(f"JPEGImages/{name}.jpg", split, own),))
+        Picture(item, (Example(item.name, split, own),))
         for (name, _), (split, own) in sorted(labels.items())
+        for item in [voc.item(name)]
     ]
     return Collection(KINDS.get(voc.root.name, "voc"), classes, pictures)
 
@@ -80,13 +81,13 @@ class _Voc:
     images: dict[str, File]
 
     def item(self, name: str) -> Item:
-        file = self.images.get(f"{name}.jpg")
-        if file is None:
+        found = next((one for one in (f"{name}.jpg", f"{name}.JPG") if one in self.images), None)
+        if found is None:
             raise DatasetError(
                 f"{self.root / 'JPEGImages' / name}.jpg: no such file, though {SETS} names it: unpack the archives of "
                 "training and test images into the same folder"
             )
-        return Item(f"JPEGImages/{name}.jpg", -1, file)
+        return Item(f"JPEGImages/{found}", -1, self.images[found])
 
 
 def _years(root: Path) -> list[Path]:
@@ -142,7 +143,7 @@ _TRAINVAL = "_trainval.txt"
 def _lines(file: File, *, persons: bool = False, labelled: bool = True) -> Iterator[tuple[Key, int]]:
     """((image, person), label) of each line of a set. Raises DatasetError."""
     try:
-        text = file.read_bytes().decode()
+        text = file.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{file.path}: cannot be read ({error})") from None
     for number, line in enumerate(text.splitlines(), 1):

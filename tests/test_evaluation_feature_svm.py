@@ -136,6 +136,29 @@ def test_a_fifth_of_each_class_is_held_out() -> None:
     assert hold_out(several, 3).sum() == 13
 
 
+def test_people_of_one_image_are_held_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = noisy("voc-action")
+    images = tuple(f"{i // 5 // 3:06d}/{i}" for i in range(len(table.images)))  # 15 people in each, 9 of them train
+    seen: list[tuple[str, ...]] = []
+    real = feature_svm.hold_out
+
+    def record(labels: Any, seed: int, of: Any = ()) -> Any:
+        held_out = real(labels, seed, of)
+        seen.append(tuple(of))
+        assert not {name for name, held in zip(of, held_out, strict=True) if held} & {
+            name for name, held in zip(of, held_out, strict=True) if not held
+        }
+        assert held_out.sum() == 2 * 9  # of 8 images
+        return held_out
+
+    monkeypatch.setattr(feature_svm, "hold_out", record)
+    evaluate_sets(replace(table, images=images), "test", Choices((1.0, 10.0)))
+    submission_scores(replace(table, images=images), Choices((1.0, 10.0)))
+    assert len(seen) == 2 and set(seen[0]) == {f"{i:06d}" for i in range(8)}
+    one_each = [f"{i}" for i in range(len(table.labels))]
+    assert np.array_equal(real(table.labels, 3, one_each), real(table.labels, 3))
+
+
 def test_random_sets_are_disjoint_and_repeat_by_seed() -> None:
     table = noisy("caltech-101", counts=(12, 30, 9))
     train_at, test_at = random_split(table, 8, 5, 0)
@@ -203,7 +226,8 @@ def test_for_the_server_train_and_val_train() -> None:
     labels = table.labels.copy()
     labels[table.splits == "test"] = 0
     hidden = replace(table, labels=labels)
-    places, scores = submission_scores(hidden, Choices((1.0,)))
+    places, scores, said = submission_scores(hidden, Choices((1.0,)))
+    assert said == {"c": 1.0, "held_out_percent": {}}
     assert np.array_equal(places, np.flatnonzero(table.splits == "test"))
     trained = np.isin(table.splits, ["train", "val"])
     own = train(table.features[trained], table.labels[trained], table.classes, accuracy_percent, Choices((1.0,)))
@@ -269,6 +293,9 @@ def test_bad_tables_are_one_line(tmp_path: Path, one_line: OneLine) -> None:
     [
         (["--c", "0,1"], "folders", "argument --c: expected different positive numbers like 0.1,1,10, got '0,1'"),
         (["--results", "out"], "folders", "--results is for VOC, the table is of folders: leave it out"),
+        (["--results", "out", "--test", "val"], "folders", "--test does not go with --results, which trains on train"),
+        (["--results", "out", "--json"], "folders", "--json does not go with --results"),
+        (["--results", "out", "--train-images", "3"], "folders", "--train-images does not go with --results"),
         ([], "drawn", "the data set has no train and val: say by --train-images how many"),
     ],
 )

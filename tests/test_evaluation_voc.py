@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def test_a_test_set_without_labels_is_read_all_the_same(tmp_path: Path) -> None:
     assert found.kind == "voc2012"
     tested = [picture.examples[0] for picture in found.pictures if picture.examples[0].split == "test"]
     assert len(tested) == 12 and not any(one.labels.any() for one in tested)
+
+
+def test_marks_of_other_systems_are_read(tmp_path: Path) -> None:
+    root = voc(tmp_path / "VOC2007")
+    expected = open_classification(root)
+    (root / "JPEGImages" / "000001.jpg").rename(root / "JPEGImages" / "000001.JPG")
+    lines = root / "ImageSets" / "Main" / "bus_trainval.txt"
+    lines.write_bytes(b"\xef\xbb\xbf" + lines.read_bytes())
+    found = open_classification(root)
+    names = [picture.item.name for picture in found.pictures]
+    assert names == ["JPEGImages/000001.JPG", *(picture.item.name for picture in expected.pictures[1:])]
+    assert names == [picture.examples[0].name for picture in found.pictures]
 
 
 def test_voc_is_found_in_the_devkits_folder(tmp_path: Path) -> None:
@@ -113,6 +126,14 @@ def test_folders_that_are_no_such_set(tmp_path: Path) -> None:
         open_classification(tmp_path)
     with pytest.raises(DatasetError, match=r"no 101_ObjectCategories or 256_ObjectCategories there"):
         open_caltech(tmp_path)
+    for name in ("101_ObjectCategories.tar.gz", "256_ObjectCategories.tgz"):
+        packed = tmp_path / "packed" / name
+        packed.parent.mkdir(exist_ok=True)
+        packed.write_bytes(gzip.compress(b"a tar"))
+        for path, kind in ((packed, "auto"), (packed.parent, "auto"), (packed.parent, "caltech")):
+            with pytest.raises(DatasetError, match=rf"{name}: is compressed, .*gunzip"):
+                readers()[kind](path)
+        packed.unlink()
     root = caltech(tmp_path, "101_ObjectCategories", 1)
     (root / "zebra").mkdir()
     with pytest.raises(DatasetError, match=r"101_ObjectCategories/zebra: a class without images"):
