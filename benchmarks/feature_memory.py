@@ -1,4 +1,4 @@
-"""What `evaluation.features svm` needs in memory, on a made-up table of VOC-2007's form: a thirtieth of it by default.
+"""What `evaluation.features svm` needs in memory, on a made-up table: a fifth of VOC-2007's by default.
 
     python benchmarks/feature_memory.py --workers 3
 
