@@ -11,7 +11,7 @@ import torch
 
 from trainer.recipe import FIELDS, Phase, Recipe, RecipeError, override
 from trainer.recipes import FINE_SCALES, RECIPES, main
-from trainer.train import phase_at
+from trainer.schedule import phase_at
 from trainer.zoo import build_net
 
 MINI_A = RECIPES["mini-a"]

@@ -1,4 +1,4 @@
-"""The learning rate of each step as a function of the recipe, and of what the validations said."""
+"""Learning rate and phase of each step as functions of the recipe, and of what the validations said."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from .recipe import Recipe
+from .recipe import Phase, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,13 @@ def cosine(done: float, *, warmup: float) -> float:
     if done < warmup:
         return done / warmup
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
+def phase_at(recipe: Recipe, done: float) -> Phase:
+    """The phase that is on when `done` (a share of the steps) is behind us."""
+    end = 0.0
+    for phase in recipe.phases:
+        end += phase.share
+        if done < end - 1e-9:
+            return phase
+    return recipe.phases[-1]

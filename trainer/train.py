@@ -29,8 +29,8 @@ from .checkpoint import Checkpoint
 from .data import Centers, Crops, batches
 from .examples import Examples, open_examples
 from .execution import Execution, join
-from .recipe import Phase, Recipe
-from .schedule import learning_rate
+from .recipe import Recipe
+from .schedule import learning_rate, phase_at
 from .start import start_from, start_weights
 from .state import Batch, State
 from .statistics import Statistics, measure
@@ -291,16 +291,6 @@ def in_steps(crops: Crops, run: State) -> Generator[list[Batch]]:
 def seed_of(seed: int, iteration: int, rank: int) -> int:
     """Of torch's random numbers in one step of one process, so that a run goes on from any of them."""
     return int(np.random.SeedSequence((seed, iteration, rank)).generate_state(1, np.uint64)[0])
-
-
-def phase_at(recipe: Recipe, done: float) -> Phase:
-    """The phase that is on when `done` (a share of the steps) is behind us."""
-    end = 0.0
-    for phase in recipe.phases:
-        end += phase.share
-        if done < end - 1e-9:
-            return phase
-    return recipe.phases[-1]
 
 
 def set_dropout(net: Net, *, active: bool) -> None:
