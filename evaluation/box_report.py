@@ -17,6 +17,7 @@ from infer.spec import ModelSpec
 from .box_metric import GUESSES, is_right
 from .box_table import Row, read_rows
 from .ground_truth import GroundTruth, Truth
+from .images import RunError
 from .metrics import ErrorRate, error_rate
 from .paper import is_papers_own
 from .paper_tables import LOCALIZATION, LOCALIZATION_LITERATURE, Member
@@ -74,7 +75,8 @@ class Counts:
 
 
 def count(path: Path, truth: GroundTruth) -> Counts:
-    """Over a table of boxes, whose rows are in the order of `truth`. An unreadable image is wrong."""
+    """Over a table of boxes, whose rows are in the order of `truth`. An unreadable image is wrong. Raises RunError
+    where no image counts."""
     images = given = top5 = unnamed = 0
     for row, true in zip(read_rows(path), truth.truths, strict=True):
         if true is None or row.label < 0:
@@ -85,6 +87,8 @@ def count(path: Path, truth: GroundTruth) -> Counts:
         given += not is_right(row.label, true.boxes, own)
         top5 += not is_right(row.label, true.boxes, guesses)
         unnamed += row.label not in [label for label, _ in guesses[:GUESSES]]
+    if not images:
+        raise RunError("no image counts: all are without a label, blacklisted or without readable boxes")
     return Counts(images, given, top5, unnamed)
 
 

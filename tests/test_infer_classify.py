@@ -106,7 +106,11 @@ def test_text_for_people(exported: Exported, tmp_path: Path, capsys: Capture) ->
             2,
             "expected a picture's name, ending in",
         ),
-        (["--engine", "MODEL", "--boxes", "out.png", "--box-engine", "MODEL"], 1, "has no output 'box_map'"),
+        (
+            ["--engine", "MODEL", "--boxes", "out.png", "--box-engine", "MODEL"],
+            1,
+            "is a classifier, which has no box_map",
+        ),
         (["--engine", "MODEL", "--cuda-graphs"], 1, "runtime_cache and cuda_graphs are of plans"),
     ],
 )
