@@ -149,18 +149,26 @@ def test_compiled_steps_train_nearly_the_same(miniature_dir: Path, tmp_path: Pat
     assert 0 < largest_difference(weights("plain"), weights("compiled", "--compile")) < 0.02
 
 
-def test_fp16_goes_on_with_its_scale(miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def whole_and_resumed(
+    execution: Execution, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Checkpoint, Checkpoint]:
+    """The ends of an uninterrupted run, and of one that died after its first checkpoint, in an epoch."""
+
     def save_and_die(checkpoint: Checkpoint, path: Path) -> None:
         save(checkpoint, path)
         raise KeyboardInterrupt
 
-    save, execution = checkpoints.save, Execution(precision="fp16")
-    whole = load(train(TINY, miniature_dir, tmp_path / "whole", execution=execution))
+    save = checkpoints.save
+    whole = load(train(TINY, data, out / "whole", execution=execution))
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
-            train(TINY, miniature_dir, tmp_path, save_minutes=0, execution=execution)
-    resumed = load(train(TINY, miniature_dir, tmp_path, resume=True, execution=execution))
+            train(TINY, data, out, save_minutes=0, execution=execution)
+    return whole, load(train(TINY, data, out, resume=True, execution=execution))
+
+
+def test_fp16_goes_on_with_its_scale(miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, resumed = whole_and_resumed(Execution(precision="fp16"), miniature_dir, tmp_path, monkeypatch)
     assert whole.scaler == resumed.scaler and whole.scaler["scale"] > 1
     assert largest_difference(whole.weights, resumed.weights) == 0
 
@@ -178,17 +186,7 @@ def test_a_run_goes_on_in_another_precision(one: Any, other: Any, miniature_dir:
 def test_fp64_with_an_average_goes_on_to_the_same_bits(
     miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save_and_die(checkpoint: Checkpoint, path: Path) -> None:
-        save(checkpoint, path)
-        raise KeyboardInterrupt
-
-    save, execution = checkpoints.save, Execution(precision="fp64")
-    whole = load(train(TINY, miniature_dir, tmp_path / "whole", execution=execution))
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save", save_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            train(TINY, miniature_dir, tmp_path, save_minutes=0, execution=execution)
-    resumed = load(train(TINY, miniature_dir, tmp_path, resume=True, execution=execution))
+    whole, resumed = whole_and_resumed(Execution(precision="fp64"), miniature_dir, tmp_path, monkeypatch)
     assert largest_difference(whole.average, resumed.average) == largest_difference(whole.iterate, resumed.iterate) == 0
     assert next(iter(whole.average.values())).dtype == torch.float64
 
