@@ -122,7 +122,7 @@ def _mini_vgg(net: str) -> Recipe:
         crop_px=64,
         phases=(Phase(0.4, (82, 90), dropout=False), Phase(0.6, (72, 120), dropout=True)),
         test_short_px=88,
-        epochs={"B": 10, "C": 14, "D": 10, "E": 14}.get(net, 12),
+        epochs={"B": 10, "C": 14, "D": 14, "E": 14}.get(net, 12),
         batch=32,
         schedule="cosine",
         learning_rate=MINI_RATE,
