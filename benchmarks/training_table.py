@@ -172,11 +172,12 @@ def described(found: dict[Place, list[Scores]], settings: Sequence[str], precisi
     first = next(iter(found.values()))
     images, about = len(first[0].images), first[0].metadata
     seeds = f"{len(first)} seeds" if len(first) > 1 else "1 seed"
+    commits = {scores.metadata["commit"][:7] for of_seeds in found.values() for scores in of_seeds}
     changed = f", `--set {' '.join(settings)}`" if settings else ""
     return (
         f"Top-1 errors in percent on the {images} validation images of the miniature (data set {about['dataset_id']}), "
         f"{seeds}{changed}, torch {torch.__version__}, trained in {precision}, evaluated in fp32, commit "
-        f"{about['commit'][:7]}; in brackets 95 % intervals."
+        f"{', '.join(sorted(commits))}; in brackets 95 % intervals."
     )
 
 
