@@ -474,6 +474,7 @@ def in_class_folders(root: Path, out: Path) -> Path:
 def test_the_blacklist_has_the_numbers_of_names_wherever_they_lie(miniature_copy: Path, tmp_path: Path) -> None:
     root = in_class_folders(miniature_copy, tmp_path / "folders")
     devkit = root / "ILSVRC2012_devkit_t12"
+    (tmp_path / "list.txt").write_text("3\n17\n")
     (devkit / "data" / "ILSVRC2014_clsloc_validation_blacklist.txt").write_text("3\n17\n")
     for packed in (False, True):
         if packed:  # as it is distributed
@@ -486,7 +487,6 @@ def test_the_blacklist_has_the_numbers_of_names_wherever_they_lie(miniature_copy
             truth = read_ground_truth(dataset, boxes, None if data == root else tmp_path / "list.txt")
             left_out = {item.path.stem for item, one in zip(dataset.items, truth.truths, strict=True) if one is None}
             assert left_out == {"ILSVRC2012_val_00000003", "ILSVRC2012_val_00000017"}
-            (tmp_path / "list.txt").write_text("3\n17\n")
 
 
 def test_other_names_have_the_numbers_of_their_order(miniature_copy: Path, tmp_path: Path) -> None:

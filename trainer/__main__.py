@@ -15,14 +15,13 @@ from typing import get_args
 import torch
 
 from infer.command import Parser, run
-from infer.dataset import DatasetError, open_dataset
+from infer.dataset import DatasetError, has_validation
 from infer.image import ImageError
 from infer.spec import SpecError
 from infer.views import PROTOCOLS
 
 from .checkpoint import CheckpointError, load
 from .data import cores_here, loader_workers
-from .examples import held_out
 from .execution import Execution, ExecutionError, Precision, join
 from .recipe import Recipe, RecipeError, override
 from .recipes import RECIPES
@@ -118,7 +117,7 @@ def outcome(work: Callable[[], int]) -> int:
 def evaluate(path: Path, data: Path, protocol: str, provider: str) -> int:
     """The protocol of the papers on the finished net, by its own command: beside it, in evaluation/. What has been done
     of it is not done again."""
-    if held_out(data, open_dataset(data, "train")) is None:
+    if not has_validation(data):
         print(f"{data}: no validation images, so {protocol} was not run", file=sys.stderr)
         return 0
     out = path.parent / "evaluation"
