@@ -17,7 +17,7 @@ test-slow: $(INSTALLED)
 
 # An independent reader of Caffe models: OpenCV 5 has none any more, so an environment of its own.
 test-caffe: $(INSTALLED) .venv-caffe/.installed
-	$(RUN) -m pytest -m slow tests/test_export_from_caffe_reader.py
+	$(RUN) -m pytest -m slow tests/export/test_from_caffe_reader.py
 
 .venv-caffe/.installed:
 	$(PYTHON) -m venv .venv-caffe
@@ -33,7 +33,7 @@ $(TORCHVISION)/.installed: $(INSTALLED)
 	touch $@
 
 test-torchvision: $(TORCHVISION)/.installed
-	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(RUN) -m pytest -m slow tests/test_export_from_torchvision_slow.py
+	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(RUN) -m pytest -m slow tests/export/test_from_torchvision_slow.py
 
 # The C++ library: built, tested, installed and used, sanitized. Installs Debian's packages where they lack.
 cpp: $(INSTALLED)

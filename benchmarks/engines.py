@@ -22,8 +22,8 @@ from tabulate import tabulate
 
 from infer.spec import ModelSpec, Preprocessing
 from trainer.checkpoint import Checkpoint, save
-from trainer.start import start_weights
-from trainer.zoo import build_net
+from trainer.loop.start import start_weights
+from trainer.nets.zoo import build_net
 
 NETS = ("A", "A-LRN", "B", "C", "D", "E", "googlenet")
 

@@ -40,10 +40,11 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this file is not the p
 
 from benchmarks.engines import MEASURED
 from benchmarks.protocols import photograph, random_checkpoint
-from evaluation import runner, scores
-from evaluation.batch import Protocol
-from export.to_onnx import export_onnx
-from infer.dataset import Dataset, open_dataset
+from evaluation.run import score as runner
+from evaluation.run.protocol import Protocol
+from evaluation.scores import table as scores
+from export.model.from_checkpoint import export_onnx
+from infer.data.dataset import Dataset, open_dataset
 from infer.onnx_engine import OnnxEngine
 
 SLIM = (("A", 0.125, 512), ("googlenet", 0.25, 4096))
@@ -179,7 +180,7 @@ def ours(engine: OnnxEngine, protocol: Protocol, dataset: Dataset, folder: Path)
 
 
 def decode_alone(dataset: Dataset) -> int:
-    from infer.image import decode
+    from infer.pixels.decode import decode
 
     for item in dataset.items:
         decode(item.read_bytes())

@@ -21,9 +21,9 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `evaluation` is the package, not the benchmark beside this
 
-from evaluation.feature_svm import Choices, evaluate_sets
-from evaluation.feature_table import FORMAT, PART, Row, UnfinishedTable, read
-from evaluation.scores import OK
+from evaluation.features.svm import Choices, evaluate_sets
+from evaluation.features.table import FORMAT, PART, Row, UnfinishedTable, read
+from evaluation.scores.table import OK
 
 
 def main() -> None:

@@ -20,10 +20,10 @@ from tabulate import tabulate
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `evaluation` is the package, not the benchmark beside this
 
-from evaluation.feature_data import open_folders
-from evaluation.feature_svm import Choices, evaluate_sets
-from evaluation.feature_table import Table, read
-from infer.image import decode
+from evaluation.features.readers import open_folders
+from evaluation.features.svm import Choices, evaluate_sets
+from evaluation.features.table import Table, read
+from infer.pixels.decode import decode
 
 SIDES_PX = (16, 32)
 

@@ -2,9 +2,9 @@
 
     python benchmarks/gpu_check.py [gpu-report.json] [--no-benchmark]           (make gpu-check)
 
-Tests (tests/test_gpu.py): self-tests and parity of engines with ONNX Runtime for every net, protocol and profile, FP16
-accumulation in fc6, leaks, threads, CUDA graphs on and off. Benchmark: VGG-D and GoogLeNet of the papers' size, random
-weights, FP16. Without a GPU it runs what needs none and says what it skipped.
+Tests (tests/infer/tensorrt/test_on_gpu.py): self-tests and parity of engines with ONNX Runtime for every net, protocol
+and profile, FP16 accumulation in fc6, leaks, threads, CUDA graphs on and off. Benchmark: VGG-D and GoogLeNet of the
+papers' size, random weights, FP16. Without a GPU it runs what needs none and says what it skipped.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:1] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests")]
 
 import gpu
 from helpers import full_spec, slim_spec, write_checkpoint
 
-from export.to_onnx import export_onnx
-from infer.benchmark import table
+from export.model.from_checkpoint import export_onnx
+from infer.benchmark.__main__ import table
 from infer.files import replacing
 from infer.spec import ModelSpec, Precision
 from trainer.checkpoint import load
@@ -109,10 +109,10 @@ def command(*words: str) -> list[str] | None:
 
 
 def tests(expression: str) -> list[dict[str, Any]]:
-    """Each test of tests/test_gpu.py with its outcome, seconds and what it measured."""
+    """Each test of tests/infer/tensorrt/test_on_gpu.py with its outcome, seconds and what it measured."""
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder, "tests.xml")
-        pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_gpu.py"]
+        pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/infer/tensorrt/test_on_gpu.py"]
         subprocess.run([*pytest, "--junit-xml", str(xml), "-o", "junit_family=xunit1", "-k", expression], cwd=ROOT)
         cases = list(ElementTree.parse(xml).iter("testcase")) if xml.exists() else []
     found = []
@@ -170,7 +170,7 @@ def export(spec: ModelSpec, folder: Path, precision: Precision) -> Path:
 
 
 def rows(engine: Path, options: list[str], skipped: list[str]) -> list[dict[str, Any]]:
-    words = [sys.executable, "-m", "infer.benchmark", "--engine", str(engine), "--json", *options]
+    words = [sys.executable, "-m", "infer.benchmark.measure", "--engine", str(engine), "--json", *options]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         skipped.append(f"{' '.join(words[1:])}: {done.stderr.strip()}")

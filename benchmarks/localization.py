@@ -20,15 +20,16 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from evaluation.ground_truth import read_ground_truth
-from infer.annotations import in_frame
-from infer.boxes import BoxNet, Windows, box_net, find_windows, inside
-from infer.dataset import open_dataset
-from infer.draw_boxes import COLOURS
-from infer.engine import Engine, open_engine
+from evaluation.localization.ground_truth import read_ground_truth
+from infer.boxes.finding import BoxNet, Windows, box_net, find_windows, inside
+from infer.boxes.merging import Merging, merge, rate
+from infer.data.annotations import in_frame
+from infer.data.dataset import open_dataset
+from infer.drawing.boxes import COLOURS
+from infer.engine import Engine
 from infer.files import replacing
-from infer.image import Pixels, decode
-from infer.merging import Merging, merge, rate
+from infer.open import open_engine
+from infer.pixels.decode import Pixels, decode
 from infer.views import default_scales, plan_views
 
 KINDS = ("scr", "pcr")
@@ -58,7 +59,7 @@ def main() -> None:
             for protocol, more in (("given-class", ()), ("dense", ("--engine", classifier))):
                 results = out / f"{kind}-{precision}-{protocol}"
                 words = ["--boxes", boxes, "--data", data, "--protocol", protocol, *more, "--out", results]
-                once(results / "report.json", "evaluation.localization", *words)
+                once(results / "report.json", "evaluation.localization.__main__", *words)
                 rows += json.loads((results / "report.json").read_text())["results"]
     text = table(rows)
     print(text)

@@ -34,19 +34,19 @@ from tabulate import tabulate
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `evaluation` is the package, not the benchmark beside this
 
-from evaluation.batch import Protocol
-from evaluation.runner import evaluate
-from export.to_onnx import export_onnx
-from infer.dataset import open_dataset
-from infer.image import decode
+from evaluation.run.protocol import Protocol
+from evaluation.run.score import evaluate
+from export.model.from_checkpoint import export_onnx
+from infer.data.dataset import open_dataset
 from infer.onnx_engine import CALL_PIXELS, OnnxEngine
-from infer.render import render
+from infer.pixels.decode import decode
+from infer.pixels.render import render
 from infer.spec import ModelSpec, Preprocessing
 from infer.views import ViewPlan, plan_views
 from trainer.checkpoint import Checkpoint
-from trainer.start import start_weights
+from trainer.loop.start import start_weights
+from trainer.nets.zoo import build_net
 from trainer.torch_engine import TorchEngine
-from trainer.zoo import build_net
 
 SCALES = (256, 384, 512)
 SLICE = 40

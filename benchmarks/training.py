@@ -32,15 +32,16 @@ from torch import Tensor, nn
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from infer.dataset import TRAIN, Dataset, open_dataset
+from infer.data.dataset import TRAIN, Dataset, open_dataset
 from trainer import miniature
-from trainer.augment import augmentation_of
-from trainer.data import Crops, batches, cores_here, loader_workers
-from trainer.execution import Execution, Peers
+from trainer.data.augment import augmentation_of
+from trainer.data.batches import Crops, batches, cores_here, loader_workers
+from trainer.loop.execution import Execution
+from trainer.loop.state import State
+from trainer.loop.train import set_dropout, spec_of, started
+from trainer.processes import Peers
 from trainer.recipe import Recipe
 from trainer.recipes import RECIPES
-from trainer.state import State
-from trainer.train import set_dropout, spec_of, started
 
 OURS = max(1, cores_here() - loader_workers())
 """Threads of the step, as python -m trainer sets them."""

@@ -25,9 +25,9 @@ from tabulate import tabulate
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `evaluation` is the package, not a benchmark beside this
 
-from evaluation import scores as tables
-from evaluation.metrics import is_wrong, mcnemar
-from evaluation.scores import Scores
+from evaluation.scores import table as tables
+from evaluation.scores.metrics import is_wrong, mcnemar
+from evaluation.scores.table import Scores
 from infer.files import replacing
 from trainer.checkpoint import load
 from trainer.recipes import RECIPES

@@ -17,14 +17,14 @@ from pathlib import Path
 from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:1] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests")]
 
 import cudasim
 from cudasim import ALLOCATIONS, WAITS, copied_bytes, count
 from helpers import full_spec, write_checkpoint
 from plans import write_plan
 
-from export.to_onnx import export_onnx
+from export.model.from_checkpoint import export_onnx
 from infer.views import ViewPlan, plan_views
 from trainer.checkpoint import load
 
@@ -35,7 +35,7 @@ PROGRAM = """
 import fake_tensorrt, numpy as np
 from cudasim import mark
 from pathlib import Path
-from infer.tensorrt_engine import TensorRTEngine
+from infer.tensorrt.engine import TensorRTEngine
 from infer.views import plan_views
 fake_tensorrt.install("tensorrt", "11.4.0.106")
 engines = [TensorRTEngine(Path(path)) for path in {paths!r}]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, PngImagePlugin
 from skimage import data
 
-from infer.render import rescale
+from infer.pixels.render import rescale
 from infer.spec import ModelSpec, Preprocessing
 from infer.views import PROTOCOLS, View, plan_views
 

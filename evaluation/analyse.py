@@ -14,9 +14,9 @@ from tabulate import tabulate
 
 from infer.command import Parser, run
 
-from . import scores as tables
-from .metrics import Details, ErrorRate, details, select, top_errors
-from .scores import ScoresError
+from .errors import ScoresError
+from .scores import table as tables
+from .scores.metrics import Details, ErrorRate, details, select, top_errors
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from infer.command import Parser, scales_argument
 from infer.engine import Provider
 from infer.views import PROTOCOLS
 
-from .runner import POOLING_OUTPUT
+from .run.protocol import POOLING_OUTPUT
 
 
 def make_parser() -> Parser:

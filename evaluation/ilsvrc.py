@@ -10,37 +10,35 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 from infer.command import run
-from infer.dataset import Dataset, DatasetError, open_dataset
+from infer.data.dataset import Dataset, DatasetError, open_dataset
 from infer.engine import EngineError
 from infer.pipeline import behind
 from infer.views import PlanError
 
-from . import scores as tables
 from .arguments import check_together, make_parser
-from .class_order import explain_order
-from .fuse import FUSED, fuse_files
-from .images import RunError
-from .members import Identities, identify, identities_of, open_members
-from .mistakes import write_mistakes
-from .on_ray import Cluster
-from .paper import Entry, ReportError
-from .report import result_from_scores, unreadable_images, write_report
-from .runner import Shard, describe, shard_images
-from .scores import ScoresError
-from .shards import Task, UnfinishedRun
-from .submission import Plan, SubmissionError, plan_of, read_submission
-from .watch import Watch
-from .workers import Job, run_here, run_on_devices
+from .errors import ReportError, RunError, ScoresError
+from .published.beside import Entry
+from .report.write import result_from_scores, unreadable_images, write_report
+from .run.engines import Identities, identify, identities_of, open_members
+from .run.identity import describe, our_commit
+from .run.mistakes import write_mistakes
+from .run.on_ray import Cluster
+from .run.progress import Watch
+from .run.score import Shard, shard_images
+from .run.shards import Task, UnfinishedRun
+from .run.submission import Plan, SubmissionError, plan_of, read_submission
+from .run.workers import Job, run_here, run_on_devices
+from .scores import table as tables
+from .scores.class_order import explain_order
+from .scores.fusion import FUSED, fuse_files
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -178,21 +176,6 @@ def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun
         command=command,
         commit=metadata[0]["commit"],
     )
-
-
-def our_commit() -> str:
-    """The commit of this checkout, or the installed version."""
-    here = Path(__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-        return found.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        try:
-            return f"verydeep {metadata.version('verydeep')}"
-        except metadata.PackageNotFoundError:
-            return "unknown"
 
 
 if __name__ == "__main__":

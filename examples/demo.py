@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from evaluation.report import Result, format_table
+from evaluation.report.write import Result, format_table
 
 PROTOCOLS = ("--protocol", "center,dense,multicrop,multicrop+dense", "--scales", "72,96,120")
 

@@ -21,11 +21,11 @@ from infer.command import Parser, run
 from infer.files import file_sha256
 from infer.spec import Filter, ModelSpec, Preprocessing, SpecError
 from trainer.checkpoint import Checkpoint, save
-from trainer.zoo import build_net
+from trainer.nets.zoo import build_net
 
-from .caffe_net import CaffeError, read_description, read_weights
-from .caffe_steps import Shape, chain, shape_of
-from .caffe_weights import convert, layers_of
+from .caffe.net import CaffeError, read_description, read_weights
+from .caffe.steps import Shape, chain, shape_of
+from .caffe.weights import convert, layers_of
 from .classes import ClassesError, read_classes
 
 VGG_MEAN, GOOGLENET_MEAN = (123.68, 116.779, 103.939), (123.0, 117.0, 104.0)

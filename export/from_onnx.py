@@ -31,11 +31,12 @@ from infer.files import file_sha256
 from infer.onnx_engine import OnnxEngine
 from infer.spec import ModelSpec, Precision, Preprocessing, SpecError
 
-from . import foreign, model_file
 from .classes import ClassesError, read_classes
-from .foreign import Channels, ForeignError, OutputKind
-from .model_file import ModelFileError
-from .trial import kind_of, try_out, written
+from .foreign import surgery as foreign
+from .foreign.surgery import Channels, ForeignError, OutputKind
+from .foreign.trial import kind_of, try_out, written
+from .model import file as model_file
+from .model.file import ModelFileError
 
 DEFAULT_CROP_PX = 224
 MEMORY_BYTES = 6_000_000_000

@@ -22,11 +22,11 @@ from infer.files import file_sha256
 from infer.spec import Filter, ModelSpec, Preprocessing, SpecError
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint
-from trainer.zoo import build_net
+from trainer.nets.zoo import build_net
 
 from .classes import ClassesError, read_classes
-from .state_dict import WeightsError, read_state_dict
-from .torchvision_nets import GOOGLENET, THEIRS, Converted, convert
+from .torchvision.nets import GOOGLENET, THEIRS, Converted, convert
+from .torchvision.state_dict import WeightsError, read_state_dict
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in 0..1
 CROP_PX, EVALUATED_PX = 224, 256

@@ -5,64 +5,18 @@ python -m export.to_onnx ckpt.pt [-o model.onnx] [--precision fp32|fp16] [--inte
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-import onnx
-
-from infer import self_test
 from infer.command import Parser, run
-from infer.files import file_sha256
-from infer.spec import Interface, ModelSpec, Precision
-from trainer import checkpoint as checkpoints
-from trainer.checkpoint import Checkpoint, CheckpointError
-from trainer.torch_engine import TorchEngine
+from infer.spec import Interface, Precision
+from trainer.checkpoint import CheckpointError
 
-from . import model_file
-from .graph import ALWAYS, ALWAYS_OF_BOXES, NOT_OF_BOXES, ON_REQUEST, write_graph
-from .precision import PrecisionError, check_weights
-
-
-def export_onnx(
-    checkpoint: Checkpoint,
-    path: Path,
-    *,
-    interface: Interface = "views",
-    precision: Precision = "fp32",
-    outputs: Sequence[str] = (),
-    infinite_weights: Literal["refuse", "keep"] = "refuse",
-) -> ModelSpec:
-    """Writes `path` and returns the spec in its metadata. `outputs` are those of ON_REQUEST, beside the usual ones.
-
-    Raises PrecisionError for weights beyond the range of half, unless they are kept for the graph to be rescaled.
-    """
-    always = ALWAYS if checkpoint.spec.task == "classify" else ALWAYS_OF_BOXES
-    spec = dataclasses.replace(
-        checkpoint.spec, interface=interface, precision=precision, outputs=tuple(dict.fromkeys((*always, *outputs)))
-    )
-    in_graph = [name for name in spec.outputs if interface != "nchw" or not name.startswith("pixel")]
-    model = write_graph(checkpoint.build(), spec, in_graph)
-    if infinite_weights == "refuse":
-        check_weights(model)
-    expected = self_test.record(TorchEngine(checkpoint))
-    onnx.helper.set_model_props(model, {"spec": spec.to_json(), "self_test": expected})
-    model_file.save(model, path)
-    return spec
-
-
-def load_with_source(path: Path, outputs: Sequence[str] = ()) -> Checkpoint:
-    """A checkpoint whose spec says which file it came from. Raises CheckpointError, also where a box net has no such
-    outputs."""
-    checkpoint = checkpoints.load(path)
-    lacking = [name for name in outputs if name in NOT_OF_BOXES and checkpoint.spec.task != "classify"]
-    if lacking:
-        raise CheckpointError(f"{path}: a box net, which has no {lacking[0]}: leave it out of --outputs")
-    source = {**checkpoint.spec.source, "checkpoint_sha256": file_sha256(path)}
-    return dataclasses.replace(checkpoint, spec=dataclasses.replace(checkpoint.spec, source=source))
+from .graph.outputs import ALWAYS, ON_REQUEST
+from .model.from_checkpoint import export_onnx, load_with_source
+from .model.precision import PrecisionError
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infer.command import Parser, run
-from infer.engine import EngineError, check_sidecar
-from infer.spec import ModelSpec, SpecError, default_shapes
+from infer.engine import EngineError
+from infer.shapes import default_shapes
+from infer.spec import ModelSpec, SpecError
+from infer.tensorrt.sidecar import check_sidecar
 
-from .onnx_source import ModelError, read_source
-from .profiles import Entry, profile_entries
+from .errors import ModelError
+from .model.source import read_source
+from .tensorrt.profiles import Entry, profile_entries
 
 MAX_BATCH = 50
 """Views that the server puts into one call of an ONNX model; a plan's profile says it for a plan."""
@@ -64,7 +67,7 @@ def open_plan(path: Path) -> Served:
 
 def open_onnx(path: Path) -> Served:
     """An ONNX model of ours with its external data. Raises ModelError."""
-    from . import model_file
+    from .model import file as model_file
 
     spec = read_source(path).spec
     files = {"model.onnx": path}

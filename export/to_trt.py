@@ -21,29 +21,22 @@ from pathlib import Path
 from typing import Literal
 
 from infer.command import Parser, run
-from infer.dataset import DatasetError
+from infer.data.dataset import DatasetError
 from infer.engine import EngineError
 from infer.files import replacing
-from infer.spec import ModelSpec, ShapeRange, SpecError
+from infer.shapes import ShapeRange
+from infer.spec import ModelSpec, SpecError
 from infer.views import PROTOCOLS
 
-from . import sidecar
-from .data_shapes import DataSizes, dense_range, read_sizes
-from .onnx_source import (
-    ModelError,
-    Proof,
-    Request,
-    Source,
-    check_request,
-    export_checkpoint,
-    half_source,
-    is_to_be_halved,
-    read_source,
-)
-from .profiles import EXCLUSIVE, ProfileError, ProfileOption, parse_profile, shapes_from_options
-from .trt_builder import build
-from .trt_library import LIBRARIES, BuildError, Library, OptionError, choose_library, choose_targets
-from .trt_options import HARDWARE, LEVELS, BuildOptions, check_options
+from .errors import ModelError
+from .model.request import Proof, Request
+from .model.source import Source, check_request, export_checkpoint, half_source, is_to_be_halved, read_source
+from .tensorrt import sidecar
+from .tensorrt.build import build
+from .tensorrt.data_profile import DataSizes, dense_range, read_sizes
+from .tensorrt.library import LIBRARIES, BuildError, Library, OptionError, choose_library, choose_targets
+from .tensorrt.options import HARDWARE, LEVELS, BuildOptions, check_options
+from .tensorrt.profiles import EXCLUSIVE, ProfileError, ProfileOption, parse_profile, shapes_from_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +61,14 @@ def convert(job: Job) -> None:
     shapes, said = choose_shapes(job, source.spec)
     print(*said, sep="\n", end="\n" if said else "", flush=True)
     if job.proof.calibrate or job.proof.verify:
-        from .proof import prove
+        from .proof.prove import prove
 
         own = source.path != job.model
         source = prove(job.model, source, source.path if own else job.engine.with_suffix(".rescaled.onnx"), job.proof)
     plan = build(job.library, source.path, source.spec, shapes, job.targets, job.options)
     content = sidecar.content(source, plan, shapes, job.targets, job.options)
     if job.proof.verify:
-        from .proof import prove_engine
+        from .proof.prove import prove_engine
 
         content |= prove_engine(job.model, source, plan.data, content, job.proof)
     sidecar.write_engine(job.engine, plan.data, content)
@@ -205,7 +198,7 @@ def _parser() -> Parser:
 
 
 def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs: Sequence[str]) -> None:
-    from .graph import ALWAYS, ON_REQUEST
+    from .graph.outputs import ALWAYS, ON_REQUEST
 
     if args.model.suffix not in (".pt", ".onnx"):
         parser.error(f"{args.model}: expected a checkpoint (.pt) or an ONNX model (.onnx)")

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .boxes import BoxNet, box_net, check_together
+from .boxes.finding import BoxNet, box_net, check_together
 from .classify import Classifier, Outcome
 from .command import Parser, add_engine_options, engine_options, run, scales_argument
-from .dataset import image_files
-from .draw_boxes import write_boxes
-from .engine import EngineError, check_outputs, open_engine
-from .maps import SUFFIXES, write_maps
+from .data.dataset import image_files
+from .drawing.boxes import write_boxes
+from .drawing.maps import SUFFIXES, write_maps
+from .engine import EngineError, check_outputs
+from .open import open_engine
 from .views import PROTOCOLS, PlanError, default_scales
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import Engine, Provider, open_engine
-from .image import ImageError, Pixels, decode, read
+from .engine import Engine, Provider
+from .open import open_engine
+from .pixels.decode import ImageError, Pixels, decode, read
 from .views import SINGLE_SCALE, check_scales, default_scales, out_of_range, plan_views
 
 BATCH = 16

@@ -13,12 +13,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from .engine import HOST, Deferred, DeviceImage, EngineError, Provider, check_outputs, load_on_host
-from .feed import Feed, feed_atlas, feed_taps
 from .files import file_sha256
-from .image import Pixels
+from .graph_inputs import Feed, feed_atlas, feed_taps
 from .pipeline import ahead
-from .render import normalise, pixel_sums, render, source_of
-from .spec import ModelSpec, ShapeRange, SpecError, default_shapes
+from .pixels.decode import Pixels
+from .pixels.render import normalise, pixel_sums, render, source_of
+from .shapes import ShapeRange, default_shapes
+from .spec import ModelSpec, SpecError
 from .views import View, ViewPlan, rescaled_px
 
 PROVIDERS: dict[Provider, str] = {

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .engine import Engine, EngineError
-from .image import Pixels
+from .pixels.decode import Pixels
 from .spec import ModelSpec
 from .views import View, ViewPlan, plan_views
 

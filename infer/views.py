@@ -16,10 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .spec import MIN_SOURCE_PX, ModelSpec, ShapeRange
+from .shapes import MIN_SOURCE_PX, ShapeRange
+from .spec import ModelSpec, Size
 
-Size = tuple[int, int]
-"""(height, width) in pixels."""
 Box = tuple[int, int, int, int]
 """(top, left, height, width) in the rescaled image."""
 

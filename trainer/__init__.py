@@ -1,0 +1,1 @@
+"""Training: the nets of the papers, recipes and checkpoints; knows nothing of export, and evaluates by a command."""

@@ -20,13 +20,13 @@ from tabulate import tabulate
 from infer.command import Parser, run
 from infer.files import replacing
 
-from .__main__ import add_execution_options, execution_of, outcome
 from .checkpoint import load
-from .execution import join
+from .data.colours import Statistics
+from .loop.options import add_execution_options, execution_of, outcome
+from .loop.train import TrainingError, train
+from .processes import join
 from .recipe import Recipe, RecipeError, Start, override
 from .recipes import FINE_SCALES, MINI_BASES, RECIPES, VGG_BASES
-from .statistics import Statistics
-from .train import TrainingError, train
 
 FUSED = ("D", "E")
 """The nets of the paper's best result, both with scale jitter, multi-crop and dense (VGG Table 6)."""

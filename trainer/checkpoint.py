@@ -15,7 +15,7 @@ from torch import Tensor
 from infer.files import replacing
 from infer.spec import ModelSpec, SpecError
 
-from .zoo import Net, build_net
+from .nets.zoo import Net, build_net
 
 FORMAT = 1
 AUXILIARY = "auxiliary."

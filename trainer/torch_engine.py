@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from infer.engine import HOST, Deferred, DeviceImage, check_outputs, load_on_host
 from infer.files import file_sha256
-from infer.image import Pixels
-from infer.render import pixel_sums, render
-from infer.spec import ModelSpec, ShapeRange, default_shapes
+from infer.pixels.decode import Pixels
+from infer.pixels.render import pixel_sums, render
+from infer.shapes import ShapeRange, default_shapes
+from infer.spec import ModelSpec
 from infer.views import ViewPlan
 
 from . import checkpoint as checkpoints

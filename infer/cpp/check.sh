@@ -27,7 +27,7 @@ tests() { (cd "$1" && ctest --output-on-failure "${@:2}"); }
 
 build plain -DCMAKE_CXX_FLAGS=-Werror
 tests $builds/plain
-VERYDEEP_CPP=$PWD/$builds/plain "$python" -m pytest -q tests/test_infer_cpp.py tests/test_infer_cpp_boxes.py
+VERYDEEP_CPP=$PWD/$builds/plain "$python" -m pytest -q tests/infer/cpp/test_cpp.py tests/infer/cpp/test_cpp_boxes.py
 infer/cpp/tests/installed.sh "$builds/plain" "$builds/installed"
 
 build address -DCMAKE_BUILD_TYPE=RelWithDebInfo \
@@ -43,7 +43,7 @@ build lean "${tensorrt[@]}" -DTENSORRT_ROOT="$PWD/$builds/tensorrt/lean" -DCMAKE
 build double "${tensorrt[@]}" -DTENSORRT_ROOT="$PWD/$builds/tensorrt/double" -DCMAKE_BUILD_TYPE=RelWithDebInfo \
   -DCMAKE_CXX_FLAGS="-Werror -fsanitize=address,undefined -fno-sanitize-recover=all"
 VERYDEEP_CPP_LEAN=$PWD/$builds/lean VERYDEEP_CPP_DOUBLE=$PWD/$builds/double \
-  "$python" -m pytest -q tests/test_infer_cpp_tensorrt.py
+  "$python" -m pytest -q tests/infer/cpp/test_cpp_tensorrt.py
 
 # 10^5 calls of a tiny net leak nothing, and a minute of damaged images and metadata finds nothing.
 "$python" infer/cpp/tests/slim_engine.py "$builds/slim.onnx" "$builds/tiny.onnx"

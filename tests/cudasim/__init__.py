@@ -24,7 +24,9 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-BUILD = HERE.parent.parent / "build"
+TESTS = HERE.parent
+ROOT = TESTS.parent
+BUILD = ROOT / "build"
 TOOLKITS = tuple(Path(path) for path in (os.environ.get("CUDA_HOME", ""), "/usr/local/cuda", "/usr") if path)
 PYCUDA = BUILD / f"pycuda-{sys.version_info.major}{sys.version_info.minor}"
 """PyCUDA is distributed as source; build_pycuda.py compiles it to here."""
@@ -143,7 +145,7 @@ def run(
     log, report = folder / "cusim.log", folder / "cusim.report"
     for path in (log, report):
         path.unlink(missing_ok=True)
-    paths = [str(HERE.parent), str(HERE.parent.parent)] + ([str(PYCUDA)] if binding == "pycuda" else [])
+    paths = [str(TESTS / "support"), str(TESTS), str(ROOT)] + ([str(PYCUDA)] if binding == "pycuda" else [])
     environment = {
         **os.environ,
         "LD_LIBRARY_PATH": str(library()),

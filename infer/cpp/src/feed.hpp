@@ -1,4 +1,4 @@
-// Calls of the view graph for the views of one image (infer/feed.py).
+// Calls of the view graph for the views of one image (infer/graph_inputs.py).
 #pragma once
 
 #include <functional>

@@ -1,4 +1,4 @@
-// model.engine.json, which says what a plan is (export/sidecar.py, infer/trt_plan.py).
+// model.engine.json, which says what a plan is (export/tensorrt/sidecar.py, infer/tensorrt/plan.py).
 #pragma once
 
 #include <string>

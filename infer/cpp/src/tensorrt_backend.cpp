@@ -1,4 +1,4 @@
-// TensorRT 10.9 or newer: contexts, profiles, addresses and order; no arithmetic (infer/tensorrt_engine.py).
+// TensorRT 10.9 or newer: contexts, profiles, addresses and order; no arithmetic (infer/tensorrt/engine.py).
 #include <NvInferRuntime.h>
 
 #include <algorithm>

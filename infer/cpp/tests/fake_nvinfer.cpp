@@ -1,4 +1,4 @@
-// NOT TensorRT: a double of its runtime for tests, behind TensorRT's own headers (tests/fake_tensorrt.py does the same
+// NOT TensorRT: a double of its runtime for tests, behind TensorRT's own headers (tests/support/fake_tensorrt.py does the same
 // for Python, and makes the plans).
 //
 // It keeps the documented contract more strictly than the real one, on the simulated CUDA driver (tests/cudasim): every
@@ -23,7 +23,7 @@ namespace {
 using nvinfer1::Dims;
 using nlohmann::json;
 
-const std::string kMagic = "NOT A TENSORRT PLAN, BUT ONE OF tests/fake_tensorrt.py\n";
+const std::string kMagic = "NOT A TENSORRT PLAN, BUT ONE OF tests/support/fake_tensorrt.py\n";
 constexpr std::size_t kAlignment = 256, kScratchPerPixel = 16;
 nvinfer1::ILogger* logger = nullptr;
 std::atomic<int> live{0};

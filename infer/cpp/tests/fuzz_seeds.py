@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from golden import SPECS, spec
 from helpers import noise, slim_spec
-from test_infer_cpp import encoded
+from image_files import encoded
 
-from infer.spec import default_shapes
+from infer.shapes import default_shapes
 
 READY = {"images": {"interface": "images"}, "half": {"precision": "fp16"}, "floats": {"interface": "nchw"}}
 

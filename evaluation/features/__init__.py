@@ -1,0 +1,1 @@
+"""Penultimate activations and linear SVMs on them: the VGG paper's appendix B; knows no training."""

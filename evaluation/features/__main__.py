@@ -1,0 +1,267 @@
+"""Nets as feature extractors (VGG appendix B): features of dense views to Parquet, linear SVMs on them.
+
+    python -m evaluation.features extract --engine D.onnx --data VOCdevkit/VOC2007 --scales 256,384,512 -o F.parquet
+    python -m evaluation.features svm F.parquet
+
+Engines are exported with `--outputs features`. docs/features.md says how to reproduce the paper's tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from tqdm import tqdm
+
+from infer.command import Parser, run, scales_argument
+from infer.data.dataset import DatasetError
+from infer.engine import Engine, EngineError, Provider
+from infer.views import PlanError
+
+from ..errors import RunError
+from ..run.engines import open_any
+from ..run.identity import our_commit
+from ..scores.table import OK
+from . import table as tables
+from .collection import Collection
+from .extract import Combine, Normalise, Regions, Settings, extract, widths
+from .paper import rows_beside
+from .readers import readers
+from .report import COMPETITION, as_text, remarks_on_c, write_submission
+from .svm import CALTECH, CS, Choices, evaluate_random, evaluate_sets, submission_scores
+from .table import FORMAT, FeatureError, UnfinishedTable
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m evaluation.features", description="Nets as feature extractors, with linear SVMs.")
+    commands = parser.add_subparsers(required=True, metavar="extract|svm", parser_class=Parser)
+    _add_extract(commands.add_parser("extract", help="features of a data set's images, to Parquet"))
+    _add_svm(commands.add_parser("svm", help="linear SVMs on features: C chosen, trained, tested"))
+    args = parser.parse_args(argv)
+    try:
+        return int(args.work(parser, args))
+    except PlanError as error:
+        parser.error(str(error))
+    except (DatasetError, EngineError, FeatureError, RunError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _add_extract(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        action="append",
+        required=True,
+        type=Path,
+        help="a model exported with --outputs features: .onnx or .engine; repeat to stack several",
+    )
+    parser.add_argument("--data", required=True, type=Path, help="VOC2007, VOC2012, Caltech, ILSVRC or class folders")
+    parser.add_argument("--kind", choices=list(readers()), default="auto", help="of data set (default: by its folders)")
+    parser.add_argument("--scales", required=True, type=scales_argument, metavar="Q[,Q...]", help="shorter sides in px")
+    parser.add_argument("--combine", choices=get_args(Combine), default="average", help="scales (default: %(default)s)")
+    parser.add_argument(
+        "--normalise",
+        choices=get_args(Normalise),
+        default="descriptor",
+        help="L2 norm of each net's whole descriptor, or before that of each scale's too (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--regions", choices=get_args(Regions), default="image", help="for voc-action (default: %(default)s)"
+    )
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="F.parquet")
+    parser.add_argument("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime, for .onnx")
+    parser.add_argument("--device", type=_positive_or_zero, default=0, metavar="N", help="which GPU (default: 0)")
+    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="threads that decode (default: 1)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that did not end")
+    parser.add_argument("--strict", action="store_true", help="stop at the first image that has no features")
+    parser.set_defaults(work=_extract)
+
+
+def _add_svm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tables", nargs="+", type=Path, metavar="F.parquet", help="of one data set: they are stacked")
+    parser.add_argument(
+        "--c", type=_numbers, default=CS, metavar="C[,C...]", help="to choose from (default: 0.01 to 100 by tens)"
+    )
+    parser.add_argument("--seed", type=_positive_or_zero, default=0, metavar="N", help="of all that is drawn")
+    parser.add_argument("--test", choices=("val", "test"), help="which set is tested (default: test where labelled)")
+    parser.add_argument(
+        "--train-images",
+        type=_positive,
+        metavar="N",
+        help="of each class, where sets are drawn (default: 30 for Caltech-101, 60 for Caltech-256)",
+    )
+    parser.add_argument(
+        "--test-images", type=_positive, metavar="N", help="of each class, at most (default: 50 for 101, else all)"
+    )
+    parser.add_argument("--results", type=Path, metavar="DIR", help="write VOC's files for its server, of the test set")
+    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="SVMs at a time; changes no result")
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+    parser.set_defaults(work=_svm)
+
+
+def _extract(parser: Parser, args: argparse.Namespace) -> int:
+    started = time.monotonic()
+    settings = Settings(tuple(args.scales), args.combine, args.normalise, args.regions)
+    collection = readers()[args.kind](args.data)
+    if settings.regions != "image" and collection.kind != "voc-action":
+        parser.error(
+            f"--regions {settings.regions} needs boxes, which {collection.kind} has not: use --kind voc-action"
+        )
+    with contextlib.ExitStack() as stack:
+        engines: list[Engine] = []
+        for path in args.engine:
+            engine = open_any(
+                path, provider=args.provider, device=args.device, largest_short_px=max(settings.scales, default=0)
+            )
+            stack.callback(engine.close)
+            engines.append(engine)
+        width = widths(engines, settings)
+        unfinished = UnfinishedTable(
+            args.out, _describe(engines, collection, settings), collection.listing, width, resume=args.resume
+        )
+        before = sum(engine.seconds for engine in engines)
+        pictures = collection.pictures
+        starts = unfinished.pending(len(pictures))
+        todo = sum(min(tables.PART, len(pictures) - first) for first in starts)
+        bar = stack.enter_context(tqdm(total=todo, desc="features", unit="img", disable=None))
+        parts = extract(
+            engines,
+            pictures,
+            settings,
+            starts=starts,
+            strict=args.strict,
+            workers=args.workers,
+            on_picture=lambda: bar.update(1),
+        )
+        try:
+            for first, rows in parts:
+                unfinished.add(first, rows)
+                for row in rows:
+                    if row.status != OK:
+                        named = row.status.startswith(f"{row.image}: ")  # as infer.image names what it cannot read
+                        tqdm.write(row.status if named else f"{row.image}: {row.status}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print(f"interrupted: what is done is kept in {unfinished.folder}, go on by --resume", file=sys.stderr)
+            return 130
+        rows_written = unfinished.finish()
+        engine_seconds = sum(engine.seconds for engine in engines) - before
+    seconds = time.monotonic() - started
+    print(f"{args.out}: {rows_written} rows of {width} features, {collection.kind}, {len(collection.classes)} classes")
+    print(
+        f"{todo} images in {seconds:.1f} s, of which engines {engine_seconds:.1f} s: "
+        f"wall / engine = {seconds / max(engine_seconds, 1e-9):.2f}"
+    )
+    return 0
+
+
+def _describe(engines: Sequence[Engine], collection: Collection, settings: Settings) -> dict[str, str]:
+    """All that the rows depend on but the data set's `dataset_id`, which is known when it has been read."""
+    return {
+        "format": FORMAT,
+        "kind": collection.kind,
+        "classes": json.dumps(collection.classes, ensure_ascii=False),
+        "specs": json.dumps([json.loads(engine.spec.to_json()) for engine in engines], ensure_ascii=False),
+        "runtimes": ",".join(engine.runtime for engine in engines),
+        "engine_sha256": ",".join(engine.sha256 for engine in engines),
+        "scales": ",".join(map(str, settings.scales)),
+        "combine": settings.combine,
+        "normalise": settings.normalise,
+        "regions": settings.regions,
+        "commit": our_commit(),
+    }
+
+
+def _svm(parser: Parser, args: argparse.Namespace) -> int:
+    if args.results is not None:
+        for option in ("--test", "--json", "--train-images", "--test-images"):
+            if getattr(args, option[2:].replace("-", "_")):
+                parser.error(
+                    f"{option} does not go with --results, which trains on train and val and writes the scores of "
+                    "test: leave one out"
+                )
+    table = tables.read(args.tables)
+    choices = Choices(tuple(args.c), args.seed, args.workers)
+    if args.results is not None:
+        if table.kind not in COMPETITION:
+            parser.error(f"--results is for VOC, the table is of {table.kind}: leave it out")
+        return _write_results(table, choices, args.results)
+    if (table.splits != "").any():
+        found = evaluate_sets(table, args.test, choices)
+    else:
+        train, test = CALTECH.get(table.kind, (0, None))
+        train, test = args.train_images or train, args.test_images or test
+        if not train:
+            parser.error("the data set has no train and val: say by --train-images how many of each class train")
+        found = evaluate_random(table, train, test, choices)
+    failed = {name: s for name, s in zip(table.images, table.statuses, strict=True) if s != OK}
+    paper, not_shown = rows_beside(
+        table.kind, table.classes, found.get("train_images_per_class"), found.get("test_images_per_class")
+    )
+    report = {
+        "kind": table.kind,
+        "models": [spec["name"] for metadata in table.metadata for spec in json.loads(metadata["specs"])],
+        "tables": [
+            {**{key: metadata[key] for key in _KEYS}, "file": str(path)}
+            for path, metadata in zip(args.tables, table.metadata, strict=True)
+        ],
+        "classes": len(table.classes),
+        "seed": args.seed,
+        "without_features": failed,
+        **found,
+        "paper": [row._asdict() for row in paper],
+        "paper_not_shown": not_shown,
+    }
+    print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
+    return 0
+
+
+def _write_results(table: tables.Table, choices: Choices, folder: Path) -> int:
+    places, scores, said = submission_scores(table, choices)
+    write_submission(table, places, scores, folder)
+    what = "people" if table.kind == "voc-action" else "images"
+    unknown = int((~table.readable[places]).sum())
+    if unknown:
+        print(
+            f"{unknown} of {len(places)} test {what} have no features: in each file they stand last, 1 below the "
+            "lowest score",
+            file=sys.stderr,
+        )
+    print(f"{folder}: scores of {len(places)} test {what} for {len(table.classes)} classes; C = {said['c']:g}")
+    for remark in remarks_on_c([said]):
+        print(remark)
+    return 0
+
+
+_KEYS = ("scales", "combine", "normalise", "regions", "dataset_id", "engine_sha256", "commit")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 < value < float("inf") for value in values) or len(set(values)) < len(values):
+        raise argparse.ArgumentTypeError(f"expected different positive numbers like 0.1,1,10, got {text!r}")
+    return values
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+def _positive_or_zero(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,69 @@
+"""What features are made of: pictures with the labels, sets and boxes of what is in them, whatever folder has them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infer.data.dataset import Dataset, Item
+from infer.views import Box
+
+Kind = Literal["voc2007", "voc2012", "voc", "voc-action", "caltech-101", "caltech-256", "folders"]
+Split = Literal["train", "val", "test", ""]
+Labels = NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What an SVM learns from or is asked about: an image, or a person in it.
+
+    labels i8 [classes]: 1, -1, or 0 where it does not count or is not known; split: "" where none is given.
+    """
+
+    name: str
+    split: Split
+    labels: Labels
+    box: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image and the examples in it."""
+
+    item: Item
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """The pictures of a data set, in the order of their names."""
+
+    kind: Kind
+    classes: tuple[str, ...]
+    pictures: Sequence[Picture]
+
+    @property
+    def listing(self) -> str:
+        """Digest of names, sets, labels, boxes and sizes in bytes."""
+        digest = hashlib.sha256("\n".join((self.kind, *self.classes)).encode())
+        for picture in self.pictures:
+            digest.update(f"\n{picture.item.name}\t{picture.item.file.size_bytes()}".encode())
+            for one in picture.examples:
+                digest.update(f"\n{one.name}\t{one.split}\t{one.box}\t".encode() + one.labels.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def one_of(classes: int) -> Labels:
+    """i8 [classes + 1, classes]: row i labels an example of class i, the last (-1) one of an unknown class."""
+    every = np.where(np.eye(classes, dtype=bool), 1, -1).astype(np.int8)
+    return np.concatenate([every, np.zeros((1, classes), np.int8)])
+
+
+def from_dataset(dataset: Dataset, split: Split) -> list[Picture]:
+    labels = one_of(len(dataset.classes))
+    return [Picture(item, (Example(item.name, split, labels[item.label]),)) for item in dataset.items]

@@ -1,0 +1,134 @@
+"""Where the objects of a data set really are, and which of its images count."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from infer.data.annotations import (
+    AnnotationError,
+    Box,
+    boxes_beside,
+    boxes_of,
+    class_of,
+    find_annotations,
+    read_annotation,
+)
+from infer.data.dataset import VAL, Dataset, DatasetError
+from infer.data.devkit import read_devkit
+from infer.data.folder import TAR, Folder, open_folder
+from infer.spec import Size
+
+BOXES = "ILSVRC2012_bbox_val_v3"
+BLACKLIST = "validation_blacklist.txt"
+"""How the names of the devkits' files end: ILSVRC2014_clsloc_validation_blacklist.txt; that of detection is another."""
+NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})")
+"""The name of a validation image, by whose number the blacklist knows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The boxes of the image's class, in an image of `size_px` (None: of the image itself)."""
+
+    boxes: tuple[Box, ...]
+    size_px: Size | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroundTruth:
+    """For each image of a data set its truth, or None if it does not count: `blacklisted` of them, or `broken`, the
+    message of each XML that could not be read. has_blacklist: whether there was a list. without: images that count but
+    have no box of their class, so that whatever is found is wrong."""
+
+    truths: tuple[Truth | None, ...]
+    blacklisted: int
+    broken: tuple[str, ...]
+    has_blacklist: bool
+    without: int = 0
+
+
+def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Path | None) -> GroundTruth:
+    """annotations: the XMLs, by default BOXES beside the images; blacklist: by default the devkit's, if there is one.
+
+    Raises DatasetError where they are missing, or one is for an image that is not blacklisted, or no image counts or
+    none has a box of its class.
+    """
+    folder = open_folder(annotations) if annotations else boxes_beside(_root(dataset), BOXES)
+    files = find_annotations(folder)
+    unwanted = _read_blacklist(blacklist) if blacklist else _devkits_blacklist(dataset)
+    stems = [item.name.rpartition("/")[2].rpartition(".")[0] for item in dataset.items]
+    if len(set(stems)) < len(stems):
+        raise DatasetError(f"{dataset.root}: two images differ by their folders alone, so an XML could be of either")
+    counted = [number not in (unwanted or ()) for number in _numbers(stems)]
+    lacking = [stem for stem, counts in zip(stems, counted, strict=True) if counts and stem not in files]
+    if lacking:
+        raise DatasetError(
+            f"{folder.path}: no XML for {len(lacking)} of {len(stems)} images ({lacking[0]}.xml ...): expected the "
+            "bounding boxes of this data set, or name others by --annotations"
+        )
+    find = class_of(dataset.classes, dataset.class_names)
+    truths: list[Truth | None] = []
+    broken: list[str] = []
+    for item, stem, counts in zip(dataset.items, stems, counted, strict=True):
+        truths.append(None)
+        if counts:
+            try:
+                found = read_annotation(files[stem], f"{stem}.xml")
+                truths[-1] = Truth(boxes_of(found, item.label, find), found.size_px)
+            except AnnotationError as error:
+                broken.append(str(error))
+    of_label = [
+        truth for truth, item in zip(truths, dataset.items, strict=True) if truth is not None and item.label >= 0
+    ]
+    if not of_label:
+        raise DatasetError(
+            f"{dataset.root}: no image counts, all are without a label, blacklisted or without readable boxes"
+        )
+    without = sum(not truth.boxes for truth in of_label)
+    if without == len(of_label):
+        raise DatasetError(
+            f"{folder.path}: no object is of its image's class, expected names like {dataset.classes[0]!r} in the XMLs"
+        )
+    return GroundTruth(tuple(truths), counted.count(False), tuple(broken), unwanted is not None, without)
+
+
+def _root(dataset: Dataset) -> Folder:
+    """What holds the images' folder, the boxes' and the devkit. Raises DatasetError."""
+    images_alone = dataset.root.name == f"{VAL}{TAR}"
+    return open_folder(dataset.root.parent if images_alone else dataset.root)
+
+
+def _numbers(stems: Sequence[str]) -> list[int]:
+    """Of images, from 1: those in their names where all are ILSVRC-2012's, else their places in the order of names."""
+    named = [int(found[1]) for stem in stems if (found := NUMBERED.fullmatch(stem))]
+    places = {stem: number for number, stem in enumerate(sorted(stems), start=1)}
+    return named if len(named) == len(stems) else [places[stem] for stem in stems]
+
+
+def _devkits_blacklist(dataset: Dataset) -> frozenset[int] | None:
+    """None where there is none."""
+    try:
+        root = _root(dataset)
+    except DatasetError:  # shards have no devkit beside them
+        return None
+    found = read_devkit(root, lambda name: name.endswith(BLACKLIST) and "_det_" not in name)
+    latest = max(found, default=None)
+    return None if latest is None else _parse_blacklist(found[latest], latest)
+
+
+def _read_blacklist(path: Path) -> frozenset[int]:
+    try:
+        return _parse_blacklist(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _parse_blacklist(content: bytes, name: str) -> frozenset[int]:
+    """Numbers of images, see _numbers. Raises DatasetError."""
+    words = content.decode(errors="replace").split()
+    wrong = [word for word in words if not (word.isascii() and word.isdigit() and int(word) > 0)]
+    if wrong:
+        raise DatasetError(f"{name}: {wrong[0][:20]!r} is not the number of an image, expected one on each line")
+    return frozenset(map(int, words))

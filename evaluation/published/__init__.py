@@ -1,0 +1,1 @@
+"""What the papers and the released weights scored, beside which a result may stand; runs nothing."""

@@ -1,0 +1,1 @@
+"""Pages and tables from the files of a run; runs no engine."""

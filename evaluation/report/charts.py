@@ -1,0 +1,227 @@
+"""Figures of the report as SVG to stand in a page: text stays text, colours are the page's own (light or dark).
+
+The bytes depend on the data and matplotlib's version alone.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..scores.metrics import BINS, Details, error_rate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID, PAPER = "#010201", "#010202", "#010203", "#010204"
+SERIES = tuple(f"#01030{i}" for i in range(1, 9))
+COLORS = dict(zip(("ink", "muted", "grid", "paper"), (INK, MUTED, GRID, PAPER), strict=True)) | {
+    f"c{i}": color for i, color in enumerate(SERIES, 1)
+}
+"""Names of the page's colours (page.css) and what stands for them while a figure is drawn."""
+MARKERS = "osD^vPX*"
+
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 10,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",  # matplotlib's own: laid out alike on every machine; the page's font is drawn
+    "font.size": 9.5,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,  # a class may have a $ in its name
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+}
+
+
+class Point(NamedTuple):
+    """A result to draw: `series` has one colour, `mark` one sign; a hollow one is seen where it lies on another."""
+
+    series: str
+    mark: str
+    x: float
+    percent: float
+    interval95: tuple[float, float]
+    hollow: bool = False
+
+
+def error_against_time(points: Sequence[Point]) -> str:
+    """Top-1 error over milliseconds an image, `mark`: protocol."""
+    series, marks = (list(dict.fromkeys(column)) for column in zip(*(point[:2] for point in points), strict=True))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for point in points:
+            color = SERIES[series.index(point.series) % len(SERIES)]
+            marker = MARKERS[marks.index(point.mark) % len(MARKERS)]
+            _error_bar(axes, point, color, marker)
+        axes.set_xscale("log")
+        _plain_numbers(axes, [point.x for point in points])
+        _percent_axis(axes, points)
+        axes.set_xlabel("engine time, ms per image (log)")
+        _legend(figure, points, series, marks)
+
+    return _svg("time", (4.7, 3.5 + 0.1 * len(series + marks)), draw)
+
+
+def error_against_scale(points: Sequence[Point], scales: Sequence[str]) -> str:
+    """Top-1 error over scales, `x` being a place in `scales`; single scales of one series are joined."""
+    series, marks = (list(dict.fromkeys(column)) for column in zip(*(point[:2] for point in points), strict=True))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        pairs = list(dict.fromkeys(point[:2] for point in points))
+        for place, pair in enumerate(pairs):
+            color, marker = SERIES[series.index(pair[0]) % len(SERIES)], MARKERS[marks.index(pair[1]) % len(MARKERS)]
+            own = sorted(point for point in points if point[:2] == pair)
+            shift = 0.3 * (place / max(1, len(pairs) - 1) - 0.5)  # so that intervals do not hide each other
+            for point in own:
+                _error_bar(axes, point._replace(x=point.x + shift), color, marker)
+            single = [point for point in own if "," not in scales[int(point.x)]]
+            axes.plot([p.x + shift for p in single], [p.percent for p in single], color=color, linewidth=1)
+        axes.set_xticks(range(len(scales)), scales)
+        axes.set_xlim(-0.5, len(scales) - 0.5)
+        _percent_axis(axes, points)
+        axes.set_xlabel("Q, the shorter side in px (several: their mean)")
+        _legend(figure, points, series, marks)
+
+    return _svg("scale", (4.7, 3.5 + 0.1 * len(series + marks)), draw)
+
+
+def reliability(found: Details) -> str:
+    """Accuracy over confidence with 95 % intervals, and how many answers were that sure."""
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        upper.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        for images, sure, right in zip(found.bin_images, found.bin_confidence, found.bin_accuracy, strict=True):
+            if images:
+                rate = error_rate(round(float(right * images)), int(images))
+                point = Point("", "", 100 * float(sure), rate.percent, rate.interval95_percent)
+                _error_bar(upper, point, SERIES[0], "o")
+        upper.set(xlim=(0, 102), ylim=(0, 102), ylabel="accuracy %")
+        edges = 100 * np.arange(BINS) / BINS
+        shares = 100 * found.bin_images / found.bin_images.sum()
+        lower.bar(edges, shares, width=100 / BINS, align="edge", color=SERIES[0], edgecolor=PAPER, linewidth=0.8)
+        lower.set(xlabel="posterior of the first answer, %", ylabel="answers %")
+        figure.align_ylabels()
+
+    return _svg("reliability", (4.7, 4.3), draw)
+
+
+def confusion(names: Sequence[str], counts: NDArray[np.int64]) -> str:
+    """Images of each true class (rows) by their first answer (columns); right answers in another colour."""
+    wrong = counts - np.diag(counts.diagonal())
+    most = max(1, int(wrong.max(initial=0)))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for i, row in enumerate(counts.tolist()):
+            for j, count in enumerate(row):
+                if count:
+                    strength = 0.12 if i == j else 0.15 + 0.6 * count / most
+                    color = MUTED if i == j else SERIES[1]
+                    axes.fill([j, j + 1, j + 1, j], [i, i, i + 1, i + 1], color=color, alpha=strength, linewidth=0)
+                    axes.text(j + 0.5, i + 0.5, str(count), ha="center", va="center", fontsize=8.5)
+        places = np.arange(len(names)) + 0.5
+        short = [name if len(name) <= 16 else f"{name[:15]}…" for name in names]
+        axes.set_xticks(places, short, rotation=90)
+        axes.set_yticks(places, short)
+        axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xlabel="first answer", ylabel="true class")
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.set_aspect("equal")
+
+    return _svg("confusion", (4.7, 4.7), draw)
+
+
+def _error_bar(axes: Axes, point: Point, color: str, marker: str) -> None:
+    axes.plot([point.x, point.x], point.interval95, color=color, linewidth=1.2, alpha=0.55, solid_capstyle="butt")
+    axes.plot([point.x], [point.percent], marker, color=color, **_sign(point.hollow))
+
+
+def _sign(hollow: bool) -> dict[str, Any]:
+    return {"markerfacecolor": "none", "markersize": 8} if hollow else {"markeredgecolor": PAPER, "markersize": 6.5}
+
+
+def _percent_axis(axes: Axes, points: Sequence[Point]) -> None:
+    low, high = min(p.interval95[0] for p in points), max(p.interval95[1] for p in points)
+    margin = 0.05 * (high - low) + 0.01
+    axes.set_ylim(max(0, low - margin), high + margin)
+    axes.set_ylabel("top-1 error %")
+
+
+def _plain_numbers(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis marked 1, 2, 5, 10 ..., wide enough to have two marks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = min(values) / 1.5, max(values) * 1.5
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _legend(figure: Figure, points: Sequence[Point], series: Sequence[str], marks: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    def handle(name: str, color: str, marker: str, hollow: bool = False) -> Line2D:
+        return Line2D([], [], color=color, marker=marker, linestyle="", label=name, **_sign(hollow))
+
+    hollow = {point.series for point in points if point.hollow}
+    handles = [
+        *(handle(name, SERIES[i % len(SERIES)], "o", name in hollow) for i, name in enumerate(series)),
+        *(handle(name, MUTED, MARKERS[i % len(MARKERS)]) for i, name in enumerate(marks)),
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=9, columnspacing=1, handletextpad=0.2)
+
+
+def _svg(name: str, size_inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its caches; a command's stderr is for errors
+    import matplotlib  # late: who does not draw should not wait for it
+    from matplotlib.figure import Figure
+
+    file = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the reader's fonts draw the text
+        figure = Figure(size_inches, layout="constrained")
+        draw(figure)
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=nothing)
+    return _for_page(file.getvalue())
+
+
+def _for_page(svg: str) -> str:
+    """Without what an HTML page has no use for: declarations, namespaces, sizes, the names of groups."""
+    svg = svg[svg.index("<svg") :]
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
+    opening = f'<svg class="chart" viewBox="0 0 {width} {height}" aria-hidden="true">'
+    svg = re.sub(r"^<svg[^>]*>", opening, svg)
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<defs>\s*<style.*?</defs>\s*", "", svg, flags=re.DOTALL)  # it would be the whole page's
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace("xlink:href", "href")
+    for name, color in COLORS.items():
+        svg = svg.replace(f": {color}", f": var(--{name})")
+    return svg.strip()

@@ -1,0 +1,164 @@
+"""A submission: which engines are fused, each by its own protocol and scales, as a small YAML file.
+
+name: vgg-ilsvrc-2014
+pooling: scores             # or posteriors; may be left out
+members:
+  - engine: d-256.onnx      # relative to this file
+    protocol: dense
+    scales: [224, 256, 288] # the model's own, if left out
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infer.views import PROTOCOLS
+
+from .protocol import POOLING_OUTPUT, Pooling
+
+MAX_BYTES, MAX_DEPTH = 100_000, 4
+
+
+class SubmissionError(ValueError):
+    """A file that says no submission; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An engine with the protocol and scales it takes part by; scales None: the model's own."""
+
+    engine: Path
+    protocol: str
+    scales: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Members to be fused, under one name."""
+
+    name: str
+    members: tuple[Member, ...]
+    pooling: Pooling = "scores"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked of each engine: (protocol, scales or None for its own) in order, and which tables are fused.
+
+    `fusions`: under a name, (engine, protocol) by their numbers.
+    """
+
+    asked: list[tuple[Path, list[tuple[str, tuple[int, ...] | None]]]]
+    fusions: list[tuple[str, list[tuple[int, int]]]]
+    pooling: Pooling
+
+
+def plan_of(submission: Submission) -> Plan:
+    """Every engine once, with all that it takes part by."""
+    asked: dict[Path, list[tuple[str, tuple[int, ...] | None]]] = {}
+    places = []
+    for member in submission.members:
+        own = asked.setdefault(member.engine, [])
+        own.append((member.protocol, member.scales))
+        places.append((list(asked).index(member.engine), len(own) - 1))
+    return Plan(list(asked.items()), [(submission.name, places)], submission.pooling)
+
+
+def read_submission(path: Path) -> Submission:
+    """Raises SubmissionError; whether the engines exist is not looked at."""
+    content = _read_yaml(path)
+    values = _mapping(path, "the submission", content, {"name", "members"}, {"pooling"})
+    pooling = values.get("pooling", "scores")
+    known = isinstance(pooling, str) and pooling in POOLING_OUTPUT
+    _require(path, known, f"pooling {reprlib.repr(pooling)}", f"one of {', '.join(POOLING_OUTPUT)}")
+    name = values["name"]
+    plain = isinstance(name, str) and re.fullmatch(r"[\w.+-]{1,100}", name)
+    _require(path, plain, f"name {reprlib.repr(name)}", "a word of letters, digits and .+-_")
+    _require(path, isinstance(values["members"], list) and values["members"], "no members", "a list of two or more")
+    members = tuple(_member(path, number, one) for number, one in enumerate(values["members"], 1))
+    _require(path, len(members) > 1, "1 member", "two or more to fuse")
+    twice = next((member for member, count in Counter(members).items() if count > 1), None)
+    if twice is not None:
+        raise SubmissionError(
+            f"{path}: {twice.engine} takes part twice by {twice.protocol} at the same scales, expected each once"
+        )
+    return Submission(name, members, pooling)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SubmissionError(f"{path}: {path.stat().st_size} bytes, expected a submission (.yaml)")
+        text = path.read_text(encoding="utf-8")
+        _check_tokens(path, text)
+        for mapping in _mappings(yaml.compose(text, yaml.SafeLoader)):
+            keys = Counter(str(key.value) for key, _ in mapping.value)
+            twice = [key for key, count in keys.items() if count > 1]
+            if twice:  # YAML would take the last without a word
+                raise SubmissionError(f"{path}: says {reprlib.repr(twice[0])} twice in one place, expected each once")
+        return yaml.safe_load(text)
+    except SubmissionError:
+        raise
+    except OSError as error:
+        raise SubmissionError(f"{path}: cannot be read ({error.strerror}), expected a submission (.yaml)") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as the date 2001-99-99
+        raise SubmissionError(f"{path}: not YAML ({' '.join(str(error).split())[:150]})") from None
+
+
+def _check_tokens(path: Path, text: str) -> None:
+    """Raises SubmissionError for what makes a small file expensive: aliases, which multiply, and deep nesting."""
+    depth = 0
+    for token in yaml.scan(text):
+        if isinstance(token, yaml.AliasToken):
+            raise SubmissionError(f"{path}: uses YAML aliases, expected everything written out")
+        depth += isinstance(token, yaml.FlowSequenceStartToken | yaml.FlowMappingStartToken)
+        depth -= isinstance(token, yaml.FlowSequenceEndToken | yaml.FlowMappingEndToken)
+        if depth > MAX_DEPTH:
+            raise SubmissionError(f"{path}: lists in lists in lists, expected a submission (.yaml)")
+
+
+def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """All mappings in a document."""
+    if isinstance(node, yaml.MappingNode):
+        yield node
+    if isinstance(node, yaml.CollectionNode):
+        for child in node.value:
+            yield from _mappings(child[1] if isinstance(child, tuple) else child)
+
+
+def _member(path: Path, number: int, content: Any) -> Member:
+    values = _mapping(path, f"member {number}", content, {"engine", "protocol"}, {"scales"})
+    engine, protocol, scales = values["engine"], values["protocol"], values.get("scales")
+    where = f"member {number}: "
+    named = isinstance(engine, str) and engine != "" and engine.isprintable()
+    _require(path, named, f"{where}engine {reprlib.repr(engine)}", "the name of a file")
+    known = isinstance(protocol, str) and protocol in PROTOCOLS
+    _require(path, known, f"{where}protocol {reprlib.repr(protocol)}", f"one of {', '.join(PROTOCOLS)}")
+    whole = isinstance(scales, list) and scales and all(type(q) is int and q > 0 for q in scales)
+    got = f"{where}scales {reprlib.repr(scales)}"
+    _require(path, scales is None or whole, got, "a list of pixels like [256, 384, 512]")
+    return Member(path.parent / engine, protocol, None if scales is None else tuple(scales))
+
+
+def _mapping(path: Path, what: str, content: Any, needed: set[str], optional: set[str]) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise SubmissionError(f"{path}: {what} is {type(content).__name__}, expected {', '.join(sorted(needed))}")
+    unknown = sorted(map(str, content.keys() - needed - optional))
+    missing = sorted(needed - content.keys())
+    if unknown or missing:
+        said = f"unknown {reprlib.repr(unknown[0])}" if unknown else f"no {missing[0]!r}"
+        raise SubmissionError(f"{path}: {what} has {said}, expected {', '.join(sorted(needed | optional))}")
+    return content
+
+
+def _require(path: Path, true: object, got: str, expected: str) -> None:
+    if not true:
+        raise SubmissionError(f"{path}: {got}, expected {expected}")

@@ -1,0 +1,201 @@
+"""Caffe's two files as a list of layers: the net's description (prototxt, text) and its weights (caffemodel, binary).
+
+Both generations of messages are read: `layers` (V1LayerParameter, 2014) and `layer`. Layers that only train are left
+out, and layers that work in place become a chain of their own, so that each has the layers it reads from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from . import caffe_pb2
+from .wire import WireError, check_wire
+
+messages: Any = caffe_pb2
+"""Generated: its classes are made when it is imported, so mypy does not see them."""
+
+MAX_DESCRIPTION_BYTES = 1_000_000
+"""The longest of Caffe's own are 80 kB."""
+MAX_WEIGHTS_BYTES = 2**31 - 1
+"""Protobuf's own limit."""
+MAX_LAYERS = 1000
+MAX_AXES = 32
+"""Of a blob, as in Caffe."""
+
+SOURCES = {"Data", "Input", "ImageData", "HDF5Data", "MemoryData", "WindowData", "DummyData"}
+ENDS = {"Softmax", "SoftmaxWithLoss", "Accuracy", "Silence", "ArgMax"}
+IDLE = {"Dropout", "Split", "Flatten"}
+"""What computes nothing when a trained net is used."""
+
+V1_TYPES = {
+    "CONVOLUTION": "Convolution",
+    "INNER_PRODUCT": "InnerProduct",
+    "POOLING": "Pooling",
+    "RELU": "ReLU",
+    "LRN": "LRN",
+    "DROPOUT": "Dropout",
+    "CONCAT": "Concat",
+    "SPLIT": "Split",
+    "FLATTEN": "Flatten",
+    "SOFTMAX": "Softmax",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "ACCURACY": "Accuracy",
+    "SILENCE": "Silence",
+    "ARGMAX": "ArgMax",
+    "DATA": "Data",
+    "IMAGE_DATA": "ImageData",
+    "HDF5_DATA": "HDF5Data",
+    "MEMORY_DATA": "MemoryData",
+    "WINDOW_DATA": "WindowData",
+    "DUMMY_DATA": "DummyData",
+}
+"""Old names of layer types by new; others keep their old name, which no net of ours has."""
+
+
+class CaffeError(ValueError):
+    """A file that is not Caffe's, or a net that is none of ours; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of a description with the layers it reads from."""
+
+    name: str
+    type: str
+    message: Any = field(repr=False, compare=False)
+    inputs: tuple[Layer, ...] = field(default=(), repr=False, compare=False)
+
+
+Blobs = dict[str, list[NDArray[np.float32]]]
+"""Weights and biases of every layer, by its name."""
+
+
+def read_description(path: Path) -> Layer:
+    """The last layer of the net that has weights: its classifier. Raises CaffeError."""
+    text = _read(path, MAX_DESCRIPTION_BYTES, "a Caffe net's description (.prototxt)")
+    try:
+        net = text_format.Parse(text.decode("utf-8"), messages.NetParameter(), allow_unknown_field=True)
+    except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CaffeError(f"{path}: not a Caffe net's description (.prototxt): {said}") from None
+    blobs: dict[str, Layer] = {name: Layer(name, "Input", None) for name in net.input}
+    classifier: Layer | None = None
+    after: list[Layer] = []
+    messages_of_layers = _layers(path, net)
+    if len(messages_of_layers) > MAX_LAYERS:
+        raise CaffeError(f"{path}: {len(messages_of_layers)} layers, expected {MAX_LAYERS} at most")
+    for message in messages_of_layers:
+        if any(rule.HasField("phase") and rule.phase == messages.TRAIN for rule in message.include):
+            continue
+        kind = _type(message)
+        missing = [name for name in message.bottom if name not in blobs]
+        if missing and kind not in ENDS:
+            raise CaffeError(f"{path}: layer {message.name} reads {missing[0]!r}, which no layer before it makes")
+        layer = Layer(message.name, kind, message, tuple(blobs[name] for name in message.bottom if name in blobs))
+        blobs.update(dict.fromkeys(message.top, layer))
+        if kind in ("Convolution", "InnerProduct"):
+            classifier, after = layer, []
+        elif kind not in ENDS | IDLE | SOURCES:
+            after.append(layer)
+    if classifier is None:
+        raise CaffeError(f"{path}: a description without convolutions or inner products, expected a deploy.prototxt")
+    if after:
+        raise CaffeError(
+            f"{path}: layer {after[0].name} ({after[0].type}) follows the classifier {classifier.name}, "
+            "expected nothing but a Softmax"
+        )
+    return classifier
+
+
+def read_weights(path: Path) -> Blobs:
+    """The blobs of every layer that has some, by the layer's name. Raises CaffeError."""
+    data = _read(path, MAX_WEIGHTS_BYTES, "a Caffe model's weights (.caffemodel)")
+    net = messages.NetParameter()
+    try:
+        check_wire(data)
+        net.ParseFromString(data)
+        del data  # the message holds it all
+        layers = [(layer.name, layer.blobs) for layer in _layers(path, net) if layer.blobs]
+    except (WireError, DecodeError, UnicodeDecodeError) as error:
+        said = f": {error}" if isinstance(error, WireError) else ""
+        raise CaffeError(
+            f"{path}: not a Caffe model's weights (.caffemodel), or only a part of the file{said}"
+        ) from None
+    if not layers:
+        raise CaffeError(f"{path}: no layers with weights in it, expected a Caffe model's weights (.caffemodel)")
+    return {name: [_array(path, name, blob) for blob in blobs] for name, blobs in layers}
+
+
+def blobs_of(blobs: Blobs, name: str) -> list[NDArray[np.float32]]:
+    """Weights and biases of a layer. Raises CaffeError where there are none."""
+    if name not in blobs:
+        raise CaffeError(f"layer {name} has no weights in the caffemodel: it belongs to another net or is incomplete")
+    return blobs[name]
+
+
+def _read(path: Path, most: int, what: str) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise CaffeError(f"{path}: {size} bytes, expected {what} of at most {most}")
+        return path.read_bytes()
+    except OSError as error:
+        raise CaffeError(f"{path}: cannot be read ({error.strerror}), expected {what}") from None
+
+
+def _layers(path: Path, net: Any) -> list[Any]:
+    if any(layer.HasField("layer") for layer in net.layers):
+        raise CaffeError(
+            f"{path}: messages of 2013 (V0LayerParameter), which are not read: convert both files by Caffe's "
+            "upgrade_net_proto_text and upgrade_net_proto_binary"
+        )
+    return [*net.layers, *net.layer]
+
+
+def _type(message: Any) -> str:
+    if isinstance(message, messages.LayerParameter):
+        return str(message.type)
+    old = str(messages.V1LayerParameter.LayerType.Name(message.type))
+    return V1_TYPES.get(old, old)
+
+
+def _array(path: Path, name: str, blob: Any) -> NDArray[np.float32]:
+    """A blob's values in its shape: [out, in, h, w] of a convolution, [out, in] of an inner product, [out] of a bias.
+
+    Old files say four sizes of everything, ones in front.
+    """
+    shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
+    width, raw = (8, blob.double_data) if blob.double_data else (4, blob.data)
+    if len(shape) > MAX_AXES:
+        raise CaffeError(f"{path}: layer {name} says a shape of {len(shape)} axes, expected {MAX_AXES} at most")
+    if min(shape, default=1) < 1 or math.prod(shape) * width != len(raw):
+        raise CaffeError(
+            f"{path}: layer {name} says a shape of {'x'.join(map(str, shape)) or 'nothing'} and holds {len(raw)} bytes "
+            f"of {width}-byte numbers: the file is damaged, or its weights are of a kind that is not read"
+        )
+    with np.errstate(over="ignore"):  # doubles beyond FP32, found next
+        values = np.frombuffer(raw, f"<f{width}").astype(np.float32)
+    if not np.isfinite(values).all():
+        raise CaffeError(f"{path}: layer {name} has weights that are no finite numbers, expected FP32 ones")
+    return values.reshape(shape)
+
+
+def side(message: Any, name: str, what: Literal["kernel", "stride", "pad"]) -> int:
+    """A size of a convolution or pool that is the same both ways. Raises CaffeError otherwise."""
+    single = getattr(message, "kernel_size" if what == "kernel" else what)
+    both = [f"{what}_h", f"{what}_w"]
+    if any(map(message.HasField, both)):
+        sizes = [getattr(message, axis) for axis in both]
+    else:
+        sizes = [single] if isinstance(single, int) else list(single)
+    if len(set(sizes)) > 1:
+        raise CaffeError(f"layer {name} has a {what} of {'x'.join(map(str, sizes))}, expected the same both ways")
+    return int(sizes[0]) if sizes else {"kernel": 0, "stride": 1, "pad": 0}[what]

@@ -1,0 +1,236 @@
+"""Graph surgery on a classifier of another's making, so that it has the `nchw` interface of ours.
+
+Its own graph stays as it is, its names behind "net/"; before it come a channel order, type and layout, after it a mean
+over positions and a softmax. All of these are written with operators that mean the same in every opset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx.compose
+import onnx.inliner
+from onnx import TensorProto, helper, numpy_helper
+
+from infer.spec import ModelSpec
+
+from ..model.file import names_read
+
+Channels = Literal["rgb", "bgr"]
+OutputKind = Literal["logits", "probabilities"]
+
+RepeatedValues = Any  # protobuf's list of ValueInfoProto, which has no name to import
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+TINY = np.float32(1e-37)
+"""What the logarithm of a probability stops at: just above the smallest normal float."""
+
+
+class ForeignError(ValueError):
+    """A model that cannot become a classifier of ours; one line: got, expected, do this."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """What a foreign model takes: one tensor of square images, [N, 3, h, w] or [N, h, w, 3]; 0 stands for any size."""
+
+    name: str
+    kind: int
+    channels_last: bool
+    views: int
+    side_px: int
+
+
+def plain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without functions, without what it says of its tensors, and with weights that are no inputs."""
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    graph = model.graph
+    weights = {initializer.name for initializer in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]  # old files list weights as inputs too
+    del graph.input[:], graph.value_info[:]
+    graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 8)  # from 4 on weights need not be inputs
+    return model
+
+
+def image_input(graph: onnx.GraphProto) -> ImageInput:
+    """The one image that the graph takes. Raises ForeignError for another kind of model."""
+    if len(graph.input) != 1:
+        names = ", ".join(_describe(value) for value in graph.input) or "none"
+        raise ForeignError(f"{len(graph.input)} inputs ({names}), expected one, the image")
+    (value,) = graph.input
+    tensor = value.type.tensor_type
+    sizes = [max(dim.dim_value, 0) for dim in tensor.shape.dim]
+    expected = "expected float images [N, 3, height, width] or [N, height, width, 3]"
+    if tensor.elem_type not in FLOATS or len(sizes) != 4:
+        raise ForeignError(f"takes {_describe(value)}, {expected}")
+    channels_last = sizes[1] != 3 and sizes[3] == 3
+    if not channels_last and sizes[1] not in (0, 3):
+        raise ForeignError(f"takes {_describe(value)}, {expected}")
+    height, width = sizes[1:3] if channels_last else sizes[2:]
+    if height != width:
+        raise ForeignError(f"takes {_describe(value)}: only squares, or any size, fit the protocols")
+    return ImageInput(value.name, tensor.elem_type, channels_last, sizes[0], height)
+
+
+def class_output(graph: onnx.GraphProto, name: str | None) -> str:
+    """The output to read: the only one, or the one named. Raises ForeignError."""
+    names = [value.name for value in graph.output]
+    if name is None and len(names) != 1:
+        raise ForeignError(f"{len(names)} outputs ({', '.join(names)}): choose the class scores with --output NAME")
+    if name is not None and name not in names:
+        raise ForeignError(f"no output {name!r}, expected --output of {', '.join(names)}")
+    return name or names[0]
+
+
+def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, channels: Channels) -> onnx.ModelProto:
+    """`model`, changed: it takes f32 RGB `input` [views, 3, h, w] and returns `output`, called net/`output`, alone."""
+    wrapped = onnx.compose.add_prefix(model, "net/", inplace=True)
+    graph = wrapped.graph
+    nodes, x = [], "input"
+    if channels == "bgr":
+        graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0], np.int64), "bgr"))
+        nodes.append(helper.make_node("Gather", [x, "bgr"], ["input.bgr"], "input.bgr", axis=1))
+        x = "input.bgr"
+    if image.kind != TensorProto.FLOAT:
+        nodes.append(helper.make_node("Cast", [x], ["input.cast"], "input.cast", to=image.kind))
+        x = "input.cast"
+    if image.channels_last:
+        nodes.append(helper.make_node("Transpose", [x], [f"net/{image.name}"], "input.layout", perm=[0, 2, 3, 1]))
+    else:
+        nodes.append(helper.make_node("Identity", [x], [f"net/{image.name}"], "input.layout"))
+    _set_nodes(graph, [*nodes, *graph.node])
+    kept = next(value for value in graph.output if value.name == f"net/{output}")
+    _set_values(graph.output, [helper.make_tensor_value_info(kept.name, kept.type.tensor_type.elem_type, None)])
+    set_input(graph, image.views, image.side_px)
+    _prune(graph)
+    return wrapped
+
+
+def set_input(graph: onnx.GraphProto, views: int, side_px: int) -> None:
+    """Declares `input` for so many views of such sides; 0: any."""
+    shape = (views or "views", 3, side_px or "view_height", side_px or "view_width")
+    _set_values(graph.input, [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)])
+
+
+def with_any_views(model: onnx.ModelProto, views: int) -> onnx.ModelProto:
+    """A copy without the number of views written into reshapes of what comes from the image. To be tried out."""
+    free = onnx.ModelProto()
+    free.CopyFrom(model)
+    graph = free.graph
+    shapes = {initializer.name: initializer for initializer in graph.initializer}
+    shapes |= {
+        node.output[0]: attribute.t
+        for node in graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }
+    from_image = {"input"}
+    for node in graph.node:
+        if not from_image & set(node.input):
+            continue
+        from_image.update(node.output)
+        if node.op_type != "Reshape" or node.input[1] not in shapes:
+            continue
+        sizes = numpy_helper.to_array(shapes[node.input[1]]).copy()
+        if sizes.size and sizes[0] == views and all(attribute.name != "allowzero" for attribute in node.attribute):
+            sizes[0] = 0  # as the input's
+            node.input[1] = f"{node.output[0]}.shape"
+            graph.initializer.append(numpy_helper.from_array(sizes, node.input[1]))
+    set_input(graph, 0, graph.input[0].type.tensor_type.shape.dim[2].dim_value)
+    _prune(graph)
+    return free
+
+
+def add_posteriors(
+    model: onnx.ModelProto, spec: ModelSpec, *, kind: OutputKind, is_map: bool, channels_last: bool
+) -> None:
+    """Appends `posterior` and `posterior_positions` f32 [views, classes] to the model's one output.
+
+    A map is averaged over positions before the softmax and after it. From a map of probabilities p the
+    scores are log p: they differ from the logits by a number for each position, which the softmax takes away again.
+    """
+    graph = model.graph
+    x = graph.output[0].name
+    nodes = []
+
+    def op(operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
+        return name
+
+    if graph.output[0].type.tensor_type.elem_type != TensorProto.FLOAT:
+        x = op("Cast", [x], "scores.single", to=TensorProto.FLOAT)
+    if not is_map:
+        if kind == "logits":
+            op("Softmax", [x], "posterior", axis=1)
+        else:
+            op("Identity", [x], "posterior")
+        op("Identity", ["posterior"], "posterior_positions")
+    else:
+        if channels_last:
+            x = op("Transpose", [x], "scores.planes", perm=[0, 3, 1, 2])
+        scores = probabilities = x
+        if kind == "logits":  # the softmax goes along the last axis, which every opset understands alike
+            last = op("Transpose", [x], "softmax_positions.last", perm=[0, 2, 3, 1])
+            last = op("Softmax", [last], "softmax_positions.softmax", axis=3)
+            probabilities = op("Transpose", [last], "softmax_positions", perm=[0, 3, 1, 2])
+        else:
+            graph.initializer.append(numpy_helper.from_array(np.array(TINY), "tiny"))
+            scores = op("Log", [op("Max", [x, "tiny"], "scores.positive")], "scores")
+        mean = op("Flatten", [op("GlobalAveragePool", [scores], "spatial_mean")], "spatial_mean.flat")
+        op("Softmax", [mean], "posterior", axis=1)
+        mean = op("GlobalAveragePool", [probabilities], "posterior_positions.mean")
+        op("Flatten", [mean], "posterior_positions")
+    graph.node.extend(nodes)
+    shape = (spec.max_views or "views", len(spec.classes))
+    outputs = ("posterior", "posterior_positions")
+    _set_values(graph.output, [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs])
+
+
+def last_operator(graph: onnx.GraphProto, output: str) -> str:
+    """What computes `output`: "Softmax"."""
+    return next((node.op_type for node in graph.node if output in node.output), "")
+
+
+def is_half(graph: onnx.GraphProto) -> bool:
+    """Whether the weights of the layers are half."""
+    kinds = {initializer.name: initializer.data_type for initializer in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    weights = {kinds.get(name) for node in layers for name in node.input[1:2]}
+    return TensorProto.FLOAT16 in weights and TensorProto.FLOAT not in weights
+
+
+def _describe(value: onnx.ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    kind = next((name for name, n in TensorProto.DataType.items() if n == tensor.elem_type), "no tensor")
+    sizes = [str(dim.dim_value or dim.dim_param or "?") for dim in tensor.shape.dim]
+    return f"{value.name!r} ({kind.lower()} [{', '.join(sizes)}])"
+
+
+def _prune(graph: onnx.GraphProto) -> None:
+    """Removes what the outputs do not need: ONNX Runtime would warn of each weight that nobody reads."""
+    read = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if read & set(node.output):
+            kept.append(node)
+            read |= names_read(node)
+    _set_nodes(graph, kept[::-1])
+    initializers = [initializer for initializer in graph.initializer if initializer.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+
+
+def _set_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _set_values(values: RepeatedValues, new: list[onnx.ValueInfoProto]) -> None:
+    del values[:]
+    values.extend(new)

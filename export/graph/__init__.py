@@ -1,0 +1,1 @@
+"""The view graph, written in ONNX; knows nothing of files, precisions or builders."""

@@ -1,0 +1,173 @@
+"""The view graph: a net with everything that stands between a decoded image and a posterior, as ONNX.
+
+Three interfaces share the same end. `views` takes the decoded image, filter taps and index tables; `images` takes
+ready u8 views; `nchw` takes preprocessed floats. Pixels are exact integers until the mean is subtracted. In a half
+graph everything after that is FP16, but for LRN, the spatial mean and the softmax.
+
+The graph is written operator by operator, so that it says what we mean (integer division, one LRN node) under names
+that a reader knows; the net's layers come from torch.fx's record of its forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from infer.pixels.taps import PRECISION_BITS
+from infer.spec import Interface, ModelSpec
+from trainer.nets.zoo import Net
+
+from .writer import F16, F32, I32, U8, GraphWriter
+
+OPSET, IR_VERSION = 20, 9
+
+_V = ("views", "view_height", "view_width")
+INPUTS: dict[Interface, dict[str, tuple[int, tuple[int | str, ...]]]] = {
+    "views": {
+        "image": (U8, ("source_height", "source_width", 3)),
+        "col_first": (I32, ("width",)),
+        "col_taps": (I32, ("col_taps", "width")),
+        "row_first": (I32, ("height",)),
+        "row_taps": (I32, ("row_taps", "height")),
+        "rows": (I32, ("views", "view_height")),
+        "cols": (I32, ("views", "view_width")),
+    },
+    "images": {"images": (U8, (*_V, 3))},
+    "nchw": {"input": (F32, ("views", 3, "view_height", "view_width"))},
+}
+"""Type and shape of each input; the numbers are fixed."""
+
+
+def write_graph(net: Net, spec: ModelSpec, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The model of a trained net, for the interface and precision of `spec`, with `outputs` in their order."""
+    from .layers import write_net
+
+    w = GraphWriter()
+    pixels: str | None = None
+    if spec.interface == "nchw":
+        x = "input"
+    else:
+        pixels = _views(w) if spec.interface == "views" else _images(w)
+        x = _normalise(w, pixels, spec)
+    half = spec.precision == "fp16"
+    if half:
+        x = w.op("Cast", [x], "normalise.half", to=F16)
+    penultimate, scores = write_net(w, net, x, half=half)
+    if half:
+        scores = w.op("Cast", [scores], "score_map.single", to=F32)
+    computed = _scores(w, scores, outputs) if spec.task == "classify" else {w.op("Identity", [scores], "box_map")}
+    if "features" in outputs:
+        single = w.op("Cast", [penultimate], "features.single", to=F32) if half else penultimate
+        w.op("ReduceMean", [single, w.axes(2, 3)], "features", keepdims=0)
+        computed.add("features")
+    if pixels is not None:
+        if "pixel_sums" in outputs:
+            _pixel_sums(w, pixels)
+        if "pixels" in outputs:
+            w.op("Identity", [pixels], "pixels")
+        computed |= {"pixel_sums", "pixels"} & set(outputs)
+    assert computed >= set(outputs), f"{spec.interface} graph has no {sorted(set(outputs) - computed)}"
+    return _model(w, spec, outputs)
+
+
+def _scores(w: GraphWriter, scores: str, outputs: Sequence[str]) -> set[str]:
+    """The ends of a classifier, from its score map in FP32; which of `outputs` they are."""
+    mean = w.op("ReduceMean", [scores, w.axes(2, 3)], "spatial_mean", keepdims=0)
+    w.op("Softmax", [mean], "posterior", axis=1)
+    if "posterior_positions" in outputs:
+        positions = w.op("Softmax", [scores], "softmax_positions", axis=1)
+        w.op("ReduceMean", [positions, w.axes(2, 3)], "posterior_positions", keepdims=0)
+    if "score_map" in outputs:
+        w.op("Identity", [scores], "score_map")
+    return {"posterior", "posterior_positions", "score_map"} & set(outputs)
+
+
+def _views(w: GraphWriter) -> str:
+    """Rescales `image` and cuts the views out of it: i32 [V, 3, h, w]."""
+    x = w.op("Cast", ["image"], "image.i32", to=I32)  # first: TensorRT cannot transpose bytes
+    x = w.op("Transpose", [x], "image.planes", perm=[2, 0, 1])
+    x = _rescale_axis(w, x, 2, "col_first", "col_taps", "rescale.columns")
+    x = _rescale_axis(w, x, 1, "row_first", "row_taps", "rescale.rows")
+    flat = w.op("Reshape", [x, w.constant("shape.planes", np.array([3, -1], np.int64))], "gather_views.flat")
+    rows = w.op("Unsqueeze", ["rows", w.axes(2)], "gather_views.rows")
+    cols = w.op("Unsqueeze", ["cols", w.axes(1)], "gather_views.cols")
+    index = w.op("Add", [rows, cols], "gather_views.index")
+    last = w.op("Sub", [w.size(flat, 1, "gather_views.size"), w.i32(1)], "gather_views.last")
+    index = w.clip(index, w.i32(0), last, "gather_views.clamp")  # tools like trtexec feed anything
+    views = w.op("Gather", [flat, index], "gather_views", axis=1)  # [3, V, h, w]
+    return w.op("Transpose", [views], "views", perm=[1, 0, 2, 3])
+
+
+def _rescale_axis(w: GraphWriter, x: str, axis: int, first: str, taps: str, name: str) -> str:
+    """One pass of Pillow's rescaling, bit for bit (see infer/pixels/taps.py), along `axis` of i32 [3, H, W]."""
+    count = w.size(taps, 0, f"{name}.taps")
+    offsets = w.op("Range", [w.i32(0), count, w.i32(1)], f"{name}.range")
+    offsets = w.op("Unsqueeze", [offsets, w.axes(1)], f"{name}.offsets")
+    source = w.op("Add", [offsets, first], f"{name}.source")  # [K, n]
+    last = w.op("Sub", [w.size(x, axis, f"{name}.size"), w.i32(1)], f"{name}.last")
+    source = w.clip(source, w.i32(0), last, f"{name}.clamp")
+    lines = w.op("Gather", [x, source], f"{name}.gather", axis=axis)  # K source lines for each of n
+    weights = taps if axis == 2 else w.op("Unsqueeze", [taps, w.axes(2)], f"{name}.weights")
+    products = w.op("Mul", [lines, weights], f"{name}.mul")
+    total = w.op("ReduceSum", [products, w.axes(axis)], f"{name}.sum", keepdims=0)
+    total = w.op("Add", [total, w.i32(1 << (PRECISION_BITS - 1))], f"{name}.round")
+    total = w.clip(total, w.i32(0), None, f"{name}.low")
+    total = w.op("Div", [total, w.i32(1 << PRECISION_BITS)], f"{name}.div")
+    return w.clip(total, None, w.i32(255), name)
+
+
+def _images(w: GraphWriter) -> str:
+    x = w.op("Cast", ["images"], "images.i32", to=I32)
+    return w.op("Transpose", [x], "views", perm=[0, 3, 1, 2])
+
+
+def _normalise(w: GraphWriter, pixels: str, spec: ModelSpec) -> str:
+    """Subtracts the mean and divides by the std, in FP32; the mean is not folded (zero padding would break)."""
+    mean, std = (
+        np.array(values, np.float32)[:, None, None]
+        for values in (spec.preprocessing.mean_rgb, spec.preprocessing.std_rgb)
+    )
+    x = w.op("Cast", [pixels], "views.single", to=F32)
+    x = w.op("Sub", [x, w.constant("mean_rgb", mean)], "normalise.mean")
+    return x if (std == 1).all() else w.op("Div", [x, w.constant("std_rgb", std)], "normalise.std")
+
+
+def _pixel_sums(w: GraphWriter, pixels: str) -> str:
+    """i32 [V, 6]: sums per channel, plain, then weighted by 1 + (flat index mod 2)."""
+    flat = w.op("Reshape", [pixels, w.constant("shape.flat", np.array([0, 3, -1], np.int64))], "pixel_sums.flat")
+    index = w.op("Range", [w.i32(0), w.size(flat, 2, "pixel_sums.size"), w.i32(1)], "pixel_sums.range")
+    weights = w.op("Add", [w.op("Mod", [index, w.i32(2)], "pixel_sums.odd"), w.i32(1)], "pixel_sums.weights")
+    weighted = w.op("Mul", [flat, weights], "pixel_sums.mul")
+    sums = [
+        w.op("ReduceSum", [x, w.axes(2)], f"pixel_sums.{name}", keepdims=0)
+        for name, x in (("plain", flat), ("weighted", weighted))
+    ]
+    return w.op("Concat", sums, "pixel_sums", axis=1)
+
+
+def _model(w: GraphWriter, spec: ModelSpec, outputs: Sequence[str]) -> onnx.ModelProto:
+    classes = len(spec.classes)
+    shapes: dict[str, tuple[int, tuple[int | str, ...]]] = {
+        "posterior": (F32, ("views", classes)),
+        "posterior_positions": (F32, ("views", classes)),
+        "pixel_sums": (I32, ("views", 6)),
+        "score_map": (F32, ("views", classes, "map_height", "map_width")),
+        "box_map": (F32, ("views", spec.channels, "map_height", "map_width")),
+        "features": (F32, ("views", "features")),
+        "pixels": (I32, ("views", 3, "view_height", "view_width")),
+    }
+    graph = helper.make_graph(
+        w.nodes,
+        spec.name,
+        [helper.make_tensor_value_info(name, *INPUTS[spec.interface][name]) for name in INPUTS[spec.interface]],
+        [helper.make_tensor_value_info(name, *shapes[name]) for name in outputs],
+        list(w.initializers.values()),
+    )
+    doc = f"{spec.name}: net {spec.net}, {classes} classes, {spec.interface} interface, {spec.precision}"
+    opset = helper.make_opsetid("", OPSET)
+    return helper.make_model(
+        graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="verydeep", doc_string=doc
+    )

@@ -1,0 +1,191 @@
+"""ONNX files: written whole, and read as what a stranger sent.
+
+A file may lie about its weights: sizes that it does not hold, or external data outside its folder. So sizes are
+compared before anything is allocated, and external data is read here, not by the onnx library.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+import onnx.compose
+import onnx.inliner
+from google.protobuf.message import DecodeError
+from onnx import TensorProto
+
+from infer.files import replacing
+
+ONE_FILE_BYTES = 1_000_000_000
+"""Weights beyond this lie in one .data file beside the model: protobuf ends at 2 GB."""
+PROTOBUF_BYTES = 2**31 - 1
+"""The largest message."""
+
+ELEMENT_BYTES: dict[int, int] = {
+    **dict.fromkeys((TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL), 1),
+    **dict.fromkeys((TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.UINT16, TensorProto.INT16), 2),
+    **dict.fromkeys((TensorProto.FLOAT, TensorProto.INT32, TensorProto.UINT32), 4),
+    **dict.fromkeys((TensorProto.DOUBLE, TensorProto.INT64, TensorProto.UINT64), 8),
+}
+"""The types of weights that are read."""
+
+
+class ModelFileError(ValueError):
+    """A file that is no ONNX model or lies about its weights; one line."""
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Writes `path`, and `path`.data where the weights are too large for one file."""
+    if model.ByteSize() <= ONE_FILE_BYTES:
+        with replacing(path) as unfinished:
+            onnx.save_model(model, unfinished)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = path.name + ".data"
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        onnx.save_model(model, Path(folder, path.name), save_as_external_data=True, location=data)
+        onnx.load_external_data_for_model(model, folder)  # gives `model` its weights back
+        for name in (data, path.name):
+            os.replace(Path(folder, name), path.with_name(name))
+
+
+def read(path: Path) -> onnx.ModelProto:
+    """The model with all its weights in memory. Raises ModelFileError."""
+    model = read_graph(path)
+    for tensor in tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            file, offset, length = _external(path, tensor)
+            with file.open("rb") as data:
+                data.seek(offset)
+                tensor.raw_data = data.read(length)
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+    return model
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """The model, its external data checked but left where it is. Raises ModelFileError."""
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file, expected an ONNX model")
+    size = path.stat().st_size
+    if size > PROTOBUF_BYTES:
+        raise ModelFileError(f"{path}: {size} bytes, an ONNX model has at most {PROTOBUF_BYTES} beside external data")
+    try:
+        model = onnx.ModelProto.FromString(path.read_bytes())
+    except DecodeError:
+        raise ModelFileError(f"{path}: not an ONNX model, or a truncated one (its protobuf cannot be read)") from None
+    if not model.graph.node:
+        raise ModelFileError(f"{path}: not an ONNX model (no graph in it)")
+    for tensor in tensors(model):
+        try:
+            _check_size(tensor)
+            if tensor.data_location == TensorProto.EXTERNAL:
+                _external(path, tensor)
+        except ModelFileError as error:
+            raise ModelFileError(f"{path}: tensor {tensor.name!r}: {error}") from None
+    return model
+
+
+def external_files(path: Path, model: onnx.ModelProto) -> list[Path]:
+    """The files that hold external data of `model`, read from `path`."""
+    external = (tensor for tensor in tensors(model) if tensor.data_location == TensorProto.EXTERNAL)
+    return sorted({_external(path, tensor)[0] for tensor in external})
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that a model carries: initialisers and attributes, in subgraphs and functions too.
+
+    Raises ModelFileError for sparse ones, which nobody checks.
+    """
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    if graph.sparse_initializer:
+        raise ModelFileError("sparse initialisers are not read: store the weights densely")
+    yield from graph.initializer
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+                raise ModelFileError(f"node {node.name!r}: sparse tensors are not read: store the weights densely")
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for graph in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _graph_tensors(graph)
+
+
+def _check_size(tensor: TensorProto) -> None:
+    """Raises ModelFileError unless the tensor holds (or refers to) just the elements that it declares."""
+    if tensor.data_type == TensorProto.STRING:
+        held = len(tensor.string_data)
+    elif tensor.data_type not in ELEMENT_BYTES:
+        kinds = TensorProto.DataType.items()
+        kind = next((name for name, value in kinds if value == tensor.data_type), str(tensor.data_type))
+        raise ModelFileError(f"elements of type {kind}, which this version does not read")
+    elif tensor.data_location == TensorProto.EXTERNAL:
+        return
+    elif tensor.HasField("raw_data"):
+        held = len(tensor.raw_data) // ELEMENT_BYTES[tensor.data_type]
+    else:
+        fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
+        held = sum(len(field) for field in fields)
+    declared = _elements(tensor)
+    if declared != held:
+        raise ModelFileError(f"declares {declared} elements {list(tensor.dims)} but holds {held}: a damaged file")
+
+
+def _elements(tensor: TensorProto) -> int:
+    if any(size < 0 for size in tensor.dims):
+        raise ModelFileError(f"a negative size in {list(tensor.dims)}: a damaged file")
+    return math.prod(tensor.dims)
+
+
+def _external(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
+    """(file, offset, length) of external data. Raises ModelFileError unless it is there, in the model's folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    folder = path.parent.resolve()
+    file = folder / location
+    try:
+        inside = location != "" and file == file.resolve() and file.is_relative_to(folder)
+        if not inside:  # absolute, through .. or through a link
+            raise ModelFileError(
+                f"external data in {location!r}, outside the model's folder or through a link: expected a plain file "
+                "beside the model"
+            )
+        size = file.stat().st_size if file.is_file() else -1
+        offset, length = int(entries.get("offset", 0)), _elements(tensor) * ELEMENT_BYTES[tensor.data_type]
+        declared = int(entries.get("length", length))
+    except (ValueError, OSError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"external data that cannot be found: {error}") from None
+    if size < 0:
+        raise ModelFileError(f"external data in {location!r}, which is not there: keep it beside the model")
+    if offset < 0 or length != declared or offset + length > size:
+        raise ModelFileError(
+            f"external data of {declared} bytes from {offset} on in {location!r} of {size} bytes, expected {length}: "
+            "a damaged file"
+        )
+    return file, offset, length
+
+
+def names_read(node: onnx.NodeProto) -> set[str]:
+    """Every tensor that a node reads, in its subgraphs too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            names.update(value.name for value in graph.output)
+            names.update(*(names_read(inner) for inner in graph.node))
+    return names

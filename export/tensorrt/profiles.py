@@ -1,0 +1,221 @@
+"""Optimisation profiles: which shapes an engine accepts, from --profile to the builder's entries.
+
+Every entry of a profile follows from one ShapeRange, so entries cannot contradict each other; ranges that cannot work
+are refused here, since the builder accepts some of them. Knows nothing of TensorRT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from infer.shapes import Extent, ShapeRange, crops_shape, default_shapes, dense_shapes
+from infer.spec import Interface, ModelSpec, Size
+from infer.views import default_scales
+
+Entry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Smallest, tuned and largest shape of one input."""
+
+MAX_ELEMENTS = 2**31 - 1
+"""TensorRT counts the elements of a tensor in 32 bits. Its builder accepts more, which is no promise that they work."""
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be read or cannot work; one line: got, expected, do this."""
+
+
+class ProfileOption(NamedTuple):
+    """One --profile as it was typed: `numbers` are plain values, `sizes` (short, long) sides in pixels."""
+
+    name: str
+    numbers: dict[str, int]
+    sizes: dict[str, Size]
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    numbers: tuple[str, ...]
+    sizes: tuple[str, ...]
+    example: str
+
+
+PROFILES = {
+    "crops": _Keys(("views", "image"), (), "crops:views=50"),
+    "batch": _Keys(("image",), (), "batch:image=2048"),
+    "dense": _Keys(("image",), ("min", "opt", "max"), "dense:min=224x224,opt=256x341,max=512x1365"),
+    "auto": _Keys(("image",), (), "auto:image=2048"),
+}
+"""Keys of each profile. `image` is the longest side of an image, uploaded or rescaled: memory grows with its square.
+
+`batch` is `crops` for all grid crops of an image at once, 50 at each scale; `auto` is `dense` for the images of a data
+set (export/tensorrt/data_profile.py makes one of the other).
+"""
+EXCLUSIVE = (("crops", "batch"), ("dense", "auto"))
+"""Two names for one profile: only one may be given."""
+GRID_CROPS = 50
+"""Views of `multicrop` at one scale (VGG section 3.2)."""
+
+
+def parse_profile(text: str) -> ProfileOption:
+    """`crops:views=50` or `dense:min=224x224,opt=256x341,max=512x1365`; every key is optional.
+
+    Raises ProfileError for a name, key or value that is none.
+    """
+    name, _, rest = text.partition(":")
+    if name not in PROFILES:
+        raise ProfileError(f"unknown profile {name!r}, expected one of {', '.join(PROFILES)}")
+    keys = PROFILES[name]
+    option = ProfileOption(name, {}, {})
+    for item in rest.split(",") if rest else []:
+        key, _, value = item.partition("=")
+        if key in option.numbers or key in option.sizes:
+            raise ProfileError(f"profile {name} names {key} twice")
+        if key in keys.numbers:
+            option.numbers[key] = _number(value, f"{name}:{item}", keys)
+        elif key in keys.sizes:
+            short, _, long = value.partition("x")
+            option.sizes[key] = (_number(short, f"{name}:{item}", keys), _number(long, f"{name}:{item}", keys))
+        else:
+            known = ", ".join((*keys.numbers, *keys.sizes))
+            raise ProfileError(f"profile {name} has no key {key!r}, only {known}: write it like {keys.example}")
+    return option
+
+
+def shapes_from_options(spec: ModelSpec, options: Mapping[str, ProfileOption] | None = None) -> tuple[ShapeRange, ...]:
+    """The profiles of an engine, by default or as `options` (by name, without `auto`) say: crops, dense landscape and
+    dense portrait, or crops alone for a net of fixed size.
+
+    Raises ProfileError for ranges that contradict themselves, each other or the net.
+    """
+    given = dict(options or {})
+    if "batch" in given:
+        views = GRID_CROPS * len(default_scales(spec, "multicrop"))
+        given["crops"] = ProfileOption("crops", {"views": views, **given["batch"].numbers}, {})
+    crops, *dense = default_shapes(spec)
+    if "crops" in given:
+        views = given["crops"].numbers.get("views", crops.views.max)
+        if 0 < spec.max_views < views:
+            raise ProfileError(
+                f"profile crops: {views} views in a call, but {spec.name} takes {spec.max_views}: use "
+                f"crops:views={spec.max_views}"
+            )
+        crops = _with_image(crops_shape(spec, views), given["crops"], spec.interface)
+    if "dense" in given:
+        if not dense:
+            raise ProfileError(
+                f"profile dense: {spec.name} takes nothing but {spec.crop_px}x{spec.crop_px} px crops: leave it out"
+            )
+        short, long = _dense_extents(dense[0], given["dense"], spec)
+        dense = [_with_image(shape, given["dense"], spec.interface) for shape in dense_shapes(spec, short, long)]
+    shapes = (crops, *dense)
+    for shape in shapes:
+        _check(shape, spec)
+    return shapes
+
+
+def profile_entries(shape: ShapeRange, interface: Interface) -> dict[str, Entry]:
+    """The (min, opt, max) shape of every input of `interface`, all from `shape`."""
+    return {name: (dims(_at(shape, 0)), dims(_at(shape, 1)), dims(_at(shape, 2))) for name, dims in _INPUTS[interface]}
+
+
+class _Sizes(NamedTuple):
+    """A ShapeRange at its minimum, its optimum or its maximum."""
+
+    views: int
+    height: int
+    width: int
+    rescaled: int
+    source: int
+    taps: int
+
+
+_INPUTS: dict[Interface, tuple[tuple[str, Callable[[_Sizes], tuple[int, ...]]], ...]] = {
+    "views": (
+        ("image", lambda n: (n.source, n.source, 3)),
+        ("col_first", lambda n: (n.rescaled,)),
+        ("col_taps", lambda n: (n.taps, n.rescaled)),
+        ("row_first", lambda n: (n.rescaled,)),
+        ("row_taps", lambda n: (n.taps, n.rescaled)),
+        ("rows", lambda n: (n.views, n.height)),
+        ("cols", lambda n: (n.views, n.width)),
+    ),
+    "images": (("images", lambda n: (n.views, n.height, n.width, 3)),),
+    "nchw": (("input", lambda n: (n.views, 3, n.height, n.width)),),
+}
+"""The inputs of export/graph/view_graph.py."""
+
+
+def _at(shape: ShapeRange, place: int) -> _Sizes:
+    extents = (shape.views, shape.height_px, shape.width_px, shape.rescaled_px, shape.source_px, shape.taps)
+    return _Sizes(*((extent.min, extent.opt, extent.max)[place] for extent in extents))
+
+
+def _number(text: str, item: str, keys: _Keys) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) == 0:
+        raise ProfileError(f"cannot read {item!r}: expected whole numbers above 0, like {keys.example}")
+    return int(text)
+
+
+def _dense_extents(default: ShapeRange, option: ProfileOption, spec: ModelSpec) -> tuple[Extent, Extent]:
+    """(short side, long side) of the dense views; what is not given is the default, moved into what is."""
+    for key, (short, long) in option.sizes.items():
+        if short > long:
+            raise ProfileError(
+                f"profile dense:{key}={short}x{long} names the long side first: write dense:{key}={long}x{short} "
+                "(short x long; landscape and portrait are both built)"
+            )
+    smallest = option.sizes.get("min", (spec.crop_px, spec.crop_px))
+    if min(smallest) < spec.crop_px:
+        raise ProfileError(
+            f"profile dense: a view of {smallest[0]}x{smallest[1]} px is below the {spec.crop_px} px that {spec.name} "
+            "needs (its pools shrink it to nothing, and the builder would not mind): use "
+            f"dense:min={spec.crop_px}x{spec.crop_px}"
+        )
+    sides = []
+    for place, extent in enumerate((default.height_px, default.width_px)):
+        given = {key: size[place] for key, size in option.sizes.items()}
+        low = given.get("min", extent.min)
+        high = given.get("max", max(extent.max, given.get("opt", low), low))
+        opt = given.get("opt", min(max(extent.opt, low), high))
+        if not low <= opt <= high:
+            raise ProfileError(
+                f"profile dense: a {('short', 'long')[place]} side of {low} (min), {opt} (opt), {high} (max) px is out "
+                f"of order: expected min <= opt <= max, as in {PROFILES['dense'].example}"
+            )
+        sides.append(Extent(low, opt, high))
+    return sides[0], sides[1]
+
+
+def _with_image(shape: ShapeRange, option: ProfileOption, interface: Interface) -> ShapeRange:
+    """`shape` for images of up to `image` px a side. Raises ProfileError where views do not fit into them."""
+    if "image" not in option.numbers:
+        return shape
+    if interface != "views":
+        raise ProfileError(
+            f"profile {option.name}: image= bounds the image that views are cut from, which the {interface} interface "
+            "does not have: leave it out"
+        )
+    largest = option.numbers["image"]
+    if largest < max(shape.height_px.max, shape.width_px.max):
+        raise ProfileError(
+            f"profile {shape.name}: views of up to {shape.height_px.max}x{shape.width_px.max} px cannot be cut from "
+            f"images of up to {largest} px: use image={max(shape.height_px.max, shape.width_px.max)} or more, "
+            "or smaller views"
+        )
+    return replace(shape, rescaled_px=_below(shape.rescaled_px, largest), source_px=_below(shape.source_px, largest))
+
+
+def _below(extent: Extent, largest: int) -> Extent:
+    return Extent(extent.min, min(extent.opt, largest), largest)
+
+
+def _check(shape: ShapeRange, spec: ModelSpec) -> None:
+    """Raises ProfileError for images whose rescaling the builder would accept without being able to count."""
+    gathered = 3 * shape.taps.max * shape.source_px.max * shape.rescaled_px.max
+    if spec.interface == "views" and gathered > MAX_ELEMENTS:
+        side = int((MAX_ELEMENTS / (3 * shape.taps.max)) ** 0.5)
+        raise ProfileError(
+            f"profile {shape.name}: rescaling images of up to {shape.source_px.max} px a side gathers {gathered} "
+            f"elements, TensorRT's tensors hold {MAX_ELEMENTS}: use sides of at most {side} px"
+        )

@@ -1,0 +1,137 @@
+"""infer/benchmark/__main__.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..command import Parser, add_engine_options, engine_options, run, scales_argument
+from ..engine import EngineError
+from ..pixels.decode import ImageError, read
+from ..views import PROTOCOLS, PlanError
+from .measure import LEAST_RUNS, LEAST_S, STEPS, WARM_UP, benchmark, synthetic_jpeg
+
+HEADINGS = (
+    *("engine", "runtime", "protocol", "scales", "batch", "runs", "p50 ms", "p90 ms", "p99 ms", "images/s"),
+    *(*STEPS, "GFLOP/image", "% of peak"),
+)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows for people, and below it what the figures belong to."""
+    lines = [HEADINGS, *(_cells(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines]
+    image = rows[0]["image"]
+    text.append(
+        f"A run is a batch of images of {image['width_px']}x{image['height_px']} px ({image['bytes'] / 1e3:.0f} kB), "
+        f"{WARM_UP} more to warm up; decode to readback are means in ms, readback with what makes inputs ready."
+    )
+    text += dict.fromkeys(_device_line(row["device"], row["peak"]) for row in rows)
+    return "\n".join(text)
+
+
+def _device_line(device: str, peak: dict[str, Any] | None) -> str:
+    known = "unknown" if peak is None else f"{peak['flops_per_second'] / 1e9:.0f} GFLOP/s ({peak['name']})"
+    return f"{device}: peak {known}"
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    flops, share = row["flops_per_image"], row["share_of_peak_percent"]
+    return (
+        *(row["engine"], row["runtime"], row["protocol"], ",".join(map(str, row["scales"]))),
+        *(str(row["batch"]), str(row["runs"])),
+        *(f"{value:.2f}" for value in row["latency_ms"].values()),
+        f"{row['images_per_second']:.1f}",
+        *(f"{value:.2f}" for value in row["split_ms"].values()),
+        "-" if flops is None else f"{flops / 1e9:.2f}",
+        "-" if share is None else f"{share:.0f}",
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m infer.benchmark", description="Measure how fast engines are on this machine.")
+    parser.add_argument(
+        "--engine", required=True, action="append", type=Path, help="model.onnx or model.engine; any number"
+    )
+    parser.add_argument("--protocol", type=_protocols, default=["center"], metavar="P[,P...]", help="default: center")
+    parser.add_argument("--scales", type=scales_argument, metavar="Q[,Q...]", help="default: the model's own")
+    parser.add_argument(
+        "--batch", type=_batches, default=[1], metavar="N[,N...]", help="images loaded together (default: 1)"
+    )
+    parser.add_argument("--image", type=Path, metavar="FILE", help="default: a synthetic JPEG of 500x375 px")
+    parser.add_argument(
+        "--runs", type=int, metavar="N", help=f"default: {LEAST_RUNS}, and more until {LEAST_S:.0f} s are over"
+    )
+    add_engine_options(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    args = parser.parse_args(argv)
+    if args.runs is not None and args.runs < 1:
+        parser.error(f"--runs: expected a positive number, got {args.runs}")
+    try:
+        data = synthetic_jpeg() if args.image is None else _whole_file(args.image)
+    except ImageError as error:
+        print(error, file=sys.stderr)
+        return 1
+    rows: list[dict[str, Any]] = []
+    failed = False
+    for path in args.engine:
+        try:
+            for row in benchmark(
+                path,
+                data,
+                protocols=args.protocol,
+                scales=args.scales,
+                batches=args.batch,
+                runs=args.runs,
+                options=engine_options(args),
+                say=_say,
+            ):
+                _say("")
+                rows.append(row)
+                if args.json:
+                    print(json.dumps(row), flush=True)
+        except PlanError as error:
+            _say("")
+            parser.error(str(error))
+        except EngineError as error:
+            _say("")
+            print(error, file=sys.stderr)
+            failed = True
+    if rows and not args.json:
+        print(table(rows))
+    return 1 if failed else 0
+
+
+def _say(text: str) -> None:
+    """On a terminal, in place of what was said before."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _whole_file(path: Path) -> bytes:
+    """An image's bytes. Raises ImageError for a file that is none."""
+    read(path)
+    return path.read_bytes()
+
+
+def _protocols(text: str) -> list[str]:
+    for name in text.split(","):
+        if name not in PROTOCOLS:
+            raise argparse.ArgumentTypeError(f"unknown protocol {name!r}, expected {', '.join(PROTOCOLS)}")
+    return text.split(",")
+
+
+def _batches(text: str) -> list[int]:
+    numbers = [int(number) if number.isdecimal() else 0 for number in text.split(",")]
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"expected positive numbers like 1,8, got {text!r}")
+    return numbers
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,125 @@
+"""CUDA's driver through NVIDIA's cuda-python. Used by cuda.py alone."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from cuda.bindings import driver as cuda
+
+from .driver import Bytes, Event, Graph, Memory, Pinned, Resource, Stream, failure
+
+
+def _call(name: str, *arguments: Any) -> Any:
+    """The value of a driver call. Raises CudaError."""
+    try:
+        code, *values = getattr(cuda, name)(*arguments)
+    except RuntimeError as error:  # no driver, or one that has not this call
+        raise failure(name, str(error)) from None
+    if code != cuda.CUresult.CUDA_SUCCESS:
+        raise failure(name, cuda.cuGetErrorString(code)[1].decode())
+    return values[0] if len(values) == 1 else values
+
+
+_FREE = {
+    Memory: "cuMemFree",
+    Pinned: "cuMemFreeHost",
+    Stream: "cuStreamDestroy",
+    Event: "cuEventDestroy",
+    Graph: "cuGraphExecDestroy",
+}
+
+
+class CudaPythonDriver:
+    """Implements `cuda.Driver`."""
+
+    binding = "cuda-python"
+
+    def __init__(self, ordinal: int) -> None:
+        _call("cuInit", 0)
+        self._device = _call("cuDeviceGet", ordinal)
+        self.name = _call("cuDeviceGetName", 256, self._device).split(b"\0")[0].decode()
+        attribute = cuda.CUdevice_attribute
+        major, minor = (
+            _call("cuDeviceGetAttribute", each, self._device)
+            for each in (
+                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+            )
+        )
+        self.capability = (int(major), int(minor))
+        self._context = _call("cuDevicePrimaryCtxRetain", self._device)
+
+    def push(self) -> None:
+        _call("cuCtxPushCurrent", self._context)
+
+    def pop(self) -> None:
+        _call("cuCtxPopCurrent")
+
+    def close(self) -> None:
+        _call("cuDevicePrimaryCtxRelease", self._device)
+
+    def memory_info(self) -> tuple[int, int]:
+        free, total = _call("cuMemGetInfo")
+        return free, total
+
+    def allocate(self, nbytes: int) -> Memory:
+        handle = _call("cuMemAlloc", nbytes)
+        return Memory(handle, int(handle), nbytes)
+
+    def pin(self, nbytes: int) -> Pinned:
+        address = int(_call("cuMemHostAlloc", nbytes, 0))
+        return Pinned(address, address, np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address)))
+
+    def stream(self) -> Stream:
+        handle = _call("cuStreamCreate", cuda.CUstream_flags.CU_STREAM_NON_BLOCKING.value)
+        return Stream(handle, int(handle))
+
+    def event(self, timing: bool) -> Event:
+        flags = cuda.CUevent_flags.CU_EVENT_DEFAULT if timing else cuda.CUevent_flags.CU_EVENT_DISABLE_TIMING
+        handle = _call("cuEventCreate", flags.value)
+        return Event(handle, int(handle))
+
+    def free(self, resource: Resource) -> None:
+        handle, resource.handle = resource.handle, None
+        _call(_FREE[type(resource)], handle)
+
+    def copy_in(self, address: int, source: Bytes, stream: Stream) -> None:
+        _call("cuMemcpyHtoDAsync", address, source.ctypes.data, source.nbytes, stream.handle)
+
+    def copy_out(self, target: Bytes, address: int, stream: Stream) -> None:
+        _call("cuMemcpyDtoHAsync", target.ctypes.data, address, target.nbytes, stream.handle)
+
+    def record(self, event: Event, stream: Stream) -> None:
+        _call("cuEventRecord", event.handle, stream.handle)
+
+    def wait(self, stream: Stream, event: Event) -> None:
+        _call("cuStreamWaitEvent", stream.handle, event.handle, 0)
+
+    def reached(self, event: Event) -> bool:
+        if cuda.cuEventQuery(event.handle) == (cuda.CUresult.CUDA_ERROR_NOT_READY,):
+            return False
+        _call("cuEventQuery", event.handle)
+        return True
+
+    def synchronize(self, event: Event) -> None:
+        _call("cuEventSynchronize", event.handle)
+
+    def elapsed_ms(self, start: Event, end: Event) -> float:
+        return float(_call("cuEventElapsedTime", start.handle, end.handle))
+
+    def begin_capture(self, stream: Stream) -> None:
+        mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        _call("cuStreamBeginCapture", stream.handle, mode)
+
+    def end_capture(self, stream: Stream) -> Graph:
+        captured = _call("cuStreamEndCapture", stream.handle)
+        try:
+            handle = _call("cuGraphInstantiate", captured, 0)
+        finally:
+            _call("cuGraphDestroy", captured)
+        return Graph(handle, int(handle))
+
+    def launch(self, graph: Graph, stream: Stream) -> None:
+        _call("cuGraphLaunch", graph.handle, stream.handle)

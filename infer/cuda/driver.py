@@ -1,0 +1,119 @@
+"""Buffers, streams and events, and the errors of the driver."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine import EngineError
+
+Bytes = NDArray[np.uint8]
+
+
+class CudaError(EngineError):
+    """A call of the driver that failed; one line: which, why, what to do."""
+
+
+ADVICE = {
+    "out of memory": "close what else runs on this GPU (nvidia-smi lists it), or build the engine with a smaller "
+    "--profile",
+    "no CUDA-capable device is detected": "check nvidia-smi and CUDA_VISIBLE_DEVICES, or use the ONNX model",
+    "invalid device ordinal": "nvidia-smi -L lists the GPUs there are",
+    "invalid device context": "use it inside `with device.current()`",
+}
+"""What to do, by the driver's own words for the cause."""
+
+
+LOST = "what this process had on the GPU is lost: start it again, and look for NVRM in dmesg if it happens again"
+
+
+LOSES = ("launch failure", "illegal memory access", "illegal instruction", "misaligned", "ECC", "unknown error")
+"""Words of causes after which every call fails."""
+
+
+def failure(call: str, cause: str) -> CudaError:
+    """The error of a failed call, with advice for its cause."""
+    advice = LOST if any(word in cause for word in LOSES) else ADVICE.get(cause, "nvidia-smi shows the GPU's state")
+    return CudaError(f"{call} failed: {cause}: {advice}")
+
+
+@dataclass(eq=False, slots=True)
+class Resource:
+    """Something to be given back. `handle` is the binding's own, None afterwards; `address` is the plain number."""
+
+    handle: Any
+    address: int
+
+
+@dataclass(eq=False, slots=True)
+class Memory(Resource):
+    """Memory on the device, aligned to 256 bytes at least."""
+
+    nbytes: int
+
+
+@dataclass(eq=False, slots=True)
+class Pinned(Resource):
+    """Host memory that copies do not have to wait for: `array` u8 [nbytes], not to be used after `free`."""
+
+    array: Bytes
+
+
+class Stream(Resource):
+    """Work in order. It does not wait for the default stream."""
+
+
+class Event(Resource):
+    """A place in a stream's work."""
+
+
+class Graph(Resource):
+    """Work of one stream that was captured, to be launched as a whole."""
+
+
+class Driver(Protocol):
+    """One GPU through one binding. Every method may raise CudaError."""
+
+    binding: str
+    name: str
+    capability: tuple[int, int]
+
+    def push(self) -> None: ...
+    def pop(self) -> None: ...
+    def close(self) -> None: ...
+    def memory_info(self) -> tuple[int, int]: ...
+    def allocate(self, nbytes: int) -> Memory: ...
+    def pin(self, nbytes: int) -> Pinned: ...
+    def stream(self) -> Stream: ...
+    def event(self, timing: bool) -> Event: ...
+    def free(self, resource: Resource) -> None: ...
+    def copy_in(self, address: int, source: Bytes, stream: Stream) -> None: ...
+    def copy_out(self, target: Bytes, address: int, stream: Stream) -> None: ...
+    def record(self, event: Event, stream: Stream) -> None: ...
+    def wait(self, stream: Stream, event: Event) -> None: ...
+    def reached(self, event: Event) -> bool: ...
+    def synchronize(self, event: Event) -> None: ...
+    def elapsed_ms(self, start: Event, end: Event) -> float: ...
+    def begin_capture(self, stream: Stream) -> None: ...
+    def end_capture(self, stream: Stream) -> Graph: ...
+    def launch(self, graph: Graph, stream: Stream) -> None: ...
+
+
+def gpu_present() -> str | None:
+    """Compute capability of the first GPU as `sm86`, None without a GPU or a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    failed = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # cuda.h: ..._COMPUTE_CAPABILITY_MAJOR
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
+    )
+    return None if failed else f"sm{major.value}{minor.value}"

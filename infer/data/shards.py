@@ -1,0 +1,116 @@
+"""Data sets packed into shards: WebDataset's tars and Hugging Face's Parquet files, read where they lie.
+
+Which files are the shards of a split, and what their labels mean; the two kinds themselves are in webdataset.py and
+parquet.py.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from .folder import TAR, DatasetError
+from .stored import Stored
+
+PARQUET = ".parquet"
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
+"""Words in the names of shards that say their split, the first that is there counts."""
+BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+MOST_SHARDS = 1_000_000
+MOST_CLASSES = 100_000
+"""By their numbers; the whole of ImageNet has 21,841."""
+WNID = re.compile(r"n\d{8}")
+
+
+class Sample(NamedTuple):
+    """An image of a shard; its label is a class's number or name, None where it has none."""
+
+    name: str
+    label: int | str | None
+    file: Stored
+
+
+class Labels(NamedTuple):
+    """What the labels of a packed data set stand for. `numbered`: they are numbers in the order of the model's own
+    classes, and `classes` are the names that the data set has for them, if any, or the numbers."""
+
+    labels: list[int]
+    classes: tuple[str, ...]
+    numbered: bool
+
+
+def find_shards(root: Path, split: Literal["train", "val"]) -> list[Path]:
+    """The shards of a split below a folder, in a file, or of a pattern ({000..049}, {a,b}, *); none where `root` is
+    something else. Raises DatasetError for a pattern that no file matches."""
+    if root.is_file():
+        return [root] if root.suffix in (PARQUET, TAR) else []
+    if root.is_dir():
+        for folder in (*(root / word for word in SPLITS[split]), root, root / "data"):
+            if folder.is_dir():
+                names = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+                for suffix in (PARQUET, TAR):
+                    found = [path for path in names if path.suffix == suffix and path.is_file()]
+                    if found:
+                        return _of_split(found, split)
+        return []
+    pattern = str(root)
+    if not any(character in pattern for character in "{*?["):
+        return []
+    paths = [Path(path) for each in _expand(pattern) for path in (sorted(glob.glob(each)) or [each])]
+    absent = [path for path in paths if not path.is_file()]
+    if absent:
+        raise DatasetError(f"{root}: no such file as {absent[0]}: expected shards like data/val-{{000..049}}.tar")
+    return paths
+
+
+def _of_split(paths: list[Path], split: Literal["train", "val"]) -> list[Path]:
+    """Those whose names say the split, or all where no name says any."""
+    words = [set(re.split(r"[-_.]", path.name.lower())) for path in paths]
+    for word in SPLITS[split]:
+        own = [path for path, own_words in zip(paths, words, strict=True) if word in own_words]
+        if own:
+            return own
+    said = any(word in own for own in words for every in SPLITS.values() for word in every)
+    return [] if said else paths
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    """Braces as a shell expands them. Raises DatasetError for more than MOST_SHARDS files."""
+    found = BRACES.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    first, last, words = found.groups()
+    if words is None and int(last) - int(first) >= MOST_SHARDS:
+        raise DatasetError(f"{pattern}: more than {MOST_SHARDS} shards")
+    choices = words.split(",") if words else (f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1))
+    for choice in choices:
+        yield from _expand(pattern[: found.start()] + choice + pattern[found.end() :])
+
+
+def label(samples: Sequence[Sample], root: Path, names: Sequence[str] = ()) -> Labels:
+    """Numbers as they are, named by `names` where there are some; names by their place in sorted order.
+
+    WNIDs are names that every model means the same by, so numbers of theirs are not the model's. Raises DatasetError
+    where there are numbers and names, or a number that is none.
+    """
+    kinds = {type(sample.label) for sample in samples if sample.label is not None}
+    if len(kinds) > 1:
+        one = next(sample for sample in samples if isinstance(sample.label, str))
+        raise DatasetError(
+            f"{root}: labels are numbers and names (e.g. {one.label!r} of {one.name}), expected one kind"
+        )
+    if kinds == {str}:
+        classes = tuple(sorted({str(sample.label) for sample in samples if sample.label is not None}))
+        index = {name: number for number, name in enumerate(classes)}
+        return Labels([-1 if s.label is None else index[str(s.label)] for s in samples], classes, numbered=False)
+    numbers = [-1 if sample.label is None else int(sample.label) for sample in samples]
+    count = len(names) or min(max([*numbers, 0]) + 1, MOST_CLASSES)
+    for sample, number in zip(samples, numbers, strict=True):
+        if not -1 <= number < count:
+            raise DatasetError(f"{root}: label {number} of {sample.name}, expected 0 to {count - 1}, or -1 for unknown")
+    numbered = not (names and all(map(WNID.fullmatch, names)))
+    return Labels(numbers, tuple(names) or tuple(map(str, range(count))), numbered)

@@ -1,0 +1,132 @@
+"""Where a net looks: the class score maps of dense views over the image, as a picture.
+
+A dense view gives class scores at positions `stride_px` apart: position i looks at the crop that begins at i times that
+(in the mirrored view from the right), the last one perhaps beyond the edge. What is drawn is the posterior of each
+position, the softmax of its scores: its own value at the centre of its receptive field, between centres linear,
+averaged over the view and its mirror and over the scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ..engine import Engine
+from ..files import replacing
+from ..pixels.decode import Pixels
+from ..pixels.render import resize
+from ..spec import ModelSpec, Size
+from ..views import plan_views
+
+SHOWN_PX = 448
+"""Longer side of a panel's image."""
+MARGIN, TITLE, BAR = 8, 24, 12  # px
+OPACITY = 0.55
+SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""What a picture may be called, and Pillow's name of its format."""
+HEAT = cv2.COLORMAP_INFERNO
+
+BEYOND_PX = {"googlenet": 14.5, "googlenet-tv": 6.5}
+"""How far below and right of its crop's middle a position's receptive field is centred; VGG's is there.
+
+A 2x2 pool at stride 2 sees what it replaces, GoogLeNet's 3x3 pools one row and column more on that side.
+"""
+
+Heat = NDArray[np.float64]
+
+
+def heat(engine: Engine, image: Pixels, scales: Sequence[int], classes: Sequence[int], shown: Size) -> Heat:
+    """Posterior of some classes at each place of the image, f64 [classes, H, W] for a picture of (H, W).
+
+    Raises EngineError for an engine without `score_map`.
+    """
+    size, loaded = (image.shape[0], image.shape[1]), engine.load([image])
+    found = np.zeros((len(classes), *shown))
+    for scale in scales:  # maps of different sizes are different outputs
+        plan = plan_views(engine.spec, "dense", size, [scale])
+        scores = engine.run(loaded, [plan], ("score_map",))["score_map"].astype(np.float64)
+        scores = np.exp(scores - scores.max(1, keepdims=True))
+        posterior = (scores / scores.sum(1, keepdims=True))[:, classes]  # [views, classes, h', w']
+        for view, own in zip(plan.views, posterior, strict=True):
+            rows = _between(own.shape[1], view.size_px[0], shown[0], engine.spec)
+            cols = _between(own.shape[2], view.size_px[1], shown[1], engine.spec)
+            over = rows @ own @ cols.T
+            found += (over[..., ::-1] if view.mirrored else over) / (len(plan) * len(scales))
+    return found
+
+
+def _between(positions: int, side_px: int, shown_px: int, spec: ModelSpec) -> Heat:
+    """Weights [shown_px, positions] that interpolate along an axis; beyond the outer centres nothing changes."""
+    pixel = (np.arange(shown_px) + 0.5) * side_px / shown_px  # in the view
+    first_centre = spec.crop_px / 2 + BEYOND_PX.get(spec.net, 0)
+    place = np.clip((pixel - first_centre) / spec.stride_px, 0, positions - 1)
+    first = np.minimum(place.astype(np.int64), max(positions - 2, 0))
+    weights = np.zeros((shown_px, positions))
+    weights[np.arange(shown_px), first] = 1 - (place - first)
+    weights[np.arange(shown_px), np.minimum(first + 1, positions - 1)] += place - first
+    return weights
+
+
+def shown_size(image: Pixels) -> Size:
+    """(height, width) of a panel's image."""
+    scale = SHOWN_PX / max(image.shape[:2])
+    return max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+
+
+def draw(image: Pixels, heats: Heat, titles: Sequence[str]) -> Image.Image:
+    """The image, and beside it a panel for each class: its heat over the image, with a bar from 0 to its largest."""
+    height, width = heats.shape[1:]
+    plain = resize(image, (height, width), "bicubic")
+    across, down = width + 2 * MARGIN, height + TITLE + 3 * MARGIN + BAR + TITLE
+    columns = min(3, len(titles) + 1)
+    sheet = Image.new("RGB", (across * columns, down * -(-(len(titles) + 1) // columns)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for number, title in enumerate(("image", *titles)):
+        x, y = number % columns * across + MARGIN, number // columns * down + MARGIN
+        pen.text((x, y), _fitting(pen, title, font, width), "black", font)
+        panel = plain
+        if number:
+            own = heats[number - 1]
+            most = float(own.max())
+            colours = _colours(own / most if most > 0 else own)
+            panel = np.round((1 - OPACITY) * plain + OPACITY * colours).astype(np.uint8)
+            bar, below = y + TITLE + height + MARGIN, y + TITLE + height + MARGIN + BAR
+            sheet.paste(Image.fromarray(_colours(np.tile(np.linspace(0, 1, width), (BAR, 1)))), (x, bar))
+            pen.text((x, below), "0", "black", font)
+            said = f"{most:.3g}"
+            pen.text((x + width - pen.textlength(said, font), below), said, "black", font)
+        sheet.paste(Image.fromarray(panel), (x, y + TITLE))
+    return sheet
+
+
+def _colours(values: Heat) -> Pixels:
+    """Of values from 0 to 1, u8 RGB [h, w, 3]."""
+    return np.asarray(cv2.applyColorMap(np.round(255 * values).astype(np.uint8), HEAT)[..., ::-1], np.uint8)
+
+
+def _fitting(pen: ImageDraw.ImageDraw, text: str, font: Any, width: int) -> str:
+    """`text` on one line, as far as there is room for it."""
+    text = " ".join(text.split())
+    while pen.textlength(text, font) > width and len(text) > 1:
+        text = text[:-2].rstrip() + "…"
+    return text
+
+
+def write_maps(
+    engine: Engine, image: Pixels, scales: Sequence[int], best: Sequence[tuple[int, str]], out: Path
+) -> None:
+    """Draws (class, title) of each of `best`. Raises EngineError, and OSError where `out` cannot be written.
+
+    `out` is named as one of SUFFIXES.
+    """
+    shown = shown_size(image)
+    heats = heat(engine, image, scales, [index for index, _ in best], shown)
+    picture = draw(image, heats, [title for _, title in best])
+    with replacing(out) as unfinished:
+        picture.save(unfinished, format=SUFFIXES[out.suffix.lower()])

@@ -1,0 +1,271 @@
+"""TensorRT and TensorRT-RTX as an engine: contexts, profiles, addresses and order; no arithmetic.
+
+What `start` puts on the GPU runs while the host makes the next image ready; `result` is where it waits, once.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cuda.driver import Memory
+from ..engine import DeviceImage, EngineError, check_outputs, load_on_host
+from ..files import replacing
+from ..pixels.decode import Pixels
+from ..shapes import ShapeRange
+from ..spec import ModelSpec
+from ..views import ViewPlan
+from .calls import Call, make_calls
+from .gpu import Gpu, Resident, Tensor, aligned, close_gpu, open_gpu
+from .graphs import Graphs
+from .library import LIBRARIES
+from .log import messages
+from .pending import Output, Pending
+from .plan import check_target, import_library, load_plan
+from .sidecar import read_sidecar
+
+
+@dataclass(slots=True)
+class Loaded:
+    """The library's objects for one plan, in the order in which they are made; they go in the reverse one."""
+
+    gpu: Gpu
+    cache_file: Path | None
+    runtime: Any = None
+    engine: Any = None
+    config: Any = None
+    cache: Any = None
+    contexts: dict[int, Any] = field(default_factory=dict)
+    graphs: Graphs | None = None
+
+    def give_back(self) -> None:
+        """Waits for the GPU, writes the runtime cache and lets everything go, whatever fails on the way."""
+        try:
+            with self.gpu.lock, self.gpu.device.current():
+                try:
+                    if self.contexts:
+                        self.gpu.drain()
+                    if self.graphs is not None:
+                        self.graphs.close()
+                    if self.cache is not None and self.cache_file is not None:
+                        with replacing(self.cache_file) as unfinished:
+                            unfinished.write_bytes(bytes(self.cache.serialize()))
+                finally:
+                    self.contexts.clear()
+                    self.cache = None
+                    self.config = None
+                    self.engine = None
+                    self.runtime = None
+        finally:
+            close_gpu(self.gpu)
+
+
+class TensorRTEngine:
+    """Implements `engine.Engine` for a plan and its sidecar. Usable from several threads."""
+
+    def __init__(
+        self, path: Path, *, device: int = 0, runtime_cache: Path | None = None, cuda_graphs: bool = False
+    ) -> None:
+        """Raises EngineError for a plan that is not its sidecar's, or of another library, version or GPU.
+
+        runtime_cache: file in which TensorRT-RTX keeps the kernels that it compiles on this GPU; cuda_graphs: all
+        kernels of a call are launched at once, by TensorRT-RTX for shapes that it knows, by us for tensorrt where the
+        shapes stay the same: profiles of fixed sizes, a camera's images.
+        """
+        self._sidecar = read_sidecar(path)
+        self._trt = import_library(self._sidecar)
+        just_in_time = LIBRARIES[self._sidecar.library].just_in_time
+        if runtime_cache and not just_in_time:
+            raise EngineError(f"{path}: a runtime_cache is of tensorrt-rtx, and this plan is tensorrt's: leave it out")
+        self.spec: ModelSpec = self._sidecar.spec
+        self.shapes: tuple[ShapeRange, ...] = self._sidecar.shapes
+        self.runtime = f"{self._sidecar.library}-{self.spec.precision}"
+        self.sha256 = self._sidecar.sha256
+        self.device = f"cuda:{device}"
+        self.seconds = 0.0
+        self._buckets: dict[Any, tuple[dict[str, tuple[int, ...]], int]] = {}
+        self._warm: set[int] = set()  # profiles that have run
+        self._gpu = open_gpu(device)
+        self._loaded = Loaded(self._gpu, runtime_cache)
+        self._loaded.graphs = Graphs(self._gpu) if cuda_graphs and not just_in_time else None
+        self._finalize = weakref.finalize(self, self._loaded.give_back)  # at exit, where nobody closes
+        try:
+            with self._gpu.lock, self._gpu.device.current():
+                check_target(self._sidecar, self._gpu.device.target, self._gpu.device.name)
+                self._loaded.runtime, self._loaded.engine = load_plan(self._trt, self._sidecar)
+                if just_in_time and (runtime_cache or cuda_graphs):
+                    self._loaded.config = self._runtime_config(cuda_graphs)
+                self._types, self._outputs = self._tensor_types()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def self_test(self) -> Any:
+        """What infer.self_test.check expects of this engine."""
+        return self._sidecar.self_test
+
+    def load(self, images: Sequence[Pixels]) -> DeviceImage:
+        """Nothing is uploaded before a plan says what is needed of it; then it stays as long as the image."""
+        return load_on_host(images)
+
+    def run(
+        self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
+    ) -> dict[str, NDArray[Any]]:
+        """As in Engine. Raises EngineError, of which CudaError is one."""
+        return self.start(image, plans, outputs).result()
+
+    def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Pending:
+        """Puts all work on the GPU and comes back; `result` of what it returns waits. Raises EngineError."""
+        check_outputs(self.spec, outputs)
+        calls = self._calls(image, plans)
+        with self._gpu.lock, self._gpu.device.current():
+            if ("resident", self.device) not in image.uploads:
+                image.uploads["resident", self.device] = Resident(self._gpu)
+            resident: Resident = image.uploads["resident", self.device]
+            inputs = resident.put([call.feed for call in calls])
+            pending = Pending(self._gpu, image, resident, self._spent)
+            pending.run(
+                calls,
+                *self._layout(calls, outputs),
+                functools.partial(self._warm_up, calls, inputs),
+                functools.partial(self._enqueue, calls, inputs),
+            )
+            return pending
+
+    def close(self) -> None:
+        """Gives everything back; twice is no error."""
+        self._finalize()
+
+    def _calls(self, image: DeviceImage, plans: Sequence[ViewPlan]) -> list[Call]:
+        """Made once for all engines to which the same is true."""
+        key = (tuple(plans), self.shapes, self.spec.preprocessing, self.spec.interface)
+        if key not in image.uploads:
+            image.uploads[key] = list(make_calls(image, plans, self.spec, self.shapes))
+        calls: list[Call] = image.uploads[key]
+        return calls
+
+    def _layout(self, calls: Sequence[Call], outputs: Sequence[str]) -> tuple[list[dict[str, Output]], list[str], int]:
+        """Where each call's outputs go in one block, those asked for first; their names; bytes of the block.
+
+        TensorRT wants a place for every output of the plan.
+        """
+        wanted = [name for name in outputs if name in self._types]
+        places: list[dict[str, Output]] = [{} for _ in calls]
+        offset = 0
+        for name in (*wanted, *(name for name in self._outputs if name not in wanted)):
+            for call, own in zip(calls, places, strict=True):
+                shape = self._bucket(call)[0][name]
+                own[name] = Output(offset, shape, self._types[name])
+                offset += aligned(own[name].nbytes)
+        return places, list(outputs), offset
+
+    def _spent(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def _bucket(self, call: Call) -> tuple[dict[str, tuple[int, ...]], int]:
+        """(shapes of all outputs, bytes for activations) of a call, asked once for each profile and shapes."""
+        key = _bucket_key(call)
+        if key not in self._buckets:
+            context = self._shaped(call)
+            shapes = {name: tuple(context.get_tensor_shape(name)) for name in self._outputs}
+            self._buckets[key] = shapes, int(context.update_device_memory_size_for_shapes())
+        return self._buckets[key]
+
+    def _warm_up(
+        self, calls: Sequence[Call], inputs: Sequence[Mapping[str, Tensor]], outputs: Sequence[Mapping[str, int]]
+    ) -> None:
+        """Runs once before it counts what would be the first run of a profile, which loads or compiles its kernels."""
+        new = {call.profile: place for place, call in reversed([*enumerate(calls)]) if call.profile not in self._warm}
+        places = sorted(new.values())
+        self._enqueue(*([some[place] for place in places] for some in (calls, inputs, outputs)))  # type: ignore[arg-type]
+        self._warm |= new.keys()
+
+    def _enqueue(
+        self, calls: Sequence[Call], inputs: Sequence[Mapping[str, Tensor]], outputs: Sequence[Mapping[str, int]]
+    ) -> None:
+        """Puts the calls on the compute stream; `outputs` are addresses."""
+        scratch = self._gpu.activations(max((self._bucket(call)[1] for call in calls), default=0) or 1)
+        graphs = self._loaded.graphs
+        for call, own, addresses in zip(calls, inputs, outputs, strict=True):
+            tensors = {name: tensor.address for name, tensor in own.items()} | dict(addresses)
+            execute = functools.partial(self._execute, call, tensors, scratch)
+            if graphs is None:
+                execute()
+            else:
+                graphs.run(*_bucket_key(call), (*tensors.values(), scratch.address), execute)
+
+    def _execute(self, call: Call, tensors: Mapping[str, int], scratch: Memory) -> None:
+        """One call, whose tensors have these addresses."""
+        context = self._shaped(call)
+        context.update_device_memory_size_for_shapes()
+        context.set_device_memory(scratch.address, scratch.nbytes)
+        for name, address in tensors.items():
+            self._must(context.set_tensor_address(name, address), f"an address for {name}")
+        done = context.execute_async_v3(self._gpu.compute.address)
+        self._must(done, f"a run of profile {self.shapes[call.profile].name}")
+
+    def _shaped(self, call: Call) -> Any:
+        """The context of a call's profile, with the shapes of its inputs."""
+        context = self._context(call.profile)
+        for name, array in call.feed.items():
+            self._must(context.set_input_shape(name, array.shape), f"{name} of shape {array.shape}")
+        missing = context.infer_shapes()
+        self._must(not missing, f"inputs without {', '.join(missing)}")
+        return context
+
+    def _context(self, profile: int) -> Any:
+        if profile not in self._loaded.contexts:
+            managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self._loaded.engine.create_execution_context(self._loaded.config or managed)
+            self._must(context is not None, "another execution context")
+            stream = self._gpu.compute.address
+            self._must(context.set_optimization_profile_async(profile, stream), f"profile {profile}")
+            self._loaded.contexts[profile] = context
+        return self._loaded.contexts[profile]
+
+    def _runtime_config(self, cuda_graphs: bool) -> Any:
+        """TensorRT-RTX's settings for contexts."""
+        config = self._loaded.engine.create_runtime_config()
+        managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        config.set_execution_context_allocation_strategy(managed)
+        if cuda_graphs:
+            config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        file = self._loaded.cache_file
+        if file is not None:
+            cache = self._loaded.cache = config.create_runtime_cache()
+            if file.exists():
+                cache.deserialize(file.read_bytes())  # one of another GPU is refused, and replaced
+            self._must(config.set_runtime_cache(cache), f"runtime cache {file}")
+        return config
+
+    def _tensor_types(self) -> tuple[dict[str, np.dtype[Any]], list[str]]:
+        """Types of all inputs and outputs, and the outputs' names, which must be those of the spec."""
+        engine = self._loaded.engine
+        names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+        outputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.OUTPUT]
+        expected = {name for name in self.spec.outputs if name != "pixel_sums" or self.spec.interface != "nchw"}
+        if set(outputs) != expected:
+            raise EngineError(
+                f"{self._sidecar.path}: has outputs {', '.join(sorted(outputs))}, but its spec says "
+                f"{', '.join(sorted(expected))}: {self._sidecar.rebuild}"
+            )
+        return {name: np.dtype(self._trt.nptype(engine.get_tensor_dtype(name))) for name in names}, outputs
+
+    def _must(self, done: bool, what: str) -> None:
+        if not done:
+            raise EngineError(
+                f"{self._sidecar.path}: {self._sidecar.library} refused {what}: {messages(self._trt).errors()}"
+            )
+
+
+def _bucket_key(call: Call) -> tuple[int, tuple[tuple[int, ...], ...]]:
+    """Profile and shapes."""
+    return call.profile, tuple(array.shape for array in call.feed.values())

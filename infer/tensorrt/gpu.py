@@ -1,0 +1,216 @@
+"""One GPU for all engines of a process: its streams, its buffers, and what lies on it of a loaded image.
+
+Uploads, computations and read-backs have a stream each, so that those of neighbouring images overlap. Computations of
+all engines share one, in whose order they can share the memory for activations, too. Buffers are kept and used again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cuda.device import Device
+from ..cuda.driver import CudaError, Event, Memory, Pinned
+
+ALIGNMENT = 256
+"""Bytes: what TensorRT asks for of the memory for activations, and CUDA gives."""
+LARGE = 1 << 18
+"""Bytes from which an array is not compared: tables and taps have less, pixels more."""
+SMALLEST_BUFFER, BUFFER_STEP = 1 << 16, 1 << 24
+SCRATCH_STEP = 1 << 21
+"""Bytes in which buffers, and the memory for activations, grow."""
+
+
+class Tensor(NamedTuple):
+    """An input that lies on the device."""
+
+    address: int
+    shape: tuple[int, ...]
+
+
+def aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+class Gpu:
+    """A device, its three streams and its buffers. Use it under `lock`, inside `device.current()`."""
+
+    def __init__(self, ordinal: int) -> None:
+        self.lock = threading.RLock()
+        self.device = Device(ordinal)
+        self.users = 0
+        self.scratch: Memory | None = None
+        self.returned: deque[Left] = deque()
+        self._memory: list[Memory] = []
+        self._pinned: list[Pinned] = []
+        self._events: dict[bool, list[Event]] = {False: [], True: []}
+        try:
+            with self.device.current():
+                self.upload, self.compute, self.download = (self.device.stream() for _ in range(3))
+        except CudaError:
+            self.device.close()
+            raise
+
+    def activations(self, nbytes: int) -> Memory:
+        """Memory for activations, of this size at least, which the work before may still be using."""
+        if self.scratch is None or self.scratch.nbytes < nbytes:
+            if self.scratch is not None:
+                scratch, self.scratch = self.scratch, None
+                self.drain()
+                self.device.free(scratch)
+            self.scratch = self._allocate(-(-nbytes // SCRATCH_STEP) * SCRATCH_STEP)
+        return self.scratch
+
+    def memory(self, nbytes: int) -> Memory:
+        """A buffer on the device, to be given back to `reuse`."""
+        self._take_back()
+        fitting = [buffer for buffer in self._memory if buffer.nbytes >= nbytes]
+        if not fitting:
+            return self._allocate(_rounded(nbytes))
+        smallest = min(fitting, key=lambda buffer: buffer.nbytes)
+        self._memory.remove(smallest)
+        return smallest
+
+    def pinned(self, nbytes: int) -> Pinned:
+        """A buffer on the host, to be given back to `reuse`."""
+        self._take_back()
+        fitting = [buffer for buffer in self._pinned if buffer.array.nbytes >= nbytes]
+        if not fitting:
+            return self.device.pin(_rounded(nbytes))
+        smallest = min(fitting, key=lambda buffer: buffer.array.nbytes)
+        self._pinned.remove(smallest)
+        return smallest
+
+    def event(self, *, timing: bool = False) -> Event:
+        free = self._events[timing]
+        return free.pop() if free else self.device.event(timing=timing)
+
+    def reuse(
+        self, buffers: Iterable[Memory | Pinned], events: Iterable[Event] = (), timed: Iterable[Event] = ()
+    ) -> None:
+        """Takes back what nothing on the device uses any more."""
+        for buffer in buffers:
+            (self._memory if isinstance(buffer, Memory) else self._pinned).append(buffer)  # type: ignore[arg-type]
+        self._events[False] += events
+        self._events[True] += timed
+
+    def drain(self) -> None:
+        """Waits until the device has done all that the streams hold."""
+        for stream in (self.upload, self.compute, self.download):
+            event = self.event()
+            self.device.record(event, stream)
+            self.device.synchronize(event)
+            self._events[False].append(event)
+
+    def _allocate(self, nbytes: int) -> Memory:
+        """New memory; where there is too little, buffers that nobody uses make room."""
+        try:
+            return self.device.allocate(nbytes)
+        except CudaError:
+            if not self._memory:
+                raise
+        while self._memory:
+            self.device.free(self._memory.pop())
+        return self.device.allocate(nbytes)
+
+    def _take_back(self) -> None:
+        while self.returned:
+            left = self.returned.popleft()
+            if not left.idle:
+                self.drain()
+            self.reuse(left.buffers, left.events, left.timed)
+
+
+class Left(NamedTuple):
+    """What somebody leaves behind; `idle` where nothing on the device uses it any more."""
+
+    idle: bool
+    buffers: Sequence[Memory | Pinned]
+    events: Sequence[Event] = ()
+    timed: Sequence[Event] = ()
+
+
+class Resident:
+    """What lies on a GPU of one loaded image: pixels, taps, tables, each once, for every engine and protocol."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._tensors: dict[Any, Tensor] = {}
+        self._kept: list[NDArray[Any]] = []  # so that their ids stay theirs
+        self._buffers: list[Memory | Pinned] = []
+        self._events: list[Event] = []
+        self.idle = True  # nothing on the device uses it
+        self.user: object = None  # the last work that does
+
+    def put(self, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[dict[str, Tensor]]:
+        """The inputs of some calls on the device. What is new goes up in one copy, which `compute` waits for.
+
+        Small arrays are known by their content, large ones by being the same object.
+        """
+        keys = [{name: _key(array) for name, array in feed.items()} for feed in feeds]
+        new: dict[Any, NDArray[Any]] = {}
+        for feed, named in zip(feeds, keys, strict=True):
+            new |= {named[name]: array for name, array in feed.items() if named[name] not in self._tensors}
+        if new:
+            self._upload(new)
+            self._kept += new.values()
+        return [{name: self._tensors[key] for name, key in named.items()} for named in keys]
+
+    def _upload(self, new: Mapping[Any, NDArray[Any]]) -> None:
+        gpu, device = self._gpu, self._gpu.device
+        total = sum(aligned(array.nbytes) for array in new.values())
+        staging = gpu.pinned(total)
+        self._buffers.append(staging)
+        memory = gpu.memory(total)
+        self._buffers.append(memory)
+        place, tensors = 0, {}
+        for key, array in new.items():
+            staging.array[place : place + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            tensors[key] = Tensor(memory.address + place, array.shape)
+            place += aligned(array.nbytes)
+        event = gpu.event()
+        self._events.append(event)
+        self.idle, self.user = False, None
+        device.copy_in(memory.address, staging.array[:total], gpu.upload)
+        device.record(event, gpu.upload)
+        device.wait(gpu.compute, event)
+        self._tensors |= tensors
+
+    def __del__(self) -> None:
+        self._gpu.returned.append(Left(self.idle, self._buffers, self._events))
+
+
+def _key(array: NDArray[Any]) -> Any:
+    return id(array) if array.nbytes > LARGE else (array.dtype.str, array.shape, array.tobytes())
+
+
+def _rounded(nbytes: int) -> int:
+    """Sizes of buffers are powers of two, large ones multiples of a step, so that other images find them fitting."""
+    return max(SMALLEST_BUFFER, min(1 << (nbytes - 1).bit_length(), -(-nbytes // BUFFER_STEP) * BUFFER_STEP))
+
+
+_GPUS: dict[int, Gpu] = {}
+_GPUS_LOCK = threading.RLock()  # whatever the garbage collector closes meanwhile
+
+
+def open_gpu(ordinal: int) -> Gpu:
+    """The process's own for this GPU, to be closed as often as it was opened. Raises CudaError."""
+    with _GPUS_LOCK:
+        if ordinal not in _GPUS:
+            _GPUS[ordinal] = Gpu(ordinal)
+        _GPUS[ordinal].users += 1
+        return _GPUS[ordinal]
+
+
+def close_gpu(gpu: Gpu) -> None:
+    """Gives everything back with the last user."""
+    with _GPUS_LOCK, gpu.lock:
+        gpu.users -= 1
+        if gpu.users == 0:
+            _GPUS.pop(gpu.device.ordinal, None)
+            gpu.device.close()

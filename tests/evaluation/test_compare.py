@@ -1,0 +1,81 @@
+"""evaluation/compare.py on tables worked by hand, and on two runtimes that saw the same pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import make_scores
+
+from evaluation.compare import describe, main
+from evaluation.errors import ScoresError
+from evaluation.ilsvrc import main as evaluate
+from evaluation.scores.comparison import compare
+from evaluation.scores.table import write
+
+FIRST = make_scores([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.0, 0.0]], [0, 0, 1, 1], ("ok", "ok", "ok", "broken"))
+SECOND = dataclasses.replace(FIRST, posterior=np.array([[0.8, 0.2], [0.3, 0.7], [0.3, 0.7], [0.0, 0.0]], np.float32))
+
+
+def test_worked_by_hand() -> None:
+    found = compare(FIRST, SECOND)
+    assert (found.images, found.unreadable) == (3, 1)
+    assert found.top1_agreement_percent == pytest.approx(200 / 3)
+    assert found.top5_agreement_percent == 100
+    assert found.largest_posterior_difference == pytest.approx(0.3)
+    assert found.top1_error_percent == (25, 50)
+    assert (found.top1_only_wrong, found.top1_mcnemar_p) == ((0, 1), 1)
+    assert found.same_pixels is None  # made by hand: no digests
+    (only,) = found.differing
+    assert (only.image, only.label, only.first, only.second) == ("1.jpg", "a", "a", "b")
+    assert only.second_probability == pytest.approx(0.7)
+
+
+def test_described() -> None:
+    text = describe(compare(FIRST, SECOND), FIRST, SECOND, 20)
+    assert "3 images scored by both, 1 not: same top-1 for 66.67 %, same top-5 for 100.00 %" in text
+    assert "top-1 error 25.00 % and 50.00 %: only A wrong on 0, only B on 1 images, McNemar's exact test p = 1" in text
+    assert "| 1.jpg   | a      | a 0.60 | b 0.70 |" in text
+    assert "... and 1 more" in describe(compare(FIRST, SECOND), FIRST, SECOND, 0)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (dataclasses.replace(SECOND, metadata={**SECOND.metadata, "dataset_id": "x"}), "was scored on data set x"),
+        (make_scores([[0.1, 0.2, 0.7]] * 4, [0] * 4), "different classes"),
+        (dataclasses.replace(SECOND, statuses=("broken",) * 4), "none of 4 images was scored by both"),
+    ],
+)
+def test_tables_that_cannot_be_compared(other: Any, said: str, tmp_path: Path, one_line: Callable[[], str]) -> None:
+    with pytest.raises(ScoresError, match=said):
+        compare(FIRST, other)
+    for name, scores in (("a", FIRST), ("b", other)):
+        write([scores], tmp_path / f"{name}.parquet")
+    assert main([str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]) == 1
+    assert said in one_line()
+
+
+def test_two_runtimes_saw_the_same_pixels(
+    slim_checkpoint: Callable[..., Path],
+    exported: Callable[..., Path],
+    miniature_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    engines = ["--engine", str(slim_checkpoint("A")), "--engine", str(exported("A"))]
+    common = ["--data", str(miniature_dir), "--protocol", "center", "--out", str(tmp_path)]
+    assert evaluate([*engines, *common]) == 0
+    capsys.readouterr()
+    tables = sorted(map(str, (tmp_path / "scores").iterdir()))
+    assert main([*tables, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["same_pixels"], found["top1_agreement_percent"]) == (24, 24, 100)
+    assert 0 < found["largest_posterior_difference"] < 1e-4
+    assert main(tables) == 0
+    assert "pixels: the same for 24 of 24 images" in capsys.readouterr().out

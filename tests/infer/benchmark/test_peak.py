@@ -1,0 +1,80 @@
+"""What a device could compute at most, and what it is called."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import slim_spec
+
+from infer.benchmark import peak
+from infer.cuda.driver import CudaError
+
+
+def engine(device: str, **changes: Any) -> Any:
+    return SimpleNamespace(device=device, spec=slim_spec("A", **changes))
+
+
+def test_a_cpu_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a product of matrices takes 0.25 s, the one after the warm-up 0.125."""
+    peak._matrix_product.cache_clear()
+    monkeypatch.setattr(peak, "MATRIX", 64)
+    clock, products = [0.0], []
+
+    def multiply(a: Any, b: Any, out: Any) -> None:
+        products.append((a @ b == 64).all())
+        clock[0] += 0.125 if len(products) == 1 else 0.25
+
+    monkeypatch.setattr(np, "matmul", multiply)
+    monkeypatch.setattr(peak, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    name = peak.device_name(engine("host"))
+    assert name.endswith(" CPUs")
+    found = peak.device_peak(engine("host", precision="fp16"), name)
+    assert found is not None
+    assert found.flops_per_second == 2 * 64**3 / 0.125
+    assert found.name.startswith("float32 matrix product by NumPy, ") and found.name.endswith(" CPUs, measured")
+    assert len(products) == 3
+    assert peak.device_peak(engine("host"), name) == found
+    assert len(products) == 3
+    peak._matrix_product.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "tflops"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "fp16", 312),
+        ("NVIDIA H200", "fp16", 989),
+        ("NVIDIA H200", "fp32", None),
+        ("NVIDIA H200 NVL", "fp16", None),
+    ],
+)
+def test_a_gpu_is_looked_up(gpu: str, precision: str, tflops: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    class Device:
+        name = gpu
+
+        def __init__(self, ordinal: int) -> None:
+            assert ordinal == 3
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr(peak, "Device", Device)
+    given = engine("cuda:3", precision=precision)
+    name = peak.device_name(given)
+    assert (name, closed) == (gpu, [True])
+    found = peak.device_peak(given, name)
+    assert (found and found.flops_per_second) == (tflops and tflops * 1e12)
+
+
+def test_a_gpu_without_a_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(ordinal: int) -> None:
+        raise CudaError("no way to the GPU")
+
+    monkeypatch.setattr(peak, "Device", refuse)
+    given = engine("cuda:0", precision="fp16")
+    assert peak.device_name(given) == "cuda:0"
+    assert peak.device_peak(given, "cuda:0") is None

@@ -1,0 +1,130 @@
+"""Images damaged at random: each gives pixels or an ImageError of one line, the same ones every time, and in bounds.
+
+The digest of all outcomes is computed in processes of their own, whose fresh memory is filled with different bytes:
+pixels that a decoder left as it found them would differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from helpers import encode
+from numpy.typing import NDArray
+from paths import ROOT, SUPPORT
+from PIL import Image
+
+from infer.pixels.decode import ImageError, decode
+from infer.pixels.header import LARGEST_PIXELS
+
+MUTANTS = 1000
+
+
+def sources() -> dict[str, bytes]:
+    """A small picture in every kind that is decoded."""
+    y, x = np.mgrid[:37, :53]
+    pixels = np.stack([x * 4, y * 6, (x * y) % 256, 255 - x], -1).astype(np.uint8)
+    rgb = np.ascontiguousarray(pixels[..., :3])
+    image = Image.fromarray(rgb)
+    frames: dict[str, Any] = {"save_all": True, "append_images": [Image.fromarray(rgb[::-1].copy())], "duration": 50}
+    return {
+        "JPEG": encode(image, "JPEG"),
+        "JPEG progressive": encode(image, "JPEG", progressive=True),
+        "JPEG grey": encode(image.convert("L"), "JPEG"),
+        "JPEG CMYK": encode(image.convert("CMYK"), "JPEG"),
+        "PNG": encode(image, "PNG"),
+        "PNG palette": encode(image.quantize(16), "PNG", transparency=3),
+        "PNG with alpha": encode(pixels, "PNG"),
+        "WebP": encode(image, "WEBP"),
+        "WebP lossless": encode(pixels, "WEBP", lossless=True),
+        "WebP animated": encode(image, "WEBP", lossless=True, **frames),
+        "GIF": encode(image.quantize(32), "GIF", transparency=3),
+        "GIF animated": encode(image.quantize(32), "GIF", **frames),
+        "BMP": encode(image, "BMP"),
+        "TIFF": encode(image, "TIFF", compression="tiff_lzw"),
+        "PPM": encode(image, "PPM"),
+    }
+
+
+def mutate(data: bytes, rng: np.random.Generator) -> bytes:
+    """One to three of: cut, flipped bits, overwritten bytes, bytes put in, bytes taken out."""
+    changed = bytearray(data)
+    for _ in range(int(rng.integers(1, 4))):
+        place, count = int(rng.integers(len(changed) + 1)), int(rng.integers(1, 40))
+        match int(rng.integers(5)):
+            case 0:
+                del changed[place:]
+            case 1:
+                for at in rng.integers(0, max(1, len(changed)), 4)[: len(changed)]:
+                    changed[at] ^= 1 << int(rng.integers(8))
+            case 2:
+                changed[place : place + count] = rng.bytes(count)
+            case 3:
+                changed[place:place] = rng.bytes(count)
+            case _:
+                del changed[place : place + count]
+    return bytes(changed)
+
+
+def mutants() -> list[tuple[str, bytes]]:
+    kinds = list(sources().items())
+    rng = np.random.default_rng(20140904)
+    return [(name, mutate(data, rng)) for name, data in (kinds[i % len(kinds)] for i in range(MUTANTS))]
+
+
+def outcome(data: bytes) -> NDArray[np.uint8] | str:
+    try:
+        return decode(data, name="x.JPEG")
+    except ImageError as error:
+        return str(error)
+
+
+def digest() -> str:
+    all_of_them = hashlib.sha256()
+    for _, data in mutants():
+        found = outcome(data)
+        all_of_them.update(found.encode() if isinstance(found, str) else repr(found.shape).encode() + found.tobytes())
+    return all_of_them.hexdigest()
+
+
+def test_pixels_or_one_line() -> None:
+    found: dict[str, Counter[str]] = {name: Counter() for name in sources()}
+    for name, data in mutants():
+        result = outcome(data)
+        if isinstance(result, str):
+            assert result.startswith("x.JPEG: ")
+            assert len(result.splitlines()) == 1
+            found[name]["refused"] += 1
+        else:
+            assert result.dtype == np.uint8
+            assert result.ndim == 3
+            assert result.shape[2] == 3
+            assert 0 < result.shape[0] * result.shape[1] <= LARGEST_PIXELS
+            found[name]["decoded"] += 1
+    assert all(counts["refused"] for counts in found.values()), found  # each kind is damaged beyond repair at times
+    assert sum(counts["decoded"] for counts in found.values()) > MUTANTS / 20, found  # and is not at others
+
+
+def test_the_same_every_time_whatever_was_in_memory() -> None:
+    command = [sys.executable, "-c", "import test_damaged; print(test_damaged.digest())"]
+    paths = os.pathsep.join([str(Path(__file__).parent), str(SUPPORT), str(ROOT)])
+    running = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": paths, "MALLOC_PERTURB_": fill},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # libjpeg and libpng say there what they met
+            text=True,
+        )
+        for fill in ("85", "170")
+    ]
+    said = [process.communicate()[0].strip() for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert len(said[0]) == 64
+    assert said[0] == said[1]

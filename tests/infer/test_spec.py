@@ -1,0 +1,200 @@
+"""infer/spec.py: what a spec refuses, JSON without loss, and which images the default ranges admit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+import pytest
+from helpers import NETS, full_spec, slim_spec
+
+from infer.shapes import Extent, ShapeRange, crops_shape, default_shapes
+from infer.spec import ModelSpec, Preprocessing, Size, SpecError
+from infer.views import PROTOCOLS, out_of_range, plan_views
+
+
+def test_json_round_trip_loses_nothing() -> None:
+    spec = slim_spec(
+        "A-LRN",
+        class_names=("zéro", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+        preprocessing=Preprocessing(
+            (123.68, 116.779, 103.939),
+            std_rgb=(58.395, 57.12, 57.375),
+            filter="bilinear",
+            exif="apply",
+            long_side_rounding="floor",
+            center_rounding="torchvision",
+        ),
+        train_short_px=(72, 131),
+        test_short_px=99,
+        pool_rounding="floor",
+        interface="images",
+        precision="fp16",
+        outputs=("posterior", "score_map"),
+        fixed_size=True,
+        max_views=3,
+        source={"recipe": '{"name": "x"}'},
+    )
+    again = ModelSpec.from_json(spec.to_json())
+    assert again == spec
+    assert isinstance(again.preprocessing, Preprocessing)
+    assert again.train_short_px == (72, 131)
+    assert again.to_json() == spec.to_json()
+    for net in NETS:
+        assert ModelSpec.from_json(full_spec(net).to_json()) == full_spec(net)
+
+
+def test_every_field_is_in_the_json() -> None:
+    values = json.loads(slim_spec("D").to_json())
+    assert set(values) == {field.name for field in dataclasses.fields(ModelSpec)}
+    assert set(values["preprocessing"]) == {field.name for field in dataclasses.fields(Preprocessing)}
+
+
+@pytest.mark.parametrize(("train", "test"), [(256, 256), (384, 384), ((256, 512), 384), ((256, 511), 383)])
+def test_test_scale_defaults_to_s_or_the_mean_of_the_range(train: int | tuple[int, int], test: int) -> None:
+    assert full_spec("D", train_short_px=train).test_short_px == test
+    assert full_spec("D", train_short_px=train, test_short_px=300).test_short_px == 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, "a model's name must be a plain word, got ''"),
+        ({"name": "a/b"}, "a model's name must be a plain word, got 'a/b'"),
+        ({"classes": ("one",)}, "a classifier needs two classes at least, got 1"),
+        ({"classes": ("one", "one")}, "classes must differ from each other"),
+        ({"class_names": ("one",)}, "1 class_names for 10 classes"),
+        ({"pool_rounding": "up"}, "pool_rounding must be one of ceil, floor, got 'up'"),
+        ({"interface": "tensors"}, "interface must be one of views, images, nchw, got 'tensors'"),
+        ({"precision": "int8"}, "precision must be one of fp32, fp16, got 'int8'"),
+        ({"stride_px": 0}, "stride_px must be positive, got 0"),
+        ({"crop_px": 60}, "crop_px must be a multiple of stride_px = 32, got 60"),
+        ({"crop_px": 0}, "crop_px must be a multiple of stride_px = 32, got 0"),
+        ({"max_views": -1}, "max_views must not be negative, got -1"),
+        ({"width": 0.0}, "width and fc_width must be positive"),
+        ({"fc_width": -1}, "width and fc_width must be positive"),
+        ({"train_short_px": 63}, "train_short_px must be at least crop_px = 64 and in order, got 63"),
+        ({"train_short_px": (120, 72)}, "train_short_px must be at least crop_px = 64 and in order, got (120, 72)"),
+        ({"test_short_px": 63}, "test_short_px 63 is below crop_px 64"),
+    ],
+)
+def test_a_spec_that_cannot_be_true(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        slim_spec("D", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean_rgb": (1.0, 2.0)}, "mean_rgb and std_rgb need three values each"),
+        ({"std_rgb": (1.0,)}, "mean_rgb and std_rgb need three values each"),
+        ({"std_rgb": (1.0, 0.0, 1.0)}, "std_rgb must be positive, got (1.0, 0.0, 1.0)"),
+        ({"filter": "lanczos"}, "filter must be one of bicubic, bilinear, got 'lanczos'"),
+        ({"exif": "maybe"}, "exif must be one of ignore, apply, got 'maybe'"),
+        ({"long_side_rounding": "ceil"}, "long_side_rounding must be one of nearest, floor, got 'ceil'"),
+        ({"center_rounding": "nearest"}, "center_rounding must be one of floor, torchvision, got 'nearest'"),
+    ],
+)
+def test_preprocessing_that_cannot_be_true(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        Preprocessing(**{"mean_rgb": (0.0, 0.0, 0.0), **changes})
+
+
+def changed_json(**changes: Any) -> str:
+    """A good spec's JSON with fields changed; None removes one."""
+    values = {**json.loads(slim_spec("D").to_json()), **changes}
+    return json.dumps({name: value for name, value in values.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "not a model spec: "),
+        ("[1, 2]", "not a model spec: "),
+        ("{}", "not a model spec: KeyError('preprocessing')"),
+        (changed_json(preprocessing=[1]), "Preprocessing must be a JSON object, got list"),
+        (changed_json(preprocessing={}), "Preprocessing lacks ['mean_rgb']"),
+        (changed_json(preprocessing={"mean_rgb": [0, 0, 0], "gamma": 1}), "Preprocessing has unknown fields ['gamma']"),
+        (changed_json(net=None, classes=None), "ModelSpec lacks ['classes', 'net']"),
+        (changed_json(depth=16), "ModelSpec has unknown fields ['depth']: written by a newer version?"),
+        (changed_json(crop_px=60), "crop_px must be a multiple"),
+        (changed_json(classes=7), "not a model spec: "),
+    ],
+)
+def test_json_that_is_no_spec(text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)) as caught:
+        ModelSpec.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sides", [(0, 1, 2), (2, 1, 3), (1, 3, 2), (-1, 0, 1)])
+def test_extents_are_in_order_and_positive(sides: tuple[int, int, int]) -> None:
+    with pytest.raises(SpecError, match="expected 0 < min <= opt <= max, got Extent"):
+        Extent(*sides)
+
+
+def test_an_extent_holds_its_ends() -> None:
+    extent = Extent(3, 4, 6)
+    assert [n in extent for n in (2, 3, 4, 6, 7)] == [False, True, True, True, False]
+
+
+def test_a_shape_range_admits_what_is_in_every_extent() -> None:
+    one = Extent(1, 1, 2)
+    shape = ShapeRange("x", one, Extent(64, 64, 100), Extent(64, 80, 200), Extent(64, 80, 300), Extent(8, 99, 400), one)
+    assert shape.admits((64, 200), (64, 300))
+    assert shape.admits((100, 64), (300, 64))
+    assert not shape.admits((101, 64), (300, 64))
+    assert not shape.admits((64, 201), (64, 300))
+    assert not shape.admits((63, 64), (64, 64))
+    assert not shape.admits((64, 64), (64, 301))
+    assert shape.explain() == "x: views of 64x64 to 100x200 px"
+
+
+def test_a_shape_range_that_contradicts_itself() -> None:
+    one = Extent(1, 1, 2)
+    with pytest.raises(SpecError, match=r"profile x contradicts itself: views of up to 301 px cannot be cut"):
+        ShapeRange("x", one, Extent(64, 64, 100), Extent(64, 80, 301), Extent(64, 80, 300), Extent(8, 99, 400), one)
+
+
+@pytest.mark.parametrize("image_px", [(375, 500), (500, 375), (400, 400), (300, 800), (800, 300)])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("train", [256, 384, (256, 512)])
+def test_default_shapes_admit_every_protocol_up_to_8_to_3(
+    train: int | tuple[int, int], protocol: str, image_px: Size
+) -> None:
+    for spec in (full_spec("D", train_short_px=train), full_spec("googlenet", train_short_px=train)):
+        assert out_of_range(plan_views(spec, protocol, image_px), default_shapes(spec), spec) is None
+
+
+def test_default_shapes_grow_with_the_scales_that_are_asked_for() -> None:
+    spec = full_spec("D")
+    plan = plan_views(spec, "dense", (375, 500), [768])
+    assert out_of_range(plan, default_shapes(spec), spec) is not None
+    assert out_of_range(plan, default_shapes(spec, 768), spec) is None
+
+
+def test_default_shapes_never_admit_less_than_a_crop() -> None:
+    for shape in default_shapes(slim_spec("D")):
+        assert not shape.admits((63, 64), (64, 64))
+        assert not shape.admits((64, 63), (64, 64))
+
+
+def test_a_foreign_net_of_fixed_size_has_crops_alone() -> None:
+    spec = full_spec("foreign", crop_px=227, stride_px=1, fixed_size=True)
+    (crops,) = default_shapes(spec, 768)
+    assert crops.admits((227, 227), (256, 341)) and not crops.admits((227, 228), (256, 341))
+    assert (crops.views.max, crops) == (50, crops_shape(spec))
+
+
+@pytest.mark.parametrize(("max_views", "views"), [(0, [50, 2, 2]), (1, [1, 1, 1]), (8, [8, 2, 2])])
+def test_profiles_hold_no_more_views_than_the_net_takes(max_views: int, views: list[int]) -> None:
+    shapes = default_shapes(full_spec("foreign", max_views=max_views))
+    assert [shape.views.max for shape in shapes] == [shape.views.opt for shape in shapes] == views
+
+
+def test_specs_of_before_there_were_foreign_nets_are_read() -> None:
+    spec = slim_spec("D")
+    old = {key: value for key, value in json.loads(spec.to_json()).items() if key not in ("fixed_size", "max_views")}
+    assert ModelSpec.from_json(json.dumps(old)) == spec

@@ -1,0 +1,32 @@
+"""Plans of the double of TensorRT (fake_tensorrt.py), with sidecars as export.to_trt writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fake_tensorrt
+
+from export.model.source import read_source
+from export.tensorrt import sidecar
+from export.tensorrt.build import Plan
+from export.tensorrt.options import BuildOptions
+from export.tensorrt.profiles import profile_entries, shapes_from_options
+from infer.shapes import ShapeRange
+
+TENSORRT, RTX = "tensorrt 11.4.0.106", "tensorrt-rtx 1.7.1.116"
+
+
+def write_plan(
+    onnx: Path, folder: Path, shapes: Sequence[ShapeRange] = (), builder: str = TENSORRT, **changes: Any
+) -> Path:
+    """A plan of the double for an ONNX model, with a sidecar as export.to_trt writes it, for sm86."""
+    source = read_source(onnx)
+    shapes = shapes or shapes_from_options(source.spec)
+    data = fake_tensorrt.plan(onnx, [profile_entries(shape, source.spec.interface) for shape in shapes])
+    plan = Plan(data, builder, 0, 0, 0, 0, (None,) * len(shapes))
+    content = sidecar.content(source, plan, shapes, ["sm86"], BuildOptions())
+    path = folder / f"{onnx.stem}.engine"
+    sidecar.write_engine(path, data, {**content, **changes})
+    return path

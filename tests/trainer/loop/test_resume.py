@@ -1,0 +1,191 @@
+"""Nothing of a run is lost: stopped, killed, out of disk or diverged, it goes on to the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer import checkpoint as checkpoints
+from trainer.checkpoint import Checkpoint, load
+from trainer.loop.stopping import wish_to_stop
+from trainer.loop.train import Stopped, TrainingError, train
+from trainer.recipes import RECIPES
+
+TINY = dataclasses.replace(RECIPES["mini-a"], name="mini-a", width=1 / 16, fc_width=16, epochs=2, batch=8)
+SETTINGS = ["width=0.0625", "fc_width=16", "epochs=2", "batch=8"]
+Run = Callable[..., Path]
+
+
+def command(data: Path, out: Path, *more: str) -> list[str]:
+    words = ["--recipe", "mini-a", "--data", str(data), "--out", str(out), "--save-minutes", "0"]
+    words += ["--final-protocol", "none"]
+    return [sys.executable, "-m", "trainer", *words, *more, "--set", *SETTINGS]
+
+
+def same(one: Path, other: Path) -> bool:
+    """Checkpoints and metrics of two finished runs."""
+    a, b = load(one / "ckpt.pt"), load(other / "ckpt.pt")
+    tensors = all(
+        x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x)
+        for x, y in ((a.weights, b.weights), (a.momentum, b.momentum))
+    )
+    rows = [(path / "metrics.jsonl").read_text() for path in (one, other)]
+    return tensors and a.epochs_done == b.epochs_done == TINY.epochs and rows[0] == rows[1]
+
+
+@pytest.fixture(scope="module")
+def whole(miniature_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole")
+    train(TINY, miniature_dir, out)
+    return out
+
+
+def train_and_die(data: Path, out: Path, stop_at: int, save_minutes: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a checkpoint has been written so many times."""
+    save, calls = checkpoints.save, 0
+
+    def save_and_die(checkpoint: Checkpoint, path: Path) -> None:
+        nonlocal calls
+        save(checkpoint, path)
+        calls += 1
+        if calls == stop_at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            train(TINY, data, out, save_minutes=save_minutes)
+
+
+@pytest.mark.parametrize(("stop_at", "epochs", "steps"), [(1, 0, 1), (5, 0, 5), (8, 0, 8), (9, 1, 0), (13, 1, 4)])
+def test_a_run_that_died_in_an_epoch_goes_on_to_the_same_bits(
+    stop_at: int,
+    epochs: int,
+    steps: int,
+    whole: Path,
+    miniature_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of an epoch's nine checkpoints the eighth is from before the validation."""
+    train_and_die(miniature_dir, tmp_path, stop_at, 0, monkeypatch)
+    kept = load(tmp_path / "ckpt.pt")
+    assert (kept.epochs_done, kept.steps_of_epoch) == (epochs, steps)
+    train(TINY, miniature_dir, tmp_path, resume=True)
+    assert same(tmp_path, whole)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_step_and_keeps_it(
+    number: int, status: int, whole: Path, miniature_dir: Path, tmp_path: Path
+) -> None:
+    """As a cluster does that takes its machine back."""
+    process = subprocess.Popen(command(miniature_dir, tmp_path), stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "ckpt.pt").exists():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == status and len(said.splitlines()) == 1, said
+    assert f" of 16 iterations are in {tmp_path / 'ckpt.pt'}, go on with --resume" in said
+    assert subprocess.run(command(miniature_dir, tmp_path, "--resume"), stderr=subprocess.PIPE).returncode == 0
+    assert same(tmp_path, whole)
+
+
+@pytest.mark.parametrize(("numbers", "interrupted"), [((15, 15, 15), False), ((2, 2), True), ((15, 2), True)])
+def test_only_a_later_ctrl_c_interrupts(
+    numbers: tuple[int, ...], interrupted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`timeout`, schedulers and torchrun send SIGTERM more than once."""
+    now = 100.0
+    monkeypatch.setattr("trainer.loop.stopping.time.monotonic", lambda: now)
+    with wish_to_stop() as wish:
+        signal.raise_signal(numbers[0])
+        signal.raise_signal(signal.SIGINT)  # the same key, through another process
+        now += 2
+        with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+            for number in numbers[1:]:
+                signal.raise_signal(number)
+    assert wish.signal == numbers[0]
+
+
+def test_a_folder_with_a_checkpoint_is_not_trained_over(whole: Path, miniature_dir: Path) -> None:
+    before = (whole / "ckpt.pt").read_bytes()
+    with pytest.raises(TrainingError, match=r"ckpt\.pt is there already: go on with --resume, or use a new --out"):
+        train(TINY, miniature_dir, whole)
+    assert (whole / "ckpt.pt").read_bytes() == before
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the size of files, below that of a checkpoint, stands for the disk."""
+    train_and_die(miniature_dir, tmp_path, 2, 10, monkeypatch)
+    before = (tmp_path / "ckpt.pt").read_bytes()
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, len(before) // 2))
+
+    done = subprocess.run(
+        command(miniature_dir, tmp_path, "--resume"), preexec_fn=limit, stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert f"{tmp_path / 'ckpt.pt'}: cannot be written" in done.stderr or "File too large" in done.stderr
+    assert (tmp_path / "ckpt.pt").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt.pt", "curves.png", "metrics.jsonl", "tensorboard"]
+
+
+def test_a_loss_that_is_no_number_names_the_iteration_and_the_last_checkpoint(
+    miniature_dir: Path, tmp_path: Path
+) -> None:
+    wild = dataclasses.replace(TINY, learning_rate=1e8, warmup=0.0)
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) in iteration \d+ \(epoch 1\): .*ckpt\.pt$"):
+        train(wild, miniature_dir, tmp_path, save_minutes=0)
+    kept = load(tmp_path / "ckpt.pt")
+    assert kept.steps_of_epoch >= 1
+    with pytest.raises(TrainingError, match=r"in iteration \d+ \(epoch 1\): lower learning_rate$"):
+        train(wild, miniature_dir, tmp_path / "none")
+
+
+def test_a_run_in_another_thread_takes_no_signals(miniature_dir: Path, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(train, dataclasses.replace(TINY, epochs=1), miniature_dir, tmp_path).result()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_stopped_says_by_which_signal() -> None:
+    assert Stopped(15, "stopped").signal == 15
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments(whole: Path, miniature_dir: Path, tmp_path: Path) -> None:
+    """kill -9, again and again, until the run gets through."""
+    random.seed(0)
+    for kill in range(30):
+        process = subprocess.Popen(command(miniature_dir, tmp_path, "--resume"))
+        try:
+            process.wait(timeout=random.uniform(2.0, 6.0) + kill / 5)
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    assert process.returncode == 0 and same(tmp_path, whole)
+    rows = [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [1, 2]

@@ -1,0 +1,200 @@
+"""python -m trainer: what it prints, and one line and a status for every kind of bad input."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import slim_spec, write_checkpoint
+
+import trainer.loop.train
+from infer.data.dataset import TRAIN
+from trainer.__main__ import main
+from trainer.checkpoint import load
+from trainer.data.colours import measure
+from trainer.recipe import Recipe
+
+OneLine = Callable[[], str]
+SMALL = ["width=0.0625", "fc_width=16", "batch=16", "epochs=1"]
+
+
+def arguments(data: Path, out: Path, *more: str, recipe: str = "mini-a") -> list[str]:
+    return ["--recipe", recipe, "--data", str(data), "--out", str(out), *more]
+
+
+def test_a_run(miniature_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(miniature_dir, tmp_path, "--set", *SMALL)) == 0
+    captured = capsys.readouterr()
+    assert re.fullmatch(rf"{tmp_path / 'ckpt.pt'}: mini-a, 1 epochs, \d+ s\n", captured.out)
+    assert captured.err == ""  # no progress bar in a pipe
+    assert load(tmp_path / "ckpt.pt").spec.fc_width == 16
+
+
+def test_settings_add_up_however_often_the_option_is_given(
+    miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Recipe] = []
+    monkeypatch.setattr("trainer.__main__.run_of", lambda args, recipe: seen.append(recipe) or 0)
+    assert main(arguments(miniature_dir, tmp_path, "--set", "epochs=3", "--set", "batch=8", "seed=2")) == 0
+    assert [(recipe.epochs, recipe.batch, recipe.seed) for recipe in seen] == [(3, 8, 2)]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "the following arguments are required: --recipe, --data, --out"),
+        (["--recipe", "mini-z", "--data", "d", "--out", "o"], "argument --recipe: invalid choice: 'mini-z'"),
+        (["--recipe", "mini-a", "--data", "d", "--out", "o", "--set", "speed=1"], "--set speed=1: expected key=value"),
+        (["--recipe", "mini-a", "--data", "d", "--out", "o", "--set", "epochs=0"], "epochs must be positive, got 0"),
+        (["--recipe", "mini-a", "--data", "d", "--out", "o", "--fast"], "unrecognized arguments: --fast"),
+        (
+            ["--recipe", "mini-a", "--data", "d", "--out", "o", "--final-protocol", "crops"],
+            "--final-protocol: expected none or one of center, ten-crop, dense",
+        ),
+    ],
+)
+def test_usage_errors(argv: list[str], message: str, one_line: OneLine) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    line = one_line()
+    assert line.startswith("python -m trainer: ")
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["net=F"],
+        ["name=a/b"],
+        ["crop_px=50"],
+        ["test_short_px=10"],
+        ["crop_px=96"],  # above the recipe's smallest S
+        ["seed=-1"],
+        ["momentum=-1"],
+        ["weight_decay=-1"],
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_settings_that_make_no_net_or_no_optimiser(
+    miniature_dir: Path, tmp_path: Path, settings: list[str], one_line: OneLine
+) -> None:
+    argv = arguments(miniature_dir, tmp_path, "--set", *SMALL, *settings)
+    try:
+        status = main(argv)
+    except SystemExit as stop:  # a usage error
+        status = int(str(stop.code))
+    assert status in (1, 2)
+    assert one_line()
+
+
+def test_googlenet_with_a_crop_too_small_for_its_heads(miniature_dir: Path, tmp_path: Path, one_line: OneLine) -> None:
+    argv = arguments(miniature_dir, tmp_path, "--set", *SMALL, "crop_px=64", recipe="mini-googlenet")
+    try:
+        status = main(argv)
+    except SystemExit as stop:
+        status = int(str(stop.code))
+    assert status in (1, 2)
+    assert "use crop_px >= 96" in one_line()
+
+
+def test_data_that_is_not_there_or_too_little(miniature_dir: Path, tmp_path: Path, one_line: OneLine) -> None:
+    assert main(arguments(tmp_path / "missing", tmp_path / "out")) == 1
+    assert one_line() == f"{tmp_path / 'missing'}: no such folder"
+    assert main(arguments(miniature_dir, tmp_path / "out", "--set", "batch=65")) == 1
+    assert one_line() == "64 training images do not fill a batch of 65"
+    assert not (tmp_path / "out" / "ckpt.pt").exists()
+
+
+def test_an_out_that_is_a_file(miniature_dir: Path, tmp_path: Path, one_line: OneLine) -> None:
+    (tmp_path / "file").write_text("x")
+    assert main(arguments(miniature_dir, tmp_path / "file")) == 1
+    assert str(tmp_path / "file") in one_line()
+
+
+@pytest.mark.parametrize("in_worker", [False, True])
+def test_a_truncated_training_image_is_named(
+    miniature_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: OneLine, in_worker: bool
+) -> None:
+    """Found while the colours are measured, or by a worker that loads a batch."""
+    damaged = sorted((miniature_copy / TRAIN).rglob("*.JPEG"))[10]
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    if in_worker:
+        monkeypatch.setattr(trainer.train, "measure", functools.partial(measure, images=1))
+    assert main(arguments(miniature_copy, tmp_path / "out", "--set", *SMALL)) == 1
+    line = one_line()
+    assert damaged.relative_to(miniature_copy).as_posix() in line
+    assert line.endswith("truncated or damaged JPEG")
+
+
+def test_init_that_is_no_checkpoint_or_does_not_fit(miniature_dir: Path, tmp_path: Path, one_line: OneLine) -> None:
+    def status(init: Path) -> int:
+        return main(arguments(miniature_dir, tmp_path / "out", "--set", *SMALL, "--init", str(init)))
+
+    assert status(tmp_path / "a.pt") == 1
+    assert one_line() == f"{tmp_path / 'a.pt'}: no such file, expected a checkpoint (.pt)"
+    torch.save({"state_dict": {}}, tmp_path / "a.pt")
+    assert status(tmp_path / "a.pt") == 1
+    assert "not a checkpoint of ours" in one_line()
+    assert status(write_checkpoint(tmp_path / "a.pt", slim_spec("A", classes=("a", "b")))) == 1
+    assert one_line().startswith("--init: slim-a (net A) does not fit: conv1_1.weight")
+
+
+def test_resume_refuses_other_settings_and_damaged_files(
+    miniature_dir: Path, tmp_path: Path, one_line: OneLine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(miniature_dir, tmp_path, "--resume", "--set", *SMALL)) == 0  # nothing there yet
+    assert main(arguments(miniature_dir, tmp_path, "--resume", "--set", *SMALL)) == 0
+    capsys.readouterr()
+    assert main(arguments(miniature_dir, tmp_path, "--resume", "--set", *SMALL, "seed=1")) == 1
+    assert one_line().startswith(f"{tmp_path / 'ckpt.pt'} was made by another recipe or other settings")
+    (tmp_path / "ckpt.pt").write_bytes(b"x" * 100)
+    assert main(arguments(miniature_dir, tmp_path, "--resume", "--set", *SMALL)) == 1
+    assert str(tmp_path / "ckpt.pt") in one_line()
+
+
+def test_a_run_that_fails_ends(miniature_copy: Path, tmp_path: Path) -> None:
+    """Its loading processes ignore SIGTERM, so they must not be what Python waits for in the end."""
+    damaged = sorted((miniature_copy / TRAIN).rglob("*.JPEG"))[1]
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    patch = "import trainer.statistics as s; s.measure.__defaults__ = (1,); import runpy; "
+    code = f"{patch}runpy.run_module('trainer', run_name='__main__')"
+    words = arguments(miniature_copy, tmp_path / "out", "--set", *SMALL)
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "truncated or damaged JPEG" in done.stderr
+
+
+def test_the_final_evaluation_goes_on_and_is_not_done_twice(
+    miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    argv = arguments(miniature_dir, tmp_path, "--resume", "--final-protocol", "center", "--set", *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.__main__.evaluate", lambda *_: 130)
+        assert main(argv) == 130
+    unfinished = tmp_path / "evaluation" / "unfinished"
+    begin = ["-m", "evaluation.ilsvrc", "--engine", str(tmp_path / "ckpt.pt"), "--data", str(miniature_dir)]
+    begin += ["--protocol", "center", "--out", str(tmp_path / "evaluation")]
+    process = subprocess.Popen([sys.executable, *begin], stderr=subprocess.DEVNULL)
+    while not list(unfinished.glob("*.scores/*")) and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    capfd.readouterr()
+    assert main(argv) == 0
+    report = tmp_path / "evaluation" / "report.json"
+    before = report.read_bytes()
+    assert "| mini-a  | torch-fp32 | center" in capfd.readouterr().out and not unfinished.exists()
+    assert main(argv) == 0
+    assert f"{tmp_path / 'evaluation'}: center is there already\n" in capfd.readouterr().out
+    assert report.read_bytes() == before
+    argv[argv.index("center")] = "ten-crop"
+    assert main(argv) == 0
+    assert "| mini-a  | torch-fp32 | ten-crop" in capfd.readouterr().out

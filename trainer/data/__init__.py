@@ -1,0 +1,1 @@
+"""Training images as augmented batches and targets; knows no net and no optimiser."""

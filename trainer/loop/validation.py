@@ -1,0 +1,34 @@
+"""Errors on held-out images by the central crop, as the schedule of VGG needs them while it trains."""
+
+from __future__ import annotations
+
+import torch
+from torch.func import functional_call
+
+from ..data.batches import Centers, center_batches
+from .state import State
+
+BATCH = 64
+
+
+@torch.no_grad()
+def validate(state: State, centers: Centers) -> dict[str, float]:
+    """Percent of the images that the weights of inference get wrong in each way that the objective counts.
+
+    One un-mirrored view as `evaluation.ilsvrc --protocol center` takes it; the processes share the images. An image
+    that cannot be read is wrong.
+    """
+    net, objective, peers = state.net, state.objective, state.peers
+    weights = {name: tensor.to(objective.mean) for name, tensor in state.weights().items()}
+    net.eval()
+    sums = torch.zeros(1 + len(objective.errors), dtype=torch.float64)  # images seen, and wrong in each way
+    for pixels, target in center_batches(centers, BATCH, rank=peers.rank, world=peers.world):
+        pixels, target = pixels.to(peers.device), target.to(peers.device)
+        with state.execution.autocast(peers.device):
+            x = objective.pixels(pixels, torch.zeros(len(pixels), 3, device=peers.device))
+            outputs = functional_call(net, weights, (x,)).mean((2, 3))
+        sums += torch.cat([torch.tensor([len(target)]), objective.wrong(outputs.float(), target).cpu()])
+    net.train()
+    seen, *wrong = peers.total(sums).tolist()
+    count = len(centers.items)
+    return {name: 100 * (n + count - seen) / count for name, n in zip(objective.errors, wrong, strict=True)}

@@ -1,0 +1,91 @@
+"""The processes that torchrun started."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+
+
+class ExecutionError(RuntimeError):
+    """A device, precision or number of processes that cannot be had; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The processes of a run, as torchrun starts them; each has a device and an equal slice of every batch."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+    group: dist.ProcessGroup | None = None  # gloo's, for numbers on the host: waits for no GPU
+
+    def total(self, sums: Tensor) -> Tensor:
+        """The sum over all processes, on the host."""
+        sums = sums.detach().cpu().clone()
+        if self.world > 1:
+            dist.all_reduce(sums, dist.ReduceOp.SUM, self.group)
+        return sums
+
+    def most(self, numbers: Sequence[int]) -> list[int]:
+        """The largest of each number over all processes: what one asks for, all do."""
+        if self.world == 1:
+            return list(numbers)
+        largest = torch.tensor(numbers)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, self.group)
+        return [int(number) for number in largest]
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            dist.barrier(self.group)
+
+
+def say(line: str) -> None:
+    """A line on stderr, from one of the processes of a run."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        tqdm.write(line, file=sys.stderr)
+
+
+def join(device: str) -> Peers:
+    """The processes that torchrun started, or this one alone. Joins them once a process.
+
+    device: `auto` takes this process's GPU where there is one. Raises ExecutionError.
+    """
+    rank, world, local = (int(os.environ.get(name, default)) for name, default in VARIABLES)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ExecutionError(
+                f"{torch.cuda.device_count()} GPUs for process {local} of this machine: "
+                "start fewer (--nproc-per-node), or --device cpu"
+            )
+        torch.cuda.set_device(local)
+    place = torch.device(device, local) if device == "cuda" else torch.device(device)
+    if world == 1:
+        return Peers(place)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
+    return Peers(place, rank, world, _host_group())
+
+
+VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+
+
+_groups: list[dist.ProcessGroup] = []
+
+
+def _host_group() -> dist.ProcessGroup:
+    """One gloo group a process: making one is a collective step, and it lives as long as the process."""
+    if not _groups:
+        _groups.append(dist.new_group(backend="gloo"))
+    return _groups[0]
