@@ -37,8 +37,8 @@ from trainer import miniature
 from trainer.data.augment import augmentation_of
 from trainer.data.batches import Crops, batches, cores_here, loader_workers
 from trainer.loop.execution import Execution
-from trainer.loop.state import State
 from trainer.loop.train import set_dropout, spec_of, started
+from trainer.loop.training_state import State
 from trainer.processes import Peers
 from trainer.recipe import Recipe
 from trainer.recipes import RECIPES

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from infer.command import Parser, scales_argument
+from infer.command import Parser, count_argument, scales_argument, whole_argument
 from infer.engine import Provider
 from infer.views import PROTOCOLS
 
@@ -67,21 +67,25 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--ray-actors",
-        type=_whole,
+        type=whole_argument,
         default=0,
         metavar="N",
         help="processes of the cluster (default: one for each GPU; with --provider cpu one for each machine)",
     )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
+    parser.add_argument("--limit", type=count_argument, metavar="N", help="only the first N images")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the unfinished run in OUT, if there is one and it is this one"
     )
     parser.add_argument(
-        "--workers", type=_positive, default=1, metavar="N", help="threads that decode; changes no result (default: 1)"
+        "--workers",
+        type=count_argument,
+        default=1,
+        metavar="N",
+        help="threads that decode; changes no result (default: 1)",
     )
     parser.add_argument(
         "--mistakes",
-        type=_whole,
+        type=whole_argument,
         default=8,
         metavar="N",
         help="of each table, the most confident mistakes to show in the report, with thumbnails (default: 8)",
@@ -120,18 +124,6 @@ def _protocols(text: str) -> list[str]:
         what = f"unknown protocol {unknown[0]!r}" if unknown else "a protocol is named twice"
         raise argparse.ArgumentTypeError(f"{what}: expected different ones of {', '.join(PROTOCOLS)}")
     return names
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
-    return int(text)
-
-
-def _whole(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
-    return int(text)
 
 
 def _devices(text: str) -> list[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 
 from .errors import ScoresError
 from .scores import table as tables
@@ -83,4 +83,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

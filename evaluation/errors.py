@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from infer.errors import Refused
 
-class RunError(RuntimeError):
+
+class RunError(Refused):
     """A run that cannot start or, with --strict, go on; one line."""
 
 
-class ScoresError(ValueError):
+class ScoresError(Refused):
     """A file that is not a score table, or tables that do not belong together; one line."""
 
 
-class ReportError(ValueError):
+class ReportError(Refused):
     """A folder without the report of an evaluation; one line."""

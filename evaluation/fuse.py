@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 
 from .errors import ScoresError
 from .scores import table as tables
@@ -30,4 +30,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

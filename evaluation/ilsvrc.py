@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from infer.command import run
+from infer.command import exit_with
 from infer.data.dataset import Dataset, DatasetError, open_dataset
 from infer.engine import EngineError
 from infer.pipeline import behind
@@ -74,7 +74,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
         members, make = _open(args, plan, stack)
         described = describe(members.engines, members.protocols, plan.pooling, our_commit())
         size = shard_images(members.protocols)
-        task = Task(described, dataset.listing, len(dataset.items), size, args.mistakes)
+        task = Task(described, dataset.listing_digest, len(dataset.items), size, args.mistakes)
         unfinished = UnfinishedRun(args.out, task, resume=args.resume)
         progress, before = unfinished.progress, unfinished.progress.wall_seconds
         job = Job(plan, replace(dataset, items=()), described, args.provider, args.strict, args.workers, args.mistakes)
@@ -179,4 +179,4 @@ def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 
 from .errors import ReportError
 from .published.beside import Interval, Percent, difference, say_difference
@@ -159,4 +159,4 @@ def _say(one: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

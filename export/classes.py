@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from infer.errors import Refused
 from infer.spec import placeholder_classes
 
 MAX_BYTES = 10_000_000
 WNID = re.compile(r"(n\d{8})(?:[ \t]+(.*))?")
 
 
-class ClassesError(ValueError):
+class ClassesError(Refused):
     """A file that does not name the classes; one line."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from infer.errors import Refused
 
-class ModelError(ValueError):
+
+class ModelError(Refused):
     """An input that no engine can be built from as asked; one line."""

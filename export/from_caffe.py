@@ -17,7 +17,7 @@ from typing import get_args
 
 import torch
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 from infer.files import file_sha256
 from infer.spec import Filter, ModelSpec, Preprocessing, SpecError
 from trainer.checkpoint import Checkpoint, save
@@ -130,4 +130,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -25,7 +25,7 @@ from typing import get_args
 import onnx
 
 from infer import self_test
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 from infer.engine import EngineError
 from infer.files import file_sha256
 from infer.onnx_engine import OnnxEngine
@@ -33,8 +33,8 @@ from infer.spec import ModelSpec, Precision, Preprocessing, SpecError
 
 from .classes import ClassesError, read_classes
 from .foreign import surgery as foreign
+from .foreign.behaviour import kind_of, try_out, written
 from .foreign.surgery import Channels, ForeignError, OutputKind
-from .foreign.trial import kind_of, try_out, written
 from .model import file as model_file
 from .model.file import ModelFileError
 
@@ -193,4 +193,4 @@ def describe(path: Path, spec: ModelSpec) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -17,7 +17,7 @@ from typing import get_args
 
 import torch
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 from infer.files import file_sha256
 from infer.spec import Filter, ModelSpec, Preprocessing, SpecError
 from trainer import checkpoint as checkpoints
@@ -143,4 +143,4 @@ def describe(spec: ModelSpec, found: Converted) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

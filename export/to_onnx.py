@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import get_args
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 from infer.spec import Interface, Precision
 from trainer.checkpoint import CheckpointError
 
@@ -46,4 +46,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 from infer.engine import EngineError
+from infer.errors import Refused
 from infer.shapes import default_shapes
 from infer.spec import ModelSpec, SpecError
 from infer.tensorrt.sidecar import check_sidecar
@@ -35,7 +36,7 @@ INPUT_TYPES = {"image": "TYPE_UINT8", "images": "TYPE_UINT8", "input": "TYPE_FP3
 """All other inputs are tables of TYPE_INT32."""
 
 
-class TritonError(ValueError):
+class TritonError(Refused):
     """A model that Triton cannot serve; one line."""
 
 
@@ -192,4 +193,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with, positive_argument
 from infer.data.dataset import DatasetError
 from infer.engine import EngineError
 from infer.files import replacing
@@ -134,16 +134,6 @@ def _megabytes_argument(text: str) -> int:
     return int(text)
 
 
-def _positive_argument(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value
-
-
 def _proof(args: argparse.Namespace) -> Proof:
     given = {name: getattr(args, name) for name in ("calibrate", "verify", "protocol", "limit", "tolerance")}
     return Proof(**{name: value for name, value in given.items() if value is not None})
@@ -180,7 +170,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--verify", type=Path, metavar="DIR", help="data set on which FP16 must answer as FP32 does")
     parser.add_argument(
-        "--tolerance", type=_positive_argument, help=f"of --verify, for a posterior (default: {Proof().tolerance})"
+        "--tolerance", type=positive_argument, help=f"of --verify, for a posterior (default: {Proof().tolerance})"
     )
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help=f"of both (default: {Proof().protocol})")
     parser.add_argument("--limit", type=int, metavar="N", help=f"images of each, 0 for all (default: {Proof().limit})")
@@ -254,4 +244,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

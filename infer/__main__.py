@@ -15,7 +15,7 @@ from typing import Any
 
 from .boxes.finding import BoxNet, box_net, check_together
 from .classify import Classifier, Outcome
-from .command import Parser, add_engine_options, engine_options, run, scales_argument
+from .command import Parser, add_engine_options, engine_options, exit_with, scales_argument
 from .data.dataset import image_files
 from .drawing.boxes import write_boxes
 from .drawing.maps import SUFFIXES, write_maps
@@ -134,4 +134,4 @@ def _line(path: Path, outcome: Outcome, classifier: Classifier) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

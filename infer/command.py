@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from .engine import Provider
+from .errors import Refused, UsageError
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,6 +27,31 @@ def scales_argument(text: str) -> list[int]:
         return [int(q) for q in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected whole numbers of pixels like 256,384,512, got {text!r}") from None
+
+
+def count_argument(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if not text.isascii() or not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+def whole_argument(text: str) -> int:
+    """A whole number from 0 on, for argparse."""
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+def positive_argument(text: str) -> float:
+    """A finite number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +77,18 @@ def _ordinal(text: str) -> int:
     return int(text)
 
 
-def run(main: Callable[[], int]) -> NoReturn:
+def run(parser: Parser, work: Callable[[], int]) -> int:
+    """The status of a command: what `work` returns, or that of what it refused, which is printed as one line."""
+    try:
+        return work()
+    except UsageError as error:
+        parser.error(str(error))
+    except (Refused, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
     """Ends the process with `main`'s status; Ctrl-C is one line, and a reader that has seen enough is no error.
 
     So is SIGTERM, which would otherwise kill a process on the spot and leave its temporary files.

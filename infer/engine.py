@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from .errors import Refused
 from .pixels.decode import Pixels
 from .pixels.render import Cache
 from .shapes import ShapeRange
@@ -26,7 +27,7 @@ HOST = "host"
 """Engine.device of one that computes in `result`."""
 
 
-class EngineError(RuntimeError):
+class EngineError(Refused):
     """An engine that cannot be opened or run; one line: got, expected, what to do."""
 
 

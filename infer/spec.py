@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from .errors import Refused
+
 PoolRounding = Literal["ceil", "floor"]
 Filter = Literal["bicubic", "bilinear"]
 Interface = Literal["views", "images", "nchw"]
@@ -20,7 +22,7 @@ Task = Literal["classify", "box-scr", "box-pcr"]
 single-class and per-class regression)."""
 
 
-class SpecError(ValueError):
+class SpecError(Refused):
     """A description of a model that cannot be true; the message says what was got and what was expected."""
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import UsageError
 from .shapes import MIN_SOURCE_PX, ShapeRange
 from .spec import ModelSpec, Size
 
@@ -23,7 +24,7 @@ Box = tuple[int, int, int, int]
 """(top, left, height, width) in the rescaled image."""
 
 
-class PlanError(ValueError):
+class PlanError(UsageError):
     """A protocol that cannot be planned for a model or an image; one line."""
 
 

@@ -35,7 +35,8 @@ FLOORS: dict[str, str] = {
         pixels
         views data
         shapes
-        spec files pipeline""",
+        spec files pipeline
+        errors""",
     "export": """
         to_trt
         proof to_triton from_onnx

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 from infer.data.dataset import has_validation
 from infer.views import PROTOCOLS
 
@@ -99,4 +99,4 @@ def is_evaluated(path: Path, report: Path, protocol: str) -> bool:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 from infer.files import replacing
 
 from .checkpoint import load
@@ -220,4 +220,4 @@ def _nets(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

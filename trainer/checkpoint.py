@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infer.errors import Refused
 from infer.files import replacing
 from infer.spec import ModelSpec, SpecError
 
@@ -21,7 +22,7 @@ FORMAT = 1
 AUXILIARY = "auxiliary."
 
 
-class CheckpointError(ValueError):
+class CheckpointError(Refused):
     """A file that is not a checkpoint of ours; one line."""
 
 

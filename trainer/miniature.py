@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 from infer.data.dataset import DEVKIT, GROUND_TRUTH, META, TRAIN, VAL
 
 WNIDS = tuple(f"n9900000{digit}" for digit in range(10))
@@ -219,4 +219,4 @@ def _write_devkit(devkit: Path, labels: list[int], counts: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -13,8 +13,10 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
+from infer.errors import Refused
 
-class ExecutionError(RuntimeError):
+
+class ExecutionError(Refused):
     """A device, precision or number of processes that cannot be had; one line."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from infer.errors import UsageError
 from infer.spec import ModelSpec, Preprocessing, Task
 
 Schedule = Literal["cosine", "plateau", "exponential"]
@@ -25,7 +26,7 @@ LARGEST = 1e9
 PHASES_FORM = "SHARE:LOW-HIGH[:dropout],... like 0.4:82-90,0.6:72-120:dropout"
 
 
-class RecipeError(ValueError):
+class RecipeError(UsageError):
     """A recipe or an override that cannot be used; one line."""
 
 

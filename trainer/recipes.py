@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 
 from .recipe import Phase, Recipe
 from .sources import BOX_SOURCES, FINE_SOURCES, GOOGLENET_SOURCES, MINI_GOOGLENET_SOURCES, MINI_SOURCES, VGG_SOURCES
@@ -241,4 +241,4 @@ def described(recipe: Recipe) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 from infer.data.dataset import DatasetError, open_dataset
 from infer.files import replacing
 from infer.pixels.decode import ImageError
@@ -40,4 +40,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -19,7 +19,7 @@ from typing import get_args
 
 from tqdm import tqdm
 
-from infer.command import Parser, run, scales_argument
+from infer.command import Parser, count_argument, exit_with, scales_argument, whole_argument
 from infer.data.dataset import DatasetError
 from infer.engine import Engine, EngineError, Provider
 from infer.views import PlanError
@@ -76,8 +76,10 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="F.parquet")
     parser.add_argument("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime, for .onnx")
-    parser.add_argument("--device", type=_positive_or_zero, default=0, metavar="N", help="which GPU (default: 0)")
-    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="threads that decode (default: 1)")
+    parser.add_argument("--device", type=whole_argument, default=0, metavar="N", help="which GPU (default: 0)")
+    parser.add_argument(
+        "--workers", type=count_argument, default=1, metavar="N", help="threads that decode (default: 1)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run that did not end")
     parser.add_argument("--strict", action="store_true", help="stop at the first image that has no features")
     parser.set_defaults(work=_extract)
@@ -88,19 +90,21 @@ def _add_svm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--c", type=_numbers, default=CS, metavar="C[,C...]", help="to choose from (default: 0.01 to 100 by tens)"
     )
-    parser.add_argument("--seed", type=_positive_or_zero, default=0, metavar="N", help="of all that is drawn")
+    parser.add_argument("--seed", type=whole_argument, default=0, metavar="N", help="of all that is drawn")
     parser.add_argument("--test", choices=("val", "test"), help="which set is tested (default: test where labelled)")
     parser.add_argument(
         "--train-images",
-        type=_positive,
+        type=count_argument,
         metavar="N",
         help="of each class, where sets are drawn (default: 30 for Caltech-101, 60 for Caltech-256)",
     )
     parser.add_argument(
-        "--test-images", type=_positive, metavar="N", help="of each class, at most (default: 50 for 101, else all)"
+        "--test-images", type=count_argument, metavar="N", help="of each class, at most (default: 50 for 101, else all)"
     )
     parser.add_argument("--results", type=Path, metavar="DIR", help="write VOC's files for its server, of the test set")
-    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="SVMs at a time; changes no result")
+    parser.add_argument(
+        "--workers", type=count_argument, default=1, metavar="N", help="SVMs at a time; changes no result"
+    )
     parser.add_argument("--json", action="store_true", help="everything as one JSON object")
     parser.set_defaults(work=_svm)
 
@@ -123,7 +127,7 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
             engines.append(engine)
         width = widths(engines, settings)
         unfinished = UnfinishedTable(
-            args.out, _describe(engines, collection, settings), collection.listing, width, resume=args.resume
+            args.out, _describe(engines, collection, settings), collection.listing_digest, width, resume=args.resume
         )
         before = sum(engine.seconds for engine in engines)
         pictures = collection.pictures
@@ -251,17 +255,5 @@ def _numbers(text: str) -> tuple[float, ...]:
     return values
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
-    return int(text)
-
-
-def _positive_or_zero(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
-    return int(text)
-
-
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -48,7 +48,7 @@ class Collection:
     pictures: Sequence[Picture]
 
     @property
-    def listing(self) -> str:
+    def listing_digest(self) -> str:
         """Digest of names, sets, labels, boxes and sizes in bytes."""
         digest = hashlib.sha256("\n".join((self.kind, *self.classes)).encode())
         for picture in self.pictures:

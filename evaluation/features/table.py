@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from infer.errors import Refused
 from infer.files import replacing
 
 from ..errors import RunError
@@ -32,7 +33,7 @@ PART = 64
 """Pictures that are kept in memory, and lost when a run is killed."""
 
 
-class FeatureError(ValueError):
+class FeatureError(Refused):
     """A file that is no table of features, tables that do not belong together, or too little to learn from."""
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from infer.boxes.finding import box_net, check_together
 from infer.boxes.merging import MATCHES, Merging
-from infer.command import Parser, add_engine_options, engine_options, run, scales_argument
+from infer.command import Parser, add_engine_options, count_argument, engine_options, exit_with, scales_argument
 from infer.data.dataset import Dataset, DatasetError, open_dataset
 from infer.engine import Engine, EngineError
 from infer.open import open_engine
@@ -31,8 +31,8 @@ from ..errors import RunError, ScoresError
 from ..run.labels import map_labels
 from ..run.progress import Watch
 from ..scores import table as tables
+from .find_boxes import PROTOCOLS, Task, make_shards, read_answers, settings_of
 from .ground_truth import GroundTruth, read_ground_truth
-from .locate import PROTOCOLS, Task, make_shards, read_answers, settings_of
 from .report import KIND, Net, count, results_of, unreadable_images, write_report
 from .table import UnfinishedBoxes
 
@@ -89,9 +89,9 @@ def _parser() -> Parser:
     add("--blacklist", type=Path, metavar="FILE", help="numbers of images not to count (default: the devkit's, if any)")
     add_engine_options(parser)
     add("--out", type=Path, default=Path("localization"), help="for boxes/ and the report (default: %(default)s)")
-    add("--limit", type=_positive, metavar="N", help="only the first N images")
+    add("--limit", type=count_argument, metavar="N", help="only the first N images")
     add("--resume", action="store_true", help="go on with the unfinished run in OUT, if it is this one")
-    add("--workers", type=_positive, default=1, metavar="N", help="threads that decode (default: 1)")
+    add("--workers", type=count_argument, default=1, metavar="N", help="threads that decode (default: 1)")
     add("--strict", action="store_true", help="stop at the first image that cannot be read, or is out of range")
     return parser
 
@@ -221,11 +221,5 @@ def _check_out(out: Path) -> None:
         raise RunError(f"{path}: a report of another command, which would be lost: use another --out")
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
-    return int(text)
-
-
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from infer.command import Parser, run
+from infer.command import Parser, exit_with
 
 from ..errors import ReportError, ScoresError
 from .page import write_html
@@ -43,4 +43,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

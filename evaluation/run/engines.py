@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infer.engine import Engine, EngineError, Provider
+from infer.errors import Refused
 from infer.open import open_engine
 from infer.spec import ModelSpec
 from infer.views import check_scales
@@ -82,13 +83,12 @@ def open_any(
 ) -> Engine:
     """An engine for a .pt, .onnx or .engine file. Raises EngineError."""
     if path.suffix == ".pt":
-        from trainer.checkpoint import CheckpointError
         from trainer.torch_engine import TorchEngine
 
         try:
             place = f"cuda:{device}" if provider == "cuda" else "cpu"
             return TorchEngine.open(path, largest_short_px=largest_short_px, place=place)
-        except (CheckpointError, RuntimeError) as error:  # the second of a GPU that is not there
+        except (Refused, RuntimeError) as error:  # the second of a GPU that is not there
             raise EngineError(f"{path}: {str(error).splitlines()[0].removeprefix(f'{path}: ')}") from None
     return open_engine(path, provider=provider, device=device, threads=threads, largest_short_px=largest_short_px)
 

@@ -27,7 +27,7 @@ from infer.views import View, rescaled_px
 
 from ..scores.metrics import is_wrong
 from ..scores.table import Scores
-from .batch import Row
+from .image_batch import Row
 
 SUREST = 12
 """Views of a mistake that are kept."""

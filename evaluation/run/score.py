@@ -17,8 +17,8 @@ from infer.pipeline import one_behind, ordered
 from infer.views import SINGLE_SCALE
 
 from ..scores.table import UNKNOWN_LABEL, Scores, concatenate, with_dataset_id
-from .batch import Row, Running, planner, start_batch
 from .identity import Described, content_of, dataset_id, describe
+from .image_batch import Row, Running, planner, start_batch
 from .images import Decoded, read_image
 from .labels import map_labels
 from .mistakes import Mistake, find_mistakes

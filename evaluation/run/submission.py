@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from infer.errors import UsageError
 from infer.views import PROTOCOLS
 
 from .protocol import POOLING_OUTPUT, Pooling
@@ -27,7 +28,7 @@ from .protocol import POOLING_OUTPUT, Pooling
 MAX_BYTES, MAX_DEPTH = 100_000, 4
 
 
-class SubmissionError(ValueError):
+class SubmissionError(UsageError):
     """A file that says no submission; one line."""
 
 

@@ -16,6 +16,8 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from infer.errors import Refused
+
 from . import caffe_pb2
 from .wire import WireError, check_wire
 
@@ -60,7 +62,7 @@ V1_TYPES = {
 """Old names of layer types by new; others keep their old name, which no net of ours has."""
 
 
-class CaffeError(ValueError):
+class CaffeError(Refused):
     """A file that is not Caffe's, or a net that is none of ours; one line."""
 
 

@@ -5,6 +5,8 @@ Only the wire format is looked at (protobuf.dev/programming-guides/encoding): ke
 
 from __future__ import annotations
 
+from infer.errors import Refused
+
 MAX_FIELDS = 100_000
 """A GoogLeNet with its auxiliary heads has 4,000."""
 
@@ -15,7 +17,7 @@ NESTED: Nested = {2: {6: {7: {}}}, 100: {7: {7: {}}}}
 VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
 
 
-class WireError(ValueError):
+class WireError(Refused):
     """Not a message of protobuf, only a part of one, or one of more fields than any net has."""
 
 

@@ -15,6 +15,7 @@ import onnx.compose
 import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
+from infer.errors import Refused
 from infer.spec import ModelSpec
 
 from ..model.file import names_read
@@ -29,7 +30,7 @@ TINY = np.float32(1e-37)
 """What the logarithm of a probability stops at: just above the smallest normal float."""
 
 
-class ForeignError(ValueError):
+class ForeignError(Refused):
     """A model that cannot become a classifier of ours; one line: got, expected, do this."""
 
 

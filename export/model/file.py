@@ -18,6 +18,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
+from infer.errors import Refused
 from infer.files import replacing
 
 ONE_FILE_BYTES = 1_000_000_000
@@ -34,7 +35,7 @@ ELEMENT_BYTES: dict[int, int] = {
 """The types of weights that are read."""
 
 
-class ModelFileError(ValueError):
+class ModelFileError(Refused):
     """A file that is no ONNX model or lies about its weights; one line."""
 
 
@@ -168,8 +169,6 @@ def _external(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
         offset, length = int(entries.get("offset", 0)), _elements(tensor) * ELEMENT_BYTES[tensor.data_type]
         declared = int(entries.get("length", length))
     except (ValueError, OSError) as error:
-        if isinstance(error, ModelFileError):
-            raise
         raise ModelFileError(f"external data that cannot be found: {error}") from None
     if size < 0:
         raise ModelFileError(f"external data in {location!r}, which is not there: keep it beside the model")

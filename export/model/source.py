@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from infer.spec import ModelSpec
+from infer.spec import ModelSpec, SpecError
 
 from ..errors import ModelError
 from .request import Request
@@ -79,7 +79,7 @@ def read_source(path: Path) -> Source:
         raise ModelError(f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx")
     try:
         return Source(path, ModelSpec.from_json(metadata["spec"]), json.loads(metadata.get("self_test", "null")))
-    except ValueError as error:
+    except (SpecError, ValueError) as error:
         raise ModelError(f"{path}: damaged metadata: {error}") from None
 
 
@@ -91,7 +91,7 @@ def is_to_be_halved(source: Source, request: Request) -> bool:
 def half_source(source: Source, path: Path) -> Source:
     """Writes the FP16 version of an FP32 model of another's making. Raises ModelError where there is none."""
     from . import file as model_file
-    from .half import HalfError, half_model
+    from .to_half import HalfError, half_model
 
     try:
         model_file.save(half_model(model_file.read(source.path)), path)

@@ -27,7 +27,8 @@ from ..model.precision import half_tensors, single_graph
 from ..model.request import Proof
 from ..model.source import Source
 from ..tensorrt.sidecar import write_engine
-from . import ranges, rescale
+from . import activation_ranges as ranges
+from . import rescale
 from .verify import Verdict, verify, verify_engine
 from .verify_boxes import BoxVerdict, verify_box_engine, verify_boxes
 

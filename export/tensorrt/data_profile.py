@@ -57,7 +57,7 @@ def read_sizes(root: Path) -> DataSizes:
             continue
         counts[size] += 1
         examples.setdefault(size, item.name)
-    return DataSizes(dataset.listing, counts, examples, tuple(unreadable))
+    return DataSizes(dataset.listing_digest, counts, examples, tuple(unreadable))
 
 
 def dense_range(spec: ModelSpec, sizes: DataSizes, image_px: int = 0) -> DenseRange:

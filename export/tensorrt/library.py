@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from infer.cuda.driver import gpu_present
+from infer.errors import Refused, UsageError
 
 BuilderName = Literal["tensorrt", "tensorrt-rtx"]
 
 
-class BuildError(RuntimeError):
+class BuildError(Refused):
     """An engine that cannot be built; one line: got, expected, do this."""
 
 
-class OptionError(ValueError):
+class OptionError(UsageError):
     """An option of the command line that this library does not have; one line."""
 
 

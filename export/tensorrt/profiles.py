@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from infer.errors import Refused
 from infer.shapes import Extent, ShapeRange, crops_shape, default_shapes, dense_shapes
 from infer.spec import Interface, ModelSpec, Size
 from infer.views import default_scales
@@ -21,7 +22,7 @@ MAX_ELEMENTS = 2**31 - 1
 """TensorRT counts the elements of a tensor in 32 bits. Its builder accepts more, which is no promise that they work."""
 
 
-class ProfileError(ValueError):
+class ProfileError(Refused):
     """A profile that cannot be read or cannot work; one line: got, expected, do this."""
 
 

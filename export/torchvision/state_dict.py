@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from infer.errors import Refused
+
 MAX_HEADER_BYTES = 1_000_000
 """Of a safetensors file: VGG-19 with batch norms takes 12,000."""
 MEMORY_BYTES = 1_000_000_000
@@ -28,7 +30,7 @@ WRAPPERS = ("state_dict", "model")
 DATA_PARALLEL = "module."
 
 
-class WeightsError(ValueError):
+class WeightsError(Refused):
     """A file that holds no weights that can be used; one line, without the file's name."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..command import Parser, add_engine_options, engine_options, run, scales_argument
+from ..command import Parser, add_engine_options, engine_options, exit_with, scales_argument
 from ..engine import EngineError
 from ..pixels.decode import ImageError, read
 from ..views import PROTOCOLS, PlanError
@@ -134,4 +134,4 @@ def _batches(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_with(main)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from ..errors import Refused
 from ..spec import Size
 from .folder import DatasetError, Folder
 from .stored import File, printable
@@ -31,7 +32,7 @@ LARGEST_BYTES = 1 << 20
 WNID = re.compile(r"n\d{8}")
 
 
-class AnnotationError(ValueError):
+class AnnotationError(Refused):
     """An XML that says of no box where it is; one line that names the file."""
 
 
@@ -179,8 +180,6 @@ def _parse(data: bytes) -> ElementTree.Element:
     try:
         parser.Parse(data, True)
     except (expat.ExpatError, ValueError, LookupError) as error:  # the last: of an encoding
-        if isinstance(error, AnnotationError):
-            raise
         raise AnnotationError(f"not XML ({' '.join(str(error).split())})") from None
     return builder.close()
 

@@ -54,7 +54,9 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Images in the order of their names. `listing` depends on names, labels and sizes in bytes, not on where they lie.
+    """Images in the order of their names.
+
+    listing_digest: of names, labels and sizes in bytes, not of where they lie.
 
     numbered: labels are numbers in the order of the model's own classes, whatever `classes` calls them.
     """
@@ -68,7 +70,7 @@ class Dataset:
     numbered: bool = False
 
     @property
-    def listing(self) -> str:
+    def listing_digest(self) -> str:
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for item in self.items:
             digest.update(f"\n{_last_part(item)}\t{item.label}\t{item.file.size_bytes()}".encode())

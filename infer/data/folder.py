@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..errors import Refused
 from .stored import Archive, File, Part, is_image_name
 from .tar import TarError, members
 
 TAR = ".tar"
 
 
-class DatasetError(ValueError):
+class DatasetError(Refused):
     """A folder or an archive that is not a data set we read; one line that says what was expected."""
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple, cast
 
+from ..errors import Refused
+
 MOST_MEMBERS = 2_000_000
 """Of one archive; all of ILSVRC-2012 has 1,431,167 images."""
 MOST_HEADER_BYTES = 1 << 20
@@ -28,7 +30,7 @@ KINDS = {
 }
 
 
-class TarError(ValueError):
+class TarError(Refused):
     """Not a whole tar archive that can be read in place; a phrase to stand after its name."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..data.stored import File, Stored, printable
+from ..errors import Refused
 from .header import LARGEST_PIXELS, HeaderError, damaged, read_header
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # its decoders report what ImageError already says
@@ -28,7 +29,7 @@ HEADER_BYTES = 1 << 16
 """Enough of most files to know their size: EXIF and a colour profile come before it."""
 
 
-class ImageError(ValueError):
+class ImageError(Refused):
     """A file that is not a whole image; the message is one line and names the file where it is known."""
 
 

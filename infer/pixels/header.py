@@ -10,6 +10,8 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..errors import Refused
+
 LARGEST_PIXELS = 100_000_000
 """Of one image: 300 MB decoded. ILSVRC-2012's own are below a third of it."""
 MOST_JPEG_SEGMENTS = 100_000
@@ -17,7 +19,7 @@ MOST_JPEG_SEGMENTS = 100_000
 Size = tuple[int, int]
 
 
-class HeaderError(ValueError):
+class HeaderError(Refused):
     """No image that we decode; a phrase to stand after its name."""
 
 

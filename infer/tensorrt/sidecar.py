@@ -74,7 +74,7 @@ def read_sidecar(path: Path) -> Sidecar:
             hardware_compatible=bool(options.get("hardware_compatible")),
             self_test=content.get("self_test"),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (SpecError, KeyError, TypeError, ValueError) as error:
         reason = error if isinstance(error, SpecError) else repr(error)
         raise EngineError(
             f"{path}.json: cannot be understood ({reason}), written by another version? Build the engine again with "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from infer.data.dataset import Dataset, Item
+from infer.errors import Refused
 
 from .augment import Matrix
 from .batches import pixels_of
@@ -24,7 +25,7 @@ SAMPLE = 1000
 AT_ONCE = 256
 
 
-class StatisticsError(ValueError):
+class StatisticsError(Refused):
     """A file that does not hold statistics; one line."""
 
 

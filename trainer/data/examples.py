@@ -22,7 +22,7 @@ class Examples(NamedTuple):
     target: Target | None = None
 
     @property
-    def listing(self) -> str:
+    def listing_digest(self) -> str:
         """A digest of names and labels, wherever the images lie."""
         digest = hashlib.sha256()
         for item in self.dataset.items:

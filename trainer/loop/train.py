@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from infer.data.dataset import Dataset
+from infer.errors import Refused
 from infer.spec import ModelSpec
 
 from .. import checkpoint as checkpoints
@@ -36,8 +37,8 @@ from .execution import Execution
 from .progress import Watch
 from .schedule import learning_rate, phase_at
 from .start import start_from, start_weights
-from .state import Batch, State
 from .stopping import Wish, wish_to_stop
+from .training_state import Batch, State
 from .validation import validate
 
 SAVE_MINUTES = 10.0
@@ -45,7 +46,7 @@ READ_EVERY = {"cpu": 1, "cuda": 20}
 """Iterations between looks at the loss, for which a GPU must be waited for."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(Refused):
     """A run that cannot start or go on; one line."""
 
 
@@ -122,7 +123,7 @@ def check(
             f"{path} was trained on {previous.images} images of {len(previous.spec.classes)} classes, {dataset.root} "
             f"has {count} of {len(dataset.classes)}: resume with the same, or start from it by --init in a new --out"
         )
-    if previous is not None and previous.listing not in ("", examples.listing):
+    if previous is not None and previous.listing not in ("", examples.listing_digest):
         raise TrainingError(
             f"{path} was trained on other images, or other labels, than {dataset.root} has: resume with the same, or "
             "start from it by --init in a new --out"
@@ -182,7 +183,7 @@ class Program:
         self.steps_per_epoch = len(self.examples.dataset.items) // self.run.recipe.batch
         self.steps = self.run.recipe.steps(self.steps_per_epoch)
         self.saved = time.monotonic()
-        self.listing = self.examples.listing
+        self.listing = self.examples.listing_digest
 
     def epochs(self) -> None:
         run = self.run

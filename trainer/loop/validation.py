@@ -6,7 +6,7 @@ import torch
 from torch.func import functional_call
 
 from ..data.batches import Centers, center_batches
-from .state import State
+from .training_state import State
 
 BATCH = 64
 

@@ -23,7 +23,7 @@ from helpers import full_spec, make_scores, slim_spec
 
 from evaluation import ilsvrc
 from evaluation.errors import ScoresError
-from evaluation.localization import locate
+from evaluation.localization import find_boxes as locate
 from evaluation.localization.__main__ import main
 from evaluation.localization.ground_truth import read_ground_truth
 from evaluation.localization.report import Counts, Net, beside, format_paper, format_table, results_of

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from evaluation.run.protocol import Protocol
 from evaluation.run.score import evaluate
 from export.model.precision import check_graph, half_tensors
-from export.proof.ranges import measure
+from export.proof.activation_ranges import measure
 from export.proof.rescale import exponents, rescaled
 from export.proof.verify import VerifyError, judge, verify
 from infer.data.dataset import open_dataset

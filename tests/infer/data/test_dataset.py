@@ -76,14 +76,14 @@ def test_training_labels_are_the_folders(miniature_dir: Path) -> None:
 
 def test_validation_in_wnid_folders_gives_the_same_labels_order_and_id(miniature_copy: Path) -> None:
     flat = open_dataset(miniature_copy)
-    before, id_before = labels_by_file(flat), flat.listing
+    before, id_before = labels_by_file(flat), flat.listing_digest
     into_wnid_folders(miniature_copy)
     dataset = open_dataset(miniature_copy)
     assert labels_by_file(dataset) == before
     assert [item.path.name for item in dataset.items] == sorted(before)
     assert dataset.classes == WNIDS
     assert dataset.class_names == WORDS
-    assert dataset.listing == id_before
+    assert dataset.listing_digest == id_before
 
 
 @pytest.mark.parametrize("split_folders", [True, False])
@@ -134,7 +134,7 @@ def test_what_is_no_image_but_called_like_one_is_counted(miniature_copy: Path) -
         0,
         odd[0].with_name("ILSVRC2012_val_00000004.JPEG").stat().st_size,
     ]
-    assert re.fullmatch("[0-9a-f]{16}", dataset.listing)
+    assert re.fullmatch("[0-9a-f]{16}", dataset.listing_digest)
     for item in dataset.items[:3]:
         with pytest.raises(OSError, match=r"is a pipe|Is a directory|No such file"):
             item.read_bytes()
@@ -148,36 +148,36 @@ def test_names_of_several_lines_are_one_line(tmp_path: Path) -> None:
     assert dataset.classes == ("a\\n", "b")
     assert [item.name for item in dataset.items] == ["a\\n/1\\r.jpg", "b/\\udcff.jpg"]
     assert [item.read_bytes() for item in dataset.items] == [b"\r.jpg", b"?.jpg"]
-    assert dataset.listing
+    assert dataset.listing_digest
 
 
 def test_limit_takes_the_first(miniature_dir: Path) -> None:
     whole, five = open_dataset(miniature_dir), open_dataset(miniature_dir, limit=5)
     assert list(five.items) == list(whole.items[:5])
     assert five.classes == whole.classes
-    assert five.listing != whole.listing
+    assert five.listing_digest != whole.listing_digest
 
 
 def test_id_is_the_same_elsewhere_and_tells_changes(miniature_dir: Path, miniature_copy: Path) -> None:
-    original = open_dataset(miniature_dir).listing
+    original = open_dataset(miniature_dir).listing_digest
     assert re.fullmatch("[0-9a-f]{16}", original)
-    assert open_dataset(miniature_copy).listing == original
+    assert open_dataset(miniature_copy).listing_digest == original
 
     ground_truth = miniature_copy / DEVKIT / "data" / GROUND_TRUTH
     lines = ground_truth.read_text().split()
     other = [str(int(lines[0]) % 10 + 1), *lines[1:]]
     ground_truth.write_text("\n".join(other))
-    assert open_dataset(miniature_copy).listing != original
+    assert open_dataset(miniature_copy).listing_digest != original
 
     ground_truth.write_text("\n".join(lines[:-1]))
     (miniature_copy / VAL / f"ILSVRC2012_val_{VAL_DIGITS:08d}.JPEG").unlink()
-    without_last = open_dataset(miniature_copy).listing
+    without_last = open_dataset(miniature_copy).listing_digest
     assert without_last != original
 
     ground_truth.write_text("\n".join(lines[:-1]))
     first = miniature_copy / VAL / "ILSVRC2012_val_00000001.JPEG"
     first.write_bytes(first.read_bytes() + b"\0")
-    assert open_dataset(miniature_copy).listing not in (original, without_last)
+    assert open_dataset(miniature_copy).listing_digest not in (original, without_last)
 
 
 def remove_devkit(root: Path) -> None:

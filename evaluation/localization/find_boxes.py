@@ -22,8 +22,8 @@ from infer.files import file_sha256
 from infer.pipeline import ordered
 
 from ..errors import RunError, ScoresError
-from ..run.batch import OUT_OF_RANGE
 from ..run.identity import content_of, our_commit
+from ..run.image_batch import OUT_OF_RANGE
 from ..run.images import Decoded, read_image
 from ..scores import table as tables
 from ..scores.table import OK
@@ -153,6 +153,6 @@ def settings_of(task: Task, dataset: Dataset, scores: Path | None) -> dict[str, 
         "merging": str(task.rule) if dense else "none",
         "top-5_classes": f"scores {file_sha256(scores)}" if scores else "classifier" if dense else "none",
         "runtime": "+".join(dict.fromkeys(engine.runtime for engine in task.engines)),
-        "listing": dataset.listing,
+        "listing": dataset.listing_digest,
         "commit": our_commit(),
     }

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.loop.state import Average
+from trainer.loop.training_state import Average
 
 
 def averages(decay: float, values: list[float]) -> list[float]:

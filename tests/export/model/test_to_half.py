@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.special import softmax
 
 from export.from_onnx import Request, import_model
-from export.model.half import HalfError, half_model
 from export.model.precision import check_graph, half_tensors, tensor_types
+from export.model.to_half import HalfError, half_model
 from export.tensorrt.build import build
 from export.tensorrt.library import LIBRARIES
 from infer.open import open_engine

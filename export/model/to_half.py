@@ -19,6 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from infer.errors import Refused
 from infer.spec import ModelSpec
 
 from .file import PROTOBUF_BYTES, names_read
@@ -49,7 +50,7 @@ FOLLOWERS = (
 """Operators that are half if one of the tensors they read is."""
 
 
-class HalfError(ValueError):
+class HalfError(Refused):
     """A model that has no half version; one line."""
 
 

@@ -13,7 +13,7 @@ from helpers import encode, network_input, noise, random_net, slim_spec
 from loud import graphs, loud_net
 
 from export.model.precision import half_tensors
-from export.proof.ranges import CalibrationError, Ranges, as_json, measure, table
+from export.proof.activation_ranges import CalibrationError, Ranges, as_json, measure, table
 from infer.pixels.render import render
 from infer.views import plan_views
 
