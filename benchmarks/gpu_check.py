@@ -170,7 +170,7 @@ def export(spec: ModelSpec, folder: Path, precision: Precision) -> Path:
 
 
 def rows(engine: Path, options: list[str], skipped: list[str]) -> list[dict[str, Any]]:
-    words = [sys.executable, "-m", "infer.benchmark.measure", "--engine", str(engine), "--json", *options]
+    words = [sys.executable, "-m", "infer.benchmark", "--engine", str(engine), "--json", *options]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         skipped.append(f"{' '.join(words[1:])}: {done.stderr.strip()}")

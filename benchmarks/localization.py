@@ -59,7 +59,7 @@ def main() -> None:
             for protocol, more in (("given-class", ()), ("dense", ("--engine", classifier))):
                 results = out / f"{kind}-{precision}-{protocol}"
                 words = ["--boxes", boxes, "--data", data, "--protocol", protocol, *more, "--out", results]
-                once(results / "report.json", "evaluation.localization.__main__", *words)
+                once(results / "report.json", "evaluation.localization", *words)
                 rows += json.loads((results / "report.json").read_text())["results"]
     text = table(rows)
     print(text)

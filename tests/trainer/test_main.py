@@ -127,7 +127,7 @@ def test_a_truncated_training_image_is_named(
     damaged = sorted((miniature_copy / TRAIN).rglob("*.JPEG"))[10]
     damaged.write_bytes(damaged.read_bytes()[:500])
     if in_worker:
-        monkeypatch.setattr(trainer.train, "measure", functools.partial(measure, images=1))
+        monkeypatch.setattr(trainer.loop.train, "measure", functools.partial(measure, images=1))
     assert main(arguments(miniature_copy, tmp_path / "out", "--set", *SMALL)) == 1
     line = one_line()
     assert damaged.relative_to(miniature_copy).as_posix() in line

@@ -283,7 +283,7 @@ def test_an_image_that_was_not_scored_has_no_top_5(tmp_path: Path) -> None:
 
 
 def run(arguments: list[str], out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "evaluation.localization.__main__", *arguments, "--out", str(out), "--resume"]
+    command = [sys.executable, "-m", "evaluation.localization", *arguments, "--out", str(out), "--resume"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

@@ -44,7 +44,7 @@ def test_a_plateau_lowers_the_rate_and_ends_the_run(
 ) -> None:
     """Errors that stall: the rate is divided by ten twice, and where it would be a third time the run ends."""
     errors = iter([50.0, 40.0, 41.0, 40.0, 45.0, 39.0, 60.0, 60.0])
-    monkeypatch.setattr(trainer.train, "validate", lambda run, centers: {"top1": next(errors), "top5": 1.0})
+    monkeypatch.setattr(trainer.loop.train, "validate", lambda run, centers: {"top1": next(errors), "top5": 1.0})
     recipe = dataclasses.replace(TINY, schedule="plateau", patience=1, lr_drops=2, iterations=1000, learning_rate=0.01)
     checkpoint, rows = run(recipe, miniature_dir, tmp_path)
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.0001])
@@ -64,14 +64,14 @@ def test_polyaks_average_is_what_is_saved_and_tried(miniature_dir: Path, tmp_pat
     """With a decay of 1 it is the plain mean of the iterates; the net that is trained is another."""
     recipe = dataclasses.replace(TINY, epochs=1, average="polyak", average_decay=1.0)
     iterates: list[dict[str, torch.Tensor]] = []
-    step = trainer.train.State.step
+    step = trainer.loop.train.State.step
 
     def remember(self: Any, *arguments: Any) -> None:
         step(self, *arguments)
         iterates.append({name: tensor.clone() for name, tensor in self.net.state_dict().items()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.train.State, "step", remember)
+        patch.setattr(trainer.loop.train.State, "step", remember)
         averaged, _ = run(recipe, miniature_dir, tmp_path / "average")
     plain, _ = run(dataclasses.replace(recipe, average="none"), miniature_dir, tmp_path / "plain")
     assert len(iterates) == 8
