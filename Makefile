@@ -4,13 +4,20 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: cpp demo gpu-check pycuda test test-slow test-caffe test-torchvision lint types readme clean
+.PHONY: cpp demo gpu-check pycuda test test-quick test-slow test-caffe test-torchvision lint types readme clean
 
 demo: $(INSTALLED)
 	$(RUN) examples/demo.py demo
 
+# Two tests at a time, the tests of a file one after the other.
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
+
 test: $(INSTALLED)
-	$(RUN) -m pytest
+	$(PYTEST)
+
+# While you work: without the tests that start, kill and restart processes.
+test-quick: $(INSTALLED)
+	$(PYTEST) -m 'not slow and not processes'
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow
