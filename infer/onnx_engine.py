@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from .engine import HOST, Deferred, DeviceImage, EngineError, Provider, check_outputs, load_on_host
+from .engine import HOST, DeviceImage, EngineError, Provider, check_outputs, load_on_host
 from .files import file_sha256
 from .graph_inputs import Feed, feed_atlas, feed_taps
 from .pipeline import ahead
@@ -124,9 +124,6 @@ class OnnxEngine:
                 for place, row in zip(places, computed[name], strict=True):
                     results[name][place] = row
         return {name: np.stack(rows) for name, rows in results.items()}
-
-    def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Deferred:
-        return Deferred(functools.partial(self.run, image, plans, outputs))
 
     def close(self) -> None:
         del self._session

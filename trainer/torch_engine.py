@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infer.engine import HOST, Deferred, DeviceImage, check_outputs, load_on_host
+from infer.engine import HOST, DeviceImage, check_outputs, load_on_host
 from infer.files import file_sha256
 from infer.pixels.decode import Pixels
 from infer.pixels.render import pixel_sums, render
@@ -74,9 +73,6 @@ class TorchEngine:
                 for place, row in zip(places, computed[name], strict=True):
                     results[name][place] = row
         return {name: np.stack(rows) for name, rows in results.items()}
-
-    def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Deferred:
-        return Deferred(functools.partial(self.run, image, plans, outputs))
 
     @torch.inference_mode()
     def _forward(self, batch: Pixels, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from infer.engine import HOST, DeviceImage, Engine, Started, check_outputs
+from infer.engine import DeviceImage, Engine, Started, Starting, check_outputs, start
 from infer.pipeline import one_behind, ordered
 from infer.pixels.decode import Pixels
 from infer.spec import Size
@@ -141,7 +141,7 @@ def extract(
         (picture, image, _look(engines, picture, image, settings))
         for picture, image in zip(chosen, decoded, strict=True)
     )
-    if any(engine.device != HOST for engine in engines):
+    if any(isinstance(engine, Starting) for engine in engines):
         begun = one_behind(begun)
     for places in ranges:
         rows: list[Row] = []
@@ -170,7 +170,7 @@ def _look(engines: Sequence[Engine], picture: Picture, image: Decoded, settings:
         if (engine.device, exif, seen) not in loaded:  # engines that see the same pixels in one place share them
             loaded[engine.device, exif, seen] = engine.load([crops[place] for place in seen])
         plans = [region for region in regions if not isinstance(region, str)]
-        started = engine.start(loaded[engine.device, exif, seen], plans, OUTPUTS) if plans else None
+        started = start(engine, loaded[engine.device, exif, seen], plans, OUTPUTS) if plans else None
         looked.append(_Looked(regions, started))
     return looked
 
