@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .spec import ModelSpec, _require
+from .spec import ModelSpec, require
 
 MAX_ASPECT = (8, 3)
 """Widest dense view an engine takes by default, as long : short side."""
@@ -34,7 +34,7 @@ class Extent:
     max: int
 
     def __post_init__(self) -> None:
-        _require(0 < self.min <= self.opt <= self.max, f"expected 0 < min <= opt <= max, got {self}")
+        require(0 < self.min <= self.opt <= self.max, f"expected 0 < min <= opt <= max, got {self}")
 
     def __contains__(self, value: int) -> bool:
         return self.min <= value <= self.max
@@ -58,7 +58,7 @@ class ShapeRange:
 
     def __post_init__(self) -> None:
         for side in (self.height_px, self.width_px):
-            _require(
+            require(
                 side.max <= self.rescaled_px.max <= self.source_px.max and self.rescaled_px.min <= side.min,
                 f"profile {self.name} contradicts itself: views of up to {side.max} px cannot be cut from images of "
                 f"{self.rescaled_px.min} to {self.rescaled_px.max} px, uploaded with up to {self.source_px.max} px",

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from xml.etree import ElementTree
-from xml.parsers import expat
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from ..errors import Refused
 from ..spec import Size
@@ -163,25 +165,12 @@ def in_frame(box: Box, size_px: Size, frame_px: Size) -> Box:
 
 def _parse(data: bytes) -> ElementTree.Element:
     """The tree of an XML without a DOCTYPE: no entity can then be declared, so none can grow or lead elsewhere."""
-    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
-
-    def refuse(*_: object) -> None:
-        raise AnnotationError("declares a DOCTYPE, which no annotation needs")
-
-    def start(tag: str, attributes: Mapping[str, str]) -> None:
-        builder.start(tag, dict(attributes))
-
-    def end(tag: str) -> None:
-        builder.end(tag)
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler = builder.data
     try:
-        parser.Parse(data, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the last: of an encoding
+        return fromstring(data, forbid_dtd=True)
+    except DefusedXmlException:
+        raise AnnotationError("declares a DOCTYPE, which no annotation needs") from None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last: of an encoding
         raise AnnotationError(f"not XML ({' '.join(str(error).split())})") from None
-    return builder.close()
 
 
 def _number(element: ElementTree.Element, path: str) -> float:

@@ -195,7 +195,7 @@ def test_a_plan(exported: Exported, tmp_path: Path) -> None:
     path = write_plan(exported("A", precision="fp16"), tmp_path)
     seen = run_on_double(
         f"""
-        from infer.benchmark import measure as benchmark
+        from infer.benchmark import __main__ as benchmark
         assert benchmark.main(["--engine", {str(path)!r}, "--batch", "1,4", "--runs", "1", "--json"]) == 0
         """,
         tmp_path,
