@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Refused
@@ -129,6 +130,12 @@ def start(engine: Engine, image: DeviceImage, plans: Sequence[ViewPlan], outputs
     if isinstance(engine, Starting):
         return engine.start(image, plans, outputs)
     return Done(engine.run(image, plans, outputs))
+
+
+def in_order(parts: Sequence[tuple[Sequence[int], Outputs]], names: Sequence[str]) -> Outputs:
+    """Outputs of parts of the views, each with the places of its views in the plans, as arrays of all views."""
+    order = np.argsort(np.concatenate([places for places, _ in parts]))
+    return {name: np.concatenate([outputs[name] for _, outputs in parts])[order] for name in names}
 
 
 def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from infer.engine import DeviceImage, Engine, Started, Starting, check_outputs, 
 from infer.pipeline import one_behind, ordered
 from infer.pixels.decode import Pixels
 from infer.spec import Size
-from infer.views import Box, ViewPlan, check_scales, out_of_range, plan_views
+from infer.views import Rect, ViewPlan, check_scales, out_of_range, plan_views
 
 from ..errors import RunError
 from ..run.images import Decoded, read_image
@@ -92,7 +92,7 @@ def widths(engines: Sequence[Engine], settings: Settings) -> int:
     )
 
 
-def box_in(box: Box, image_px: Size) -> Box:
+def box_in(box: Rect, image_px: Size) -> Rect:
     """The part of a box that lies in the image, widened about its centre to an aspect of BOX_ASPECT where it can be.
 
     It has no area where the box lies outside.
@@ -175,7 +175,7 @@ def _look(engines: Sequence[Engine], picture: Picture, image: Decoded, settings:
     return looked
 
 
-def _crop(pixels: Pixels, box: Box | None) -> Pixels:
+def _crop(pixels: Pixels, box: Rect | None) -> Pixels:
     assert box is not None, "regions with boxes are of examples with boxes"
     top, left, height, width = box_in(box, (pixels.shape[0], pixels.shape[1]))
     return np.ascontiguousarray(pixels[top : top + height, left : left + width])
