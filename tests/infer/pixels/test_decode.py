@@ -437,7 +437,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
 def test_opencv_itself_has_the_limit() -> None:
     """In a process of its own, where nobody imported it first: it may see another size in a file than we do."""
     code = (
-        "import infer.image, cv2, numpy, sys\n"
+        "import infer.pixels.decode, cv2, numpy, sys\n"
         "try: print(cv2.imdecode(numpy.frombuffer(sys.stdin.buffer.read(), numpy.uint8), 1))\n"
         "except cv2.error as error: print('pixels' in str(error).lower())\n"
     )
