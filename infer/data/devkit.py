@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .folder import DatasetError, Folder
-from .tar import TarError, members
+from .tar import TarError, list_members
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 META = "meta.mat"
@@ -62,7 +62,7 @@ def read_devkit(root: Folder, wanted: Callable[[str], bool]) -> dict[str, bytes]
             raise DatasetError(f"{path}: unpacks to more than {LARGEST_BYTES} bytes, which no devkit does")
         return {
             member.path.name: content[member.offset : member.offset + member.size_bytes]
-            for member in members(io.BytesIO(content), 0, len(content))
+            for member in list_members(io.BytesIO(content), 0, len(content))
             if not member.problem and member.path.parts[-2:-1] == ("data",) and wanted(member.path.name)
         }
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

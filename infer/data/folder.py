@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import Refused
 from .stored import Archive, File, Part, is_image_name
-from .tar import TarError, members
+from .tar import TarError, list_members
 
 TAR = ".tar"
 
@@ -80,7 +80,7 @@ def _open_archive(file: File, shown: Path) -> Folder:
         with path.open("rb") as opened:
             found = os.fstat(opened.fileno())
             whole = file.part or Part(Archive(path, found.st_size, found.st_mtime_ns), 0, found.st_size)
-            for member in members(opened, whole.offset, whole.size_bytes):
+            for member in list_members(opened, whole.offset, whole.size_bytes):
                 *above, name = member.path.parts or ("",)
                 if any(part.startswith(".") for part in member.path.parts) or any(map(is_image_name, above)):
                     continue

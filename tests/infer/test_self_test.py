@@ -28,7 +28,7 @@ def test_a_model_proves_itself(net: str, interface: str, precision: str, exporte
 
 def test_images_are_known_to_the_byte() -> None:
     """Any language must make the same: corners of image 5, worked out by hand from the formula."""
-    picture = self_test.image(5, slim_spec("A"))
+    picture = self_test.make_image(5, slim_spec("A"))
     assert picture.shape == (64 + 185 % 64, 64 + 185 % 64 + 20 + 265 % 60, 3)
 
     def value(y: int, x: int, c: int) -> int:
@@ -42,7 +42,7 @@ def test_images_are_known_to_the_byte() -> None:
 
 def test_plans_cover_crops_and_both_ways_of_looking_at_the_whole() -> None:
     spec = slim_spec("A")
-    plans = [self_test.plan(n, self_test.image(n, spec).shape[:2], spec) for n in range(self_test.IMAGES)]
+    plans = [self_test.make_plan(n, self_test.make_image(n, spec).shape[:2], spec) for n in range(self_test.IMAGES)]
     views = [plan.views[0] for plan in plans]
     assert all(len(plan) == 1 for plan in plans)
     assert {view.size_px == (64, 64) for view in views} == {True, False}
