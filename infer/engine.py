@@ -1,4 +1,4 @@
-"""What every runtime offers: an engine loads decoded images once and runs plans of views on them.
+"""The interface of every runtime: an engine loads decoded images once and runs plans of views on them.
 
 Rescaling, cropping, mirroring and averaging over positions are the engine's business. Averaging over views is its
 caller's. An engine on the host computes in `run`. A GPU's engine also has `start`: its work goes on while the host
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from .errors import Refused
 from .pixels.decode import Pixels
-from .pixels.render import Cache
+from .pixels.render import Cache, render, source_of
 from .shapes import ShapeRange
 from .spec import ModelSpec
-from .views import ViewPlan
+from .views import NumberedView, View, ViewPlan
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 """Execution providers of ONNX Runtime."""
@@ -45,6 +45,14 @@ class DeviceImage:
     images: tuple[Pixels, ...]
     rescaled: tuple[Cache, ...]
     uploads: dict[Any, Any] = field(default_factory=dict)
+
+    def source(self, number: int, view: View, spec: ModelSpec) -> Pixels:
+        """The pixels that a view of image `number` is cut from, at `view.cut`."""
+        return source_of(self.images[number], view, spec, self.rescaled[number])
+
+    def render(self, views: Sequence[NumberedView], spec: ModelSpec) -> Pixels:
+        """The pixels of views of one size, u8 [views, h, w, 3]."""
+        return np.stack([render(self.images[n], [view], spec, self.rescaled[n])[0] for n, view in views])
 
 
 def load_on_host(images: Sequence[Pixels]) -> DeviceImage:
@@ -74,7 +82,7 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str:
-        """Where `load` puts images; engines of one device share what either has loaded."""
+        """The place where `load` puts images; engines of one device share what either has loaded."""
         ...
 
     @property

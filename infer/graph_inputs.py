@@ -8,20 +8,34 @@ it is.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .pixels.decode import Pixels
+from .pixels.render import normalise, pixel_sums
 from .pixels.taps import Taps, identity_taps, make_taps
-from .spec import Filter, Size
+from .spec import Filter, ModelSpec, Size
 from .views import Rect
 
 Feed = dict[str, NDArray[Any]]
 """Arrays by the names of the graph's inputs."""
 
 Table = NDArray[np.int32]
+
+
+class Call(NamedTuple):
+    """One run of a network: places of its views in the plans, inputs, number of the optimisation profile.
+
+    `sums` are the pixel sums where the graph computes none.
+    """
+
+    places: Sequence[int]
+    feed: Feed
+    sums: NDArray[np.int32] | None = None
+    profile: int = 0
+
 
 Source = TypeVar("Source", bound=Hashable)
 """The caller's key of the rescaled image that a view is cut from."""
@@ -62,6 +76,13 @@ def feed_atlas(
         placed = (top - covers[source][0] + y, left - covers[source][1] + x, height, width)
         indices.append(_indices(placed, mirrored, right))
     return _feed(atlas, identity_taps(right), identity_taps(bottom), indices)
+
+
+def feed_pixels(pixels: Pixels, spec: ModelSpec) -> tuple[Feed, NDArray[np.int32] | None]:
+    """(inputs, pixel sums where the graph has none) of a graph that takes ready pixels u8 [V, h, w, 3]."""
+    if spec.interface == "images":
+        return {"images": pixels}, None
+    return {"input": normalise(pixels, spec)}, pixel_sums(pixels)
 
 
 def cover_sources(rects: Iterable[tuple[Source, Rect]]) -> dict[Source, Rect]:

@@ -6,18 +6,16 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from .engine import HOST, DeviceImage, EngineError, Outputs, Provider, check_outputs, in_order, load_on_host
 from .files import file_sha256
-from .graph_inputs import Feed, feed_atlas, feed_taps, stack_sources
+from .graph_inputs import Call, Feed, feed_atlas, feed_pixels, feed_taps, stack_sources
 from .pipeline import ahead
 from .pixels.decode import Pixels
-from .pixels.render import normalise, pixel_sums, render, source_of
 from .shapes import ShapeRange, default_shapes
 from .spec import ModelSpec, SpecError
 from .views import NumberedView, ViewPlan, numbered_views, rescaled_px
@@ -30,14 +28,6 @@ PROVIDERS: dict[Provider, str] = {
 
 CALL_PIXELS = 10 * 224 * 224
 """Pixels of views in one call on a CPU: VGG-D takes 0.20 s a crop up to ten crops a call and 0.24 at fifty."""
-
-
-class Call(NamedTuple):
-    """One run of the network: places of its views in the plans, inputs, pixel sums where the graph computes none."""
-
-    places: list[int]
-    feed: Feed
-    sums: NDArray[np.int32] | None = None
 
 
 class OnnxEngine:
@@ -146,12 +136,8 @@ class OnnxEngine:
             own = [views[place] for place in places]
             if self.spec.interface == "views":
                 yield Call(places, self._taps(image, own) if self._graph_rescales else self._atlas(image, own))
-                continue
-            pixels = np.stack([render(image.images[n], [v], self.spec, image.rescaled[n])[0] for n, v in own])
-            if self.spec.interface == "images":
-                yield Call(places, {"images": pixels})
             else:
-                yield Call(places, {"input": normalise(pixels, self.spec)}, pixel_sums(pixels))
+                yield Call(places, *feed_pixels(image.render(own, self.spec), self.spec))
 
     def _places(self, views: Sequence[NumberedView]) -> Iterator[list[int]]:
         """Places of views that share a call: of one size (of one source, where the graph rescales it), not too many."""
@@ -174,7 +160,7 @@ class OnnxEngine:
             key = (number, view.source)
             cuts.append((key, view.cut, view.mirrored))
             if key not in sources:
-                sources[key] = source_of(image.images[number], view, self.spec, image.rescaled[number])
+                sources[key] = image.source(number, view, self.spec)
         return feed_atlas(sources, stack_sources((key, rect) for key, rect, _ in cuts), cuts)
 
     def _taps(self, image: DeviceImage, views: Sequence[NumberedView]) -> Feed:

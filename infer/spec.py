@@ -29,7 +29,7 @@ CenterRounding = Literal["floor", "torchvision"]
 Interface = Literal["views", "images", "nchw"]
 Precision = Literal["fp32", "fp16"]
 Task = Literal["classify", "box-scr", "box-pcr"]
-"""What the last layer says at each position: scores of the classes, one box, or a box of each class (VGG's appendix A:
+"""The last layer's answer at each position: scores of the classes, one box, or a box of each class (VGG's appendix A:
 single-class and per-class regression)."""
 
 
@@ -45,7 +45,7 @@ def require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How the decoded image becomes the network's input. RGB everywhere; mean and std in grey levels 0-255."""
+    """The way from the decoded image to the network's input. RGB everywhere; mean and std in grey levels 0-255."""
 
     mean_rgb: Rgb
     std_rgb: Rgb = (1.0, 1.0, 1.0)

@@ -29,7 +29,8 @@ LOOKED_AT = 20_000
 
 def is_webdataset(path: Path) -> bool:
     """True where one of the first keys of a tar has an image and another member of a sample."""
-    images, others = set(), set()
+    images, others = set(), set()  # keys
+
     try:
         with path.open("rb") as file:
             for key, ending, _ in islice(_members(file), LOOKED_AT):

@@ -12,15 +12,10 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..engine import DeviceImage, EngineError
-from ..graph_inputs import Feed, cover_sources, feed_atlas, feed_taps
+from ..graph_inputs import Call, Feed, cover_sources, feed_atlas, feed_pixels, feed_taps
 from ..pixels.decode import Pixels
-from ..pixels.render import normalise, pixel_sums, render, source_of
 from ..pixels.taps import count_taps
 from ..shapes import ShapeRange
 from ..spec import ModelSpec, Size
@@ -33,16 +28,6 @@ FEW_VIEWS = 4
 
 Source = tuple[int, tuple[int, Rect | None]]
 """The rescaled image that views are cut from: number of the image, View.source."""
-
-
-class Call(NamedTuple):
-    """One run of the network: places of its views in the plans, number of the profile, inputs; pixel sums where the
-    graph has none."""
-
-    places: list[int]
-    profile: int
-    feed: Feed
-    sums: NDArray[np.int32] | None = None
 
 
 def make_calls(
@@ -78,13 +63,8 @@ class _Maker:
     def pixel_calls(self, places: Sequence[int], profile: int) -> Iterator[Call]:
         """Calls for views of one size whose pixels the host makes ready."""
         for some in _split(places, self.shapes[profile].views.max):
-            own = [self.views[place] for place in some]
-            rendered = [render(self.image.images[n], [v], self.spec, self.image.rescaled[n])[0] for n, v in own]
-            pixels = np.stack(rendered)  # [views, h, w, 3]
-            if self.spec.interface == "images":
-                yield Call(some, profile, {"images": pixels})
-            else:
-                yield Call(some, profile, {"input": normalise(pixels, self.spec)}, pixel_sums(pixels))
+            pixels = self.image.render([self.views[place] for place in some], self.spec)  # [views, h, w, 3]
+            yield Call(some, *feed_pixels(pixels, self.spec), profile)
 
     def view_calls(self, places: Sequence[int]) -> Iterator[Call]:
         """Calls for views of one size: those of one source share a call, and what is left shares atlases."""
@@ -108,13 +88,13 @@ class _Maker:
                 continue
             for some in _split(own, self.shapes[profile].views.max):
                 cuts = [(self.views[place][1].cut, self.views[place][1].mirrored) for place in some]
-                yield Call(some, profile, feed_taps(pixels, rescaled, rules.filter, cuts))
+                yield Call(some, feed_taps(pixels, rescaled, rules.filter, cuts), profile=profile)
 
         for sheet in self.sheets(stacked):
-            yield Call(sheet.places, sheet.profile, self.atlas(sheet))
+            yield Call(sheet.places, self.atlas(sheet), profile=sheet.profile)
 
     def sheets(self, places: Sequence[int]) -> Iterator[_Sheet]:
-        """As few atlases as hold the sources of these views, which are of one size, each with its views."""
+        """Atlases for the sources of these views, which are of one size: few, each with its views."""
         covers = cover_sources(((n, v.source), v.cut) for n, v in (self.views[place] for place in places))
         sheet: _Sheet | None = None
         for place in places:
@@ -142,7 +122,7 @@ class _Maker:
 
         def rescale(numbered: NumberedView) -> Pixels:
             number, view = numbered
-            return source_of(self.image.images[number], view, self.spec, self.image.rescaled[number])
+            return self.image.source(number, view, self.spec)
 
         with ThreadPoolExecutor(DRAWERS) as pool:  # Pillow lets go of Python's lock
             sources = dict(zip(one_of_each, pool.map(rescale, one_of_each.values()), strict=True))

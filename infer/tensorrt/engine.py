@@ -17,11 +17,12 @@ import numpy as np
 from ..cuda.driver import Memory
 from ..engine import DeviceImage, EngineError, Outputs, check_outputs, load_on_host
 from ..files import replacing
+from ..graph_inputs import Call
 from ..pixels.decode import Pixels
 from ..shapes import ShapeRange
 from ..spec import ModelSpec
 from ..views import ViewPlan
-from .calls import Call, make_calls
+from .calls import make_calls
 from .gpu import Gpu, Resident, Tensor, aligned, close_gpu, open_gpu
 from .graphs import Graphs
 from .library import LIBRARIES

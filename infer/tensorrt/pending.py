@@ -10,7 +10,7 @@ import numpy as np
 
 from ..cuda.driver import Event, Memory, Pinned
 from ..engine import DeviceImage, Outputs, in_order
-from .calls import Call
+from ..graph_inputs import Call
 from .gpu import ALIGNMENT, Gpu, Left, Resident, aligned
 
 
