@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one image: "ok" with predictions, or why there are none."""
+    """One image's predictions with the status "ok", or why there are none."""
 
     status: str
     predictions: tuple[Prediction, ...] = ()
@@ -65,6 +66,7 @@ class Classifier:
             runtime_cache=runtime_cache,
             cuda_graphs=cuda_graphs,
         )
+
         self.protocol = protocol
         self.scales = tuple(scales) if scales else default_scales(self.engine.spec, protocol)
         check_scales(self.engine.spec, self.scales)
@@ -72,23 +74,17 @@ class Classifier:
 
     def __call__(self, image: str | os.PathLike[str] | bytes | Pixels, *, top: int = 5) -> list[Prediction]:
         """The `top` likeliest classes of a path, encoded bytes or u8 RGB pixels [h, w, 3]. Raises ImageError."""
-        pixels = self.pixels(image)
-        outcome = next(self._classify([pixels], top))
+        outcome = self._classify([self.pixels(image)], top)[0]
         if outcome.status != "ok":
             raise ImageError(outcome.status)
         return list(outcome.predictions)
 
     def classify_files(self, paths: Iterable[Path], *, top: int = 5) -> Iterator[tuple[Path, Outcome]]:
         """An outcome for each file, in order; one that cannot be read stops nothing."""
-        batch: list[Path] = []
         size = BATCH if self.protocol in SINGLE_SCALE else 1
-        for path in paths:
-            batch.append(path)
-            if len(batch) == size:
-                yield from self._files(batch, top)
-                batch = []
-        if batch:
-            yield from self._files(batch, top)
+        waiting = iter(paths)
+        while batch := list(islice(waiting, size)):
+            yield from self._classify_batch(batch, top)
 
     def close(self) -> None:
         self.engine.close()
@@ -104,34 +100,40 @@ class Classifier:
             return decode(image, exif=exif)
         return read(Path(image), exif=exif)
 
-    def _files(self, paths: Sequence[Path], top: int) -> Iterator[tuple[Path, Outcome]]:
-        decoded: list[Pixels | str] = []
+    def _classify_batch(self, paths: Sequence[Path], top: int) -> Iterable[tuple[Path, Outcome]]:
+        outcomes: dict[Path, Outcome] = {}
+        images: dict[Path, Pixels] = {}
         for path in paths:
             try:
-                decoded.append(self.pixels(path))
+                images[path] = self.pixels(path)
             except ImageError as error:
-                decoded.append(str(error))
-        outcomes = self._classify([pixels for pixels in decoded if not isinstance(pixels, str)], top)
-        for path, pixels in zip(paths, decoded, strict=True):
-            yield path, Outcome(pixels) if isinstance(pixels, str) else next(outcomes)
+                outcomes[path] = Outcome(str(error))
 
-    def _classify(self, images: Sequence[Pixels], top: int) -> Iterator[Outcome]:
+        outcomes |= zip(images, self._classify(list(images.values()), top), strict=True)
+        return [(path, outcomes[path]) for path in paths]
+
+    def _classify(self, images: Sequence[Pixels], top: int) -> list[Outcome]:
+        """An outcome for each image; those that the engine can see share its calls."""
         spec = self.engine.spec
         plans = [plan_views(spec, self.protocol, (i.shape[0], i.shape[1]), self.scales) for i in images]
         reasons = [out_of_range(plan, self.engine.shapes, spec) for plan in plans]
+
         fit = [number for number, reason in enumerate(reasons) if reason is None]
         posterior = np.zeros((0, len(spec.classes)), np.float32)
         if fit:
             loaded = self.engine.load([images[number] for number in fit])
-            posterior = self.engine.run(loaded, [plans[number] for number in fit])["posterior"]
-        start = 0
+            posterior = self.engine.run(loaded, [plans[number] for number in fit])["posterior"]  # [views, classes]
+
+        outcomes, start = [], 0
         for plan, reason in zip(plans, reasons, strict=True):
             if reason is not None:
-                yield Outcome(reason)
+                outcomes.append(Outcome(reason))
                 continue
             weights = np.array([view.weight for view in plan.views])
-            yield Outcome("ok", self._best(weights @ posterior[start : start + len(plan)].astype(np.float64), top))
+            mean = weights @ posterior[start : start + len(plan)].astype(np.float64)  # [classes]
+            outcomes.append(Outcome("ok", self._best(mean, top)))
             start += len(plan)
+        return outcomes
 
     def _best(self, posterior: NDArray[np.float64], top: int) -> tuple[Prediction, ...]:
         spec = self.engine.spec

@@ -1,4 +1,4 @@
-"""What command modules share: a parser whose usage errors are one line with exit status 2, and common arguments."""
+"""Common parts of the command modules: a parser of one-line usage errors, shared arguments, and exit statuses."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def scales_argument(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"expected whole numbers of pixels like 256,384,512, got {text!r}") from None
 
 
-def count_argument(text: str) -> int:
-    """A whole number above 0, for argparse."""
-    if not text.isascii() or not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+def whole_argument(text: str, expected: str = "a whole number") -> int:
+    """A whole number from 0 on, for argparse."""
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
     return int(text)
 
 
-def whole_argument(text: str) -> int:
-    """A whole number from 0 on, for argparse."""
-    if not text.isascii() or not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+def count_argument(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if whole_argument(text, "a positive whole number") == 0:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
     return int(text)
 
 
@@ -54,10 +54,14 @@ def positive_argument(text: str) -> float:
     return value
 
 
+def _gpu_argument(text: str) -> int:
+    return whole_argument(text, "a GPU's number like 0 (nvidia-smi -L lists them)")
+
+
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """What `open_engine` takes beside a path."""
+    """Adds the arguments of `open_engine` that a user may choose."""
     parser.add_argument("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime, for .onnx")
-    parser.add_argument("--device", type=_ordinal, default=0, metavar="N", help="which GPU (default: %(default)s)")
+    parser.add_argument("--device", type=_gpu_argument, default=0, metavar="N", help="which GPU (default: %(default)s)")
     parser.add_argument(
         "--runtime-cache", type=Path, metavar="FILE", help="where TensorRT-RTX keeps kernels it compiled, for .engine"
     )
@@ -71,18 +75,14 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("provider", "device", "runtime_cache", "cuda_graphs")}
 
 
-def _ordinal(text: str) -> int:
-    if not text.isascii() or not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a GPU's number like 0 (nvidia-smi -L lists them), got {text!r}")
-    return int(text)
-
-
 def run(parser: Parser, work: Callable[[], int]) -> int:
-    """The status of a command: what `work` returns, or that of what it refused, which is printed as one line."""
+    """The status of a command: `work`'s own, or 2 or 1 for what it refused, which is printed as one line."""
     try:
         return work()
     except UsageError as error:
         parser.error(str(error))
+    except BrokenPipeError:  # no failure, see exit_with
+        raise
     except (Refused, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -91,7 +91,7 @@ def run(parser: Parser, work: Callable[[], int]) -> int:
 def exit_with(main: Callable[[], int]) -> NoReturn:
     """Ends the process with `main`'s status; Ctrl-C is one line, and a reader that has seen enough is no error.
 
-    So is SIGTERM, which would otherwise kill a process on the spot and leave its temporary files.
+    SIGTERM is like Ctrl-C: it would otherwise kill the process on the spot and leave its temporary files.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -103,4 +103,5 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush into
         status = 141
+
     sys.exit(status)

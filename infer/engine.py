@@ -1,30 +1,34 @@
-"""What every runtime offers, and `open_engine`: from here on nobody knows which runtime runs.
+"""The interface of every runtime: an engine loads decoded images once and runs plans of views on them.
 
-An engine loads decoded images once and runs plans of views on them; rescaling, cropping, mirroring and averaging over
-positions are its business, averaging over views is its caller's.
+Rescaling, cropping, mirroring and averaging over positions are the engine's business. Averaging over views is its
+caller's. An engine on the host computes in `run`. A GPU's engine also has `start`: its work goes on while the host
+makes the next image ready.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Refused
 from .pixels.decode import Pixels
-from .pixels.render import Cache
+from .pixels.render import Cache, render, source_of
 from .shapes import ShapeRange
 from .spec import ModelSpec
-from .views import ViewPlan
+from .views import NumberedView, View, ViewPlan
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 """Execution providers of ONNX Runtime."""
 
-
 HOST = "host"
-"""Engine.device of one that computes in `result`."""
+"""Engine.device of an engine that runs on the CPU."""
+
+Outputs = dict[str, NDArray[Any]]
+"""Arrays by the names of the outputs (see Engine); the first axis is the view."""
 
 
 class EngineError(Refused):
@@ -33,43 +37,36 @@ class EngineError(Refused):
 
 @dataclass(frozen=True, slots=True)
 class DeviceImage:
-    """Decoded images as an engine holds them, with their rescaled versions; engines of one process share it."""
+    """Decoded images as an engine holds them, with their rescaled versions; engines of one process share it.
+
+    `uploads` holds what lies on devices already, by whatever key an engine gives it. It goes with the image.
+    """
 
     images: tuple[Pixels, ...]
     rescaled: tuple[Cache, ...]
     uploads: dict[Any, Any] = field(default_factory=dict)
-    """What lies on devices already, by whatever an engine calls it; it goes with the image."""
+
+    def source(self, number: int, view: View, spec: ModelSpec) -> Pixels:
+        """The pixels that a view of image `number` is cut from, at `view.cut`."""
+        return source_of(self.images[number], view, spec, self.rescaled[number])
+
+    def render(self, views: Sequence[NumberedView], spec: ModelSpec) -> Pixels:
+        """The pixels of views of one size, u8 [views, h, w, 3]."""
+        return np.stack([render(self.images[n], [view], spec, self.rescaled[n])[0] for n, view in views])
 
 
 def load_on_host(images: Sequence[Pixels]) -> DeviceImage:
-    """Images for an engine whose device is the host."""
+    """Images that nothing is uploaded of yet."""
     return DeviceImage(tuple(images), tuple({} for _ in images))
-
-
-class Started(Protocol):
-    """Work that an engine was given."""
-
-    def result(self) -> dict[str, NDArray[Any]]:
-        """Waits for it, once; as Engine.run."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Deferred:
-    """What an engine whose device is the host makes of `start`: work that is done when it is asked for."""
-
-    work: Callable[[], dict[str, NDArray[Any]]]
-
-    def result(self) -> dict[str, NDArray[Any]]:
-        return self.work()
 
 
 class Engine(Protocol):
     """A compiled network.
 
-    Outputs: `posterior` and `posterior_positions` f32 [views, classes], `pixel_sums` i32 [views, 6] (see render.py);
-    where exported `score_map` f32 [views, classes, h', w'], which takes plans of one size of views at a time, and
-    `features` f32 [views, width of the last hidden layer]. A box net has `box_map` in place of posteriors (boxes.py).
+    Outputs: `posterior` and `posterior_positions` f32 [views, classes]; `pixel_sums` i32 [views, 6] (pixels/render.py).
+    Where exported: `score_map` f32 [views, classes, h', w'], which takes plans of one size of views at a time, and
+    `features` f32 [views, width of the last hidden layer]. A box net has `box_map` in place of posteriors
+    (boxes/finding.py).
     """
 
     @property
@@ -85,7 +82,7 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str:
-        """Where `load` puts images; engines of one device share what either has loaded."""
+        """The place where `load` puts images; engines of one device share what either has loaded."""
         ...
 
     @property
@@ -102,33 +99,70 @@ class Engine(Protocol):
         """Takes decoded images, u8 RGB [h, w, 3] each."""
         ...
 
-    def run(
-        self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
-    ) -> dict[str, NDArray[Any]]:
+    def run(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Outputs:
         """Each output of all views, those of the first image's plan first. One plan for each loaded image."""
-        ...
-
-    def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Started:
-        """The same, to be waited for later: a GPU computes while the host makes the next image ready."""
         ...
 
     def close(self) -> None: ...
 
 
+class Started(Protocol):
+    """Work that an engine was given."""
+
+    def result(self) -> Outputs:
+        """Waits for the work, once; returns what Engine.run does."""
+        ...
+
+
+@runtime_checkable
+class Starting(Protocol):
+    """An engine on a GPU, which computes while the host does something else."""
+
+    def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Started:
+        """Gives the GPU the work of Engine.run and comes back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Work of an engine on the host, which was done when it was given."""
+
+    outputs: Outputs
+
+    def result(self) -> Outputs:
+        return self.outputs
+
+
+def start(engine: Engine, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str]) -> Started:
+    """Gives an engine work: a GPU begins with it, the host does it now. Raises EngineError."""
+    if isinstance(engine, Starting):
+        return engine.start(image, plans, outputs)
+    return Done(engine.run(image, plans, outputs))
+
+
+def in_order(parts: Sequence[tuple[Sequence[int], Outputs]], names: Sequence[str]) -> Outputs:
+    """Outputs of parts of the views, each with the places of its views in the plans, as arrays of all views."""
+    order = np.argsort(np.concatenate([places for places, _ in parts]))
+    return {name: np.concatenate([outputs[name] for _, outputs in parts])[order] for name in names}
+
+
 def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
     """Raises EngineError for an output that the engine was not exported with."""
+    has = ", ".join(spec.outputs)
+
     for name in outputs:
-        if name not in spec.outputs and spec.task != "classify" and name != "features":
+        if name in spec.outputs:
+            continue
+        if spec.task != "classify" and name != "features":
             raise EngineError(
-                f"{spec.name} is a box net, which has no {name}, only {', '.join(spec.outputs)}: it is for --boxes of "
+                f"{spec.name} is a box net, which has no {name}, only {has}: it is for --boxes of "
                 "evaluation.localization and infer"
             )
-        if name == "box_map" and name not in spec.outputs:
+        if name == "box_map":
             raise EngineError(
                 f"{spec.name} is a classifier, which has no box_map: expected a box net, of a recipe like vgg-d-loc-pcr"
             )
-        if name not in spec.outputs:
-            raise EngineError(
-                f"{spec.name} has no output {name!r}, only {', '.join(spec.outputs)}: export it again, python -m "
-                f"export.to_onnx ckpt.pt --outputs {name}"
-            )
+        raise EngineError(
+            f"{spec.name} has no output {name!r}, only {has}: export it again, python -m "
+            f"export.to_onnx ckpt.pt --outputs {name}"
+        )

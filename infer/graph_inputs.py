@@ -1,49 +1,109 @@
 """Inputs of the view graph (export/graph/view_graph.py) for views of decoded images: index tables, taps, atlases.
 
-Rescaling is exact wherever it runs, so there are two feeds with the same result: taps for the graph to rescale one
-image to one scale, or an atlas of images that the host has rescaled, stacked above each other, with identity taps.
+Rescaling is exact wherever it runs, so there are two kinds of input with the same result. Either the graph rescales one
+image to one scale by taps, or the host has rescaled images and puts them into one atlas, which identity taps leave as
+it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .pixels.decode import Pixels
+from .pixels.render import normalise, pixel_sums
 from .pixels.taps import Taps, identity_taps, make_taps
-from .spec import Filter, Size
-from .views import Box
+from .spec import Filter, ModelSpec, Size
+from .views import Rect
 
 Feed = dict[str, NDArray[Any]]
+"""Arrays by the names of the graph's inputs."""
+
 Table = NDArray[np.int32]
 
 
-def feed_taps(image: Pixels, rescaled_px: Size, filter: Filter, boxes: Sequence[tuple[Box, bool]]) -> Feed:
-    """Views (box in the rescaled image, mirrored) of one size; the graph rescales `image` u8 [H0, W0, 3]."""
-    height, width = rescaled_px
-    indices = [_indices(box, mirrored, width, (0, 0)) for box, mirrored in boxes]
-    return _feed(image, make_taps(image.shape[1], width, filter), make_taps(image.shape[0], height, filter), indices)
+class Call(NamedTuple):
+    """One run of a network: places of its views in the plans, inputs, number of the optimisation profile.
 
-
-def feed_atlas(sources: Sequence[Pixels], views: Sequence[tuple[int, Box, bool]]) -> Feed:
-    """Views (index into `sources`, box, mirrored) of one size, of rescaled images u8 [h, w, 3].
-
-    Of each source only the rectangle that its views cover goes into the atlas.
+    `sums` are the pixel sums where the graph computes none.
     """
-    spans = [_cover([box for index, box, _ in views if index == number]) for number in range(len(sources))]
-    width = max(span[3] for span in spans)
-    bases = np.cumsum([0, *(span[2] for span in spans)])
-    atlas = np.zeros((bases[-1], width, 3), np.uint8)
-    for source, base, (top, left, h, w) in zip(sources, bases, spans, strict=False):
-        atlas[base : base + h, :w] = source[top : top + h, left : left + w]
-    indices = [
-        _indices(box, mirrored, width, (spans[number][0] - int(bases[number]), spans[number][1]))
-        for number, box, mirrored in views
-    ]
-    return _feed(atlas, identity_taps(width), identity_taps(len(atlas)), indices)
+
+    places: Sequence[int]
+    feed: Feed
+    sums: NDArray[np.int32] | None = None
+    profile: int = 0
+
+
+Source = TypeVar("Source", bound=Hashable)
+"""The caller's key of the rescaled image that a view is cut from."""
+
+
+def feed_taps(image: Pixels, rescaled_px: Size, filter: Filter, cuts: Sequence[tuple[Rect, bool]]) -> Feed:
+    """Inputs for views (rectangle of the rescaled image, mirrored) of one size, of `image` u8 [H0, W0, 3].
+
+    The graph rescales the image.
+    """
+    height, width = rescaled_px
+    columns = make_taps(image.shape[1], width, filter)
+    lines = make_taps(image.shape[0], height, filter)
+    return _feed(image, columns, lines, [_indices(rect, mirrored, width) for rect, mirrored in cuts])
+
+
+def feed_atlas(
+    sources: Mapping[Source, Pixels],
+    origins: Mapping[Source, tuple[int, int]],
+    cuts: Sequence[tuple[Source, Rect, bool]],
+) -> Feed:
+    """Inputs for views (source, rectangle of it, mirrored) of one size, of rescaled images u8 [h, w, 3].
+
+    Only the rectangle that its views cover goes into the atlas, with its upper left at the source's origin (top, left).
+    """
+    covers = cover_sources((source, rect) for source, rect, _ in cuts)
+    bottom = max(origins[source][0] + cover[2] for source, cover in covers.items())
+    right = max(origins[source][1] + cover[3] for source, cover in covers.items())
+
+    atlas = np.zeros((bottom, right, 3), np.uint8)
+    for source, (top, left, height, width) in covers.items():
+        y, x = origins[source]
+        atlas[y : y + height, x : x + width] = sources[source][top : top + height, left : left + width]
+
+    indices = []
+    for source, (top, left, height, width), mirrored in cuts:
+        y, x = origins[source]
+        placed = (top - covers[source][0] + y, left - covers[source][1] + x, height, width)
+        indices.append(_indices(placed, mirrored, right))
+    return _feed(atlas, identity_taps(right), identity_taps(bottom), indices)
+
+
+def feed_pixels(pixels: Pixels, spec: ModelSpec) -> tuple[Feed, NDArray[np.int32] | None]:
+    """(inputs, pixel sums where the graph has none) of a graph that takes ready pixels u8 [V, h, w, 3]."""
+    if spec.interface == "images":
+        return {"images": pixels}, None
+    return {"input": normalise(pixels, spec)}, pixel_sums(pixels)
+
+
+def cover_sources(rects: Iterable[tuple[Source, Rect]]) -> dict[Source, Rect]:
+    """For each source the smallest rectangle that holds all of its rectangles."""
+    covers: dict[Source, Rect] = {}
+    for source, rect in rects:
+        old = covers.setdefault(source, rect)
+        top, left = min(rect[0], old[0]), min(rect[1], old[1])
+        bottom = max(rect[0] + rect[2], old[0] + old[2])
+        right = max(rect[1] + rect[3], old[1] + old[3])
+        covers[source] = (top, left, bottom - top, right - left)
+    return covers
+
+
+def stack_sources(rects: Iterable[tuple[Source, Rect]]) -> dict[Source, tuple[int, int]]:
+    """Origins of sources that lie above each other in an atlas."""
+    origins, top = {}, 0
+    for source, cover in cover_sources(rects).items():
+        origins[source] = (top, 0)
+        top += cover[2]
+    return origins
 
 
 def _feed(image: Pixels, columns: Taps, lines: Taps, indices: Sequence[tuple[Table, Table]]) -> Feed:
@@ -54,21 +114,14 @@ def _feed(image: Pixels, columns: Taps, lines: Taps, indices: Sequence[tuple[Tab
         "col_taps": columns.taps,
         "row_first": lines.first,
         "row_taps": lines.taps,
-        "rows": np.stack(rows),
-        "cols": np.stack(cols),
+        "rows": np.stack(rows),  # [views, h]
+        "cols": np.stack(cols),  # [views, w]
     }
 
 
-def _indices(box: Box, mirrored: bool, image_width: int, origin: tuple[int, int]) -> tuple[Table, Table]:
-    """(flat offset of each row, x of each column) of a view, in an image that starts at `origin` of its source."""
-    top, left, height, width = box
-    rows = (np.arange(height, dtype=np.int32) + (top - origin[0])) * image_width
-    cols = np.arange(width, dtype=np.int32) + (left - origin[1])
-    return rows.astype(np.int32), np.ascontiguousarray(cols[::-1] if mirrored else cols, np.int32)
-
-
-def _cover(boxes: Sequence[Box]) -> Box:
-    """The smallest rectangle with all boxes in it."""
-    top, left = min(box[0] for box in boxes), min(box[1] for box in boxes)
-    bottom, right = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
-    return top, left, bottom - top, right - left
+def _indices(rect: Rect, mirrored: bool, image_width: int) -> tuple[Table, Table]:
+    """(flat offset of each row, x of each column) of a view; a mirrored one lists its columns backwards."""
+    top, left, height, width = rect
+    rows = np.arange(top, top + height, dtype=np.int32) * image_width
+    cols = np.arange(left, left + width, dtype=np.int32)
+    return rows.astype(np.int32), np.ascontiguousarray(cols[::-1] if mirrored else cols)

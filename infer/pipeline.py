@@ -1,6 +1,6 @@
 """Work that overlaps, in threads: decoding ahead of the engine, writing behind it. Order never changes.
 
-Decoding, rescaling and running an engine release Python's lock. An exception comes where its item would.
+Decoding, rescaling and running an engine release Python's lock. An exception comes in the place of its item.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items in the same order, the next made in a thread while the caller still uses this one."""
+    """Items in their order; the next is made in a thread while the caller still uses this one."""
     end = object()
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, end)
@@ -25,7 +25,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def one_behind(items: Iterator[T]) -> Iterator[T]:
-    """The same items in the same order, each when the next has been made: what making one starts has time to go on."""
+    """Items in their order, each when the next has been made: work that making one starts has time to go on."""
     made: deque[T] = deque()
     failed: Exception | None = None
     while failed is None:
@@ -37,13 +37,14 @@ def one_behind(items: Iterator[T]) -> Iterator[T]:
             failed = error
         if len(made) > 1:
             yield made.popleft()
+
     yield from made
     if failed is not None:
         raise failed
 
 
 def ordered(function: Callable[[T], R], items: Iterable[T], workers: int, *, ahead: int = 1) -> Iterator[R]:
-    """`function` of every item, in order, by `workers` threads; at most `workers` + `ahead` results are held."""
+    """Results of `function` for every item, in order, by `workers` threads; at most `workers` + `ahead` are held."""
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -59,8 +60,10 @@ def ordered(function: Callable[[T], R], items: Iterable[T], workers: int, *, ahe
 
 
 def behind(items: Iterable[T], work: Callable[[T], None]) -> None:
-    """`work` on every item, in order, in a thread while the next item is made; what was made is worked on whatever
-    comes."""
+    """Does `work` on every item, in order, in a thread while the next item is made.
+
+    An item that was made is worked on, whatever fails afterwards.
+    """
     with ThreadPoolExecutor(1) as pool:
         pending: Future[None] | None = None
         for item in items:

@@ -1,8 +1,8 @@
-"""The self-test that travels with a model: what sixteen seeded images must give, on whatever device it is opened.
+"""The self-test that travels with a model: right answers for sixteen seeded images, on whatever device it is opened.
 
 The images come from integer arithmetic alone, so any language can make them. For one view of each the model carries
-the pixel sums, which must match exactly, and the FP32 log-posterior of the net it was exported from; a box net the mean
-of its boxes over positions.
+the pixel sums, which must match exactly, and the FP32 log-posterior of the net it was exported from. A box net carries
+the mean of its boxes over positions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from .engine import Engine, EngineError
 from .pixels.decode import Pixels
-from .spec import ModelSpec
+from .spec import ModelSpec, Size
 from .views import View, ViewPlan, plan_views
 
 IMAGES = 16
@@ -23,22 +23,27 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 0.02}
 to what is larger than one."""
 
 
-def image(number: int, spec: ModelSpec) -> Pixels:
-    """Image `number` u8 RGB [h, w, 3]: blocks of 7 px, each channel of each a hash of its place; every
-    other pair is portrait."""
+def make_image(number: int, spec: ModelSpec) -> Pixels:
+    """Image `number` u8 RGB [h, w, 3]: blocks of 7 px, each channel of each a hash of its place.
+
+    Every other pair of images is portrait.
+    """
     height = spec.crop_px + (37 * number) % 64
     width = height + 20 + (53 * number) % 60
     if number % 4 >= 2:
         height, width = width, height
+
     y, x, c = np.meshgrid(*(np.arange(n, dtype=np.uint64) for n in (height, width, 3)), indexing="ij")
     mixed = (y // 7 * 73_856_093) ^ (x // 7 * 19_349_663) ^ (c * 83_492_791) ^ np.uint64(number * 40_503 + 1)
     pixels: Pixels = ((mixed * 2_654_435_761 >> 16) & 255).astype(np.uint8)
     return pixels
 
 
-def plan(number: int, image_px: tuple[int, int], spec: ModelSpec) -> ViewPlan:
-    """One view: in turn the centre crop, the whole image, and the whole image mirrored, at scales that vary; always
-    the crop where the net takes nothing else."""
+def make_plan(number: int, image_px: Size, spec: ModelSpec) -> ViewPlan:
+    """One view: in turn the centre crop, the whole image, and the whole image mirrored, at scales that vary.
+
+    A net that takes crops alone gets the centre crop.
+    """
     scale = spec.crop_px + (11 * number) % 32
     kind = 0 if spec.fixed_size else number % 3
     views = plan_views(spec, "center" if kind == 0 else "dense", image_px, [scale]).views
@@ -47,7 +52,7 @@ def plan(number: int, image_px: tuple[int, int], spec: ModelSpec) -> ViewPlan:
 
 
 def record(engine: Engine) -> str:
-    """The expectations as JSON, from a trusted FP32 engine."""
+    """The right answers as JSON, from a trusted FP32 engine."""
     sums, values = _run(engine)
     content: dict[str, Any] = {"images": IMAGES, "pixel_sums": sums.tolist()}
     if engine.spec.task == "classify":
@@ -62,12 +67,14 @@ def check(engine: Engine, expected: Any) -> float:
     if not expected:
         raise EngineError(f"{engine.spec.name} carries no self-test: export it again with this version")
     sums, values = _run(engine)
+
     wrong = np.flatnonzero((sums != np.array(expected["pixel_sums"])).any(1))
     if wrong.size:
         raise EngineError(
             f"self-test of {engine.spec.name} on {engine.runtime}: image {wrong[0]} gave pixel sums "
             f"{sums[wrong[0]].tolist()}, expected {expected['pixel_sums'][wrong[0]]}: this runtime sees other pixels"
         )
+
     if engine.spec.task == "classify":
         what, known = "posterior", np.exp(np.array(expected["log_posterior"]))
     else:
@@ -84,16 +91,15 @@ def check(engine: Engine, expected: Any) -> float:
 
 def _run(engine: Engine) -> tuple[Any, Any]:
     """Pixel sums [images, 6] and posteriors [images, classes], or mean boxes [images, channels], of the images."""
-    images = [image(number, engine.spec) for number in range(IMAGES)]
-    plans = [plan(n, (picture.shape[0], picture.shape[1]), engine.spec) for n, picture in enumerate(images)]
+    images = [make_image(number, engine.spec) for number in range(IMAGES)]
+    plans = [make_plan(n, (picture.shape[0], picture.shape[1]), engine.spec) for n, picture in enumerate(images)]
     if engine.spec.task == "classify":
         results = engine.run(engine.load(images), plans, ("posterior", "pixel_sums"))
         return results["pixel_sums"], results["posterior"]
-    each = [
-        engine.run(engine.load([picture]), [own], ("box_map", "pixel_sums"))
-        for picture, own in zip(images, plans, strict=True)
-    ]
-    return (
-        np.concatenate([one["pixel_sums"] for one in each]),
-        np.concatenate([one["box_map"].mean((2, 3)) for one in each]),
-    )
+
+    sums, boxes = [], []
+    for picture, plan in zip(images, plans, strict=True):  # maps of different sizes are different outputs
+        results = engine.run(engine.load([picture]), [plan], ("box_map", "pixel_sums"))
+        sums.append(results["pixel_sums"])
+        boxes.append(results["box_map"].mean((2, 3)))
+    return np.concatenate(sums), np.concatenate(boxes)

@@ -1,18 +1,16 @@
-"""Which shapes an engine accepts."""
+"""Ranges of shapes that an engine accepts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .spec import ModelSpec, _require
+from .spec import ModelSpec, require
 
 MAX_ASPECT = (8, 3)
 """Widest dense view an engine takes by default, as long : short side."""
 
-
 MIN_SOURCE_PX = 8
 """Shortest side of a decoded image that is accepted: below it there is no picture to enlarge."""
-
 
 MAX_SOURCE_PX = 2048
 """Longest side of an image, uploaded or rescaled, that an engine takes by default.
@@ -20,21 +18,20 @@ MAX_SOURCE_PX = 2048
 A larger one is rescaled on the host. An engine's memory grows with the square: 400 MB at 4096, 100 MB here.
 """
 
-
 MAX_TAPS = 41
 """Filter taps an axis: bicubic shrinking by up to 10."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What one dynamic dimension may be: from `min` to `max`, tuned at `opt`."""
+    """A dynamic dimension's range: from `min` to `max`, tuned at `opt`."""
 
     min: int
     opt: int
     max: int
 
     def __post_init__(self) -> None:
-        _require(0 < self.min <= self.opt <= self.max, f"expected 0 < min <= opt <= max, got {self}")
+        require(0 < self.min <= self.opt <= self.max, f"expected 0 < min <= opt <= max, got {self}")
 
     def __contains__(self, value: int) -> bool:
         return self.min <= value <= self.max
@@ -42,10 +39,11 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class ShapeRange:
-    """What an engine accepts in one optimisation profile; every dynamic dimension of the graph follows from it.
+    """One optimisation profile of an engine; every dynamic dimension of the graph follows from it.
 
-    Number and size of the views, sides of the rescaled image (or atlas) they are cut from, sides of the image that
-    is uploaded, and filter taps a side. A larger source is rescaled on the host and uploaded with identity taps.
+    It bounds the number and size of the views, the sides of the rescaled image (or atlas) that they are cut from, the
+    sides of the image that is uploaded, and the filter taps a side. A larger source is rescaled on the host and
+    uploaded with identity taps.
     """
 
     name: str
@@ -58,14 +56,14 @@ class ShapeRange:
 
     def __post_init__(self) -> None:
         for side in (self.height_px, self.width_px):
-            _require(
+            require(
                 side.max <= self.rescaled_px.max <= self.source_px.max and self.rescaled_px.min <= side.min,
                 f"profile {self.name} contradicts itself: views of up to {side.max} px cannot be cut from images of "
                 f"{self.rescaled_px.min} to {self.rescaled_px.max} px, uploaded with up to {self.source_px.max} px",
             )
 
     def admits(self, view_px: tuple[int, int], rescaled_px: tuple[int, int]) -> bool:
-        """Whether a view (height, width) of a rescaled image (height, width) fits."""
+        """True where a view (height, width) of a rescaled image (height, width) fits."""
         in_view = view_px[0] in self.height_px and view_px[1] in self.width_px
         return in_view and all(side in self.rescaled_px for side in rescaled_px)
 
@@ -82,11 +80,13 @@ def default_shapes(spec: ModelSpec, largest_short_px: int = 0) -> tuple[ShapeRan
     """
     if spec.fixed_size:
         return (crops_shape(spec),)
+
     low, high = spec.train_range_px
     widened = high + (32 * spec.crop_px // 224 if low == high else 0)
     largest = max(512 * spec.crop_px // 224, widened, spec.test_short_px, largest_short_px)
     long = largest * MAX_ASPECT[0] // MAX_ASPECT[1]
     opt = max(spec.test_short_px, spec.crop_px)
+
     return (
         crops_shape(spec),
         *dense_shapes(spec, Extent(spec.crop_px, opt, largest), Extent(spec.crop_px, min(opt * 4 // 3, long), long)),

@@ -20,7 +20,7 @@ from .errors import UsageError
 from .shapes import MIN_SOURCE_PX, ShapeRange
 from .spec import ModelSpec, Size
 
-Box = tuple[int, int, int, int]
+Rect = tuple[int, int, int, int]
 """(top, left, height, width) in the rescaled image."""
 
 
@@ -32,34 +32,34 @@ class PlanError(UsageError):
 class View:
     """A rectangle of the image rescaled to `short_side_px`, perhaps resized to a square and mirrored.
 
-    `box` covering the rescaled image is a dense view; `weight` is the view's share of the posterior.
+    A view whose `box` is the whole rescaled image is dense. `weight` is the view's share of the posterior.
     """
 
     short_side_px: int
-    box: Box
+    box: Rect
     resize_px: int | None = None
     mirrored: bool = False
     weight: float = 1.0
 
     @property
     def size_px(self) -> Size:
-        """What the network sees: (height, width)."""
+        """(height, width) of the network's input."""
         return (self.resize_px, self.resize_px) if self.resize_px else self.box[2:]
 
     @property
-    def source(self) -> tuple[int, Box | None]:
-        """What the view is cut from: the scale, and the square of it that is resized first, if any."""
+    def source(self) -> tuple[int, Rect | None]:
+        """The scale that the view is cut from, and the square of it that is resized first, if any."""
         return self.short_side_px, (self.box if self.resize_px else None)
 
     @property
-    def cut(self) -> Box:
+    def cut(self) -> Rect:
         """The view's rectangle in its source."""
         return (0, 0, *self.size_px) if self.resize_px else self.box
 
 
 @dataclass(frozen=True, slots=True)
 class ViewPlan:
-    """All views of one image of size `image_px` for one protocol; weights sum to 1."""
+    """The views of one image of size `image_px` for one protocol; weights sum to 1."""
 
     protocol: str
     image_px: Size
@@ -73,6 +73,15 @@ class ViewPlan:
         counts = Counter((view.short_side_px, view.size_px) for view in self.views)
         parts = [f"{n} of {vh}x{vw} at Q={q}" for (q, (vh, vw)), n in counts.items()]
         return f"{self.protocol} of a {h}x{w} px image: {len(self)} views ({', '.join(parts)})"
+
+
+NumberedView = tuple[int, View]
+"""The number of an image and a view of it."""
+
+
+def numbered_views(plans: Sequence[ViewPlan]) -> list[NumberedView]:
+    """The views of several images, one plan for each, those of the first image first."""
+    return [(number, view) for number, plan in enumerate(plans) for view in plan.views]
 
 
 def rescaled_px(image_px: Size, short_side_px: int, long_side_rounding: str) -> Size:
@@ -90,6 +99,9 @@ def rescaled_px(image_px: Size, short_side_px: int, long_side_rounding: str) -> 
 def _center_offset(side: int, crop: int, rounding: str) -> int:
     """torchvision rounds the half offset to even: int(round((side - crop) / 2.0))."""
     return round(Fraction(side - crop, 2)) if rounding == "torchvision" else (side - crop) // 2
+
+
+# Each method of a protocol lists its views of an image of `size`, whose shorter side is `q`, for one scale.
 
 
 def _center(size: Size, q: int, spec: ModelSpec) -> list[View]:
@@ -127,9 +139,10 @@ def _multicrop(size: Size, q: int, spec: ModelSpec) -> list[View]:
 
 
 def _googlenet_squares(size: Size, q: int, spec: ModelSpec) -> list[View]:
-    """Three squares along the longer side; of each four corners, the centre and the whole, resized (GoogLeNet, 7)."""
+    """Three squares along the longer side, each with four corners, the centre and the whole, resized (GoogLeNet, 7)."""
     views = []
     long = max(size)
+
     for offset in (0, (long - q) // 2, long - q):
         origin = (0, offset) if size[1] >= size[0] else (offset, 0)
         for view in _corners_and_center((q, q), q, spec):
@@ -165,15 +178,17 @@ def default_scales(spec: ModelSpec, protocol: str) -> tuple[int, ...]:
         return (spec.test_short_px,)
     if protocol == "googlenet-144":
         return tuple(q * spec.crop_px // 224 for q in (256, 288, 320, 352))
+
     low, high = spec.train_range_px
     if low != high:
         return (low, (low + high) // 2, high)
+
     d = 32 * spec.crop_px // 224
     return tuple(dict.fromkeys((max(low - d, spec.crop_px), low, low + d)))
 
 
 def check_scales(spec: ModelSpec, scales: Sequence[int]) -> None:
-    """Raises PlanError for a scale below the crop, or none, or one named twice."""
+    """Raises PlanError where there are no scales, one twice, or one below the crop."""
     if not scales or len(set(scales)) != len(scales):
         raise PlanError(f"scales must be different positive integers, got {','.join(map(str, scales)) or 'none'}")
     for q in scales:
@@ -196,10 +211,13 @@ class MergedPlan(NamedTuple):
 
 
 def merge_plans(image_px: Size, plans: Sequence[ViewPlan]) -> MergedPlan:
-    """One plan with every distinct view of `plans`, all of one image; there may be none."""
-    distinct: dict[View, int] = {}
-    places = [[distinct.setdefault(replace(view, weight=1.0), len(distinct)) for view in plan.views] for plan in plans]
-    weights = np.zeros((len(plans), len(distinct)))
+    """One plan with every distinct view of `plans`, all of one image; there may be no plans."""
+    distinct: dict[View, int] = {}  # place of each view, whatever its weights
+    places = []
+    for plan in plans:
+        places.append([distinct.setdefault(replace(view, weight=1.0), len(distinct)) for view in plan.views])
+
+    weights = np.zeros((len(plans), len(distinct)))  # [plans, views]
     for row, plan, own in zip(weights, plans, places, strict=True):
         np.add.at(row, own, [view.weight for view in plan.views])
     names = ",".join(plan.protocol for plan in plans)
@@ -207,23 +225,25 @@ def merge_plans(image_px: Size, plans: Sequence[ViewPlan]) -> MergedPlan:
 
 
 def out_of_range(plan: ViewPlan, shapes: Sequence[ShapeRange], spec: ModelSpec) -> str | None:
-    """Why an engine with these shapes cannot see the image, as one line; None if it can."""
+    """The reason why an engine with these shapes cannot see the image, as one line; None if it can."""
     height, width = plan.image_px
     image = f"image {height}x{width} px"
     if min(height, width) < MIN_SOURCE_PX:
         return f"{image} is too small to show anything: at least {MIN_SOURCE_PX} px a side"
+
     rounding = spec.preprocessing.long_side_rounding
     for q, view_px in dict.fromkeys((view.short_side_px, view.size_px) for view in plan.views):
         rescaled = rescaled_px(plan.image_px, q, rounding)
-        if not any(shape.admits(view_px, rescaled) for shape in shapes):
-            ranges = "; ".join(shape.explain() for shape in shapes)
-            crops = view_px == (spec.crop_px, spec.crop_px) or spec.task != "classify"
-            instead = "smaller --scales" if crops else "--protocol multicrop"
-            return (
-                f"{image} at Q={q} needs a view of {view_px[0]}x{view_px[1]} px from {rescaled[0]}x{rescaled[1]} px, "
-                f"beyond the engine's range ({ranges}; sides up to {max(s.rescaled_px.max for s in shapes)} px): "
-                f"use {instead}, or rebuild the engine with a larger --profile"
-            )
+        if any(shape.admits(view_px, rescaled) for shape in shapes):
+            continue
+        ranges = "; ".join(shape.explain() for shape in shapes)
+        crops = view_px == (spec.crop_px, spec.crop_px) or spec.task != "classify"
+        instead = "smaller --scales" if crops else "--protocol multicrop"
+        return (
+            f"{image} at Q={q} needs a view of {view_px[0]}x{view_px[1]} px from {rescaled[0]}x{rescaled[1]} px, "
+            f"beyond the engine's range ({ranges}; sides up to {max(s.rescaled_px.max for s in shapes)} px): "
+            f"use {instead}, or rebuild the engine with a larger --profile"
+        )
     return None
 
 
@@ -233,14 +253,15 @@ def plan_views(spec: ModelSpec, protocol: str, image_px: Size, scales: Sequence[
         raise PlanError(f"unknown protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
     scales = default_scales(spec, protocol) if scales is None else tuple(scales)
     check_scales(spec, scales)
+
     methods = PROTOCOLS[protocol]
+    rounding = spec.preprocessing.long_side_rounding
     views: list[View] = []
-    for method in methods:
-        found = [
-            view
-            for q in scales
-            for view in method(rescaled_px(image_px, q, spec.preprocessing.long_side_rounding), q, spec)
-        ]
+    for method in methods:  # methods weigh the same, and so do all views of a method
+        found: list[View] = []
+        for q in scales:
+            found += method(rescaled_px(image_px, q, rounding), q, spec)
         views += [replace(view, weight=1 / (len(methods) * len(found))) for view in found]
+
     assert math.isclose(sum(view.weight for view in views), 1)
     return ViewPlan(protocol, image_px, tuple(views))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from infer.engine import HOST, Deferred, DeviceImage, check_outputs, load_on_host
+from infer.engine import HOST, DeviceImage, Outputs, check_outputs, in_order, load_on_host
 from infer.files import file_sha256
 from infer.pixels.decode import Pixels
 from infer.pixels.render import pixel_sums, render
@@ -57,29 +54,21 @@ class TorchEngine:
     def load(self, images: Sequence[Pixels]) -> DeviceImage:
         return load_on_host(images)
 
-    def run(
-        self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
-    ) -> dict[str, NDArray[Any]]:
+    def run(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Outputs:
         check_outputs(self.spec, outputs)
         pixels = [
             view
             for source, cache, plan in zip(image.images, image.rescaled, plans, strict=True)
             for view in render(source, plan.views, self.spec, cache)
         ]
-        results: dict[str, list[Any]] = {name: [None] * len(pixels) for name in outputs}
+        parts = []
         for places in _batches(pixels):
             batch = np.stack([pixels[place] for place in places])
-            computed = self._forward(batch, outputs)
-            for name in outputs:
-                for place, row in zip(places, computed[name], strict=True):
-                    results[name][place] = row
-        return {name: np.stack(rows) for name, rows in results.items()}
-
-    def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Deferred:
-        return Deferred(functools.partial(self.run, image, plans, outputs))
+            parts.append((places, self._forward(batch, outputs)))
+        return in_order(parts, outputs)
 
     @torch.inference_mode()
-    def _forward(self, batch: Pixels, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def _forward(self, batch: Pixels, outputs: Sequence[str]) -> Outputs:
         """Outputs of views u8 [V, h, w, 3]; positions are averaged before the softmax, or after it."""
         started = time.perf_counter()
         x = ((torch.from_numpy(batch).to(self._place) - self._mean) / self._std).permute(0, 3, 1, 2)

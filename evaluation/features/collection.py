@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer.data.dataset import Dataset, Item
-from infer.views import Box
+from infer.views import Rect
 
 Kind = Literal["voc2007", "voc2012", "voc", "voc-action", "caltech-101", "caltech-256", "folders"]
 Split = Literal["train", "val", "test", ""]
@@ -28,7 +28,7 @@ class Example:
     name: str
     split: Split
     labels: Labels
-    box: Box | None = None
+    box: Rect | None = None
 
 
 @dataclass(frozen=True, slots=True)

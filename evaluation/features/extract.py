@@ -16,11 +16,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from infer.engine import HOST, DeviceImage, Engine, Started, check_outputs
+from infer.engine import DeviceImage, Engine, Started, Starting, check_outputs, start
 from infer.pipeline import one_behind, ordered
 from infer.pixels.decode import Pixels
 from infer.spec import Size
-from infer.views import Box, ViewPlan, check_scales, out_of_range, plan_views
+from infer.views import Rect, ViewPlan, check_scales, out_of_range, plan_views
 
 from ..errors import RunError
 from ..run.images import Decoded, read_image
@@ -92,7 +92,7 @@ def widths(engines: Sequence[Engine], settings: Settings) -> int:
     )
 
 
-def box_in(box: Box, image_px: Size) -> Box:
+def box_in(box: Rect, image_px: Size) -> Rect:
     """The part of a box that lies in the image, widened about its centre to an aspect of BOX_ASPECT where it can be.
 
     It has no area where the box lies outside.
@@ -141,7 +141,7 @@ def extract(
         (picture, image, _look(engines, picture, image, settings))
         for picture, image in zip(chosen, decoded, strict=True)
     )
-    if any(engine.device != HOST for engine in engines):
+    if any(isinstance(engine, Starting) for engine in engines):
         begun = one_behind(begun)
     for places in ranges:
         rows: list[Row] = []
@@ -170,12 +170,12 @@ def _look(engines: Sequence[Engine], picture: Picture, image: Decoded, settings:
         if (engine.device, exif, seen) not in loaded:  # engines that see the same pixels in one place share them
             loaded[engine.device, exif, seen] = engine.load([crops[place] for place in seen])
         plans = [region for region in regions if not isinstance(region, str)]
-        started = engine.start(loaded[engine.device, exif, seen], plans, OUTPUTS) if plans else None
+        started = start(engine, loaded[engine.device, exif, seen], plans, OUTPUTS) if plans else None
         looked.append(_Looked(regions, started))
     return looked
 
 
-def _crop(pixels: Pixels, box: Box | None) -> Pixels:
+def _crop(pixels: Pixels, box: Rect | None) -> Pixels:
     assert box is not None, "regions with boxes are of examples with boxes"
     top, left, height, width = box_in(box, (pixels.shape[0], pixels.shape[1]))
     return np.ascontiguousarray(pixels[top : top + height, left : left + width])

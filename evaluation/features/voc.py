@@ -19,7 +19,7 @@ from infer.data.annotations import AnnotationError, read_annotation
 from infer.data.dataset import Item
 from infer.data.folder import DatasetError, Folder, open_folder
 from infer.data.stored import File
-from infer.views import Box
+from infer.views import Rect
 
 from .collection import Collection, Example, Kind, Labels, Picture, Split
 
@@ -162,7 +162,7 @@ def _lines(file: File, *, persons: bool = False, labelled: bool = True) -> Itera
         yield (name, person), label
 
 
-def _boxes(xml: File, root: Path) -> list[Box]:
+def _boxes(xml: File, root: Path) -> list[Rect]:
     """(top, left, height, width) of each object. Raises DatasetError."""
     try:
         objects = read_annotation(xml, str(root / "Annotations" / xml.path.name)).objects

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from infer.engine import DeviceImage, Engine, Started
+from infer.engine import DeviceImage, Engine, Started, start
 from infer.spec import Size
 from infer.views import MergedPlan, ViewPlan, merge_plans, out_of_range, plan_views
 
@@ -123,7 +123,7 @@ def start_batch(
         work.append((place, planned))
     if not any(planned.plans for _, planned in work):
         return Running(rows, work, output, None)
-    started = engine.start(image, [planned.merged.plan for _, planned in work], (output, "pixel_sums"))
+    started = start(engine, image, [planned.merged.plan for _, planned in work], (output, "pixel_sums"))
     return Running(rows, work, output, started)
 
 

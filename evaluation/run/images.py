@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infer.data.dataset import Item
-from infer.pixels.decode import Exif, ImageError, Pixels, decode
+from infer.pixels.decode import ImageError, Pixels, decode
+from infer.spec import Exif
 
 from ..errors import RunError
 from ..scores.table import OK

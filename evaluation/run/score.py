@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer.data.dataset import Dataset, Item
-from infer.engine import HOST, DeviceImage, Engine
+from infer.engine import DeviceImage, Engine, Starting
 from infer.pipeline import one_behind, ordered
 from infer.views import SINGLE_SCALE
 
@@ -125,16 +125,15 @@ def score(
         return batch, running
 
     counts = (min(together, places.stop - first) for places in ranges for first in places[::together])
-    order = collecting_order(engines)
     started: Iterator[tuple[list[Decoded], list[Running]]] = map(start, counts)
-    if any(engine.device != HOST for engine in engines):
+    if any(isinstance(engine, Starting) for engine in engines):
         started = one_behind(started)
     for places in ranges:
         rows: list[list[list[Row]]] = [[] for _ in engines]  # [engine][image][protocol]
         before, content = [engine.seconds for engine in engines], 0
         while len(rows[0]) < len(places):
             batch, running = next(started)
-            for number in order:
+            for number in reversed(range(len(engines))):  # when the last GPU engine is done, the others are
                 rows[number] += running[number].collect()
             content += sum(content_of(each.item.label, each.sha256) for each in batch)
             on_images(len(batch))
@@ -155,13 +154,6 @@ def score(
                 for table, own in zip(tables, columns, strict=True)
             ),
         )
-
-
-def collecting_order(engines: Sequence[Engine]) -> list[int]:
-    """Numbers of the engines as they are to be waited for: those on the host, which compute meanwhile, then the last
-    of those on a GPU, when the others are done, too: one wait for an ensemble."""
-    host = [number for number, engine in enumerate(engines) if engine.device == HOST]
-    return host + [number for number in reversed(range(len(engines))) if number not in host]
 
 
 def _tables(

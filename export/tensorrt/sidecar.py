@@ -79,7 +79,7 @@ def describe(engine: Path, spec: ModelSpec, plan: Plan, shapes: Sequence[ShapeRa
 
 def example_inputs(spec: ModelSpec, crops: ShapeRange) -> Feed:
     """Real inputs for the profile `crops`: views of the ten-crop protocol of a synthetic image, as many as fit."""
-    image = np.ascontiguousarray(self_test.image(0, spec)[: spec.crop_px, : spec.crop_px])
+    image = np.ascontiguousarray(self_test.make_image(0, spec)[: spec.crop_px, : spec.crop_px])
     scale = min(spec.test_short_px, crops.rescaled_px.max)
     views = plan_views(spec, "ten-crop", (spec.crop_px, spec.crop_px), [scale]).views[: crops.views.max]
     preprocessing = spec.preprocessing

@@ -1,1 +1,1 @@
-"""How fast an engine runs: time, floating-point operations and share of the peak; knows nothing of accuracy."""
+"""Speed of an engine: time, floating-point operations and share of the peak; knows nothing of accuracy."""

@@ -1,4 +1,4 @@
-"""infer/benchmark/__main__.py."""
+"""python -m infer.benchmark --engine model.onnx [--protocol center,dense] [--batch 1,8] [--json]"""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..command import Parser, add_engine_options, engine_options, exit_with, scales_argument
+from ..command import Parser, add_engine_options, engine_options, exit_with, run, scales_argument
 from ..engine import EngineError
-from ..pixels.decode import ImageError, read
-from ..views import PROTOCOLS, PlanError
+from ..errors import UsageError
+from ..pixels.decode import read
+from ..views import PROTOCOLS
 from .measure import LEAST_RUNS, LEAST_S, STEPS, WARM_UP, benchmark, synthetic_jpeg
 
 HEADINGS = (
@@ -21,11 +22,69 @@ HEADINGS = (
 )
 
 
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m infer.benchmark", description="Measure how fast engines are on this machine.")
+    parser.add_argument(
+        "--engine", required=True, action="append", type=Path, help="model.onnx or model.engine; any number"
+    )
+    parser.add_argument("--protocol", type=_protocols, default=["center"], metavar="P[,P...]", help="default: center")
+    parser.add_argument("--scales", type=scales_argument, metavar="Q[,Q...]", help="default: the model's own")
+    parser.add_argument(
+        "--batch", type=_batches, default=[1], metavar="N[,N...]", help="images loaded together (default: 1)"
+    )
+    parser.add_argument("--image", type=Path, metavar="FILE", help="default: a synthetic JPEG of 500x375 px")
+    parser.add_argument(
+        "--runs", type=int, metavar="N", help=f"default: {LEAST_RUNS}, and more until {LEAST_S:.0f} s are over"
+    )
+    add_engine_options(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    args = parser.parse_args(argv)
+    return run(parser, lambda: _work(args))
+
+
+def _work(args: argparse.Namespace) -> int:
+    if args.runs is not None and args.runs < 1:
+        raise UsageError(f"--runs: expected a positive number, got {args.runs}")
+    data = synthetic_jpeg() if args.image is None else _whole_file(args.image)
+
+    rows: list[dict[str, Any]] = []
+    failed = False
+    for path in args.engine:
+        measured = benchmark(
+            path,
+            data,
+            protocols=args.protocol,
+            scales=args.scales,
+            batches=args.batch,
+            runs=args.runs,
+            options=engine_options(args),
+            say=_say,
+        )
+        try:
+            for row in measured:
+                _say("")
+                rows.append(row)
+                if args.json:
+                    print(json.dumps(row), flush=True)
+        except EngineError as error:  # the other engines are measured all the same
+            _say("")
+            print(error, file=sys.stderr)
+            failed = True
+        except UsageError:
+            _say("")
+            raise
+
+    if rows and not args.json:
+        print(table(rows))
+    return 1 if failed else 0
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows for people, and below it what the figures belong to."""
+    """The rows for people, and below them the conditions of the figures."""
     lines = [HEADINGS, *(_cells(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines]
+
     image = rows[0]["image"]
     text.append(
         f"A run is a batch of images of {image['width_px']}x{image['height_px']} px ({image['bytes'] / 1e3:.0f} kB), "
@@ -53,62 +112,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m infer.benchmark", description="Measure how fast engines are on this machine.")
-    parser.add_argument(
-        "--engine", required=True, action="append", type=Path, help="model.onnx or model.engine; any number"
-    )
-    parser.add_argument("--protocol", type=_protocols, default=["center"], metavar="P[,P...]", help="default: center")
-    parser.add_argument("--scales", type=scales_argument, metavar="Q[,Q...]", help="default: the model's own")
-    parser.add_argument(
-        "--batch", type=_batches, default=[1], metavar="N[,N...]", help="images loaded together (default: 1)"
-    )
-    parser.add_argument("--image", type=Path, metavar="FILE", help="default: a synthetic JPEG of 500x375 px")
-    parser.add_argument(
-        "--runs", type=int, metavar="N", help=f"default: {LEAST_RUNS}, and more until {LEAST_S:.0f} s are over"
-    )
-    add_engine_options(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    args = parser.parse_args(argv)
-    if args.runs is not None and args.runs < 1:
-        parser.error(f"--runs: expected a positive number, got {args.runs}")
-    try:
-        data = synthetic_jpeg() if args.image is None else _whole_file(args.image)
-    except ImageError as error:
-        print(error, file=sys.stderr)
-        return 1
-    rows: list[dict[str, Any]] = []
-    failed = False
-    for path in args.engine:
-        try:
-            for row in benchmark(
-                path,
-                data,
-                protocols=args.protocol,
-                scales=args.scales,
-                batches=args.batch,
-                runs=args.runs,
-                options=engine_options(args),
-                say=_say,
-            ):
-                _say("")
-                rows.append(row)
-                if args.json:
-                    print(json.dumps(row), flush=True)
-        except PlanError as error:
-            _say("")
-            parser.error(str(error))
-        except EngineError as error:
-            _say("")
-            print(error, file=sys.stderr)
-            failed = True
-    if rows and not args.json:
-        print(table(rows))
-    return 1 if failed else 0
-
-
 def _say(text: str) -> None:
-    """On a terminal, in place of what was said before."""
+    """Prints progress on a terminal, in place of what was said before."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 

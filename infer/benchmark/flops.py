@@ -38,7 +38,7 @@ LARGE_KERNEL = {"googlenet": 5, "googlenet-tv": 3}
 
 
 def plan_flops(spec: ModelSpec, plan: ViewPlan) -> int | None:
-    """Of all views of an image; None for a net that is not ours."""
+    """Operations of all views of an image; None for a net that is not ours."""
     if spec.net not in (*VGG_KERNELS, *LARGE_KERNEL):
         return None
     count = _vgg if spec.net in VGG_KERNELS else _googlenet
@@ -68,8 +68,10 @@ def _googlenet(spec: ModelSpec, size_px: Size) -> int:
     height, width = (size_px[0] + 1) // 2, (size_px[1] + 1) // 2
     conv1, reduce, channels = (_scaled(paper, spec) for paper in GOOGLENET_STEM)
     total = height * width * 3 * conv1 * 7**2
+
     height, width = height // 2, width // 2
     total += height * width * (conv1 * reduce + reduce * channels * 3**2)
+
     height, width = height // 2, width // 2
     for name, row in INCEPTION.items():
         if name in ("4a", "5a"):
@@ -79,5 +81,6 @@ def _googlenet(spec: ModelSpec, size_px: Size) -> int:
         total += height * width * channels * (one + reduce3 + reduce5 + projection)
         total += height * width * (reduce3 * three * 3**2 + reduce5 * five * LARGE_KERNEL[spec.net] ** 2)
         channels = one + three + five + projection
+
     pool = spec.crop_px // 32
     return total + (height - pool + 1) * (width - pool + 1) * channels * len(spec.classes)

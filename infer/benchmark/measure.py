@@ -1,6 +1,4 @@
-"""How fast engines are on this machine: latency and throughput of each protocol and batch, and where the time goes.
-
-python -m infer.benchmark --engine model.onnx [--protocol center,dense] [--batch 1,8] [--json]
+"""Latency and throughput of engines on this machine, for each protocol and batch, and where the time goes.
 
 A run is what an application does with a batch of images that have just come in: decode, `load`, `run`, one after the
 other, with nothing else under way. Runs come after WARM_UP others that do not count.
@@ -19,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..engine import Engine, EngineError
+from ..engine import Engine, EngineError, Starting
 from ..open import open_engine
 from ..pixels.decode import decode
 from ..views import ViewPlan, default_scales, out_of_range, plan_views
@@ -37,7 +35,10 @@ Seconds = NDArray[np.float64]
 
 
 def time_runs(engine: Engine, data: bytes, plan: ViewPlan, batch: int, runs: int | None) -> Seconds:
-    """Each step of each run; without `runs`, LEAST_RUNS of them and LEAST_S seconds. Raises EngineError, ImageError."""
+    """Seconds of each step of each run. Raises EngineError, ImageError.
+
+    Without `runs` there are LEAST_RUNS of them at least, and LEAST_S seconds.
+    """
     for _ in range(WARM_UP):
         _run(engine, data, plan, batch)
     seconds: list[list[float]] = []
@@ -48,21 +49,32 @@ def time_runs(engine: Engine, data: bytes, plan: ViewPlan, batch: int, runs: int
 
 
 def _run(engine: Engine, data: bytes, plan: ViewPlan, batch: int) -> list[float]:
-    """Seconds of each step. Every image is decoded for itself: what lies on the device already is not uploaded."""
+    """Seconds of each step. Every image is decoded for itself, since pixels on the device are not uploaded again."""
     before, started = engine.seconds, time.perf_counter()
     images = [decode(data, exif=engine.spec.preprocessing.exif) for _ in range(batch)]
     decoded = time.perf_counter()
-    pending = engine.start(engine.load(images), [plan] * batch)
-    uploaded = time.perf_counter()
-    pending.result()
+    loaded, plans = engine.load(images), [plan] * batch
+
+    if isinstance(engine, Starting):
+        work = engine.start(loaded, plans)
+        uploaded = time.perf_counter()
+        work.result()
+    else:
+        uploaded = time.perf_counter()
+        engine.run(loaded, plans)
     ended, compute = time.perf_counter(), engine.seconds - before
+
+    # A GPU begins while the host still hands over: what overlaps is time of computing.
     upload = min(uploaded, ended - compute) - decoded
     return [decoded - started, upload, compute, ended - decoded - upload - compute]
 
 
 def figures(seconds: Seconds, batch: int, flops_per_image: int | None, peak: Peak | None) -> dict[str, Any]:
-    """Latencies are of a run, percentiles between neighbours linear; the split is a run's mean; the share of the peak
-    counts `compute` alone."""
+    """The figures of some runs, as in --json.
+
+    Latencies are of a run, percentiles between neighbours linear; the split is a run's mean; the share of the peak
+    counts `compute` alone.
+    """
     latency, share = seconds.sum(1), None
     if flops_per_image is not None and peak is not None:
         share = 100 * flops_per_image * batch / seconds[:, 2].mean() / peak.flops_per_second
@@ -87,11 +99,10 @@ def benchmark(
     options: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[dict[str, Any]]:
-    """A row for each protocol and batch, of an encoded image. `say` gets to know what goes on.
+    """A row of --json for each protocol and batch, of an encoded image.
 
-    options: of `open_engine`.
-
-    Raises EngineError, ImageError, PlanError.
+    options: keyword arguments of `open_engine`; say: is told what is measured next. Raises EngineError, ImageError,
+    PlanError.
     """
     say(f"{path}: opening")
     with contextlib.closing(open_engine(path, largest_short_px=max(scales or [0]), **options or {})) as engine:
@@ -99,6 +110,7 @@ def benchmark(
         height, width, _ = decode(data, exif=spec.preprocessing.exif).shape
         device = device_name(engine)
         peak = device_peak(engine, device)
+
         for protocol in protocols:
             own_scales = scales or default_scales(spec, protocol)
             plan = plan_views(spec, protocol, (height, width), own_scales)
@@ -126,9 +138,8 @@ def benchmark(
 def synthetic_jpeg() -> bytes:
     """A JPEG of 500x375 px in about as many bytes as ILSVRC's have (135 kB): smooth colours and some noise."""
     random = np.random.default_rng(0)
-    colours = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8)).resize(
-        (500, 375), Image.Resampling.BICUBIC
-    )
+    coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
+    colours = coarse.resize((500, 375), Image.Resampling.BICUBIC)
     noisy = np.asarray(colours) + random.normal(0, 25, (375, 500, 3))
     buffer = io.BytesIO()
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=92)

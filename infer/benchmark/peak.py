@@ -1,4 +1,4 @@
-"""What a device could compute at most: measured on a CPU, from NVIDIA's data sheets for a GPU."""
+"""Peak of a device, floating-point operations a second: measured on a CPU, from NVIDIA's data sheets for a GPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MEASURE_S = 0.5
 
 
 class Peak(NamedTuple):
-    """`name` says what it is the peak of and where it comes from."""
+    """A peak; `name` says of what operations, and where the number comes from."""
 
     name: str
     flops_per_second: float
@@ -59,7 +59,7 @@ def device_name(engine: Engine) -> str:
 
 
 def device_peak(engine: Engine, name: str) -> Peak | None:
-    """That of the device called `name` (`device_name`); None where it is not known. Takes MEASURE_S on a CPU."""
+    """The peak of the device called `name` (`device_name`); None where it is not known. Takes MEASURE_S on a CPU."""
     if engine.device == HOST:
         return Peak(f"float32 matrix product by NumPy, {_cpus()} CPUs, measured", _matrix_product())
     if engine.spec.precision != "fp16" or name not in TENSOR_TFLOPS:
@@ -81,7 +81,7 @@ def _matrix_product() -> float:
 
 
 def _cpus() -> int:
-    """Those that this process may use."""
+    """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""Where the objects of an image are: boxes of box nets (VGG's appendix A), rated by a classifier.
+"""Boxes of the objects of an image, found by box nets (VGG's appendix A) and rated by a classifier.
 
 A box net is an engine with the output `box_map` f32 [views, 4 or 4 * classes, h', w']: at each position of its dense
 map a box as centre x, centre y, width and height; with 4 channels the same for every class (the paper's SCR), else
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ from ..views import View, ViewPlan, out_of_range, plan_views, rescaled_px
 from .merging import Boxes, Merging, merge, rate
 
 OUTPUT = "box_map"
+WINDOW_RULES = ("crop_px", "stride_px", "pool_rounding", "preprocessing.long_side_rounding", "preprocessing.exif")
+"""Fields of a spec that say where its windows lie."""
 Floats = NDArray[np.float64]
 
 
@@ -46,7 +49,7 @@ class BoxNet:
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """A class, where it is, and how sure that is: the summed posterior of the windows that the box was made of."""
+    """A class, its box, and its score: the summed posterior of the windows that the box was made of."""
 
     label: int
     score: float
@@ -57,9 +60,9 @@ class Guess:
 class Windows:
     """Every window of an image, of all box nets and scales.
 
-    boxes: of each net and scale [1 or classes, windows, 4], in the image's pixels; posterior f64 [windows, classes]:
-    of the classifier there; mean f64 [classes]: of its dense views, if it was asked for; pixel_sums: what the engines
-    saw, i32 [views, 6].
+    boxes: for each net and scale [1 or classes, windows, 4], in the image's pixels; posterior: the classifier's at
+    each window, f64 [windows, classes]; mean: its posterior over the dense views, f64 [classes], if it was asked for;
+    pixel_sums: the engines' own, i32 [views, 6].
     """
 
     image_px: Size
@@ -69,7 +72,7 @@ class Windows:
     pixel_sums: NDArray[np.int32]
 
     def of_class(self, label: int) -> Boxes:
-        """[windows, 4]"""
+        """Boxes of one class at all windows, [windows, 4]."""
         return np.concatenate([own[label if len(own) > 1 else 0] for own in self.boxes])
 
 
@@ -92,36 +95,34 @@ def check_together(nets: Sequence[BoxNet], classifier: Engine | None) -> None:
     first = nets[0].engine.spec
     if classifier is not None:
         check_outputs(classifier.spec, ["score_map"])
+
     for other in [*(net.engine.spec for net in nets), *([classifier.spec] if classifier else [])]:
         if other.classes != first.classes:
             raise EngineError(f"{first.name} and {other.name} have different classes: use nets of the same data")
-        mine, theirs = _windows_of(first), _windows_of(other)
-        changed = [name for name in mine if mine[name] != theirs[name]]
-        if changed:
-            name = changed[0]
-            raise EngineError(
-                f"{first.name} and {other.name} differ in {name} ({mine[name]} and {theirs[name]}): their windows are "
-                "not the same, so boxes cannot be rated"
-            )
-
-
-def _windows_of(spec: ModelSpec) -> dict[str, object]:
-    rules = spec.preprocessing
-    return {
-        "crop_px": spec.crop_px,
-        "stride_px": spec.stride_px,
-        "pool_rounding": spec.pool_rounding,
-        "long_side_rounding": rules.long_side_rounding,
-        "exif": rules.exif,
-    }
+        for rule in WINDOW_RULES:
+            mine, theirs = attrgetter(rule)(first), attrgetter(rule)(other)
+            if mine != theirs:
+                name = rule.rpartition(".")[2]
+                raise EngineError(
+                    f"{first.name} and {other.name} differ in {name} ({mine} and {theirs}): their windows are "
+                    "not the same, so boxes cannot be rated"
+                )
 
 
 def refused(nets: Sequence[BoxNet], classifier: Engine | None, protocol: str, size: Size) -> str | None:
-    """Why some engine cannot see an image of (height, width) by `protocol`, as one line; None if all can."""
-    scales = tuple(sorted({q for net in nets for q in net.scales}))
-    asked = [(net.engine, net.scales) for net in nets] + ([(classifier, scales)] if classifier else [])
-    plans = ((engine, plan_views(engine.spec, protocol, size, own)) for engine, own in asked)
-    return next((why for engine, plan in plans if (why := out_of_range(plan, engine.shapes, engine.spec))), None)
+    """The reason why some engine cannot see an image of (height, width) by `protocol`; None if all can."""
+    asked = [(net.engine, net.scales) for net in nets]
+    if classifier is not None:
+        asked.append((classifier, _all_scales(nets)))
+    for engine, scales in asked:
+        plan = plan_views(engine.spec, protocol, size, scales)
+        if reason := out_of_range(plan, engine.shapes, engine.spec):
+            return reason
+    return None
+
+
+def _all_scales(nets: Sequence[BoxNet]) -> tuple[int, ...]:
+    return tuple(sorted({scale for net in nets for scale in net.scales}))
 
 
 def center_boxes(net: BoxNet, image: Pixels) -> tuple[Boxes, NDArray[np.int32]]:
@@ -136,12 +137,14 @@ def find_windows(nets: Sequence[BoxNet], classifier: Engine, image: Pixels, *, m
     """Boxes and posteriors of all windows of the dense views. Raises EngineError."""
     size = (image.shape[0], image.shape[1])
     loaded: dict[str, DeviceImage] = {}
-    posteriors: dict[int, Floats] = {}  # of each scale [classes, h', w']
-    means, sums, boxes, windows = [], [], [], []
     for engine in [classifier, *(net.engine for net in nets)]:
         if engine.device not in loaded:
             loaded[engine.device] = engine.load([image])
-    for scale in sorted({q for net in nets for q in net.scales}):
+
+    # The classifier at every scale: its posteriors rate the boxes of all nets.
+    posteriors: dict[int, Floats] = {}  # of each scale [classes, h', w']
+    means, sums, boxes, windows = [], [], [], []
+    for scale in _all_scales(nets):
         plan = plan_views(classifier.spec, "dense", size, [scale])
         plan = plan if mean else _unmirrored(plan)
         outputs = ("score_map", "posterior", "pixel_sums")
@@ -149,6 +152,7 @@ def find_windows(nets: Sequence[BoxNet], classifier: Engine, image: Pixels, *, m
         posteriors[scale] = _softmax(seen["score_map"][0].astype(np.float64))
         means.append(seen["posterior"].astype(np.float64))
         sums.append(seen["pixel_sums"])
+
     for net in nets:
         spec = net.engine.spec
         for scale in net.scales:
@@ -163,6 +167,7 @@ def find_windows(nets: Sequence[BoxNet], classifier: Engine, image: Pixels, *, m
             boxes.append(window_boxes(box_map, plan.views[0], size, spec))
             windows.append(posterior.reshape(len(posterior), -1).T)
             sums.append(found["pixel_sums"])
+
     of_views = np.concatenate(means).mean(0) if mean else None
     return Windows(size, tuple(boxes), np.concatenate(windows), of_views, np.concatenate(sums))
 
@@ -176,9 +181,12 @@ def window_boxes(box_map: NDArray[np.float32], view: View, image_px: Size, spec:
     top, left, _, _ = view.box
     _, rows, cols = box_map.shape
     crop = spec.crop_px
-    found = box_map.astype(np.float64).reshape(-1, 4, rows, cols) * crop
+
+    # Centres in the rescaled image: of the window, plus the box's own from there.
+    found = box_map.astype(np.float64).reshape(-1, 4, rows, cols) * crop  # [1 or classes, 4, h', w']
     x = left + np.arange(cols) * spec.stride_px + crop / 2 + found[:, 0]
     y = top + np.arange(rows)[:, None] * spec.stride_px + crop / 2 + found[:, 1]
+
     across, down = image_px[1] / rescaled[1], image_px[0] / rescaled[0]
     x, width, y, height = x * across, found[:, 2] * across, y * down, found[:, 3] * down
     width, height = np.maximum(width, 1), np.maximum(height, 1)
@@ -191,12 +199,14 @@ def guess(windows: Windows, labels: Sequence[int], rule: Merging) -> list[Guess 
     shared = all(len(own) == 1 for own in windows.boxes)
     merged: dict[int, tuple[Boxes, list[list[int]], NDArray[np.intp]]] = {}
     guesses: list[Guess | None] = []
+
     for label in labels:
         key = 0 if shared else label
-        if key not in merged:
+        if key not in merged:  # boxes of all classes are merged once
             boxes = windows.of_class(key)
             finite = np.flatnonzero(np.isfinite(boxes).all(1))
             merged[key] = (*merge(boxes[finite], rule, min(windows.image_px)), finite)
+
         boxes, groups, places = merged[key]
         scores = rate(groups, windows.posterior[places, label])
         best = int(scores.argmax()) if len(scores) else -1

@@ -2,8 +2,8 @@
 
 Of all boxes the two that match best are made one, again and again, until no two match well enough. A merged box has
 the mean of its boxes' coordinates and, for a class, the sum of that class's scores at the windows that its boxes came
-from. What the papers leave open is chosen here:
-- "average": of all boxes that went into a merged one, each counted once (VGG: "averaging their coordinates");
+from. The papers leave open, and it is chosen here:
+- "average": the mean of all boxes that went into a merged one, each counted once (VGG: "averaging their coordinates");
 - which boxes: those of all windows, scales and nets, however unsure the classifier is of a window; it rates them;
 - match_score, see MATCHES, and the score above which boxes are left apart, `at`.
 """
@@ -53,7 +53,7 @@ are merged if they are less than 0.29 of their side apart.
 
 @dataclass(frozen=True, slots=True)
 class Merging:
-    """The rule: which match_score, and boxes above `at` are left apart."""
+    """A rule of merging: a match_score, and the score `at` above which boxes are left apart."""
 
     match: Match = "overlap"
     at: float = MATCHES["overlap"][1]
@@ -71,30 +71,37 @@ def merge(boxes: Boxes, rule: Merging, unit: float) -> tuple[Boxes, list[list[in
     count, score = len(boxes), MATCHES[rule.match][0]
     merged = boxes.astype(np.float64)
     groups: list[list[int]] = [[place] for place in range(count)]
+
+    # The best match of each row of pairs is kept, so that a merge looks again only at rows that it has changed.
     scores = score(merged[:, None], merged[None], unit)
     scores[np.tri(count, dtype=np.bool_)] = np.inf  # above the diagonal is every pair once
     best = scores.argmin(1) if count else np.zeros(0, np.int64)  # of each row
     least = scores[np.arange(count), best]
     alive = np.ones(count, np.bool_)
+
     while count:
         low = int(least.argmin())
         if not least[low] <= rule.at:
             break
         high = int(best[low])
+
         groups[low] += groups[high]
         groups[high] = []
         merged[low] = boxes[groups[low]].mean(0)
         alive[high] = False
+
         scores[high], scores[:, high] = np.inf, np.inf
         others = np.flatnonzero(alive)
         others = others[others != low]
         scores[np.minimum(others, low), np.maximum(others, low)] = score(merged[low], merged[others], unit)
         least[high] = np.inf
+
         before = others[others < low]
         stale = before[(best[before] == low) | (scores[before, low] <= least[before])]
         stale = np.union1d(np.append(stale, low), others[best[others] == high])
         best[stale] = scores[stale].argmin(1)
         least[stale] = scores[stale, best[stale]]
+
     kept = [place for place in range(count) if groups[place]]
     return merged[kept], [sorted(groups[place]) for place in kept]
 

@@ -1,4 +1,4 @@
-"""CUDA's driver through NVIDIA's cuda-python. Used by cuda.py alone."""
+"""CUDA's driver through NVIDIA's cuda-python. Used by device.py alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FREE = {
 
 
 class CudaPythonDriver:
-    """Implements `cuda.Driver`."""
+    """Implements `device.Driver`: one GPU, whose context is current in every call but `push` and `close`."""
 
     binding = "cuda-python"
 
@@ -40,14 +40,9 @@ class CudaPythonDriver:
         _call("cuInit", 0)
         self._device = _call("cuDeviceGet", ordinal)
         self.name = _call("cuDeviceGetName", 256, self._device).split(b"\0")[0].decode()
-        attribute = cuda.CUdevice_attribute
-        major, minor = (
-            _call("cuDeviceGetAttribute", each, self._device)
-            for each in (
-                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-            )
-        )
+        kinds = cuda.CUdevice_attribute
+        major = _call("cuDeviceGetAttribute", kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, self._device)
+        minor = _call("cuDeviceGetAttribute", kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, self._device)
         self.capability = (int(major), int(minor))
         self._context = _call("cuDevicePrimaryCtxRetain", self._device)
 

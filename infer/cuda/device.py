@@ -1,4 +1,4 @@
-"""The little that an engine needs of CUDA's driver API, on PyCUDA, or on cuda-python where PyCUDA is not installed.
+"""One GPU for an engine: CUDA's driver API on PyCUDA, or on cuda-python where PyCUDA is not installed.
 
 A `Device` is the primary context of one GPU, which is torch's and TensorRT's too, so that they can share a process.
 Everything but `current` and `close` wants the context to be the thread's current one: `with device.current(): ...`.
@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
-from .driver import Bytes, CudaError, Driver, Event, Graph, Memory, Pinned, Resource, Stream
+from .driver import Bytes, CudaError, Event, Graph, Memory, Pinned, Resource, Stream
+
+if TYPE_CHECKING:
+    from .cuda_python import CudaPythonDriver
+    from .pycuda import PyCudaDriver
+
+    Driver: TypeAlias = PyCudaDriver | CudaPythonDriver
 
 
 class MemoryInfo(NamedTuple):
+    """Memory of a GPU."""
+
     free_bytes: int
     total_bytes: int
 
@@ -38,7 +46,7 @@ class Device:
 
     @property
     def binding(self) -> str:
-        """The Python package under this: `pycuda` or `cuda-python`."""
+        """The Python package that calls the driver: `pycuda` or `cuda-python`."""
         return self._driver.binding
 
     @property
@@ -48,7 +56,7 @@ class Device:
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Makes the context this thread's current one, and the one before afterwards."""
+        """Makes the context this thread's current one; afterwards the one before is current again."""
         if self._closed:
             raise CudaError(f"GPU {self.ordinal} was closed: open the engine again")
         self._driver.push()
@@ -84,7 +92,7 @@ class Device:
         return self._hold(self._driver.event(timing))
 
     def free(self, resource: Resource) -> None:
-        """Gives one thing back before `close` does; the driver waits until nothing uses it. Twice is no error."""
+        """Gives one resource back before `close` does; the driver waits until nothing uses it. Twice is no error."""
         if resource in self._held:
             del self._held[resource]
             self._driver.free(resource)
@@ -102,7 +110,7 @@ class Device:
         self._driver.record(event, stream)
 
     def wait(self, stream: Stream, event: Event) -> None:
-        """What the stream gets from here on runs after the event; the host goes on."""
+        """Makes the stream's further work run after the event; the host goes on."""
         self._driver.wait(stream, event)
 
     def reached(self, event: Event) -> bool:
@@ -113,11 +121,14 @@ class Device:
         self._driver.synchronize(event)
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
-        """Between two reached events made with `timing`."""
+        """Milliseconds between two reached events made with `timing`."""
         return self._driver.elapsed_ms(start, end)
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
-        """What `work` puts into the stream, which does not run. Meanwhile this thread can neither wait nor allocate."""
+        """The graph of what `work` puts into the stream, which does not run now.
+
+        Meanwhile this thread can neither wait nor allocate.
+        """
         self._driver.begin_capture(stream)
         try:
             work()
@@ -136,6 +147,7 @@ class Device:
         error."""
         if self._closed:
             return
+
         failed: list[CudaError] = []
         with _collecting(failed), self.current():
             while self._held:
@@ -161,17 +173,18 @@ def _collecting(failed: list[CudaError]) -> Iterator[None]:
 
 
 def _driver(ordinal: int) -> Driver:
+    """The GPU through the first binding that is installed. Raises CudaError where there is none."""
     reasons = []
     try:
-        from . import pycuda as cuda_pycuda
+        from .pycuda import PyCudaDriver
 
-        return cuda_pycuda.PyCudaDriver(ordinal)
+        return PyCudaDriver(ordinal)
     except ImportError as error:
         reasons.append(str(error))
     try:
-        from . import cuda_python
+        from .cuda_python import CudaPythonDriver
 
-        return cuda_python.CudaPythonDriver(ordinal)
+        return CudaPythonDriver(ordinal)
     except ImportError as error:
         reasons.append(str(error))
     raise CudaError(

@@ -1,10 +1,10 @@
-"""Buffers, streams and events, and the errors of the driver."""
+"""Buffers, streams, events and graphs of CUDA's driver, and its errors."""
 
 from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,9 @@ ADVICE = {
     "invalid device ordinal": "nvidia-smi -L lists the GPUs there are",
     "invalid device context": "use it inside `with device.current()`",
 }
-"""What to do, by the driver's own words for the cause."""
-
+"""The user's next step, by the driver's own words for the cause."""
 
 LOST = "what this process had on the GPU is lost: start it again, and look for NVRM in dmesg if it happens again"
-
 
 LOSES = ("launch failure", "illegal memory access", "illegal instruction", "misaligned", "ECC", "unknown error")
 """Words of causes after which every call fails."""
@@ -62,6 +60,10 @@ class Pinned(Resource):
 
     array: Bytes
 
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
 
 class Stream(Resource):
     """Work in order. It does not wait for the default stream."""
@@ -75,40 +77,13 @@ class Graph(Resource):
     """Work of one stream that was captured, to be launched as a whole."""
 
 
-class Driver(Protocol):
-    """One GPU through one binding. Every method may raise CudaError."""
-
-    binding: str
-    name: str
-    capability: tuple[int, int]
-
-    def push(self) -> None: ...
-    def pop(self) -> None: ...
-    def close(self) -> None: ...
-    def memory_info(self) -> tuple[int, int]: ...
-    def allocate(self, nbytes: int) -> Memory: ...
-    def pin(self, nbytes: int) -> Pinned: ...
-    def stream(self) -> Stream: ...
-    def event(self, timing: bool) -> Event: ...
-    def free(self, resource: Resource) -> None: ...
-    def copy_in(self, address: int, source: Bytes, stream: Stream) -> None: ...
-    def copy_out(self, target: Bytes, address: int, stream: Stream) -> None: ...
-    def record(self, event: Event, stream: Stream) -> None: ...
-    def wait(self, stream: Stream, event: Event) -> None: ...
-    def reached(self, event: Event) -> bool: ...
-    def synchronize(self, event: Event) -> None: ...
-    def elapsed_ms(self, start: Event, end: Event) -> float: ...
-    def begin_capture(self, stream: Stream) -> None: ...
-    def end_capture(self, stream: Stream) -> Graph: ...
-    def launch(self, graph: Graph, stream: Stream) -> None: ...
-
-
 def gpu_present() -> str | None:
     """Compute capability of the first GPU as `sm86`, None without a GPU or a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
+
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     failed = (
         driver.cuInit(0)

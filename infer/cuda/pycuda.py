@@ -1,4 +1,4 @@
-"""CUDA's driver through PyCUDA. Used by cuda.py alone.
+"""CUDA's driver through PyCUDA. Used by device.py alone.
 
 PyCUDA gives a stream or an event back when its last reference goes, and only in the context that it came from. So no
 frame of this file has a variable that holds one: a traceback would keep it.
@@ -22,7 +22,7 @@ CAPTURE_THREAD_LOCAL = 1
 
 
 class PyCudaDriver:
-    """Implements `cuda.Driver`."""
+    """Implements `device.Driver`: one GPU, whose context is current in every call but `push` and `close`."""
 
     binding = "pycuda"
 
@@ -74,12 +74,11 @@ class PyCudaDriver:
 
     def event(self, timing: bool) -> Event:
         with self._calling():
-            return Event(
-                self._cuda.Event(self._cuda.event_flags.DEFAULT if timing else self._cuda.event_flags.DISABLE_TIMING), 0
-            )
+            flags = self._cuda.event_flags
+            return Event(self._cuda.Event(flags.DEFAULT if timing else flags.DISABLE_TIMING), 0)
 
     def free(self, resource: Resource) -> None:
-        """What the driver did not take back is no error, but PyCUDA's own words on stderr."""
+        """Gives a resource back. A failure of the driver is no error here: PyCUDA says it on stderr."""
         with self._calling():
             if isinstance(resource, Memory | Pinned):
                 resource.handle.free()

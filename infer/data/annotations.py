@@ -1,6 +1,6 @@
 """Bounding boxes as ILSVRC-2012 has them: an XML file for each image, in folders or a tar archive, defects and all.
 
-What is wrong with the originals, and what is made of it:
+Defects of the originals, and the rule for each:
 - coordinates are relative to the size that the XML itself names, which need not be the image's: `fractions` of it;
 - boxes reach beyond the image: fractions end at its edges, and a box that lies wholly outside is none;
 - minimum and maximum change places: they are put in order;
@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from xml.etree import ElementTree
-from xml.parsers import expat
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from ..errors import Refused
 from ..spec import Size
@@ -28,16 +30,16 @@ from .stored import File, printable
 
 SUFFIX = ".xml"
 LARGEST_BYTES = 1 << 20
-"""Of an XML; those of ILSVRC-2012 have some hundred bytes."""
+"""Bytes of an XML at most; ILSVRC-2012's have some hundred."""
 WNID = re.compile(r"n\d{8}")
 
 
 class AnnotationError(Refused):
-    """An XML that says of no box where it is; one line that names the file."""
+    """An XML that names no place for a box; one line that names the file."""
 
 
 class Box(NamedTuple):
-    """Pixels counted from 1, both ends included."""
+    """A box in pixels, counted from 1, both ends included."""
 
     xmin: float
     ymin: float
@@ -69,6 +71,7 @@ def find_annotations(folder: Folder) -> dict[str, File]:
     """
     found: dict[str, File] = {}
     waiting = [folder]
+
     while waiting:
         inside = waiting.pop()
         waiting += [inside.folder(name) for name in sorted(inside.folders)]
@@ -79,6 +82,7 @@ def find_annotations(folder: Folder) -> dict[str, File]:
             if stem in found:
                 raise DatasetError(f"{folder.path}: {printable(name)} is there twice, expected one XML for each image")
             found[stem] = file
+
     if not found:
         raise DatasetError(f"{folder.path}: no XML files, expected ILSVRC-2012's bounding boxes")
     return found
@@ -95,7 +99,7 @@ def boxes_beside(root: Folder, name: str) -> Folder:
 
 
 def read_annotation(file: File, name: str) -> Annotation:
-    """Of one XML, whose `name` is for messages. Raises AnnotationError."""
+    """The annotation in one XML, whose `name` is for messages. Raises AnnotationError."""
     try:
         if file.size_bytes() > LARGEST_BYTES:
             raise AnnotationError(f"more than {LARGEST_BYTES} bytes")
@@ -107,7 +111,7 @@ def read_annotation(file: File, name: str) -> Annotation:
 
 
 def parse_annotation(data: bytes) -> Annotation:
-    """Raises AnnotationError, a phrase without the file."""
+    """The annotation in the bytes of an XML. Raises AnnotationError, a phrase without the file."""
     root = _parse(data)
     objects = []
     for found in root.iterfind("object"):
@@ -121,8 +125,7 @@ def class_of(classes: Sequence[str], class_names: Sequence[str]) -> Callable[[st
     """A function of an object's name and its image's label that gives the object's class, -1 if it is none of these.
 
     A name is a class's own, or (dogs, in ILSVRC-2012) one of its words in `class_names`, with underscores. Where
-    classes are WNIDs, words that are nobody's, or of two classes, are those of the image's label; a WNID is never taken
-    for words.
+    classes are WNIDs, words of no class, or of two, mean the image's label; a WNID is never taken for words.
     """
     wnids = all(map(WNID.fullmatch, classes))
     index = {name: number for number, name in enumerate(classes)}
@@ -143,12 +146,12 @@ def class_of(classes: Sequence[str], class_names: Sequence[str]) -> Callable[[st
 
 
 def boxes_of(annotation: Annotation, label: int, find: Callable[[str, int], int]) -> tuple[Box, ...]:
-    """Those of the objects that are of the image's class."""
+    """Boxes of the objects that are of the image's class."""
     return tuple(box for name, box in annotation.objects if find(name, label) == label)
 
 
 def fractions(box: Box, size_px: Size) -> Fractions | None:
-    """A box of an image of `size_px`, whatever size the image really has; None if it lies outside."""
+    """A box as fractions of an image of `size_px`, whatever size the image really has; None if it lies outside."""
     height, width = size_px
     left, right = (min(max(x / width, 0.0), 1.0) for x in (box.xmin - 1, box.xmax))
     top, bottom = (min(max(y / height, 0.0), 1.0) for y in (box.ymin - 1, box.ymax))
@@ -156,32 +159,19 @@ def fractions(box: Box, size_px: Size) -> Fractions | None:
 
 
 def in_frame(box: Box, size_px: Size, frame_px: Size) -> Box:
-    """A box of an image of `size_px` as one of the same image at `frame_px`."""
+    """A box of an image of `size_px`, moved to the same image at `frame_px`."""
     down, across = (to / of for of, to in zip(size_px, frame_px, strict=True))
     return Box((box.xmin - 1) * across + 1, (box.ymin - 1) * down + 1, box.xmax * across, box.ymax * down)
 
 
 def _parse(data: bytes) -> ElementTree.Element:
     """The tree of an XML without a DOCTYPE: no entity can then be declared, so none can grow or lead elsewhere."""
-    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
-
-    def refuse(*_: object) -> None:
-        raise AnnotationError("declares a DOCTYPE, which no annotation needs")
-
-    def start(tag: str, attributes: Mapping[str, str]) -> None:
-        builder.start(tag, dict(attributes))
-
-    def end(tag: str) -> None:
-        builder.end(tag)
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler = builder.data
     try:
-        parser.Parse(data, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the last: of an encoding
+        return fromstring(data, forbid_dtd=True)
+    except DefusedXmlException:
+        raise AnnotationError("declares a DOCTYPE, which no annotation needs") from None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last: of an encoding
         raise AnnotationError(f"not XML ({' '.join(str(error).split())})") from None
-    return builder.close()
 
 
 def _number(element: ElementTree.Element, path: str) -> float:

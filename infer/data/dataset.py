@@ -15,14 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from . import parquet, webdataset
-from .devkit import DEVKIT as DEVKIT
-from .devkit import GROUND_TRUTH as GROUND_TRUTH
-from .devkit import META as META
-from .devkit import Synsets, read_synsets, read_validation_ids
+from .devkit import DEVKIT, GROUND_TRUTH, META, Synsets, read_synsets, read_validation_ids
 from .folder import TAR, Folder, open_folder
 from .folder import DatasetError as DatasetError
-from .shards import PARQUET, find_shards
-from .shards import label as label_samples
+from .shards import PARQUET, find_shards, label_samples
 from .stored import SUFFIXES, File, Stored, is_image_name, printable
 from .webdataset import is_webdataset
 
@@ -45,7 +41,7 @@ class Item:
 
     @property
     def path(self) -> Path:
-        """Of the image or of the archive that it is in."""
+        """The file of the image, or of the archive that it is in."""
         return self.file.path
 
     def read_bytes(self) -> bytes:
@@ -56,7 +52,7 @@ class Item:
 class Dataset:
     """Images in the order of their names.
 
-    listing_digest: of names, labels and sizes in bytes, not of where they lie.
+    listing_digest: over names, labels and sizes in bytes, wherever the images lie.
 
     numbered: labels are numbers in the order of the model's own classes, whatever `classes` calls them.
     """
@@ -88,15 +84,15 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
     shards = _shards(root, split)
     if shards:
         return _limited(_open_packed(shards, root), limit)
+
     top = open_folder(root)
     if root.stem in (TRAIN, VAL) and root.suffix == TAR:
         beside = open_folder(root.parent)
         names = (DEVKIT, f"{DEVKIT}{TAR}", f"{DEVKIT}{TAR}.gz")
-        top = Folder(
-            beside.path,
-            {name: file for name, file in beside.files.items() if name in names},
-            {**{name: folder for name, folder in beside.folders.items() if name in names}, root.stem: top},
-        )
+        files = {name: file for name, file in beside.files.items() if name in names}
+        folders = {name: folder for name, folder in beside.folders.items() if name in names}
+        top = Folder(beside.path, files, {**folders, root.stem: top})
+
     if top.holds(TRAIN) or top.holds(VAL):
         dataset = _open_ilsvrc(top, root, split)
     elif top.holds(split):
@@ -109,7 +105,7 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
 
 
 def has_validation(root: Path) -> bool:
-    """Whether a data set has images for validation beside those to train on, good or not. Raises DatasetError."""
+    """True where a data set has images for validation beside those to train on, good or not. Raises DatasetError."""
     shards = _shards(root, "val")
     if shards:
         return shards != _shards(root, "train")
@@ -120,7 +116,7 @@ def has_validation(root: Path) -> bool:
 
 
 def _shards(root: Path, split: Split) -> list[Path]:
-    """Those of a packed data set; none of another."""
+    """The shards of a data set that is packed into shards; an empty list for any other data set."""
     shards = find_shards(root, split)
     return shards if shards and (shards[0].suffix == PARQUET or is_webdataset(shards[0])) else []
 
@@ -132,10 +128,11 @@ def _limited(dataset: Dataset, limit: int | None) -> Dataset:
 
 
 def _open_packed(shards: Sequence[Path], root: Path) -> Dataset:
-    """All samples by their names, however they are cut into shards."""
+    """The data set of some shards: samples in the order of their names, however they are cut into shards."""
     kind = parquet if shards[0].suffix == PARQUET else webdataset
-    samples = [sample for shard in shards for sample in kind.samples(shard)]
+    samples = [sample for shard in shards for sample in kind.read_samples(shard)]
     names = parquet.class_names(shards) if kind is parquet else ()
+
     if len({sample.name for sample in samples}) < len(samples):
         if kind is webdataset:
             twice = next(name for name, count in Counter(sample.name for sample in samples).items() if count > 1)
@@ -144,6 +141,7 @@ def _open_packed(shards: Sequence[Path], root: Path) -> Dataset:
     samples.sort(key=lambda sample: sample.name.split("/"))
     if not samples:
         raise DatasetError(f"{root}: no images in {len(shards)} shards (endings {', '.join(SUFFIXES)})")
+
     labels = label_samples(samples, root, names)
     items = [Item(sample.name, number, sample.file) for sample, number in zip(samples, labels.labels, strict=True)]
     is_val = _is_ilsvrc2012_val(items)
@@ -159,6 +157,7 @@ def _open_ilsvrc(top: Folder, root: Path, split: Split) -> Dataset:
     name = TRAIN if split == "train" else VAL
     if not top.holds(name):
         raise DatasetError(f"{root}: no {name} folder or {name}{TAR}")
+
     folder = top.folder(name)
     images = folder.images()
     if split == "train" or folder.folders or (folder.classes() and not images):
@@ -166,6 +165,7 @@ def _open_ilsvrc(top: Folder, root: Path, split: Split) -> Dataset:
         items, classes, synsets = dataset.items, dataset.classes, read_synsets(top)
     else:
         items, classes, synsets = _label_flat(images, top, root)
+
     by_name = sorted(items, key=_last_part)
     ids = {wnid: i for i, wnid in synsets.wnid_of_id.items()}
     return Dataset(
@@ -183,6 +183,7 @@ def _label_flat(images: Mapping[str, File], top: Folder, root: Path) -> tuple[li
     ids, synsets = read_validation_ids(top), read_synsets(top)
     classes = tuple(sorted(synsets.wnid_of_id.values()))
     index = {wnid: i for i, wnid in enumerate(classes)}
+
     if len(ids) != len(images):
         raise DatasetError(
             f"{root}: {len(images)} validation images, but {len(ids)} labels in {GROUND_TRUTH}: one is incomplete"
@@ -191,6 +192,7 @@ def _label_flat(images: Mapping[str, File], top: Folder, root: Path) -> tuple[li
         labels = [index[synsets.wnid_of_id[int(line)]] for line in ids]
     except (KeyError, ValueError) as error:
         raise DatasetError(f"{GROUND_TRUTH}: {error} is not the id of a leaf in {META}") from None
+
     named = zip(images.items(), labels, strict=True)
     return [Item(f"{VAL}/{printable(name)}", label, file) for (name, file), label in named], classes, synsets
 
@@ -199,12 +201,12 @@ def _open_class_folders(folder: Folder, root: Path, prefix: str) -> Dataset:
     names = folder.classes()
     if not names:
         raise DatasetError(f"{folder.path}: neither ILSVRC-2012 ({VAL}, {DEVKIT}) nor class folders found")
+
     classes = tuple(map(printable, names))
-    items = [
-        Item(f"{prefix}{classes[label]}/{printable(image)}", label, file)
-        for label, name in enumerate(names)
-        for image, file in folder.folder(name).images().items()
-    ]
+    items = []
+    for label, name in enumerate(names):
+        for image, file in folder.folder(name).images().items():
+            items.append(Item(f"{prefix}{classes[label]}/{printable(image)}", label, file))
     return Dataset(root, items, classes, classes, is_ilsvrc2012_val=_is_ilsvrc2012_val(items))
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from .folder import DatasetError, Folder
-from .tar import TarError, members
+from .tar import TarError, list_members
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 META = "meta.mat"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 LARGEST_BYTES = 64 << 20
-"""Of the devkit unpacked; the original's .tar.gz has 2.5 MB."""
+"""Bytes of the devkit unpacked, at most; the original's .tar.gz has 2.5 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,16 @@ class Synsets:
 
 
 def read_synsets(root: Folder) -> Synsets:
-    """From the devkit in a folder; none where there is no devkit. Raises DatasetError."""
+    """Synsets of the devkit in a folder; none where there is no devkit. Raises DatasetError."""
     files = read_devkit(root, (META, GROUND_TRUTH).__contains__)
     return _read_meta(files[META], root.path / DEVKIT / "data" / META) if META in files else Synsets({}, {})
 
 
 def read_validation_ids(root: Folder) -> list[str]:
-    """ILSVRC2012_ID of each validation image in the order of their names, as written. Raises DatasetError where the
-    devkit is missing, or a part of it."""
+    """ILSVRC2012_ID of each validation image in the order of their names, as written.
+
+    Raises DatasetError where the devkit is missing, or a part of it.
+    """
     files = read_devkit(root, (META, GROUND_TRUTH).__contains__)
     for needed in (META, GROUND_TRUTH):
         if needed not in files:
@@ -51,6 +53,7 @@ def read_devkit(root: Folder, wanted: Callable[[str], bool]) -> dict[str, bytes]
         devkit = root.folder(DEVKIT)
         files = devkit.folder("data").files if devkit.holds("data") else {}
         return {name: file.read_bytes() for name, file in files.items() if wanted(name)}
+
     packed = root.files.get(f"{DEVKIT}.tar.gz")
     if packed is None:
         return {}
@@ -60,11 +63,12 @@ def read_devkit(root: Folder, wanted: Callable[[str], bool]) -> dict[str, bytes]
             content = file.read(LARGEST_BYTES + 1)
         if len(content) > LARGEST_BYTES:
             raise DatasetError(f"{path}: unpacks to more than {LARGEST_BYTES} bytes, which no devkit does")
-        return {
-            member.path.name: content[member.offset : member.offset + member.size_bytes]
-            for member in members(io.BytesIO(content), 0, len(content))
-            if not member.problem and member.path.parts[-2:-1] == ("data",) and wanted(member.path.name)
-        }
+
+        found = {}
+        for member in list_members(io.BytesIO(content), 0, len(content)):
+            if not member.problem and member.path.parts[-2:-1] == ("data",) and wanted(member.path.name):
+                found[member.path.name] = content[member.offset : member.offset + member.size_bytes]
+        return found
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DatasetError(f"{path}: damaged or incomplete ({error}): copy or download it again") from None
     except TarError as error:
@@ -72,7 +76,7 @@ def read_devkit(root: Folder, wanted: Callable[[str], bool]) -> dict[str, bytes]
 
 
 def _read_meta(content: bytes, path: Path) -> Synsets:
-    """From meta.mat, whose place is named in errors."""
+    """Synsets in meta.mat; `path` is its place, for errors. Raises DatasetError."""
     import scipy.io
 
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import Refused
 from .stored import Archive, File, Part, is_image_name
-from .tar import TarError, members
+from .tar import TarError, list_members
 
 TAR = ".tar"
 
@@ -20,7 +20,7 @@ class DatasetError(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What lies in a folder, by name. `folders` are listed when they are asked for.
+    """Files and folders in a folder, by name. `folders` are listed when they are asked for.
 
     A folder whose name ends like an image's is no folder but an image that cannot be read.
     """
@@ -30,6 +30,7 @@ class Folder:
     folders: dict[str, Path | Folder] = field(default_factory=dict)
 
     def holds(self, name: str) -> bool:
+        """True where there is a folder of this name, or an archive that stands for it."""
         return name in self.folders or name + TAR in self.files
 
     def folder(self, name: str) -> Folder:
@@ -73,26 +74,30 @@ def _list(path: Path) -> Folder:
 
 
 def _open_archive(file: File, shown: Path) -> Folder:
-    """All that an archive holds; where that is one folder called as the archive is, what is in that."""
+    """The content of an archive; where that is one folder called as the archive is, the content of the folder."""
     path = file.path.resolve()
     top = Folder(shown)
     try:
         with path.open("rb") as opened:
             found = os.fstat(opened.fileno())
             whole = file.part or Part(Archive(path, found.st_size, found.st_mtime_ns), 0, found.st_size)
-            for member in members(opened, whole.offset, whole.size_bytes):
+            for member in list_members(opened, whole.offset, whole.size_bytes):
                 *above, name = member.path.parts or ("",)
                 if any(part.startswith(".") for part in member.path.parts) or any(map(is_image_name, above)):
                     continue
+                is_file = not member.is_folder or is_image_name(name)
+
+                # Archives need not list the folders that their files lie in.
                 folder = top
-                for part in (*above, name) if member.is_folder and not is_image_name(name) else above:
+                for part in above if is_file else member.path.parts:
                     inside = folder.folders.setdefault(part, Folder(folder.path / part))
                     assert isinstance(inside, Folder)
                     folder = inside
-                if not member.is_folder or is_image_name(name):
+                if is_file:
                     part_of = Part(whole.archive, member.offset, member.size_bytes, member.problem)
                     folder.files[name] = File(path, part_of)
     except TarError as error:
         raise DatasetError(f"{shown}: {error}") from None
+
     only = top.folders.get(shown.name.removesuffix(TAR))
     return only if isinstance(only, Folder) and not top.files and len(top.folders) == 1 else top

@@ -1,7 +1,8 @@
 """Parquet files of images as Hugging Face's `datasets` writes them, read a row group at a time.
 
 Columns: `image`, a struct of `bytes` and `path` or the bytes themselves, and `label`, a number (named in the schema's
-metadata where it is a ClassLabel) or a name.
+metadata where it is a ClassLabel) or a name. pyarrow reads; places are kept by hand, because any image is read by its
+row, from any thread, and `datasets` would unpack or convert the files first.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from .stored import LARGEST_BYTES, Archive, printable
 
 IMAGE, LABEL = "image", "label"
 KEPT_BYTES = 1 << 28
-"""Of row groups held decoded, besides the one read last: what several threads read in order is in one or two, of some
-10 MB each as `datasets` writes them."""
+"""Bytes of row groups held decoded, besides the one read last. Threads that read in order are in one or two of them, of
+some 10 MB each as `datasets` writes them."""
 LARGEST_GROUP_BYTES = 1 << 30
-"""Of a row group. It is read as a whole, into five times as much memory."""
+"""Bytes of the largest row group, which is read as a whole, into five times as much memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ParquetImage:
     """An encoded image in a row of a Parquet file. Any number of threads may read it."""
 
     archive: Archive
@@ -41,7 +42,7 @@ class Row:
         return self.archive.path
 
     def read_bytes(self, first: int | None = None) -> bytes:
-        """All bytes, or the `first` of them. Raises OSError; ESTALE where the file is no longer what it was."""
+        """The image's bytes, or the `first` of them. Raises OSError; ESTALE where the file is no longer what it was."""
         value = _groups.get(self.archive, self.group)[self.row]
         if value is None:
             raise OSError(
@@ -54,12 +55,12 @@ class Row:
         return bytes(value[:first])
 
     def size_bytes(self) -> int:
-        """Of the whole file: that of a row is not known before it is read."""
+        """Bytes of the whole file: a row's are not known before it is read."""
         return self.archive.size_bytes
 
 
 class _Group(NamedTuple):
-    """Its images, by rows."""
+    """The images of a row group, by rows."""
 
     values: Sequence[memoryview | None]
     size_bytes: int
@@ -88,10 +89,12 @@ _groups = _Groups()
 
 
 def _read_group(archive: Archive, group: int) -> _Group:
+    """The images of a row group. Raises OSError."""
     pyarrow = _pyarrow()
     found = archive.path.stat()
     if (found.st_size, found.st_mtime_ns) != (archive.size_bytes, archive.modified_ns):
         raise OSError(errno.ESTALE, "the Parquet file was changed")
+
     try:
         with pyarrow.parquet.ParquetFile(archive.path) as file:
             column = file.read_row_group(group, columns=[_columns(file.schema_arrow)[0]])[IMAGE]
@@ -99,6 +102,7 @@ def _read_group(archive: Archive, group: int) -> _Group:
         if isinstance(error, OSError) and error.errno:
             raise
         raise OSError(errno.EINVAL, f"a damaged row group of the Parquet file ({_one_line(error)})") from None
+
     values: list[memoryview | None] = []
     for chunk in column.chunks:
         own = chunk.field("bytes") if pyarrow.types.is_struct(chunk.type) else chunk
@@ -106,7 +110,7 @@ def _read_group(archive: Archive, group: int) -> _Group:
     return _Group(values, column.nbytes)
 
 
-def samples(path: Path) -> Iterator[Sample]:
+def read_samples(path: Path) -> Iterator[Sample]:
     """The rows of a file in their order, without their images. Raises DatasetError."""
     with _opened(path) as file:
         archive = Archive(path.resolve(), path.stat().st_size, path.stat().st_mtime_ns)
@@ -114,6 +118,7 @@ def samples(path: Path) -> Iterator[Sample]:
             _, path_column = _columns(file.schema_arrow)
         except DatasetError as error:
             raise DatasetError(f"{path}: {error}") from None
+
         number = 0
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group).total_byte_size
@@ -122,6 +127,7 @@ def samples(path: Path) -> Iterator[Sample]:
                     f"{path}: a row group of {size} bytes, more than {LARGEST_GROUP_BYTES}, and it is read as a whole: "
                     "write it again with row_group_size=100"
                 )
+
             table = file.read_row_group(group, columns=[LABEL, *([path_column] if path_column else [])])
             images = table[IMAGE].to_pylist() if path_column else [None] * len(table)
             for row, (image, label) in enumerate(zip(images, table[LABEL].to_pylist(), strict=True)):
@@ -129,14 +135,15 @@ def samples(path: Path) -> Iterator[Sample]:
                     raise DatasetError(
                         f"{path}: row {number} has a label of type {type(label).__name__}, expected a number or a name"
                     )
+
                 known = printable(label) if isinstance(label, str) else None if label == -1 else label
                 name = (image or {}).get("path") or f"{path.stem}/{number:08d}"
-                yield Sample(printable(name), known, Row(archive, group, row))
+                yield Sample(printable(name), known, ParquetImage(archive, group, row))
                 number += 1
 
 
 def class_names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Of the files' ClassLabel, in the order of its numbers; none where the labels are something else.
+    """Names of the files' ClassLabel, in the order of its numbers; none where the labels are something else.
 
     Raises DatasetError, also where files call their classes differently: their numbers mean other things.
     """
@@ -173,10 +180,11 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _columns(schema: Any) -> tuple[str, str | None]:
-    """(the column of the encoded images, that of their paths). Raises DatasetError, a phrase without the file."""
+    """(column of the encoded images, column of their paths). Raises DatasetError, a phrase without the file."""
     types = _pyarrow().types
     kinds = {field.name: field.type for field in schema}
     kind = kinds.get(IMAGE)
+
     if kind is not None and LABEL in kinds:
         if types.is_binary(kind) or types.is_large_binary(kind):
             return IMAGE, None
@@ -185,6 +193,7 @@ def _columns(schema: Any) -> tuple[str, str | None]:
         if "bytes" in inside:
             is_text = path is not None and (types.is_string(path) or types.is_large_string(path))
             return f"{IMAGE}.bytes", f"{IMAGE}.path" if is_text else None
+
     shown = ", ".join(printable(f"{name} ({type_})") for name, type_ in kinds.items())
     raise DatasetError(f"columns {shown}, expected {IMAGE} (encoded bytes, or a struct that has them) and {LABEL}")
 

@@ -1,6 +1,6 @@
 """Data sets packed into shards: WebDataset's tars and Hugging Face's Parquet files, read where they lie.
 
-Which files are the shards of a split, and what their labels mean; the two kinds themselves are in webdataset.py and
+Here are the shards of a split and the meaning of their labels; the two kinds of files are in webdataset.py and
 parquet.py.
 """
 
@@ -17,11 +17,11 @@ from .stored import Stored
 
 PARQUET = ".parquet"
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
-"""Words in the names of shards that say their split, the first that is there counts."""
+"""Words in the names of shards that say their split; the first that is there counts."""
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 MOST_SHARDS = 1_000_000
 MOST_CLASSES = 100_000
-"""By their numbers; the whole of ImageNet has 21,841."""
+"""Classes that are known by their numbers; the whole of ImageNet has 21,841."""
 WNID = re.compile(r"n\d{8}")
 
 
@@ -34,8 +34,11 @@ class Sample(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """What the labels of a packed data set stand for. `numbered`: they are numbers in the order of the model's own
-    classes, and `classes` are the names that the data set has for them, if any, or the numbers."""
+    """Labels of a packed data set and the classes that they stand for.
+
+    numbered: labels are numbers in the order of the model's own classes; `classes` are then the data set's names for
+    them, if any, or the numbers.
+    """
 
     labels: list[int]
     classes: tuple[str, ...]
@@ -43,19 +46,24 @@ class Labels(NamedTuple):
 
 
 def find_shards(root: Path, split: Literal["train", "val"]) -> list[Path]:
-    """The shards of a split below a folder, in a file, or of a pattern ({000..049}, {a,b}, *); none where `root` is
-    something else. Raises DatasetError for a pattern that no file matches."""
+    """The shards of a split below a folder, in a file, or of a pattern ({000..049}, {a,b}, *).
+
+    There are none where `root` is something else. Raises DatasetError for a pattern that no file matches.
+    """
     if root.is_file():
         return [root] if root.suffix in (PARQUET, TAR) else []
+
     if root.is_dir():
         for folder in (*(root / word for word in SPLITS[split]), root, root / "data"):
-            if folder.is_dir():
-                names = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-                for suffix in (PARQUET, TAR):
-                    found = [path for path in names if path.suffix == suffix and path.is_file()]
-                    if found:
-                        return _of_split(found, split)
+            if not folder.is_dir():
+                continue
+            names = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+            for suffix in (PARQUET, TAR):
+                found = [path for path in names if path.suffix == suffix and path.is_file()]
+                if found:
+                    return _of_split(found, split)
         return []
+
     pattern = str(root)
     if not any(character in pattern for character in "{*?["):
         return []
@@ -67,7 +75,7 @@ def find_shards(root: Path, split: Literal["train", "val"]) -> list[Path]:
 
 
 def _of_split(paths: list[Path], split: Literal["train", "val"]) -> list[Path]:
-    """Those whose names say the split, or all where no name says any."""
+    """Shards whose names say the split, or all where no name says any."""
     words = [set(re.split(r"[-_.]", path.name.lower())) for path in paths]
     for word in SPLITS[split]:
         own = [path for path, own_words in zip(paths, words, strict=True) if word in own_words]
@@ -91,11 +99,11 @@ def _expand(pattern: str) -> Iterator[str]:
         yield from _expand(pattern[: found.start()] + choice + pattern[found.end() :])
 
 
-def label(samples: Sequence[Sample], root: Path, names: Sequence[str] = ()) -> Labels:
-    """Numbers as they are, named by `names` where there are some; names by their place in sorted order.
+def label_samples(samples: Sequence[Sample], root: Path, names: Sequence[str] = ()) -> Labels:
+    """Labels of all samples: numbers as they are, names as their place in sorted order.
 
-    WNIDs are names that every model means the same by, so numbers of theirs are not the model's. Raises DatasetError
-    where there are numbers and names, or a number that is none.
+    `names`, if any, are the data set's own for its numbers. Where they are WNIDs, by which every model means the same,
+    the numbers are not the model's. Raises DatasetError where there are numbers and names, or a number without a class.
     """
     kinds = {type(sample.label) for sample in samples if sample.label is not None}
     if len(kinds) > 1:
@@ -103,10 +111,12 @@ def label(samples: Sequence[Sample], root: Path, names: Sequence[str] = ()) -> L
         raise DatasetError(
             f"{root}: labels are numbers and names (e.g. {one.label!r} of {one.name}), expected one kind"
         )
+
     if kinds == {str}:
         classes = tuple(sorted({str(sample.label) for sample in samples if sample.label is not None}))
-        index = {name: number for number, name in enumerate(classes)}
-        return Labels([-1 if s.label is None else index[str(s.label)] for s in samples], classes, numbered=False)
+        index: dict[int | str | None, int] = {name: number for number, name in enumerate(classes)}
+        return Labels([index.get(sample.label, -1) for sample in samples], classes, numbered=False)
+
     numbers = [-1 if sample.label is None else int(sample.label) for sample in samples]
     count = len(names) or min(max([*numbers, 0]) + 1, MOST_CLASSES)
     for sample, number in zip(samples, numbers, strict=True):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 LARGEST_BYTES = 1 << 28
-"""Of an encoded image; 256 MiB, fifteen times the largest of ILSVRC-2012. What is larger is not read into memory."""
+"""Bytes of the largest encoded image that is read into memory; 256 MiB, fifteen times the largest of ILSVRC-2012."""
 
 NO_FILE = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -30,7 +30,7 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where the bytes of a member lie in its archive, or why it has none."""
+    """The place of a member's bytes in its archive, or why it has none."""
 
     archive: Archive
     offset: int
@@ -46,17 +46,22 @@ class File:
     part: Part | None = None
 
     def read_bytes(self, first: int | None = None) -> bytes:
-        """All bytes, or the `first` of them. Raises OSError, also for what is no regular file, which could wait for
-        ever, and for what is too large to be an image; ESTALE where an archive is no longer what it was."""
+        """The file's bytes, or the `first` of them.
+
+        Raises OSError, also for what is no regular file, which could wait for ever, and for what is too large to be an
+        image; ESTALE where an archive is no longer what it was.
+        """
         part = self.part
         if part is not None and part.problem:
             raise OSError(errno.EINVAL, part.problem)
+
         found = self.path.stat()
         if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # a folder has an error of its own
             raise OSError(errno.EINVAL, f"is {NO_FILE.get(stat.S_IFMT(found.st_mode), 'something else')}, not a file")
         size = found.st_size if part is None else part.size_bytes
         if first is None and size > LARGEST_BYTES:
             raise OSError(errno.EFBIG, f"{size} bytes, more than the {LARGEST_BYTES} of the largest image we read")
+
         with self.path.open("rb") as file:
             if part is None:
                 return file.read(-1 if first is None else first)
@@ -68,7 +73,7 @@ class File:
         return data
 
     def size_bytes(self) -> int:
-        """0 for what has no bytes to be read."""
+        """Bytes of the file; 0 where there are none to be read."""
         if self.part is not None:
             return self.part.size_bytes
         try:
@@ -90,12 +95,12 @@ class Stored(Protocol):
 
 
 def is_image_name(name: str) -> bool:
-    """By its ending, whatever the file holds."""
+    """True for an image's ending, whatever the file holds."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def printable(name: str) -> str:
-    """A file's name as one harmless line of UTF-8: what is not, and backslashes, as Python would escape them."""
+    """A file's name as one harmless line of UTF-8; other characters, and backslashes, are escaped as Python would."""
     if name.isascii() and name.isprintable() and "\\" not in name:
         return name
     return "".join(

@@ -1,7 +1,8 @@
-"""What a tar archive holds and where, so that its files can be read without unpacking it. Nothing is ever extracted.
+"""Members of a tar archive and where they lie, so that files can be read without unpacking. Nothing is ever extracted.
 
-Python's tarfile reads the headers; here every answer of it is checked, since it was made to unpack what can be
-unpacked, and stops without a word at a damaged header.
+By hand, because a file is read by its offset, from any thread, and no library tells offsets that can be trusted.
+Python's tarfile reads the headers and every answer of it is checked: it was made to unpack what can be unpacked, and
+stops without a word at a damaged header.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import BinaryIO, NamedTuple, cast
 from ..errors import Refused
 
 MOST_MEMBERS = 2_000_000
-"""Of one archive; all of ILSVRC-2012 has 1,431,167 images."""
+"""Members of one archive at most; all of ILSVRC-2012 has 1,431,167 images."""
 MOST_HEADER_BYTES = 1 << 20
 LONGEST_NAME = 4096
 BLOCK = tarfile.BLOCKSIZE
@@ -34,7 +35,7 @@ class TarError(Refused):
     """Not a whole tar archive that can be read in place; a phrase to stand after its name."""
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A member by its path in the archive, and where its bytes are; with a `problem` it has none."""
 
     path: PurePosixPath
@@ -44,7 +45,7 @@ class Member(NamedTuple):
     is_folder: bool = False
 
 
-def members(file: BinaryIO, start: int, size_bytes: int) -> Iterator[Member]:
+def list_members(file: BinaryIO, start: int, size_bytes: int) -> Iterator[TarMember]:
     """The members of the archive that lies at `start` of an open file, in their order; offsets are the file's.
 
     Raises TarError where it is not one, is compressed, damaged or incomplete, or names something outside of itself.
@@ -54,15 +55,17 @@ def members(file: BinaryIO, start: int, size_bytes: int) -> Iterator[Member]:
     for magic, tool in COMPRESSED.items():
         if beginning.startswith(magic):
             raise TarError(f"is compressed, so nothing in it can be reached alone: unpack it, at least by {tool}")
+
     window = _Window(file, start, size_bytes)
     if size_bytes < BLOCK or (beginning == bytes(BLOCK) and window.read(2 * BLOCK) != bytes(2 * BLOCK)):
         raise TarError("is not a tar archive")
     window.seek(0)
-    end, count, seen = 0, 0, set[PurePosixPath]()
     try:
         archive = tarfile.TarFile(fileobj=cast(BinaryIO, window), encoding="utf-8", errors="surrogateescape")
     except Exception as error:  # its parsers raise what they like
         raise TarError(f"is not a tar archive ({_said(error)})") from None
+
+    end, count, seen = 0, 0, set[PurePosixPath]()
     while True:
         try:
             info = archive.next()
@@ -71,6 +74,8 @@ def members(file: BinaryIO, start: int, size_bytes: int) -> Iterator[Member]:
         if info is None:
             break
         archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+
+        # tarfile reads on where a header lies or the archive ends: places and sizes must follow from each other.
         member = _member(info, start)
         if archive.offset <= end or archive.offset > size_bytes:
             raise TarError(f"is incomplete: it ends within {info.name!r}; copy or download it again")
@@ -79,6 +84,7 @@ def members(file: BinaryIO, start: int, size_bytes: int) -> Iterator[Member]:
         ):
             raise TarError(f"is damaged: the size of {info.name!r} is not what its headers say")
         end = archive.offset
+
         if not member.is_folder:
             if member.path in seen:
                 raise TarError(f"holds {info.name!r} twice: unpack it and pack it again")
@@ -87,23 +93,26 @@ def members(file: BinaryIO, start: int, size_bytes: int) -> Iterator[Member]:
         if count > MOST_MEMBERS:
             raise TarError(f"has more than {MOST_MEMBERS} members: no data set that we know")
         yield member
+
     window.seek(archive.offset)
     if window.read(BLOCK) != bytes(BLOCK):
         raise TarError(f"is damaged or incomplete at byte {archive.offset}: copy or download it again")
 
 
-def _member(info: tarfile.TarInfo, start: int) -> Member:
+def _member(info: tarfile.TarInfo, start: int) -> TarMember:
     if len(info.name) > LONGEST_NAME:
         raise TarError(f"has a member with a name of {len(info.name)} characters, more than {LONGEST_NAME}")
+
     path = PurePosixPath(info.name)
     if path.is_absolute() or ".." in path.parts:
         raise TarError(f"names {info.name!r}, which is not inside of it: pack it with relative names")
+
     if info.issparse():
-        return Member(path, 0, 0, "is stored sparse in the archive: pack it again without --sparse")
+        return TarMember(path, 0, 0, "is stored sparse in the archive: pack it again without --sparse")
     if info.isreg():
-        return Member(path, start + info.offset_data, info.size)
+        return TarMember(path, start + info.offset_data, info.size)
     problem = f"is {KINDS.get(info.type, 'something else')} in the archive, not a file"
-    return Member(path, 0, 0, problem, is_folder=info.isdir())
+    return TarMember(path, 0, 0, problem, is_folder=info.isdir())
 
 
 def _said(error: Exception) -> str:

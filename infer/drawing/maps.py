@@ -1,8 +1,8 @@
-"""Where a net looks: the class score maps of dense views over the image, as a picture.
+"""Pictures of where a net looks: class score maps of dense views over the image.
 
 A dense view gives class scores at positions `stride_px` apart: position i looks at the crop that begins at i times that
-(in the mirrored view from the right), the last one perhaps beyond the edge. What is drawn is the posterior of each
-position, the softmax of its scores: its own value at the centre of its receptive field, between centres linear,
+(in the mirrored view from the right), the last one perhaps beyond the edge. The picture shows each position's
+posterior, the softmax of its scores: its own value at the centre of its receptive field, between centres linear,
 averaged over the view and its mirror and over the scales.
 """
 
@@ -29,11 +29,11 @@ SHOWN_PX = 448
 MARGIN, TITLE, BAR = 8, 24, 12  # px
 OPACITY = 0.55
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-"""What a picture may be called, and Pillow's name of its format."""
+"""Endings of a picture's name, and Pillow's name of each format."""
 HEAT = cv2.COLORMAP_INFERNO
 
 BEYOND_PX = {"googlenet": 14.5, "googlenet-tv": 6.5}
-"""How far below and right of its crop's middle a position's receptive field is centred; VGG's is there.
+"""Distance of a receptive field's centre below and right of its crop's middle; VGG's is in the middle.
 
 A 2x2 pool at stride 2 sees what it replaces, GoogLeNet's 3x3 pools one row and column more on that side.
 """
@@ -42,17 +42,19 @@ Heat = NDArray[np.float64]
 
 
 def heat(engine: Engine, image: Pixels, scales: Sequence[int], classes: Sequence[int], shown: Size) -> Heat:
-    """Posterior of some classes at each place of the image, f64 [classes, H, W] for a picture of (H, W).
+    """Posteriors of some classes at each place of the image, f64 [classes, H, W] for a picture of (H, W).
 
     Raises EngineError for an engine without `score_map`.
     """
     size, loaded = (image.shape[0], image.shape[1]), engine.load([image])
-    found = np.zeros((len(classes), *shown))
+    found = np.zeros((len(classes), *shown))  # [classes, H, W]
+
     for scale in scales:  # maps of different sizes are different outputs
         plan = plan_views(engine.spec, "dense", size, [scale])
         scores = engine.run(loaded, [plan], ("score_map",))["score_map"].astype(np.float64)
         scores = np.exp(scores - scores.max(1, keepdims=True))
         posterior = (scores / scores.sum(1, keepdims=True))[:, classes]  # [views, classes, h', w']
+
         for view, own in zip(plan.views, posterior, strict=True):
             rows = _between(own.shape[1], view.size_px[0], shown[0], engine.spec)
             cols = _between(own.shape[2], view.size_px[1], shown[1], engine.spec)
@@ -85,8 +87,10 @@ def draw(image: Pixels, heats: Heat, titles: Sequence[str]) -> Image.Image:
     plain = resize(image, (height, width), "bicubic")
     across, down = width + 2 * MARGIN, height + TITLE + 3 * MARGIN + BAR + TITLE
     columns = min(3, len(titles) + 1)
-    sheet = Image.new("RGB", (across * columns, down * -(-(len(titles) + 1) // columns)), "white")
+    rows = -(-(len(titles) + 1) // columns)
+    sheet = Image.new("RGB", (across * columns, down * rows), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+
     for number, title in enumerate(("image", *titles)):
         x, y = number % columns * across + MARGIN, number // columns * down + MARGIN
         pen.text((x, y), _fitting(pen, title, font, width), "black", font)
@@ -96,6 +100,8 @@ def draw(image: Pixels, heats: Heat, titles: Sequence[str]) -> Image.Image:
             most = float(own.max())
             colours = _colours(own / most if most > 0 else own)
             panel = np.round((1 - OPACITY) * plain + OPACITY * colours).astype(np.uint8)
+
+            # the bar, with 0 and the largest value below its ends
             bar, below = y + TITLE + height + MARGIN, y + TITLE + height + MARGIN + BAR
             sheet.paste(Image.fromarray(_colours(np.tile(np.linspace(0, 1, width), (BAR, 1)))), (x, bar))
             pen.text((x, below), "0", "black", font)
@@ -106,7 +112,7 @@ def draw(image: Pixels, heats: Heat, titles: Sequence[str]) -> Image.Image:
 
 
 def _colours(values: Heat) -> Pixels:
-    """Of values from 0 to 1, u8 RGB [h, w, 3]."""
+    """Colours u8 RGB [h, w, 3] of values from 0 to 1."""
     return np.asarray(cv2.applyColorMap(np.round(255 * values).astype(np.uint8), HEAT)[..., ::-1], np.uint8)
 
 
@@ -121,12 +127,15 @@ def _fitting(pen: ImageDraw.ImageDraw, text: str, font: Any, width: int) -> str:
 def write_maps(
     engine: Engine, image: Pixels, scales: Sequence[int], best: Sequence[tuple[int, str]], out: Path
 ) -> None:
-    """Draws (class, title) of each of `best`. Raises EngineError, and OSError where `out` cannot be written.
+    """Draws a map for each (class, title) of `best`, into `out`, named as one of SUFFIXES.
 
-    `out` is named as one of SUFFIXES.
+    Raises EngineError, and OSError where the picture cannot be written.
     """
-    shown = shown_size(image)
-    heats = heat(engine, image, scales, [index for index, _ in best], shown)
-    picture = draw(image, heats, [title for _, title in best])
+    heats = heat(engine, image, scales, [index for index, _ in best], shown_size(image))
+    write_picture(draw(image, heats, [title for _, title in best]), out)
+
+
+def write_picture(picture: Image.Image, out: Path) -> None:
+    """Writes a picture in the format of its name. Raises OSError."""
     with replacing(out) as unfinished:
         picture.save(unfinished, format=SUFFIXES[out.suffix.lower()])

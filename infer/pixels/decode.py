@@ -3,17 +3,17 @@
 OpenCV decodes, whatever the file is called. Grey becomes three equal channels, a palette its colours, 16 bits lose
 their lower 8, alpha is dropped, CMYK (taken as Adobe writes it, inverted) is c*k/255 by OpenCV's integers; of several
 pictures the first counts. EXIF rotation is ignored, as the authors' tools of 2014 did, unless the spec says "apply".
-A truncated file is an error.
+A truncated file is an error. Kinds and sizes are read from the header (header.py) before anything is decoded.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from ..data.stored import File, Stored, printable
 from ..errors import Refused
+from ..spec import Exif
 from .header import LARGEST_PIXELS, HeaderError, damaged, read_header
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # its decoders report what ImageError already says
@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-Exif = Literal["ignore", "apply"]
 HEADER_BYTES = 1 << 16
 """Enough of most files to know their size: EXIF and a colour profile come before it."""
 
@@ -35,10 +34,18 @@ class ImageError(Refused):
 
 def decode(data: bytes, *, exif: Exif = "ignore", name: str = "image") -> Pixels:
     """u8 RGB [h, w, 3] of an encoded image (JPEG, PNG, WebP, ...). Raises ImageError."""
+    flags = cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_IGNORE_ORIENTATION if exif == "ignore" else 0)
     try:
-        return _decode(data, read_header(data).kind, exif)
+        kind = read_header(data).kind
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:
+            pixels = None
+        if pixels is None:  # the rest of the image is not what its header promised
+            raise damaged(kind)
     except HeaderError as error:
         raise ImageError(f"{name}: {error}") from None
+    return pixels.astype(np.uint8, copy=False)
 
 
 def read(path: Path, *, exif: Exif = "ignore") -> Pixels:
@@ -64,15 +71,3 @@ def image_size(image: Path | Stored, *, name: str = "") -> tuple[int, int]:
         reason = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
         raise ImageError(f"{name}: is not an image whose size we can read ({reason})") from None
     return header.height, header.width
-
-
-def _decode(data: bytes, kind: str, exif: Exif) -> Pixels:
-    """Raises HeaderError where the rest of the image is not what its header promised."""
-    flags = cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_IGNORE_ORIENTATION if exif == "ignore" else 0)
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise damaged(kind)
-    return pixels.astype(np.uint8, copy=False)

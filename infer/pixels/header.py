@@ -1,6 +1,10 @@
-"""What an encoded image says of itself before anything is decoded: its kind and size; and which kinds we decode.
+"""Kind and size of an encoded image from its first bytes, and which kinds we decode.
 
 Decoding allocates what the header asks for, so sizes are bounded here.
+
+By hand and not by Pillow, so that Python and the C++ library (infer/cpp/src/decode.cpp) accept the same files. Pillow
+reads more than a header: it refuses a PNG for a text of 1 MB, and of files damaged at random some WebP and TIFF that
+OpenCV decodes; and its rules change with its versions.
 """
 
 from __future__ import annotations
@@ -11,12 +15,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import Refused
+from ..spec import Size
 
 LARGEST_PIXELS = 100_000_000
-"""Of one image: 300 MB decoded. ILSVRC-2012's own are below a third of it."""
+"""Pixels of the largest image that is decoded, into 300 MB. ILSVRC-2012's own are below a third of it."""
 MOST_JPEG_SEGMENTS = 100_000
-
-Size = tuple[int, int]
 
 
 class HeaderError(Refused):
@@ -36,11 +39,12 @@ def read_header(data: bytes) -> Header:
     """
     if not data:
         raise HeaderError("is empty (0 bytes)")
-    kind = next((kind for kind, magic in _MAGIC.items() if magic.match(data)), None)
+    kind = next((kind for kind, (magic, _) in KINDS.items() if re.match(magic, data, re.DOTALL)), None)
     if kind is None:
         raise HeaderError("is not an image we can decode")
+
     try:
-        height, width = _READERS[kind](data)
+        height, width = KINDS[kind][1](data)
     except (struct.error, IndexError):  # the data end where the header goes on
         raise damaged(kind) from None
     if height <= 0 or width <= 0:
@@ -51,11 +55,12 @@ def read_header(data: bytes) -> Header:
 
 
 def damaged(kind: str) -> HeaderError:
+    """The error of an image that ends too early or contradicts itself."""
     return HeaderError(f"truncated or damaged {kind}")
 
 
 def _jpeg(data: bytes) -> Size:
-    """From the first frame header (ITU-T T.81, B.2.2), by way of the segments before it."""
+    """Size in the first frame header (ITU-T T.81, B.2.2), by way of the segments before it."""
     place = 2
     for _ in range(MOST_JPEG_SEGMENTS):
         place = data.find(b"\xff", place)
@@ -65,6 +70,7 @@ def _jpeg(data: bytes) -> Size:
             place += 1
         marker = data[place]
         place += 1
+
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits, height, width = struct.unpack_from(">BHH", data, place + 2)
             if bits != 8:
@@ -109,62 +115,56 @@ def _bmp(data: bytes) -> Size:
     return abs(height), width
 
 
-def _tiff(data: bytes) -> Size:
-    """Of its first page (TIFF 6.0, section 2). Decoders agree about plain 8-bit pictures only: the rest is refused."""
-    order = "<" if data[:2] == b"II" else ">"
-    (place,) = struct.unpack_from(f"{order}I", data, 4)
-    (count,) = struct.unpack_from(f"{order}H", data, place)
-    tags: dict[int, int] = {}
-    for entry in range(place + 2, place + 2 + 12 * count, 12):
-        tag, kind, values = struct.unpack_from(f"{order}HHI", data, entry)
-        letter, size = ("H", 2) if kind == 3 else ("I", 4)
-        if tag in _TIFF_TAGS:
-            at = entry + 8 if size * values <= 4 else struct.unpack_from(f"{order}I", data, entry + 8)[0]
-            tags.setdefault(tag, struct.unpack_from(f"{order}{letter}", data, at)[0])  # as libtiff, the first counts
-    if any(tags.get(tag, usual) not in allowed for tag, (usual, allowed) in _TIFF_PLAIN.items()):
-        raise HeaderError("is a TIFF with alpha, a rotation, other colours or more than 8 bits: convert it to PNG")
-    return tags.get(_TIFF_HEIGHT, 0), tags.get(_TIFF_WIDTH, 0)
-
-
-_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
-_TIFF_PLAIN: dict[int, tuple[int, tuple[int, ...]]] = {
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+TIFF_PLAIN: dict[int, tuple[int, tuple[int, ...]]] = {
     258: (1, (1, 2, 4, 8)),  # bits per sample
     262: (-1, (0, 1, 2, 3)),  # photometric interpretation: grey, grey, RGB, palette
     274: (1, (1,)),  # orientation
     338: (-1, (-1,)),  # extra samples, such as alpha
     339: (1, (1,)),  # sample format
 }
-"""What a tag means where it is missing, and what it may be."""
-_TIFF_TAGS = {_TIFF_WIDTH, _TIFF_HEIGHT, *_TIFF_PLAIN}
+"""Tags of a plain picture: the value that a missing one stands for, and the values that are decoded."""
+
+
+def _tiff(data: bytes) -> Size:
+    """Size of the first page (TIFF 6.0, section 2). Decoders agree about plain 8-bit pictures; others are refused."""
+    order = "<" if data[:2] == b"II" else ">"
+    (place,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, place)
+
+    tags: dict[int, int] = {}
+    for entry in range(place + 2, place + 2 + 12 * count, 12):
+        tag, kind, values = struct.unpack_from(f"{order}HHI", data, entry)
+        letter, size = ("H", 2) if kind == 3 else ("I", 4)
+        if tag in (TIFF_WIDTH, TIFF_HEIGHT, *TIFF_PLAIN):
+            at = entry + 8 if size * values <= 4 else struct.unpack_from(f"{order}I", data, entry + 8)[0]
+            tags.setdefault(tag, struct.unpack_from(f"{order}{letter}", data, at)[0])  # as libtiff, the first counts
+
+    if any(tags.get(tag, usual) not in allowed for tag, (usual, allowed) in TIFF_PLAIN.items()):
+        raise HeaderError("is a TIFF with alpha, a rotation, other colours or more than 8 bits: convert it to PNG")
+    return tags.get(TIFF_HEIGHT, 0), tags.get(TIFF_WIDTH, 0)
 
 
 def _netpbm(data: bytes) -> Size:
-    """Numbers after the magic, with comments between them; the largest grey level must be that of 8 or 16 bits."""
+    """Size among the numbers after the magic, with comments between them; only levels of 8 or 16 bits are decoded."""
     count = 2 if data[1:2] in b"14" else 3  # bitmaps have no grey levels
     numbers = re.sub(rb"(?<=\s)#[^\r\n]*", b"", data[2:4096]).split(maxsplit=count)[:count]
     if len(numbers) < count or not all(n.isdigit() and len(n) < 10 for n in numbers):
         raise damaged("PPM")
+
     width, height, *largest = map(int, numbers)
     if largest and largest[0] not in (255, 65535):
         raise HeaderError(f"is a PPM whose largest value is {largest[0]}, not 255 or 65535: convert it to PNG")
     return height, width
 
 
-_MAGIC = {
-    "JPEG": re.compile(rb"\xff\xd8\xff"),
-    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
-    "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
-    "GIF": re.compile(rb"GIF8[79]a"),
-    "BMP": re.compile(rb"BM"),
-    "TIFF": re.compile(rb"II\*\0|MM\0\*"),
-    "PPM": re.compile(rb"P[1-6][\s#]"),  # and its relatives PGM and PBM
+KINDS: dict[str, tuple[bytes, Callable[[bytes], Size]]] = {
+    "JPEG": (rb"\xff\xd8\xff", _jpeg),
+    "PNG": (rb"\x89PNG\r\n\x1a\n", _png),
+    "WebP": (rb"RIFF....WEBP", _webp),
+    "GIF": (rb"GIF8[79]a", _gif),
+    "BMP": (rb"BM", _bmp),
+    "TIFF": (rb"II\*\0|MM\0\*", _tiff),
+    "PPM": (rb"P[1-6][\s#]", _netpbm),  # and its relatives PGM and PBM
 }
-_READERS: dict[str, Callable[[bytes], Size]] = {
-    "JPEG": _jpeg,
-    "PNG": _png,
-    "WebP": _webp,
-    "GIF": _gif,
-    "BMP": _bmp,
-    "TIFF": _tiff,
-    "PPM": _netpbm,
-}
+"""Kinds that are decoded: how their files begin, and the function that finds the size."""

@@ -1,5 +1,8 @@
-"""(image, views) -> pixels on the host, with Pillow and NumPy: for engines that take ready pixels, and the oracle of
-the view graph, which computes the same values bit for bit."""
+"""Views of an image as pixels, made on the host with Pillow and NumPy.
+
+Engines that take ready pixels need them. They are also the oracle of the view graph, which computes the same values bit
+for bit.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +47,9 @@ def rescale(image: Pixels, short_side_px: int, spec: ModelSpec, cache: Cache | N
 
 
 def source_of(image: Pixels, view: View, spec: ModelSpec, cache: Cache) -> Pixels:
-    """The pixels that a view is cut from, at `view.cut`.
+    """The pixels that a view is cut from, at `view.cut`: the rescaled image u8 [h, w, 3].
 
-    That is the rescaled image or, for GoogLeNet's resized square, the square: cut from the rescaled image and resized
-    from there.
+    For GoogLeNet's resized square it is the square, cut from the rescaled image and resized from there.
     """
     rescaled = rescale(image, view.short_side_px, spec, cache)
     if view.resize_px is None:
@@ -59,6 +61,7 @@ def source_of(image: Pixels, view: View, spec: ModelSpec, cache: Cache) -> Pixel
 def render(image: Pixels, views: Sequence[View], spec: ModelSpec, cache: Cache | None = None) -> list[Pixels]:
     """The pixels of each view, u8 [h, w, 3], in the order of `views`. Each scale is rescaled once."""
     cache = {} if cache is None else cache
+
     rendered = []
     for view in views:
         top, left, height, width = view.cut

@@ -1,8 +1,8 @@
 """Pillow's filter coefficients, so that any runtime can rescale as Pillow does, bit for bit.
 
 Each output pixel is a sum of `taps[k, i] * source[first[i] + k]` in int32, plus 2^21, clipped below at 0, divided by
-2^22 and clipped above at 255; columns first, then rows. Computed in double and in Pillow's order of operations
-(Pillow's Resample.c: precompute_coeffs, normalize_coeffs_8bpc).
+2^22 and clipped above at 255; columns first, then rows. The coefficients are computed in double and in Pillow's order
+of operations (Pillow's Resample.c: precompute_coeffs, normalize_coeffs_8bpc).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from ..spec import Filter
 
 PRECISION_BITS = 22
 Doubles = NDArray[np.float64]
-
 
 AXES = 128
 """Axes whose coefficients are kept, 20 kB each or so: most photographs of a data set have one of a few sizes."""
@@ -60,17 +59,20 @@ def make_taps(n_in: int, n_out: int, filter: Filter) -> Taps:
     """Coefficients that rescale an axis of `n_in` pixels to `n_out`; read-only, since they are kept."""
     kernel, support = _FILTERS[filter]
     scale = n_in / n_out
-    filter_scale = max(scale, 1.0)
+    filter_scale = max(scale, 1.0)  # a filter that shrinks is wider: antialiased
     support *= filter_scale
+
     center = (np.arange(n_out) + 0.5) * scale
     first = np.maximum((center - support + 0.5).astype(np.int64), 0)  # astype truncates, as C does
     end = np.minimum((center + support + 0.5).astype(np.int64), n_in)
+
     k = np.arange(count_taps(n_in, n_out, filter))[:, None]  # [K, 1]
     weights = kernel((k + first - center + 0.5) * (1.0 / filter_scale)) * (k < end - first)  # [K, n_out]
     total = np.zeros(n_out)
     for row in weights:  # one by one, in Pillow's order of summation
         total += row
     weights /= total
+
     half = np.where(weights < 0, -0.5, 0.5)
     taps = Taps(first.astype(np.int32), (weights * (1 << PRECISION_BITS) + half).astype(np.int32))
     for array in taps:

@@ -10,26 +10,33 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..cuda.driver import Memory
-from ..engine import DeviceImage, EngineError, check_outputs, load_on_host
+from ..engine import DeviceImage, EngineError, Outputs, check_outputs, load_on_host
 from ..files import replacing
+from ..graph_inputs import Call
 from ..pixels.decode import Pixels
 from ..shapes import ShapeRange
 from ..spec import ModelSpec
 from ..views import ViewPlan
-from .calls import Call, make_calls
+from .calls import make_calls
 from .gpu import Gpu, Resident, Tensor, aligned, close_gpu, open_gpu
 from .graphs import Graphs
 from .library import LIBRARIES
 from .log import messages
-from .pending import Output, Pending
+from .pending import Addresses, Layout, Output, Pending
 from .plan import check_target, import_library, load_plan
 from .sidecar import read_sidecar
+
+
+class Bucket(NamedTuple):
+    """Sizes of a call: shapes of all outputs, bytes for activations."""
+
+    shapes: dict[str, tuple[int, ...]]
+    scratch_bytes: int
 
 
 @dataclass(slots=True)
@@ -58,7 +65,7 @@ class Loaded:
                         with replacing(self.cache_file) as unfinished:
                             unfinished.write_bytes(bytes(self.cache.serialize()))
                 finally:
-                    self.contexts.clear()
+                    self.contexts.clear()  # one by one, in this order: TensorRT's objects refer to each other
                     self.cache = None
                     self.config = None
                     self.engine = None
@@ -84,18 +91,22 @@ class TensorRTEngine:
         just_in_time = LIBRARIES[self._sidecar.library].just_in_time
         if runtime_cache and not just_in_time:
             raise EngineError(f"{path}: a runtime_cache is of tensorrt-rtx, and this plan is tensorrt's: leave it out")
+
         self.spec: ModelSpec = self._sidecar.spec
         self.shapes: tuple[ShapeRange, ...] = self._sidecar.shapes
         self.runtime = f"{self._sidecar.library}-{self.spec.precision}"
         self.sha256 = self._sidecar.sha256
+        self.self_test = self._sidecar.self_test
         self.device = f"cuda:{device}"
         self.seconds = 0.0
-        self._buckets: dict[Any, tuple[dict[str, tuple[int, ...]], int]] = {}
+        self._buckets: dict[Any, Bucket] = {}
         self._warm: set[int] = set()  # profiles that have run
+
         self._gpu = open_gpu(device)
         self._loaded = Loaded(self._gpu, runtime_cache)
         self._loaded.graphs = Graphs(self._gpu) if cuda_graphs and not just_in_time else None
         self._finalize = weakref.finalize(self, self._loaded.give_back)  # at exit, where nobody closes
+
         try:
             with self._gpu.lock, self._gpu.device.current():
                 check_target(self._sidecar, self._gpu.device.target, self._gpu.device.name)
@@ -107,34 +118,27 @@ class TensorRTEngine:
             self.close()
             raise
 
-    @property
-    def self_test(self) -> Any:
-        """What infer.self_test.check expects of this engine."""
-        return self._sidecar.self_test
-
     def load(self, images: Sequence[Pixels]) -> DeviceImage:
-        """Nothing is uploaded before a plan says what is needed of it; then it stays as long as the image."""
+        """Keeps the images. A plan uploads what it needs of them, which then stays as long as the image."""
         return load_on_host(images)
 
-    def run(
-        self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)
-    ) -> dict[str, NDArray[Any]]:
-        """As in Engine. Raises EngineError, of which CudaError is one."""
+    def run(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Outputs:
+        """Implements Engine.run. Raises EngineError, of which CudaError is one."""
         return self.start(image, plans, outputs).result()
 
     def start(self, image: DeviceImage, plans: Sequence[ViewPlan], outputs: Sequence[str] = ("posterior",)) -> Pending:
         """Puts all work on the GPU and comes back; `result` of what it returns waits. Raises EngineError."""
         check_outputs(self.spec, outputs)
         calls = self._calls(image, plans)
+
         with self._gpu.lock, self._gpu.device.current():
             if ("resident", self.device) not in image.uploads:
                 image.uploads["resident", self.device] = Resident(self._gpu)
             resident: Resident = image.uploads["resident", self.device]
             inputs = resident.put([call.feed for call in calls])
-            pending = Pending(self._gpu, image, resident, self._spent)
+
+            pending = Pending(self._gpu, image, resident, calls, self._layout(calls, outputs), self._spent)
             pending.run(
-                calls,
-                *self._layout(calls, outputs),
                 functools.partial(self._warm_up, calls, inputs),
                 functools.partial(self._enqueue, calls, inputs),
             )
@@ -145,54 +149,49 @@ class TensorRTEngine:
         self._finalize()
 
     def _calls(self, image: DeviceImage, plans: Sequence[ViewPlan]) -> list[Call]:
-        """Made once for all engines to which the same is true."""
+        """The calls for some plans, made once for all engines of the same shapes and preprocessing."""
         key = (tuple(plans), self.shapes, self.spec.preprocessing, self.spec.interface)
         if key not in image.uploads:
             image.uploads[key] = list(make_calls(image, plans, self.spec, self.shapes))
         calls: list[Call] = image.uploads[key]
         return calls
 
-    def _layout(self, calls: Sequence[Call], outputs: Sequence[str]) -> tuple[list[dict[str, Output]], list[str], int]:
-        """Where each call's outputs go in one block, those asked for first; their names; bytes of the block.
-
-        TensorRT wants a place for every output of the plan.
-        """
+    def _layout(self, calls: Sequence[Call], outputs: Sequence[str]) -> Layout:
+        """Places for every output of the plan, as TensorRT wants it."""
         wanted = [name for name in outputs if name in self._types]
         places: list[dict[str, Output]] = [{} for _ in calls]
         offset = 0
         for name in (*wanted, *(name for name in self._outputs if name not in wanted)):
             for call, own in zip(calls, places, strict=True):
-                shape = self._bucket(call)[0][name]
-                own[name] = Output(offset, shape, self._types[name])
+                own[name] = Output(offset, self._bucket(call).shapes[name], self._types[name])
                 offset += aligned(own[name].nbytes)
-        return places, list(outputs), offset
+        return Layout(places, outputs, offset)
 
     def _spent(self, seconds: float) -> None:
         self.seconds += seconds
 
-    def _bucket(self, call: Call) -> tuple[dict[str, tuple[int, ...]], int]:
-        """(shapes of all outputs, bytes for activations) of a call, asked once for each profile and shapes."""
+    def _bucket(self, call: Call) -> Bucket:
+        """Sizes of a call, which TensorRT is asked for once for each profile and shapes."""
         key = _bucket_key(call)
         if key not in self._buckets:
             context = self._shaped(call)
             shapes = {name: tuple(context.get_tensor_shape(name)) for name in self._outputs}
-            self._buckets[key] = shapes, int(context.update_device_memory_size_for_shapes())
+            self._buckets[key] = Bucket(shapes, int(context.update_device_memory_size_for_shapes()))
         return self._buckets[key]
 
-    def _warm_up(
-        self, calls: Sequence[Call], inputs: Sequence[Mapping[str, Tensor]], outputs: Sequence[Mapping[str, int]]
-    ) -> None:
-        """Runs once before it counts what would be the first run of a profile, which loads or compiles its kernels."""
-        new = {call.profile: place for place, call in reversed([*enumerate(calls)]) if call.profile not in self._warm}
-        places = sorted(new.values())
-        self._enqueue(*([some[place] for place in places] for some in (calls, inputs, outputs)))  # type: ignore[arg-type]
+    def _warm_up(self, calls: Sequence[Call], inputs: Sequence[Mapping[str, Tensor]], outputs: Addresses) -> None:
+        """Runs the first call of each new profile, which loads or compiles its kernels, before time counts."""
+        new: dict[int, int] = {}  # place of the first call of each
+        for place, call in enumerate(calls):
+            if call.profile not in self._warm:
+                new.setdefault(call.profile, place)
+        places = new.values()
+        self._enqueue([calls[p] for p in places], [inputs[p] for p in places], [outputs[p] for p in places])
         self._warm |= new.keys()
 
-    def _enqueue(
-        self, calls: Sequence[Call], inputs: Sequence[Mapping[str, Tensor]], outputs: Sequence[Mapping[str, int]]
-    ) -> None:
-        """Puts the calls on the compute stream; `outputs` are addresses."""
-        scratch = self._gpu.activations(max((self._bucket(call)[1] for call in calls), default=0) or 1)
+    def _enqueue(self, calls: Sequence[Call], inputs: Sequence[Mapping[str, Tensor]], outputs: Addresses) -> None:
+        """Puts the calls on the compute stream."""
+        scratch = self._gpu.activations(max((self._bucket(call).scratch_bytes for call in calls), default=0) or 1)
         graphs = self._loaded.graphs
         for call, own, addresses in zip(calls, inputs, outputs, strict=True):
             tensors = {name: tensor.address for name, tensor in own.items()} | dict(addresses)
@@ -203,7 +202,7 @@ class TensorRTEngine:
                 graphs.run(*_bucket_key(call), (*tensors.values(), scratch.address), execute)
 
     def _execute(self, call: Call, tensors: Mapping[str, int], scratch: Memory) -> None:
-        """One call, whose tensors have these addresses."""
+        """Puts one call, whose tensors have these addresses, on the compute stream."""
         context = self._shaped(call)
         context.update_device_memory_size_for_shapes()
         context.set_device_memory(scratch.address, scratch.nbytes)
@@ -213,7 +212,7 @@ class TensorRTEngine:
         self._must(done, f"a run of profile {self.shapes[call.profile].name}")
 
     def _shaped(self, call: Call) -> Any:
-        """The context of a call's profile, with the shapes of its inputs."""
+        """The context of a call's profile, told the shapes of the call's inputs."""
         context = self._context(call.profile)
         for name, array in call.feed.items():
             self._must(context.set_input_shape(name, array.shape), f"{name} of shape {array.shape}")
@@ -234,10 +233,12 @@ class TensorRTEngine:
     def _runtime_config(self, cuda_graphs: bool) -> Any:
         """TensorRT-RTX's settings for contexts."""
         config = self._loaded.engine.create_runtime_config()
+
         managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         config.set_execution_context_allocation_strategy(managed)
         if cuda_graphs:
             config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+
         file = self._loaded.cache_file
         if file is not None:
             cache = self._loaded.cache = config.create_runtime_cache()
@@ -247,7 +248,7 @@ class TensorRTEngine:
         return config
 
     def _tensor_types(self) -> tuple[dict[str, np.dtype[Any]], list[str]]:
-        """Types of all inputs and outputs, and the outputs' names, which must be those of the spec."""
+        """(types of all inputs and outputs, names of the outputs). Raises EngineError unless the spec has these."""
         engine = self._loaded.engine
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         outputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.OUTPUT]
@@ -267,5 +268,5 @@ class TensorRTEngine:
 
 
 def _bucket_key(call: Call) -> tuple[int, tuple[tuple[int, ...], ...]]:
-    """Profile and shapes."""
+    """(profile, shapes of the inputs)."""
     return call.profile, tuple(array.shape for array in call.feed.values())

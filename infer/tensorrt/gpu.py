@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ SMALLEST_BUFFER, BUFFER_STEP = 1 << 16, 1 << 24
 SCRATCH_STEP = 1 << 21
 """Bytes in which buffers, and the memory for activations, grow."""
 
+B = TypeVar("B", Memory, Pinned)
+
 
 class Tensor(NamedTuple):
     """An input that lies on the device."""
@@ -34,6 +36,7 @@ class Tensor(NamedTuple):
 
 
 def aligned(nbytes: int) -> int:
+    """The next multiple of ALIGNMENT."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
@@ -57,7 +60,7 @@ class Gpu:
             raise
 
     def activations(self, nbytes: int) -> Memory:
-        """Memory for activations, of this size at least, which the work before may still be using."""
+        """Memory for activations, of this size at least, which earlier work may still be using."""
         if self.scratch is None or self.scratch.nbytes < nbytes:
             if self.scratch is not None:
                 scratch, self.scratch = self.scratch, None
@@ -68,25 +71,14 @@ class Gpu:
 
     def memory(self, nbytes: int) -> Memory:
         """A buffer on the device, to be given back to `reuse`."""
-        self._take_back()
-        fitting = [buffer for buffer in self._memory if buffer.nbytes >= nbytes]
-        if not fitting:
-            return self._allocate(_rounded(nbytes))
-        smallest = min(fitting, key=lambda buffer: buffer.nbytes)
-        self._memory.remove(smallest)
-        return smallest
+        return self._take(self._memory, nbytes, self._allocate)
 
     def pinned(self, nbytes: int) -> Pinned:
         """A buffer on the host, to be given back to `reuse`."""
-        self._take_back()
-        fitting = [buffer for buffer in self._pinned if buffer.array.nbytes >= nbytes]
-        if not fitting:
-            return self.device.pin(_rounded(nbytes))
-        smallest = min(fitting, key=lambda buffer: buffer.array.nbytes)
-        self._pinned.remove(smallest)
-        return smallest
+        return self._take(self._pinned, nbytes, self.device.pin)
 
     def event(self, *, timing: bool = False) -> Event:
+        """An event, to be given back to `reuse`."""
         free = self._events[timing]
         return free.pop() if free else self.device.event(timing=timing)
 
@@ -107,6 +99,21 @@ class Gpu:
             self.device.synchronize(event)
             self._events[False].append(event)
 
+    def _take(self, free: list[B], nbytes: int, make: Callable[[int], B]) -> B:
+        """The smallest free buffer of this size at least, or a new one."""
+        while self.returned:
+            left = self.returned.popleft()
+            if not left.idle:
+                self.drain()
+            self.reuse(left.buffers, left.events, left.timed)
+
+        fitting = [buffer for buffer in free if buffer.nbytes >= nbytes]
+        if not fitting:
+            return make(_rounded(nbytes))
+        smallest = min(fitting, key=lambda buffer: buffer.nbytes)
+        free.remove(smallest)
+        return smallest
+
     def _allocate(self, nbytes: int) -> Memory:
         """New memory; where there is too little, buffers that nobody uses make room."""
         try:
@@ -118,16 +125,9 @@ class Gpu:
             self.device.free(self._memory.pop())
         return self.device.allocate(nbytes)
 
-    def _take_back(self) -> None:
-        while self.returned:
-            left = self.returned.popleft()
-            if not left.idle:
-                self.drain()
-            self.reuse(left.buffers, left.events, left.timed)
-
 
 class Left(NamedTuple):
-    """What somebody leaves behind; `idle` where nothing on the device uses it any more."""
+    """Buffers and events that somebody leaves behind; `idle` where nothing on the device uses them any more."""
 
     idle: bool
     buffers: Sequence[Memory | Pinned]
@@ -136,7 +136,7 @@ class Left(NamedTuple):
 
 
 class Resident:
-    """What lies on a GPU of one loaded image: pixels, taps, tables, each once, for every engine and protocol."""
+    """A loaded image on a GPU: pixels, taps, tables, each once, for every engine and protocol."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
@@ -148,7 +148,7 @@ class Resident:
         self.user: object = None  # the last work that does
 
     def put(self, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[dict[str, Tensor]]:
-        """The inputs of some calls on the device. What is new goes up in one copy, which `compute` waits for.
+        """The inputs of some calls on the device. New arrays go up in one copy, which `compute` waits for.
 
         Small arrays are known by their content, large ones by being the same object.
         """
@@ -156,6 +156,7 @@ class Resident:
         new: dict[Any, NDArray[Any]] = {}
         for feed, named in zip(feeds, keys, strict=True):
             new |= {named[name]: array for name, array in feed.items() if named[name] not in self._tensors}
+
         if new:
             self._upload(new)
             self._kept += new.values()
@@ -168,11 +169,13 @@ class Resident:
         self._buffers.append(staging)
         memory = gpu.memory(total)
         self._buffers.append(memory)
+
         place, tensors = 0, {}
         for key, array in new.items():
             staging.array[place : place + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             tensors[key] = Tensor(memory.address + place, array.shape)
             place += aligned(array.nbytes)
+
         event = gpu.event()
         self._events.append(event)
         self.idle, self.user = False, None
@@ -190,7 +193,7 @@ def _key(array: NDArray[Any]) -> Any:
 
 
 def _rounded(nbytes: int) -> int:
-    """Sizes of buffers are powers of two, large ones multiples of a step, so that other images find them fitting."""
+    """A buffer's size, so that other images find it fitting: a power of two, or a multiple of a step if large."""
     return max(SMALLEST_BUFFER, min(1 << (nbytes - 1).bit_length(), -(-nbytes // BUFFER_STEP) * BUFFER_STEP))
 
 
@@ -199,7 +202,7 @@ _GPUS_LOCK = threading.RLock()  # whatever the garbage collector closes meanwhil
 
 
 def open_gpu(ordinal: int) -> Gpu:
-    """The process's own for this GPU, to be closed as often as it was opened. Raises CudaError."""
+    """The process's own Gpu of this number, to be closed as often as it was opened. Raises CudaError."""
     with _GPUS_LOCK:
         if ordinal not in _GPUS:
             _GPUS[ordinal] = Gpu(ordinal)

@@ -13,9 +13,9 @@ KEPT = 8
 
 
 class Graphs:
-    """Calls of profiles whose shapes stay what they are. Use it under the GPU's lock.
+    """Graphs of calls whose shapes stay what they are. Use them under the GPU's lock.
 
-    What TensorRT keeps on the device for a context belongs to its last shapes, so other shapes end a profile's graphs.
+    TensorRT's memory on the device for a context belongs to its last shapes, so other shapes end a profile's graphs.
     """
 
     def __init__(self, gpu: Gpu) -> None:
@@ -31,6 +31,7 @@ class Graphs:
         if self._shapes.get(profile) != shapes:
             self._drop(profile)
             self._shapes[profile], self._known[profile] = shapes, OrderedDict()
+
         known, device, stream = self._known[profile], self._gpu.device, self._gpu.compute
         graph = known.get(addresses)
         if graph is not None:
@@ -39,6 +40,7 @@ class Graphs:
             enqueue()
             if addresses in known:
                 graph = device.capture(stream, enqueue)
+
         known[addresses] = graph
         known.move_to_end(addresses)
         if len(known) > KEPT:
@@ -53,6 +55,6 @@ class Graphs:
             self._free(graph)
 
     def _free(self, graph: Graph | None) -> None:
-        """CUDA gives it back when its launches are done."""
+        """Gives a graph back, which CUDA does when its launches are done."""
         if graph is not None:
             self._gpu.device.free(graph)

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..cuda.driver import Event, Memory, Pinned
-from ..engine import DeviceImage
-from .calls import Call
+from ..engine import DeviceImage, Outputs, in_order
+from ..graph_inputs import Call
 from .gpu import ALIGNMENT, Gpu, Left, Resident, aligned
 
 
@@ -27,12 +26,42 @@ class Output(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+class Layout(NamedTuple):
+    """The outputs of some calls in one block of `nbytes`; those that are read back, `names`, lie first."""
+
+    places: Sequence[Mapping[str, Output]]
+    names: Sequence[str]
+    nbytes: int
+
+    @property
+    def read_bytes(self) -> int:
+        ends = [
+            place.offset + aligned(place.nbytes)
+            for own in self.places
+            for name, place in own.items()
+            if name in self.names
+        ]
+        return max(ends, default=ALIGNMENT)
+
+
+Addresses = Sequence[Mapping[str, int]]
+"""For each call the places of its outputs on the device."""
+
+
 class Pending:
     """A plan's work on the GPU. `result` waits for it, once; an uncollected one costs its buffers' next user a wait."""
 
-    def __init__(self, gpu: Gpu, image: DeviceImage, resident: Resident, spent: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        gpu: Gpu,
+        image: DeviceImage,
+        resident: Resident,
+        calls: Sequence[Call],
+        layout: Layout,
+        spent: Callable[[float], None],
+    ) -> None:
         """spent: gets the seconds that the GPU computed."""
-        self._gpu, self._spent = gpu, spent
+        self._gpu, self._calls, self._layout, self._spent = gpu, calls, layout, spent
         self._image: DeviceImage | None = image  # whose buffers must stay until this was collected
         self._resident: Resident | None = resident
         self._collected = False
@@ -42,46 +71,47 @@ class Pending:
         self._token = resident.user = object()
         resident.idle = False
 
-    def run(
-        self,
-        calls: Sequence[Call],
-        places: Sequence[Mapping[str, Output]],
-        names: Sequence[str],
-        nbytes: int,
-        warm_up: Callable[[Sequence[Mapping[str, int]]], None],
-        enqueue: Callable[[Sequence[Mapping[str, int]]], None],
-    ) -> None:
-        """Enqueues the calls and the read-back of the outputs `names`, which lie first in the block of `nbytes`.
+    def run(self, warm_up: Callable[[Addresses], None], enqueue: Callable[[Addresses], None]) -> None:
+        """Enqueues the calls and the read-back of their outputs.
 
         `warm_up` and `enqueue` get the outputs' addresses; the first is not counted as time of computing.
         """
-        self._calls, self._places, self._names = calls, places, names
-        self._events.append(self._gpu.event())
-        self._timed += [self._gpu.event(timing=True), self._gpu.event(timing=True)]
-        start, end = self._timed
-        read = [place for own in places for name, place in own.items() if name in names]
-        self._read_bytes = max((place.offset + aligned(place.nbytes) for place in read), default=ALIGNMENT)
         gpu, device = self._gpu, self._gpu.device
-        memory = gpu.memory(nbytes)
+
+        # Everything is in a list before anything can fail, so that it is given back.
+        self._events.append(gpu.event())
+        self._timed.append(gpu.event(timing=True))
+        self._timed.append(gpu.event(timing=True))
+        memory = gpu.memory(self._layout.nbytes)
         self._buffers.append(memory)
-        self._host = gpu.pinned(self._read_bytes)
+        self._host = gpu.pinned(self._layout.read_bytes)
         self._buffers.append(self._host)
-        addresses = [{name: memory.address + place.offset for name, place in own.items()} for own in places]
+
+        addresses = []
+        for own in self._layout.places:
+            addresses.append({name: memory.address + place.offset for name, place in own.items()})
         warm_up(addresses)
+        start, end = self._timed
         device.record(start, gpu.compute)
         enqueue(addresses)
         device.record(end, gpu.compute)
+
         device.wait(gpu.download, end)
-        device.copy_out(self._host.array[: self._read_bytes], memory.address, gpu.download)
+        device.copy_out(self._host.array[: self._layout.read_bytes], memory.address, gpu.download)
         device.record(self._events[0], gpu.download)
 
-    def result(self) -> dict[str, NDArray[Any]]:
-        """As Engine.run. Raises CudaError."""
+    def result(self) -> Outputs:
+        """Waits, and returns what Engine.run does. Raises CudaError."""
         gpu, device = self._gpu, self._gpu.device
         with device.current():
             if not device.reached(self._events[0]):
                 device.synchronize(self._events[0])  # not under the lock: others go on meanwhile
-            results = {name: self._gather(name) for name in self._names}
+
+            parts = []
+            for call, places in zip(self._calls, self._layout.places, strict=True):
+                parts.append((call.places, self._outputs(call, places)))
+            results = in_order(parts, self._layout.names)  # copies, so that the host's buffer can be used again
+
             with gpu.lock:
                 self._spent(device.elapsed_ms(*self._timed) / 1e3)
                 self._collected = True
@@ -91,18 +121,17 @@ class Pending:
                 self._image = self._resident = None
         return results
 
-    def _gather(self, name: str) -> NDArray[Any]:
-        """Rows of an output in the order of the plans."""
-        rows: list[Any] = [None] * sum(len(call.places) for call in self._calls)
-        for call, own in zip(self._calls, self._places, strict=True):
-            values: Any = call.sums  # of a graph that has none
-            if name in own:
-                place = own[name]
-                end = place.offset + place.nbytes
-                values = self._host.array[place.offset : end].view(place.dtype).reshape(place.shape)
-            for row, value in zip(call.places, values, strict=True):
-                rows[row] = value
-        return np.stack(rows)
+    def _outputs(self, call: Call, places: Mapping[str, Output]) -> Outputs:
+        """Outputs of one call, in the host's buffer; pixel sums of the host where the graph has none."""
+        found: Outputs = {}
+        for name in self._layout.names:
+            if name in places:
+                place = places[name]
+                block = self._host.array[place.offset : place.offset + place.nbytes]
+                found[name] = block.view(place.dtype).reshape(place.shape)
+            elif call.sums is not None:
+                found[name] = call.sums
+        return found
 
     def __del__(self) -> None:
         if not self._collected:

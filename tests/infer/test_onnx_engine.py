@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,7 +178,7 @@ def test_bound_inputs_are_uploaded_once_and_change_nothing(exported: Exported, m
     assert not uploaded
     loaded = engines[0].load([image])
     for engine in engines:
-        engine._call = functools.partial(engine._run_bound, device=("cpu", 0))
+        engine._bound_to = ("cpu", 0)
     found = [engine.run(loaded, [plan]) for engine in engines for plan in plans]
     for one, other in zip(found, expected, strict=True):
         assert np.array_equal(one["posterior"], other["posterior"])

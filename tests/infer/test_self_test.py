@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,13 +22,13 @@ Exported = Callable[..., Path]
 @pytest.mark.parametrize(("interface", "precision"), [("views", "fp32"), ("views", "fp16"), ("nchw", "fp32")])
 def test_a_model_proves_itself(net: str, interface: str, precision: str, exported: Exported) -> None:
     engine = open_engine(exported(net, interface=interface, precision=precision), self_test=True)
-    difference = self_test.check(engine, json.loads(engine.metadata["self_test"]))  # type: ignore[attr-defined]
+    difference = self_test.check(engine, engine.self_test)  # type: ignore[attr-defined]
     assert difference < self_test.TOLERANCE[precision] / 5
 
 
 def test_images_are_known_to_the_byte() -> None:
     """Any language must make the same: corners of image 5, worked out by hand from the formula."""
-    picture = self_test.image(5, slim_spec("A"))
+    picture = self_test.make_image(5, slim_spec("A"))
     assert picture.shape == (64 + 185 % 64, 64 + 185 % 64 + 20 + 265 % 60, 3)
 
     def value(y: int, x: int, c: int) -> int:
@@ -43,7 +42,7 @@ def test_images_are_known_to_the_byte() -> None:
 
 def test_plans_cover_crops_and_both_ways_of_looking_at_the_whole() -> None:
     spec = slim_spec("A")
-    plans = [self_test.plan(n, self_test.image(n, spec).shape[:2], spec) for n in range(self_test.IMAGES)]
+    plans = [self_test.make_plan(n, self_test.make_image(n, spec).shape[:2], spec) for n in range(self_test.IMAGES)]
     views = [plan.views[0] for plan in plans]
     assert all(len(plan) == 1 for plan in plans)
     assert {view.size_px == (64, 64) for view in views} == {True, False}
@@ -66,7 +65,7 @@ def test_a_changed_weight_fails(exported: Exported, tmp_path: Path) -> None:
 
 def test_other_pixels_fail(exported: Exported) -> None:
     engine = open_engine(exported("A"))
-    expected = json.loads(engine.metadata["self_test"])  # type: ignore[attr-defined]
+    expected = engine.self_test  # type: ignore[attr-defined]
     expected["pixel_sums"][3][4] += 1
     with pytest.raises(EngineError, match=r"image 3 gave pixel sums .* sees other pixels"):
         self_test.check(engine, expected)

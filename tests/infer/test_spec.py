@@ -42,6 +42,8 @@ def test_json_round_trip_loses_nothing() -> None:
     assert isinstance(again.preprocessing, Preprocessing)
     assert again.train_short_px == (72, 131)
     assert again.to_json() == spec.to_json()
+    whole = slim_spec("D", preprocessing=Preprocessing((104, 117, 123)), width=1)
+    assert ModelSpec.from_json(whole.to_json()).to_json() == whole.to_json()  # 104 does not become 104.0
     for net in NETS:
         assert ModelSpec.from_json(full_spec(net).to_json()) == full_spec(net)
 
@@ -113,14 +115,19 @@ def changed_json(**changes: Any) -> str:
     [
         ("not json", "not a model spec: "),
         ("[1, 2]", "not a model spec: "),
-        ("{}", "not a model spec: KeyError('preprocessing')"),
-        (changed_json(preprocessing=[1]), "Preprocessing must be a JSON object, got list"),
-        (changed_json(preprocessing={}), "Preprocessing lacks ['mean_rgb']"),
+        ("{}", "not a model spec: Object missing required field `name`"),
+        (changed_json(preprocessing=[1]), "Expected `object`, got `array` - at `$.preprocessing`"),
+        (changed_json(preprocessing={}), "Object missing required field `mean_rgb` - at `$.preprocessing`"),
+        (changed_json(preprocessing={"mean_rgb": [0, "x", 0]}), "Expected `int | float`, got `str` - at `$.prepro"),
+        (changed_json(preprocessing={"mean_rgb": [0, 0]}), "Expected `array` of length 3"),
         (changed_json(preprocessing={"mean_rgb": [0, 0, 0], "gamma": 1}), "Preprocessing has unknown fields ['gamma']"),
-        (changed_json(net=None, classes=None), "ModelSpec lacks ['classes', 'net']"),
+        (changed_json(net=None, classes=None), "Object missing required field `net`"),
         (changed_json(depth=16), "ModelSpec has unknown fields ['depth']: written by a newer version?"),
         (changed_json(crop_px=60), "crop_px must be a multiple"),
-        (changed_json(classes=7), "not a model spec: "),
+        (changed_json(precision="int8"), "precision must be one of fp32, fp16, got 'int8'"),
+        (changed_json(classes=7), "not a model spec: Expected `array`, got `int` - at `$.classes`"),
+        (changed_json(crop_px="64"), "not a model spec: Expected `int`, got `str` - at `$.crop_px`"),
+        ("[" * 100_000, "not a model spec: "),
     ],
 )
 def test_json_that_is_no_spec(text: str, message: str) -> None:

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from infer.data.dataset import Dataset, DatasetError, Item
-from infer.pixels.decode import Exif, ImageError, Pixels, decode
+from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.render import FILTERS, render
-from infer.spec import ModelSpec
+from infer.spec import Exif, ModelSpec
 from infer.views import plan_views, rescaled_px
 
 from .augment import Augmentation, Placement

@@ -77,7 +77,7 @@ def main() -> None:
             taps.append([n_in, n_out, filter, len(axis.taps), digest(axis.first), digest(axis.taps)])
     resized = []
     for number, size in [(0, (64, 64)), (1, (100, 37)), (2, (256, 301)), (3, (7, 9)), (5, (300, 280))]:
-        image = self_test.image(number, spec("vgg"))
+        image = self_test.make_image(number, spec("vgg"))
         for filter in ("bicubic", "bilinear"):
             resized.append([number, *size, filter, digest(resize(image, size, filter))])  # type: ignore[arg-type]
     specs, plans = {name: spec(name).to_json() for name in SPECS}, []

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from conftest import TRAIN_DIGITS, VAL_DIGITS
 
-from infer.data.dataset import DEVKIT, META, TRAIN, VAL, Dataset, DatasetError, open_dataset
+from infer.data.dataset import TRAIN, VAL, Dataset, DatasetError, open_dataset
+from infer.data.devkit import DEVKIT, META
 from infer.data.stored import File, printable
-from infer.data.tar import members
+from infer.data.tar import list_members
 from trainer.miniature import RENDERINGS
 
 JPEG = b"\xff\xd8 not decoded here \xff\xd9"
@@ -412,7 +413,7 @@ def test_a_damaged_archive_gives_its_images_or_one_line(tmp_path: Path, seed: in
 def test_members_agree_with_tarfile(distributed: Path) -> None:
     path = distributed / f"{VAL}.tar"
     with path.open("rb") as file:
-        ours = [(str(m.path), m.offset, m.size_bytes) for m in members(file, 0, path.stat().st_size)]
+        ours = [(str(m.path), m.offset, m.size_bytes) for m in list_members(file, 0, path.stat().st_size)]
     with tarfile.open(path) as archive:
         assert ours == [(m.name, m.offset_data, m.size) for m in archive.getmembers()]
 
