@@ -14,7 +14,7 @@ from .lrn import LRN
 
 POOL = "pool"
 NORM = "norm"
-ONE = 1  # the next convolution is 1x1 instead of 3x3
+ONE = 1  # the next convolution is 1x1 instead of 3x3; a number above is a 3x3 convolution's channels
 
 TABLE: dict[str, tuple[int | str, ...]] = {
     "A": (64, POOL, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL),
@@ -37,9 +37,10 @@ FROM_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", *FULLY_CONNECTED)
 
 
 class VGG(nn.Sequential):
-    """Layers conv1_1 ... pool5, fc6, fc7, fc8 in order; input [N, 3, h, w] float, mean subtracted, h and w >= crop_px.
+    """The layers conv1_1 ... pool5, fc6, fc7, fc8 in order.
 
-    Output: the class score map [N, classes, h', w'], or boxes [N, 4 or 4 * classes, h', w'] (ModelSpec.channels).
+    Input: [N, 3, h, w] float, mean subtracted, h and w >= crop_px. Output: the class score map [N, classes, h', w'],
+    or boxes [N, 4 or 4 * classes, h', w'] (ModelSpec.channels). `width` scales every convolution up to conv5.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class VGG(nn.Sequential):
         return x
 
     def classify(self, penultimate: Tensor) -> Tensor:
-        """Class score map from the penultimate activations."""
+        """Class score map [N, classes, h', w'] from the penultimate activations."""
         scores: Tensor = self[-1](penultimate)
         return scores
 
@@ -73,7 +74,9 @@ class VGG(nn.Sequential):
 def _layers(
     net: str, last: int, width: float, fc_width: int, crop_px: int, ceil_pools: bool
 ) -> OrderedDict[str, nn.Module]:
+    """The modules of a net by name, a row of TABLE read from left to right; `last` is the width of fc8."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
+
     block, number, channels, kernel = 1, 1, 3, 3
     for item in TABLE[net]:
         if item == POOL:
@@ -89,11 +92,10 @@ def _layers(
             layers[f"conv{block}_{number}"] = nn.Conv2d(channels, out, kernel, padding=kernel // 2)
             layers[f"relu{block}_{number}"] = nn.ReLU(inplace=True)
             channels, number, kernel = out, number + 1, 3
-    for name, inputs, outputs, size in (
-        ("6", channels, fc_width, crop_px // 32),
-        ("7", fc_width, fc_width, 1),
-    ):
-        layers[f"fc{name}"] = nn.Conv2d(inputs, outputs, size)
+
+    # fc6 sees the last map of a crop whole, fc7 and fc8 one position
+    for name, inputs, size in (("6", channels, crop_px // 32), ("7", fc_width, 1)):
+        layers[f"fc{name}"] = nn.Conv2d(inputs, fc_width, size)
         layers[f"relu{name}"] = nn.ReLU(inplace=True)
         layers[f"drop{name}"] = nn.Dropout(0.5)
     layers["fc8"] = nn.Conv2d(fc_width, last, 1)
