@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from infer.spec import ModelSpec, Preprocessing
 from trainer.checkpoint import Checkpoint, save
-from trainer.loop.start import start_weights
+from trainer.loop.initial_weights import draw_weights
 from trainer.nets.zoo import build_net
 
 NETS = ("A", "A-LRN", "B", "C", "D", "E", "googlenet")
@@ -103,7 +103,7 @@ def write_checkpoint(net: str, path: Path) -> int:
     fc_width = 1024 if net == "googlenet" else 4096
     spec = ModelSpec(f"full-{net.lower()}", net, classes, preprocessing, train_short_px=256, fc_width=fc_width)
     built = build_net(spec)
-    start_weights(built, "he")
+    draw_weights(built, "he")
     weights = built.state_dict()
     save(Checkpoint(spec, weights), path)
     return sum(tensor.numel() for tensor in weights.values())

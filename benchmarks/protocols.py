@@ -44,7 +44,7 @@ from infer.pixels.render import render
 from infer.spec import ModelSpec, Preprocessing
 from infer.views import ViewPlan, plan_views
 from trainer.checkpoint import Checkpoint
-from trainer.loop.start import start_weights
+from trainer.loop.initial_weights import draw_weights
 from trainer.nets.zoo import build_net
 from trainer.torch_engine import TorchEngine
 
@@ -81,7 +81,7 @@ def random_checkpoint(net: str, width: float, fc_width: int) -> Checkpoint:
     )
     torch.manual_seed(0)
     built = build_net(spec)
-    start_weights(built, "he")
+    draw_weights(built, "he")
     return Checkpoint(spec, dict(built.state_dict()))
 
 

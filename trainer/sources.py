@@ -1,4 +1,4 @@
-"""Where the fields of the recipes are from: the papers' words, others' code, or our choice. As Recipe.sources."""
+"""Sources of the recipes' fields: the papers' words, others' code, or our choice. Each table is a Recipe.sources."""
 
 from __future__ import annotations
 
@@ -21,7 +21,17 @@ VGG_SOURCES = {
     "mirror": "VGG section 3.1",
     "test_short_px": "VGG section 4.1: Q = S, or the mean of the range",
 }
-FINE_SOURCES = dict.fromkeys(("start", "start_sigma"), "unused: every layer comes from init")
+SHALLOW_SOURCES = {"init": "VGG section 3.1: none, it is shallow enough"}
+FINE_SOURCES = {
+    "start": "unused: every layer comes from init",
+    "start_sigma": "unused: every layer comes from init",
+    "iterations": "our choice: at most those of S = 256, the stalls decide; the paper is silent",
+}
+VGG_384_SOURCES = FINE_SOURCES | {"init": "VGG section 3.1: the net of S = 256, all layers"}
+VGG_JITTER_SOURCES = FINE_SOURCES | {
+    "init": "VGG section 3.1: the net of S = 384, all layers are fine-tuned",
+    "learning_rate": "our choice: that of S = 384; the paper is silent",
+}
 GOOGLENET_SOURCES = {
     "phases": "one: dropout 40 % throughout (GoogLeNet Table 1); S is unused by crops of an area",
     "epochs": "bvlc_googlenet: 10,000,000 iterations of 32; the paper is silent",
@@ -56,6 +66,18 @@ BOX_SOURCES = {
 MINI_SOURCES = {
     "input_std": "our choice: with start=he, and without batch norm, inputs near 1 train at higher rates",
     "schedule": "our choice: a run of minutes has no time to see a plateau",
+}
+MINI_384_SOURCES = {
+    # a digit fills 60 to 85 % of the shorter side
+    "phases": "our choice: S = 88 for 384, where a crop still holds a digit; crop_px / 224 would give 110",
+}
+MINI_JITTER_SOURCES = {
+    "phases": "our choice: S in [72; 120] for [256; 512], around the fixed 88",
+}
+MINI_BOX_SOURCES = {
+    "phases": "our choice: S = 80, where a crop of 64 holds most of a digit; no dropout, its noise moves boxes",
+    "learning_rate": "our choice: the classification net's, twice that for PCR, since the run is short",
+    "start_sigma": "our choice: with He's for the last layer PCR's classes pull the layers below apart at first",
 }
 MINI_GOOGLENET_SOURCES = {
     "input_std": "our choice: with 64 the scores begin so large that some seeds hardly leave chance",

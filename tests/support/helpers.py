@@ -14,7 +14,7 @@ from PIL import Image
 from evaluation.scores.table import OK, Scores
 from infer.spec import ModelSpec, Preprocessing, Size
 from trainer.checkpoint import Checkpoint, save
-from trainer.loop.start import start_weights
+from trainer.loop.initial_weights import draw_weights
 from trainer.miniature import WNIDS
 from trainer.nets.zoo import Net, build_net
 
@@ -56,7 +56,7 @@ def random_net(spec: ModelSpec, seed: int = 0) -> Net:
     """An untrained net whose every weight matters: He's start, biases random instead of zero; in eval mode."""
     torch.manual_seed(seed)
     net = build_net(spec)
-    start_weights(net, "he")
+    draw_weights(net, "he")
     with torch.no_grad():
         for name, tensor in net.named_parameters():
             if name.endswith("bias"):

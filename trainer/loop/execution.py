@@ -1,4 +1,4 @@
-"""Where and how the steps are computed: device, precision, processes. What is computed is the recipe's business."""
+"""Choices of where and how the steps are computed: device, precision, pieces. What is computed, the recipe says."""
 
 from __future__ import annotations
 

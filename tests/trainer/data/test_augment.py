@@ -22,7 +22,7 @@ import trainer.data.augment
 from infer.pixels.render import resize
 from infer.spec import Size
 from infer.views import rescaled_px
-from trainer.data.augment import IMAGENET_COLORS, Augmentation, ColorAxes, Placement, augmentation_of
+from trainer.data.augment import IMAGENET_COLORS, Augmentation, ColorAxes, Placement, augmentation_from_recipe
 from trainer.recipe import override
 from trainer.recipes import RECIPES
 
@@ -90,7 +90,7 @@ def test_scales_and_offsets_fill_their_range(monkeypatch: pytest.MonkeyPatch) ->
         drawn.append(short_side_px)
         return rescaled_px(image_px, short_side_px, rounding)
 
-    monkeypatch.setattr(trainer.augment, "rescaled_px", observe)
+    monkeypatch.setattr(trainer.data.augment, "rescaled_px", observe)
     ys, xs = np.mgrid[0:100, 0:150]
     place = np.dstack([ys, xs, 0 * xs]).astype(np.uint8)  # every pixel says where it is
     corners = [augmentation((72, 80))(place, default_rng(seed))[0][0, 0, :2].tolist() for seed in range(DRAWS)]
@@ -160,7 +160,7 @@ def test_the_largest_is_of_the_nearest_shape_allowed(image_px: Size, region: tup
 def test_interpolations_are_equally_likely() -> None:
     augment = area_augmentation(interpolation="random")
     found = Counter(augment.place((90, 120), default_rng(seed)).filter for seed in range(DRAWS))
-    assert set(found) == set(trainer.augment.RANDOM_FILTERS) and len(found) == 4
+    assert set(found) == set(trainer.data.augment.RANDOM_FILTERS) and len(found) == 4
     assert min(found.values()) > DRAWS / 4 - 5 * math.sqrt(DRAWS * 3 / 16)
     assert {area_augmentation().place((90, 120), default_rng(s)).filter for s in range(9)} == {Image.Resampling.BICUBIC}
 
@@ -192,7 +192,7 @@ def test_each_distortion_is_done_once_in_any_order(monkeypatch: pytest.MonkeyPat
 
         return of
 
-    monkeypatch.setattr(trainer.augment, "DISTORTIONS", tuple(map(observed, range(3))))
+    monkeypatch.setattr(trainer.data.augment, "DISTORTIONS", tuple(map(observed, range(3))))
     augment = Augmentation(64, (64, 64), False, 0.0, "bicubic", photometric=True)
     for seed in range(DRAWS):
         augment(noise((64, 64)), default_rng(seed))
@@ -208,7 +208,7 @@ def test_settings_come_from_the_recipe_and_colours_from_the_spec() -> None:
     recipe = override(RECIPES["googlenet"], settings)
     spec = recipe.spec(("a", "b"), (), (1.0, 2.0, 3.0))
     spec = dataclasses.replace(spec, preprocessing=dataclasses.replace(spec.preprocessing, filter="bilinear"))
-    augment = augmentation_of(recipe, recipe.phases[0], spec)
+    augment = augmentation_from_recipe(recipe, recipe.phases[0], spec)
     assert augment.colors == IMAGENET_COLORS
     names = ("crop_px", "mirror", "color_sigma", "crop", "area", "aspect", "interpolation", "photometric")
     assert all(getattr(augment, name) == getattr(recipe, name) for name in names)
@@ -216,5 +216,5 @@ def test_settings_come_from_the_recipe_and_colours_from_the_spec() -> None:
     assert augment.short_px == recipe.phases[0].short_px
     measured = {"eigenvalues": [3, 2, 1], "eigenvectors": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}
     spec = dataclasses.replace(spec, source={"colors": json.dumps(measured)})
-    colors = augmentation_of(recipe, recipe.phases[0], spec).colors
+    colors = augmentation_from_recipe(recipe, recipe.phases[0], spec).colors
     assert colors == ColorAxes((3, 2, 1), ((1, 0, 0), (0, 1, 0), (0, 0, 1)))

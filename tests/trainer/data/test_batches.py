@@ -93,7 +93,7 @@ def test_processes_and_pieces_share_each_batch_of_one_process(dataset: Dataset, 
 def test_crops_are_the_same_however_many_processes_make_them(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     of_one, of_two = [], []
     for made, workers in ((of_one, 1), (of_two, 2)):
-        monkeypatch.setattr(trainer.data, "loader_workers", lambda workers=workers: workers)
+        monkeypatch.setattr(trainer.data.batches, "loader_workers", lambda workers=workers: workers)
         made += list(batches(crops_of(dataset), 8))
     for one, other in zip(of_one, of_two, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -22,8 +22,8 @@ from infer.data.dataset import DatasetError, open_dataset
 from infer.spec import ModelSpec
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
-from trainer.loop.start import start_weights
-from trainer.loop.train import TrainingError, spec_of, train
+from trainer.loop.initial_weights import draw_weights
+from trainer.loop.train import TrainingError, make_spec, train
 from trainer.miniature import RENDERINGS
 from trainer.nets.googlenet import GoogLeNet
 from trainer.nets.zoo import Net, build_net
@@ -42,7 +42,7 @@ def start_of(recipe: Recipe, spec: ModelSpec) -> Net:
     """The net as a run starts it. Random numbers fill a tensor in the order of its memory: channels last."""
     torch.manual_seed(recipe.seed)
     net = build_net(spec, auxiliary_heads=True).to(memory_format=torch.channels_last)
-    start_weights(net, recipe.start)
+    draw_weights(net, recipe.start)
     return net
 
 
@@ -62,7 +62,7 @@ def test_a_run_ends_with_a_loadable_checkpoint_and_a_finite_loss(finished: Path,
     checkpoint = load(finished / "ckpt.pt")
     assert (checkpoint.epochs_done, checkpoint.recipe) == (2, TINY.to_json())
     data = open_dataset(miniature_dir, "train")
-    assert checkpoint.spec == spec_of(TINY, data, None)
+    assert checkpoint.spec == make_spec(TINY, data, None)
     assert (checkpoint.finished, checkpoint.images) == (True, IMAGES)
     assert all(tensor.isfinite().all() for tensor in checkpoint.weights.values())
     assert checkpoint.build()(torch.zeros(1, 3, 64, 64)).shape == (1, len(data.classes), 1, 1)
@@ -159,7 +159,7 @@ def test_steps_are_sgd_with_momentum_and_decay_written_out(
     steps = IMAGES // recipe.batch
     data = open_dataset(miniature_dir, "train")
     given = fixed_batches(steps, recipe.batch, len(data.classes), recipe.crop_px)
-    monkeypatch.setattr(trainer.train, "batches", lambda crops, batch, **_: iter(given))
+    monkeypatch.setattr(trainer.loop.train, "batches", lambda crops, batch, **_: iter(given))
     checkpoint = load(train(recipe, miniature_dir, tmp_path))
     trained = {**checkpoint.weights, **checkpoint.auxiliary}
 
@@ -171,7 +171,7 @@ def test_steps_are_sgd_with_momentum_and_decay_written_out(
         x = torch.stack([(image + s - mean) / 64 for image, s in zip(pixels, shift, strict=True)]).permute(0, 3, 1, 2)
         scores = [start(x).flatten(1)]
         if isinstance(start, GoogLeNet):  # paper, section 5: two heads in training, each 0.3 of the loss
-            seen = start._trunk(x)[1]
+            seen = start.trunk(x)[1]
             scores += [head(seen[name]) for name, head in start.auxiliary.items()]
         assert len(scores) == (3 if net == "googlenet" else 1)
         loss = sum((0.3 if number else 1.0) * F.cross_entropy(s, labels) for number, s in enumerate(scores))
@@ -205,7 +205,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         for pixels, shift, labels in fixed_batches(2, batch, 2):
             yield pixels, shift * math.nan, labels
 
-    monkeypatch.setattr(trainer.train, "batches", broken)
+    monkeypatch.setattr(trainer.loop.train, "batches", broken)
     with pytest.raises(TrainingError, match=r"the loss became nan in iteration 1 \(epoch 1\): lower learning_rate$"):
         train(TINY, miniature_dir, tmp_path)
 

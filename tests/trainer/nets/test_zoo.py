@@ -11,7 +11,7 @@ from plain_nets import give_weights, plain_lrn
 from reference import assert_equals_plain_net, assert_same_scores, plain_net
 
 from infer.spec import ModelSpec, SpecError
-from trainer.loop.start import start_weights
+from trainer.loop.initial_weights import draw_weights
 from trainer.nets import vgg
 from trainer.nets.googlenet import GoogLeNet
 from trainer.nets.lrn import LRN
@@ -191,7 +191,7 @@ def test_auxiliary_heads_equal_the_papers(photos: Photos) -> None:
     spec = slim_spec("googlenet")
     torch.manual_seed(0)
     net = build_net(spec, auxiliary_heads=True).eval()
-    start_weights(net, "he")
+    draw_weights(net, "he")
     assert isinstance(net, GoogLeNet)
     heads = [parameter for head in net.auxiliary.values() for parameter in head.parameters()]
     own = [parameter for name, parameter in net.named_parameters() if not name.startswith("auxiliary.")]
