@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         help="of evaluation.ilsvrc, on the finished net, into OUT/evaluation; or none (default: %(default)s)",
     )
     args = parser.parse_args(argv)
+
     return run_training(parser, lambda: train_and_evaluate(args, override(RECIPES[args.recipe], args.set)))
 
 

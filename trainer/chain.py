@@ -199,6 +199,7 @@ def make_parser() -> Parser:
         setting="[RECIPE:]KEY=VALUE",
         settings_help="override fields of one recipe, or of all",
     )
+
     parser.add_argument("--resume", action="store_true", help="go on in OUT; finished runs are passed over")
     parser.add_argument("--plan", action="store_true", help="print what there is to do, and what is done, and end")
     parser.add_argument("--mini", action="store_true", help="the mini- recipes, for the miniature")

@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -41,6 +40,27 @@ QUALITY = 92
 SPECIAL = {3: "grey", 5: "cmyk", 8: "png", 13: "exif"}
 """Numbers of the images of each set that are stored in an unusual way."""
 EXIF_ORIENTATION, ROTATED_90 = 0x0112, 6
+
+BOX_XML = """\
+<annotation>
+	<folder>{folder}</folder>
+	<filename>{name}</filename>
+	<size>
+		<width>{rendering.pixels.shape[1]}</width>
+		<height>{rendering.pixels.shape[0]}</height>
+		<depth>3</depth>
+	</size>
+	<object>
+		<name>{wnid}</name>
+		<bndbox>
+			<xmin>{rendering.box[0]}</xmin>
+			<ymin>{rendering.box[1]}</ymin>
+			<xmax>{rendering.box[2]}</xmax>
+			<ymax>{rendering.box[3]}</ymax>
+		</bndbox>
+	</object>
+</annotation>"""
+"""An image's box as ILSVRC-2012 has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,28 +195,8 @@ def _write_image(path: Path, pixels: NDArray[np.uint8], special: str | None) -> 
 def _write_box(path: Path, name: str, rendering: Rendering) -> None:
     """An XML as ILSVRC-2012 has them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, _ = rendering.pixels.shape
-    root = ElementTree.Element("annotation")
-
-    def add(parent: ElementTree.Element, tag: str, text: object = None) -> ElementTree.Element:
-        child = ElementTree.SubElement(parent, tag)
-        child.text = None if text is None else str(text)
-        return child
-
-    add(root, "folder", "val" if "_val_" in name else name.split("_")[0])
-    add(root, "filename", name)
-    size = add(root, "size")
-    for tag, value in (("width", width), ("height", height), ("depth", 3)):
-        add(size, tag, value)
-
-    found = add(root, "object")
-    add(found, "name", WNIDS[rendering.digit])
-    box = add(found, "bndbox")
-    for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), rendering.box, strict=True):
-        add(box, tag, value)
-
-    ElementTree.indent(root, "\t")
-    path.write_bytes(ElementTree.tostring(root))
+    folder = "val" if "_val_" in name else name.split("_")[0]
+    path.write_text(BOX_XML.format(folder=folder, name=name, rendering=rendering, wnid=WNIDS[rendering.digit]))
 
 
 def _write_devkit(devkit: Path, labels: list[int], counts: list[int]) -> None:

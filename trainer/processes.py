@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -83,11 +84,8 @@ def join(device: str) -> Peers:
     return Peers(place, rank, world, _host_group())
 
 
-_groups: list[dist.ProcessGroup] = []
-
-
+@functools.cache
 def _host_group() -> dist.ProcessGroup:
-    """The gloo group of this process: making one is a collective step, so one is made and lives as long as it."""
-    if not _groups:
-        _groups.append(dist.new_group(backend="gloo"))
-    return _groups[0]
+    """The gloo group of this process, which lives as long as it: making one is a collective step."""
+    group: dist.ProcessGroup = dist.new_group(backend="gloo")
+    return group

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from infer.errors import UsageError
 from infer.spec import ModelSpec, Preprocessing, Task
@@ -153,7 +153,7 @@ class Recipe:
         return self.iterations or self.epochs * steps_per_epoch
 
     def to_json(self) -> str:
-        """All fields that decide the result: a run can be resumed by a recipe of the same JSON."""
+        """The fields that decide the result: a run can be resumed by a recipe of the same JSON."""
         values = dataclasses.asdict(self)
         del values["sources"]
         return json.dumps(values)
@@ -164,15 +164,8 @@ POSITIVE = (
     *("patience", "lr_every_epochs"),
 )
 NOT_NEGATIVE = ("seed", "momentum", "weight_decay", "color_sigma", "iterations", "lr_drops", "test_short_px")
-CHOICES = {
-    "task": get_args(Task),
-    "schedule": get_args(Schedule),
-    "start": get_args(Start),
-    "average": get_args(Average),
-    "crop": get_args(Crop),
-    "interpolation": get_args(Interpolation),
-    "train_layers": get_args(TrainLayers),
-}
+CHOICES = {name: get_args(kind) for name, kind in get_type_hints(Recipe).items() if get_origin(kind) is Literal}
+"""The values of each field that has a few."""
 FIELDS = tuple(one.name for one in dataclasses.fields(Recipe) if one.name != "sources")
 """The names that --set knows."""
 

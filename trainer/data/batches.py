@@ -67,15 +67,11 @@ class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor]]):
         return torch.from_numpy(crop), torch.from_numpy(shift), target
 
 
-def processes_here() -> int:
-    """The number of processes of the run on this machine, as torchrun says."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def cores_here() -> int:
     """This process's share of the cores that it may use; a cluster's job has fewer of them than its machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // processes_here())
+    processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of this run, as torchrun says
+    return max(1, cores // processes_here)
 
 
 def loader_workers() -> int:

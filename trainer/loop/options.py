@@ -25,6 +25,7 @@ def run_training(parser: Parser, work: Callable[[], int]) -> int:
     A stop is said once, by the first process. One of several processes that lost the others says so in a line.
     """
     rank, alone = int(os.environ.get("RANK", "0")), "WORLD_SIZE" not in os.environ
+
     try:
         return run(parser, work)
     except Stopped as stop:

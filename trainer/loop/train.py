@@ -118,6 +118,7 @@ def check_resumable(
 ) -> None:
     """Raises TrainingError where a run cannot go on from a checkpoint: another recipe, other images or colours."""
     dataset, count = examples.dataset, len(examples.dataset.items)
+
     if previous.recipe != recipe.to_json():
         raise TrainingError(
             f"{path} was made by another recipe or other settings: resume with the same, or use a new --out"

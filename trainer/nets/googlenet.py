@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infer.spec import SpecError
+from infer.spec import ModelSpec, SpecError
 
 from .lrn import LRN
 
@@ -80,6 +80,11 @@ class Inception(nn.Module):
         return torch.cat([F.relu(branch) for branch in branches], 1)
 
 
+def scaled(channels: int, spec: ModelSpec) -> int:
+    """The paper's number of channels at the spec's width."""
+    return max(1, round(channels * spec.width))
+
+
 def _pool() -> nn.MaxPool2d:
     return nn.MaxPool2d(3, 2, ceil_mode=True)
 
@@ -88,18 +93,19 @@ class AuxiliaryHead(nn.Module):
     """A classifier beside an inception, for training only: 5x5/3 average pool, 1x1 convolution, FC, 70 % dropout,
     class scores (section 5).
 
-    map_px: the side of the square map that it pools. Raises SpecError where it is below 5.
+    Raises SpecError where the map that it pools is smaller than 5x5.
     """
 
-    def __init__(self, channels: int, map_px: int, *, conv: int, fc_width: int, classes: int) -> None:
+    def __init__(self, channels: int, spec: ModelSpec) -> None:
         super().__init__()
+        map_px = spec.crop_px // 16
         if map_px < 5:
             raise SpecError(f"an auxiliary head needs a 5x5 map to pool, got {map_px}x{map_px}: use crop_px >= 96")
-        side = (map_px - 5) // 3 + 1
+        conv, side = scaled(AUX_CONV, spec), (map_px - 5) // 3 + 1
         self.conv = nn.Conv2d(channels, conv, 1)
-        self.fc = nn.Linear(conv * side * side, fc_width)
+        self.fc = nn.Linear(conv * side * side, spec.fc_width)
         self.drop = nn.Dropout(0.7)
-        self.classifier = nn.Linear(fc_width, classes)
+        self.classifier = nn.Linear(spec.fc_width, len(spec.classes))
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.conv(F.avg_pool2d(x, 5, 3)))  # [N, conv, side, side]
@@ -110,27 +116,17 @@ class AuxiliaryHead(nn.Module):
 class GoogLeNet(nn.Module):
     """The net from stem to classifier; input [N, 3, h, w] float, mean subtracted, h and w >= crop_px.
 
-    Output: class score map [N, classes, h', w']. `width` scales every convolution; `fc_width` is the width of the
-    auxiliary heads (1024 in the paper). third: see Inception.
+    Output: class score map [N, classes, h', w']. The spec's width scales every convolution; its fc_width is that of
+    the auxiliary heads (1024 in the paper). third: see Inception.
     """
 
     def __init__(
-        self,
-        *,
-        classes: int,
-        width: float = 1.0,
-        fc_width: int = 1024,
-        crop_px: int = 224,
-        auxiliary_heads: bool = False,
-        third: tuple[str, int] = ("conv5x5", 5),
+        self, spec: ModelSpec, *, auxiliary_heads: bool = False, third: tuple[str, int] = ("conv5x5", 5)
     ) -> None:
         super().__init__()
 
-        def scaled(channels: int) -> int:
-            return max(1, round(channels * width))
-
         # The stem: everything before the first inception.
-        c1, c2_reduce, c2 = map(scaled, STEM)
+        c1, c2_reduce, c2 = (scaled(channels, spec) for channels in STEM)
         self.conv1 = nn.Conv2d(3, c1, 7, stride=2, padding=3)
         self.norm1 = LRN(n=5, alpha=1e-4, beta=0.75, k=1.0)
         self.conv2_reduce = nn.Conv2d(c1, c2_reduce, 1)
@@ -144,17 +140,15 @@ class GoogLeNet(nn.Module):
         self.pool_before = nn.ModuleDict({"4a": _pool(), "5a": _pool()})
         channels = c2
         for name, row in TABLE.items():
-            widths = Widths(*map(scaled, row))
+            widths = Widths(*(scaled(one, spec) for one in row))
             self.inception[name] = Inception(channels, widths, third)
             channels = widths.out
             if auxiliary_heads and name in AUX_AFTER:
-                self.auxiliary[AUX_AFTER[name]] = AuxiliaryHead(
-                    channels, crop_px // 16, conv=scaled(AUX_CONV), fc_width=fc_width, classes=classes
-                )
+                self.auxiliary[AUX_AFTER[name]] = AuxiliaryHead(channels, spec)
 
-        self.last_pool = nn.AvgPool2d(crop_px // 32, 1)
+        self.last_pool = nn.AvgPool2d(spec.crop_px // 32, 1)
         self.drop = nn.Dropout(0.4)
-        self.classifier = nn.Conv2d(channels, classes, 1)
+        self.classifier = nn.Conv2d(channels, len(spec.classes), 1)
 
     def stem(self, x: Tensor) -> Tensor:
         """The map before the first inception: [N, 192 * width, h / 8, w / 8], sides rounded up."""

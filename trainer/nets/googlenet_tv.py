@@ -10,17 +10,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infer.spec import ModelSpec
+
 from .googlenet import GoogLeNet
 
 
 class GoogLeNetTV(GoogLeNet):
     """The paper's net but for the four differences; input [N, 3, h, w] float, normalised, h and w >= crop_px.
 
-    Output: class score map [N, classes, h', w']. `width` scales every convolution.
+    Output: class score map [N, classes, h', w']. The spec's width scales every convolution.
     """
 
-    def __init__(self, *, classes: int, width: float = 1.0, crop_px: int = 224) -> None:
-        super().__init__(classes=classes, width=width, crop_px=crop_px, third=("second3x3", 3))
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec, third=("second3x3", 3))
         del self.norm1, self.norm2
         self.pool_before["5a"] = nn.MaxPool2d(2, 2, ceil_mode=True)
         self.drop = nn.Dropout(0.2)
