@@ -20,20 +20,8 @@ from infer.command import Parser, exit_with, run
 from infer.errors import UsageError
 from infer.spec import Task
 
+from . import sources
 from .recipe import Phase, Recipe
-from .sources import (
-    BOX_SOURCES,
-    GOOGLENET_SOURCES,
-    MINI_384_SOURCES,
-    MINI_BOX_SOURCES,
-    MINI_GOOGLENET_SOURCES,
-    MINI_JITTER_SOURCES,
-    MINI_SOURCES,
-    SHALLOW_SOURCES,
-    VGG_384_SOURCES,
-    VGG_JITTER_SOURCES,
-    VGG_SOURCES,
-)
 
 SHALLOW = ("A", "A-LRN")
 """The nets that the paper starts at random (VGG section 3.1)."""
@@ -61,7 +49,7 @@ def _vgg(net: str) -> Recipe:
         schedule="plateau",
         learning_rate=1e-2,
         start="normal",
-        sources=VGG_SOURCES | SHALLOW_SOURCES if shallow else VGG_SOURCES,
+        sources=sources.VGG | sources.SHALLOW if shallow else sources.VGG,
     )
 
 
@@ -81,7 +69,7 @@ def _mini_vgg(net: str) -> Recipe:
         schedule="cosine",
         learning_rate=MINI_RATE,
         input_std=64.0,
-        sources=MINI_SOURCES,
+        sources=sources.MINI,
     )
 
 
@@ -109,10 +97,10 @@ class FineScale(NamedTuple):
         )
 
 
-VGG_384 = FineScale("-384", "", (384, 384), 384, 74, VGG_384_SOURCES)
-VGG_JITTER = FineScale("-jitter", "-384", (256, 512), 384, 74, VGG_JITTER_SOURCES)
-MINI_384 = FineScale("-384", "", (88, 88), 88, 4, MINI_384_SOURCES)
-MINI_JITTER = FineScale("-jitter", "-384", (72, 120), 88, 4, MINI_JITTER_SOURCES)
+VGG_384 = FineScale("-384", "", (384, 384), 384, 74, sources.VGG_384)
+VGG_JITTER = FineScale("-jitter", "-384", (256, 512), 384, 74, sources.VGG_JITTER)
+MINI_384 = FineScale("-384", "", (88, 88), 88, 4, sources.MINI_384)
+MINI_JITTER = FineScale("-jitter", "-384", (72, 120), 88, 4, sources.MINI_JITTER)
 
 
 def _boxes(base: Recipe, task: Task) -> Recipe:
@@ -123,7 +111,7 @@ def _boxes(base: Recipe, task: Task) -> Recipe:
         task=task,
         init=base.name,
         learning_rate=1e-3,
-        sources={**base.sources, **BOX_SOURCES},
+        sources={**base.sources, **sources.BOX},
     )
 
 
@@ -137,7 +125,7 @@ def _mini_boxes(base: Recipe, task: Task) -> Recipe:
         learning_rate=MINI_RATE if task == "box-scr" else 2 * MINI_RATE,
         start="normal",
         start_sigma=0.001,
-        sources={**own.sources, **MINI_BOX_SOURCES},
+        sources={**own.sources, **sources.MINI_BOX},
     )
 
 
@@ -160,7 +148,7 @@ GOOGLENET = Recipe(
     photometric=True,
     color_sigma=0.0,
     input_std=128.0,
-    sources=GOOGLENET_SOURCES,
+    sources=sources.GOOGLENET,
 )
 
 MINI_GOOGLENET = Recipe(
@@ -177,7 +165,7 @@ MINI_GOOGLENET = Recipe(
     learning_rate=0.005,
     weight_decay=2e-4,
     input_std=128.0,
-    sources=MINI_SOURCES | MINI_GOOGLENET_SOURCES,
+    sources=sources.MINI | sources.MINI_GOOGLENET,
 )
 
 VGG_BASES = {net: _vgg(net) for net in NETS}

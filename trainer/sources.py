@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VGG_SOURCES = dict.fromkeys(
+VGG = dict.fromkeys(
     ("iterations", "batch", "learning_rate", "lr_drops", "momentum", "weight_decay", "mirror"), "VGG section 3.1"
 ) | {
     "phases": "S: VGG section 3.1; dropout 0.5 throughout: the same",
@@ -16,18 +16,18 @@ VGG_SOURCES = dict.fromkeys(
     "input_std": "VGG section 2.1: nothing but the mean is taken off",
     "test_short_px": "VGG section 4.1: Q = S, or the mean of the range",
 }
-SHALLOW_SOURCES = {"init": "VGG section 3.1: none, it is shallow enough"}
-FINE_SOURCES = {
+SHALLOW = {"init": "VGG section 3.1: none, it is shallow enough"}
+FINE = {
     "start": "unused: every layer comes from init",
     "start_sigma": "unused: every layer comes from init",
     "iterations": "our choice: at most those of S = 256, the stalls decide; the paper is silent",
 }
-VGG_384_SOURCES = FINE_SOURCES | {"init": "VGG section 3.1: the net of S = 256, all layers"}
-VGG_JITTER_SOURCES = FINE_SOURCES | {
+VGG_384 = FINE | {"init": "VGG section 3.1: the net of S = 256, all layers"}
+VGG_JITTER = FINE | {
     "init": "VGG section 3.1: the net of S = 384, all layers are fine-tuned",
     "learning_rate": "our choice: that of S = 384; the paper is silent",
 }
-GOOGLENET_SOURCES = dict.fromkeys(
+GOOGLENET = dict.fromkeys(
     ("schedule", "lr_factor", "lr_every_epochs", "momentum", "crop", "area", "aspect"), "GoogLeNet section 6"
 ) | {
     "phases": "one: dropout 40 % throughout (GoogLeNet Table 1); S is unused by crops of an area",
@@ -44,7 +44,7 @@ GOOGLENET_SOURCES = dict.fromkeys(
     "color_sigma": "GoogLeNet section 6 has Howard's distortions in its place",
     "test_short_px": "our choice: the smallest of the four scales of section 7",
 }
-BOX_SOURCES = {
+BOX = {
     "task": "VGG appendix A: one box for all classes (SCR), or one for each (PCR)",
     "init": "VGG appendix A: the classification net of the same S, all but the last layer",
     "start": "our choice for the last layer, as for classification",
@@ -53,25 +53,23 @@ BOX_SOURCES = {
     "train_layers": "VGG appendix A, Table 8: all layers is better than --set train_layers=fully-connected",
     "iterations": "our choice: at most those of the classification net; the paper is silent",
 }
-MINI_SOURCES = {
+MINI = {
     "input_std": "our choice: with start=he, and without batch norm, inputs near 1 train at higher rates",
     "schedule": "our choice: a run of minutes has no time to see a plateau",
 }
-MINI_384_SOURCES = {
+MINI_384 = {
     # a digit fills 60 to 85 % of the shorter side
     "phases": "our choice: S = 88 for 384, where a crop still holds a digit; crop_px / 224 would give 110",
 }
-MINI_JITTER_SOURCES = {
+MINI_JITTER = {
     "phases": "our choice: S in [72; 120] for [256; 512], around the fixed 88",
 }
-MINI_BOX_SOURCES = {
+MINI_BOX = {
     "phases": "our choice: S = 80, where a crop of 64 holds most of a digit; no dropout, its noise moves boxes",
     "learning_rate": "our choice: the classification net's, twice that for PCR, since the run is short",
     "start_sigma": "our choice: with He's for the last layer PCR's classes pull the layers below apart at first",
 }
-MINI_GOOGLENET_SOURCES = dict.fromkeys(
-    ("schedule", "lr_factor", "lr_every_epochs", "momentum", "crop", "area", "aspect"), "GoogLeNet section 6"
-) | {
+MINI_GOOGLENET = {
     "input_std": "our choice: with 64 the scores begin so large that some seeds hardly leave chance",
     "weight_decay": "bvlc_googlenet; the paper is silent",
 }

@@ -15,7 +15,10 @@ LossAndWrong = tuple[Tensor, Tensor]
 
 
 class Objective(nn.Module):
-    """A net behind the preprocessing of its spec. `errors` names the ways to be wrong that `wrong` counts."""
+    """A net behind the preprocessing of its spec; called with pixels, shift and target it returns LossAndWrong.
+
+    `errors` names the ways to be wrong that `wrong` counts.
+    """
 
     errors: tuple[str, ...]
     mean: Tensor
@@ -31,10 +34,6 @@ class Objective(nn.Module):
         """The net's input [N, 3, h, w] from u8 [N, h, w, 3] and a colour shift f32 [N, 3] in grey levels."""
         x = ((pixels + shift[:, None, None] - self.mean) / self.std).permute(0, 3, 1, 2)
         return x.contiguous(memory_format=self.memory_format)
-
-    def forward(self, pixels: Tensor, shift: Tensor, target: Tensor) -> LossAndWrong:
-        """The loss of a batch of crops, as Objective.pixels takes them."""
-        raise NotImplementedError
 
     def wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The number of the net's outputs [N, channels] that are wrong in each way: i64 [len(errors)]."""
