@@ -62,7 +62,6 @@ def train_and_evaluate(args: argparse.Namespace, recipe: Recipe) -> int:
         args.out,
         init=args.init,
         resume=args.resume,
-        save_minutes=args.save_minutes,
         statistics=Statistics.read(args.statistics) if args.statistics else None,
         execution=execution,
     )

@@ -177,7 +177,6 @@ def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
             out / recipe.name,
             init=checkpoint_path(recipe.init, out) if recipe.init else None,
             resume=True,
-            save_minutes=args.save_minutes,
             statistics=statistics,
             execution=execution,
         )

@@ -16,7 +16,7 @@ from infer.errors import UsageError
 
 from ..data.batches import cores_here, loader_workers
 from .execution import Execution, Precision
-from .train import SAVE_MINUTES, Stopped
+from .train import Stopped
 
 
 def run_training(parser: Parser, work: Callable[[], int]) -> int:
@@ -45,15 +45,15 @@ def add_run_options(parser: argparse.ArgumentParser, *, out_help: str, setting: 
     parser.add_argument("--out", required=True, type=Path, help=out_help)
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar=setting, help=settings_help)
     parser.add_argument("--statistics", type=Path, metavar="FILE", help="colours from python -m trainer.statistics")
+
+    default = Execution()
     parser.add_argument(
         "--save-minutes",
         type=float,
-        default=SAVE_MINUTES,
+        default=default.save_minutes,
         metavar="N",
         help="write the checkpoint as often, beside after every epoch (default: %(default)g)",
     )
-
-    default = Execution()
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default=default.device)
     parser.add_argument(
         "--precision",
@@ -78,4 +78,4 @@ def execution_from_args(args: argparse.Namespace) -> Execution:
     if not args.save_minutes >= 0:
         raise UsageError(f"--save-minutes: expected a number of 0 or more, got {args.save_minutes}")
     torch.set_num_threads(max(1, cores_here() - loader_workers()))
-    return Execution(args.device, args.precision, args.parts, args.channels_last, args.compile)
+    return Execution(args.device, args.precision, args.parts, args.channels_last, args.compile, args.save_minutes)

@@ -41,7 +41,6 @@ from .stopping import Wish, wish_to_stop
 from .training_state import TrainingState
 from .validation import validate
 
-SAVE_MINUTES = 10.0
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Iterations between looks at the loss, for which a GPU must be waited for."""
 
@@ -65,11 +64,10 @@ def train(
     *,
     init: Path | None = None,
     resume: bool = False,
-    save_minutes: float = SAVE_MINUTES,
     statistics: Statistics | None = None,
     execution: Execution | None = None,
 ) -> Path:
-    """Trains a net and returns the path of its checkpoint, which is written after every epoch and every `save_minutes`.
+    """Trains a net and returns the path of its checkpoint, which is written after every epoch, and in between.
 
     init: a checkpoint whose layers start the net (VGG section 3.1). resume: go on from out/ckpt.pt, with the same
     result as an uninterrupted run, to the bit on a CPU. statistics: the colours of the training set, measured on a
@@ -109,7 +107,7 @@ def train(
 
     # The epochs.
     with wish_to_stop() as wish, show_progress(run, len(examples.dataset.items), out) as progress:
-        Program(run, examples, held_out, path, save_minutes, wish, progress).run_epochs()
+        Program(run, examples, held_out, path, wish, progress).run_epochs()
     return path
 
 
@@ -187,7 +185,6 @@ class Program:
     examples: Examples
     held_out: Examples | None
     path: Path
-    save_minutes: float
     wish: Wish
     progress: TrainingProgress | None
 
@@ -205,7 +202,7 @@ class Program:
             last = min(self.steps, first + self.steps_per_epoch)
             rate = self.run_steps(epoch, first, last)
 
-            loss, wrong, images = self.sums_of_epoch()
+            loss, wrong, images = run.sums_of_epoch()
             metrics: dict[str, float] = {"epoch": epoch + 1, "iteration": last, "learning_rate": rate}
             metrics |= {"loss": loss / images, "training_error_percent": 100 * wrong / images}
             if self.held_out is not None:
@@ -248,7 +245,8 @@ class Program:
                 run.steps_of_epoch = iteration - first
 
                 # All processes look, save and stop after the same step.
-                signal, due = run.peers.most((self.wish.signal, time.monotonic() - self.saved > 60 * self.save_minutes))
+                late = time.monotonic() - self.saved > 60 * run.execution.save_minutes
+                signal, due = run.peers.most((self.wish.signal, late))
                 if iteration == last or signal or due or iteration - read >= READ_EVERY[run.peers.device.type]:
                     self.read_loss(epoch, read + 1, iteration, rate)
                     read = iteration
@@ -257,14 +255,9 @@ class Program:
                     self.stop_if_wished(iteration)
         return rate
 
-    def sums_of_epoch(self) -> tuple[float, float, float]:
-        """Loss, wrong answers and images of the epoch so far, over all processes."""
-        loss, wrong, images = self.run.peers.total(self.run.sums).tolist()
-        return loss, wrong, images
-
     def read_loss(self, epoch: int, since: int, iteration: int, rate: float) -> None:
         """Shows the epoch so far. Raises TrainingError where the loss of an iteration from `since` on is no number."""
-        loss, wrong, images = self.sums_of_epoch()
+        loss, wrong, images = self.run.sums_of_epoch()
         if not math.isfinite(loss):
             between = f"iteration {iteration}" if since == iteration else f"iterations {since} to {iteration}"
             raise self.divergence(f"the loss became {loss} in {between} (epoch {epoch + 1})")

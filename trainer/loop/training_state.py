@@ -105,9 +105,13 @@ class TrainingState:
         """The weights of inference, with those of the auxiliary heads; not copied."""
         return dict(self.net.state_dict()) if self.average is None else self.average.weights
 
+    def sums_of_epoch(self) -> tuple[float, float, float]:
+        """Loss, wrong answers and images of the epoch so far, over all processes, which all call it."""
+        loss, wrong, images = self.peers.total(self.sums).tolist()
+        return loss, wrong, images
+
     def checkpoint(self, *, images: int, listing: str) -> Checkpoint:
         """A checkpoint to go on from, its tensors on the host. All processes call it."""
-        loss, wrong, seen = self.peers.total(self.sums).tolist()
         weights, auxiliary = split_weights({name: _on_host(t.float()) for name, t in self.weights().items()})
         momentum = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.trained.items()}
 
@@ -123,7 +127,7 @@ class TrainingState:
             epochs_done=self.epochs_done,
             recipe=self.recipe.to_json(),
             steps_of_epoch=self.steps_of_epoch,
-            sums=(loss, wrong, seen),
+            sums=self.sums_of_epoch(),
             iterate={name: _on_host(t) for name, t in self.net.state_dict().items()} if others else {},
             average={name: _on_host(t) for name, t in self.weights().items()} if exact else {},
             plateau=(self.plateau.drops, self.plateau.best_percent, self.plateau.since_best),
