@@ -53,6 +53,7 @@ def main() -> None:
     app, library = args.build / "verydeep-classify", args.build / "libverydeep.so"
     if not app.exists():
         parser.error(f"{app} is not there: make cpp")
+
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, ONNX Runtime {onnxruntime.__version__}\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -60,6 +61,7 @@ def main() -> None:
         for kind, width, fc_width in (("full", 1.0, 4096), ("slim", 1 / 64, 16)):
             engines[kind] = folder / f"{kind}.onnx"
             export_onnx(random_checkpoint("D", width, fc_width), engines[kind])
+
         images = []
         for number in range(IMAGES):
             images.append(folder / f"{number:02d}.jpeg")
@@ -81,6 +83,7 @@ def processes(app: Path, engines: dict[str, Path], images: Sequence[Path], round
             steady = (lines[IMAGES - 1] - lines[BATCH - 1]) / (IMAGES - BATCH)
             seen[name].append((1e3 * helped, 1e3 * small, first, steady, int(peak.read_text()) / 1e3))
             print(name, *seen[name][-1], file=sys.stderr)
+
     rows = [(name, *map(statistics.median, zip(*values, strict=True))) for name, values in seen.items()]
     headers = ("", "--help, ms", "slim net, ms", "VGG-D: first answer, s", "s an image", "peak memory, MB")
     print(tabulate(rows, headers, tablefmt="pipe", floatfmt=("", ".0f", ".0f", ".2f", ".3f", ".0f")), "\n")

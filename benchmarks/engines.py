@@ -1,4 +1,4 @@
-"""What the engines of all seven nets cost: sizes, seconds to build, memory. Prints a markdown table.
+"""The cost of the engines of all seven nets: sizes, seconds to build, memory. Prints a markdown table.
 
     python benchmarks/engines.py [--net D ...] [--target sm86 ...]
 
@@ -42,12 +42,14 @@ def main() -> None:
     parser.add_argument("--net", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--target", nargs="+", default=["sm86", "sm89"])
     args = parser.parse_args()
+
     rows, builder = [], ""
     for net in args.net:
         with tempfile.TemporaryDirectory() as folder:
             row, builder = measure(net, args.target, Path(folder))
         rows.append(row)
         print(net, *row[1:], file=sys.stderr)
+
     headers = (
         *("net", "params, M", "ONNX, MB", "engine, MB", "to ONNX, s", "to build, s", "peak, GB"),
         *("crops, MB", "landscape, MB", "portrait, MB"),
@@ -60,16 +62,9 @@ def measure(net: str, targets: list[str], folder: Path) -> tuple[tuple[str, ...]
     """(the row of a net, the builder and its version)."""
     checkpoint, engine = folder / "model.pt", folder / "model.engine"
     parameters = write_checkpoint(net, checkpoint)
-    command = [
-        sys.executable,
-        "-m",
-        "export.to_trt",
-        str(checkpoint),
-        "--builder",
-        "tensorrt-rtx",
-        "--target",
-        *targets,
-    ]
+    options = ["--builder", "tensorrt-rtx", "--target", *targets]
+    command = [sys.executable, "-m", "export.to_trt", str(checkpoint), *options]
+
     started = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-c", MEASURED, str(folder / "peak"), *command], stdout=subprocess.PIPE, text=True
@@ -81,6 +76,7 @@ def measure(net: str, targets: list[str], folder: Path) -> tuple[tuple[str, ...]
     if process.returncode:
         sys.exit(process.returncode)
     built = time.monotonic()
+
     sidecar = json.loads(engine.with_name(engine.name + ".json").read_text())
     peak_bytes = int((folder / "peak").read_text()) * 1024
     row = (
@@ -102,6 +98,7 @@ def write_checkpoint(net: str, path: Path) -> int:
     preprocessing = Preprocessing((123.68, 116.779, 103.939))
     fc_width = 1024 if net == "googlenet" else 4096
     spec = ModelSpec(f"full-{net.lower()}", net, classes, preprocessing, train_short_px=256, fc_width=fc_width)
+
     built = build_net(spec)
     start_weights(built, "he")
     weights = built.state_dict()

@@ -1,4 +1,4 @@
-"""What evaluation costs beside the runtime's own calls: wall over engine time, the host alone, and memory.
+"""The cost of evaluation beside the runtime's own calls: wall over engine time, the host alone, and memory.
 
     python benchmarks/evaluation.py [--part ratio|host|memory] [--images 5] [--slim-images 100]
 
@@ -61,6 +61,7 @@ def main() -> None:
     )
     parser.add_argument("--slim-images", type=int, default=100)
     args = parser.parse_args()
+
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
     with tempfile.TemporaryDirectory() as folder:
         if "ratio" in args.part:
@@ -103,6 +104,7 @@ def evaluate(engine: Path, data: Path, protocol: str, out: Path) -> Ran:
     """`python -m evaluation.ilsvrc`, timed by the events that it logs."""
     peak = out.with_suffix(".peak")
     command = [sys.executable, "-m", "evaluation.ilsvrc", "--engine", engine, "--data", data, "--protocol", protocol]
+
     times: dict[str, float] = {"start": time.perf_counter()}
     with subprocess.Popen(
         [sys.executable, "-c", MEASURED, peak, *command, "--out", out, "--log-json"], stdout=subprocess.PIPE, text=True
@@ -112,6 +114,7 @@ def evaluate(engine: Path, data: Path, protocol: str, out: Path) -> Ran:
             times[json.loads(line)["event"]] = time.perf_counter()
     if process.returncode:
         raise SystemExit(f"{command} ended with {process.returncode}")
+
     result: dict[str, Any] = json.loads((out / "report.json").read_text())["results"][0]
     seconds = times["end"] - times["begin"]
     return Ran(result, seconds, times["begin"] - times["start"], int(peak.read_text()) * 1024)
@@ -143,12 +146,13 @@ class InstantSession:
 
 
 def host(folder: Path) -> None:
-    """One core: what a core of a machine with a fast GPU can feed it."""
+    """Speeds on one core: so many images a second can a core feed to a fast GPU."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     engine = OnnxEngine(exported(folder, *SLIM[1]), threads=1)
     engine._session = InstantSession(len(engine.spec.classes))  # type: ignore[assignment]
     dataset, few = open_dataset(photographs(folder, 400)), open_dataset(photographs(folder, 400), limit=40)
+
     rivals: dict[str, Callable[[], int]] = {}
     for name, scales, data in (
         ("center", (256,), dataset),
@@ -163,6 +167,7 @@ def host(folder: Path) -> None:
     transforms = torchvision_transforms()
     if transforms is not None:
         rivals["torchvision: ImageFolder with its VGG-16 transforms"] = lambda: torchvision(dataset, transforms)
+
     best = dict.fromkeys(rivals, 0.0)
     for _ in range(3):  # in turns, since machines drift
         for name, run in rivals.items():
@@ -172,7 +177,7 @@ def host(folder: Path) -> None:
 
 
 def ours(engine: OnnxEngine, protocol: Protocol, dataset: Dataset, folder: Path) -> int:
-    """Everything but the runtime: from the files to the score table."""
+    """The evaluation without the runtime's work: from the files to the score table."""
     described = runner.describe([engine], [[protocol]], "scores")
     shards = runner.score([engine], [[protocol]], dataset, described)
     scores.write((shard.scores[0][0] for shard in shards), folder / "host.parquet")

@@ -1,4 +1,4 @@
-"""What `evaluation.features svm` needs in memory, on a made-up table: a fifth of VOC-2007's by default.
+"""The memory that `evaluation.features svm` needs, on a made-up table: a fifth of VOC-2007's by default.
 
     python benchmarks/feature_memory.py --workers 3
 
@@ -34,11 +34,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--difficult", action="store_true", help="some labels are 0, as in VOC")
     args = parser.parse_args()
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "f.parquet"
         writer = multiprocessing.get_context("spawn").Process(target=write, args=(path, args))  # with a peak of its own
         writer.start()
         writer.join()
+
         importlib.import_module("sklearn.svm")
         before = peak_mb()
         started = time.monotonic()
@@ -53,6 +55,7 @@ def write(path: Path, args: argparse.Namespace) -> None:
     random = np.random.default_rng(0)
     metadata = {"format": FORMAT, "kind": "voc2007", "classes": json.dumps([f"c{i}" for i in range(args.classes)])}
     table = UnfinishedTable(path, metadata, "", args.width, resume=False)
+
     for first in range(0, args.rows, PART):
         rows = []
         for i in range(first, min(first + PART, args.rows)):

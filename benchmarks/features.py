@@ -1,4 +1,4 @@
-"""What features are worth: a linear SVM on a net's features beside the same SVM on raw pixels, by the same protocol.
+"""The worth of features: a linear SVM on a net's features beside the same SVM on raw pixels, by the same protocol.
 
     python benchmarks/features.py F.parquet --data DIR
 
@@ -35,6 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     table = read([args.features])
     tables = {"features": table} | {f"raw pixels, {side}x{side}": raw(table, args.data, side) for side in SIDES_PX}
+
     rows = []
     for name, own in tables.items():
         found = evaluate_sets(own, None, Choices(workers=2))
@@ -45,12 +46,13 @@ def main() -> None:
 
 
 def raw(table: Table, data: Path, side_px: int) -> Table:
-    """The same examples with the pixels of their images as features."""
+    """A table of the same examples, with the pixels of their images as features."""
     pixels = {}
     for picture in open_folders(data).pictures:
         image = Image.fromarray(decode(picture.item.read_bytes(), name=picture.item.name))
         resized = image.resize((side_px, side_px), Image.Resampling.BICUBIC)
         pixels[picture.item.name] = np.asarray(resized, np.float32).ravel()
+
     features = np.stack([pixels[name] for name in table.images])
     features -= features[table.splits == "train"].mean(0)
     return replace(table, features=features / np.linalg.norm(features, axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""What the first person with a GPU runs: tests and benchmark of engines on it, in one file to send back.
+"""The check for the first person with a GPU: tests and benchmark of engines on it, in one file to send back.
 
     python benchmarks/gpu_check.py [gpu-report.json] [--no-benchmark]           (make gpu-check)
 
@@ -49,6 +49,7 @@ def main() -> int:
     parser.add_argument("--no-benchmark", action="store_true", help="tests alone")
     parser.add_argument("-k", default="", metavar="EXPRESSION", help="only these tests, as pytest's -k")
     args = parser.parse_args()
+
     reason = gpu.why_no_gpu()
     content: dict[str, Any] = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -65,6 +66,7 @@ def main() -> int:
             content["benchmark"].append(row)
             write(args.report, content)
         write(args.report, content)
+
     outcomes = Counter(test["outcome"] for test in content["tests"])
     reasons = Counter((test["outcome"], test["reason"]) for test in content["tests"] if test["outcome"] != "passed")
     for (outcome, reason), number in reasons.items():
@@ -90,6 +92,7 @@ def environment() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+
     return {
         "machine": platform.platform(),
         "python": platform.python_version(),
@@ -100,7 +103,7 @@ def environment() -> dict[str, Any]:
 
 
 def command(*words: str) -> list[str] | None:
-    """Lines of its output; None where it cannot run."""
+    """The lines that a command prints; None where it cannot run."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -115,6 +118,7 @@ def tests(expression: str) -> list[dict[str, Any]]:
         pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/infer/tensorrt/test_on_gpu.py"]
         subprocess.run([*pytest, "--junit-xml", str(xml), "-o", "junit_family=xunit1", "-k", expression], cwd=ROOT)
         cases = list(ElementTree.parse(xml).iter("testcase")) if xml.exists() else []
+
     found = []
     for case in cases:
         bad = next((case.find(kind) for kind in ("failure", "error", "skipped") if case.find(kind) is not None), None)
@@ -139,12 +143,14 @@ def benchmark(on_gpu: bool, skipped: list[str]) -> Iterator[dict[str, Any]]:
     if gpu.DOUBLE:
         skipped.append("the benchmark: a double has no speed")
         return
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if not on_gpu:
             small = export(slim_spec("A"), folder, "fp32")
             yield from rows(small, ["--protocol", "center", "--runs", "3"], skipped)
             return
+
         for net in ("D", "googlenet"):
             onnx = export(full_spec(net), folder, "fp16")
             for library in gpu.LIBRARIES:

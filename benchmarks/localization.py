@@ -34,7 +34,7 @@ from infer.views import default_scales, plan_views
 
 KINDS = ("scr", "pcr")
 IMAGES = (3, 41)
-"""Of the validation set, for the pictures."""
+"""Numbers of the validation images for the pictures."""
 BEGIN, END = "<!-- by benchmarks/localization.py -->", "<!-- end of what benchmarks/localization.py wrote -->"
 
 
@@ -45,9 +45,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/localization"))
     parser.add_argument("--doc", type=Path, help=f"write the table between the lines {BEGIN} and {END} of this page")
     args = parser.parse_args()
+
     out, data = args.out, args.data
     classifier = out / "classifier.onnx"
     once(classifier, "export.to_onnx", args.classifier, "-o", classifier, "--outputs", "posterior,score_map,pixel_sums")
+
     rows = []
     for kind in KINDS:
         recipe, checkpoint = f"mini-d-loc-{kind}", out / kind / "ckpt.pt"
@@ -61,6 +63,7 @@ def main() -> None:
                 words = ["--boxes", boxes, "--data", data, "--protocol", protocol, *more, "--out", results]
                 once(results / "report.json", "evaluation.localization", *words)
                 rows += json.loads((results / "report.json").read_text())["results"]
+
     text = table(rows)
     print(text)
     if args.doc:
@@ -121,18 +124,21 @@ def draw_row(row: Any, image: Pixels, label: int, name: str, net: BoxNet, rater:
     edges = windows.of_class(label)
     merged, groups = merge(edges, Merging(), min(windows.image_px))
     scores = rate(groups, windows.posterior[:, label])
+
     for axes in row:
         axes.imshow(image)
         axes.set_axis_off()
     row[0].set_title(f"{name}: the boxes of {len(edges)} windows", fontsize=9)
     for box, posterior in zip(edges, windows.posterior[:, label], strict=True):
         outline(row[0], box, COLOURS[3], 0.4 + 1.6 * posterior)
+
     best = int(scores.argmax())
     row[1].set_title(f"merged: {len(merged)}; the best {scores[best]:.1f}; dashed: true", fontsize=9)
     for place in np.argsort(scores):
         found = inside(merged[place], windows.image_px)
         own = (found.xmin - 1, found.ymin - 1, found.xmax, found.ymax)
         outline(row[1], own, COLOURS[0] if place == best else COLOURS[3], 2.5 if place == best else 0.8)
+
     heat(row[2], windows, rater, net, label)
 
 

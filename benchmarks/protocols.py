@@ -1,4 +1,4 @@
-"""What the view graph costs and what else a user might run: VGG-D on one JPEG by the heaviest protocol, and in bulk.
+"""The view graph beside what else a user might run: VGG-D on one JPEG by the heaviest protocol, and in bulk.
 
     python benchmarks/protocols.py [--net D] [--width 1] [--fc-width 4096] [--part both|image|bulk] [--rounds 2]
 
@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only-onnx", action="store_true", help="leave out torch and OpenVINO")
     args = parser.parse_args()
+
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = random_checkpoint(args.net, args.width, args.fc_width)
         views, images = Path(folder) / "views.onnx", Path(folder) / "images.onnx"
@@ -79,6 +80,7 @@ def random_checkpoint(net: str, width: float, fc_width: int) -> Checkpoint:
     spec = ModelSpec(
         net.lower(), net, classes, Preprocessing((123.68, 116.779, 103.939)), (256, 512), width=width, fc_width=fc_width
     )
+
     torch.manual_seed(0)
     built = build_net(spec)
     start_weights(built, "he")
@@ -138,6 +140,7 @@ def cut_beforehand(pixels: NDArray[np.uint8], plan: ViewPlan, spec: ModelSpec) -
     by_size: dict[tuple[int, ...], list[NDArray[np.uint8]]] = {}
     for view in render(pixels, plan.views, spec):
         by_size.setdefault(view.shape, []).append(view)
+
     calls = []
     for (height, width, _), same in by_size.items():
         most = max(1, CALL_PIXELS // (height * width))
@@ -166,6 +169,7 @@ def bulk(views: Path, images: Path, folder: Path, count: int) -> None:
         path = folder / "data" / f"n{number % 1000:08d}" / f"{number}.jpeg"
         path.parent.mkdir(parents=True)
         path.write_bytes(photograph(number))
+
     dataset, engine = open_dataset(folder / "data"), OnnxEngine(views)
     protocol = Protocol("center", (256,))
     ready = np.stack(

@@ -1,4 +1,4 @@
-"""What evaluation costs against the number of images, models, protocols, threads, processes and Ray's actors.
+"""The cost of evaluation against the number of images, models, protocols, threads, processes and Ray's actors.
 
     python benchmarks/scale.py [--images 400]
 
@@ -42,6 +42,7 @@ def main() -> None:
     ]
     if not parser.parse_args().without_ray:
         cases += [(f"--ray auto, {k} actors", n, 1, ["--ray", "auto", "--ray-actors", str(k)]) for k in (1, 2)]
+
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
     rows, known = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -52,6 +53,7 @@ def main() -> None:
             engine = sum(result["engine_seconds"] or 0 for result in report["results"])
             rows.append((name, count, models, seconds, count / seconds, engine, "yes" if same else "NO"))
             print(*rows[-1], file=sys.stderr)
+
     headers = ("run", "images", "models", "seconds", "images/s", "engine s", "same bytes")
     print(tabulate(rows, headers, tablefmt="pipe", floatfmt=("", "", "", ".1f", ".1f", ".1f", "")))
 
@@ -62,6 +64,7 @@ def run(
     """(seconds of the whole process, report.json, digest of the score tables)."""
     engines = [word for net in NETS[:models] for word in ("--engine", str(exported(folder, net, 0.125, 512)))]
     command = [*engines, "--data", str(photographs(folder, count)), "--protocol", "dense", "--scales", "256"]
+
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "evaluation.ilsvrc", *command, "--out", str(out), *more],
@@ -69,6 +72,7 @@ def run(
         stdout=subprocess.DEVNULL,
     )
     seconds = time.perf_counter() - started
+
     digest = hashlib.sha256()
     for path in sorted((out / "scores").iterdir()):
         digest.update(path.read_bytes())

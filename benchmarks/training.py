@@ -34,11 +34,11 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from infer.data.dataset import TRAIN, Dataset, open_dataset
 from trainer import miniature
-from trainer.data.augment import augmentation_of
+from trainer.data.augment import augmentation_from_recipe
 from trainer.data.batches import Crops, batches, cores_here, loader_workers
 from trainer.loop.execution import Execution
-from trainer.loop.train import set_dropout, spec_of, started
-from trainer.loop.training_state import State
+from trainer.loop.train import make_initial_net, make_spec, set_dropout
+from trainer.loop.training_state import TrainingState
 from trainer.processes import Peers
 from trainer.recipe import Recipe
 from trainer.recipes import RECIPES
@@ -62,12 +62,12 @@ def main() -> None:
 
 
 def measure(recipe: Recipe, dataset: Dataset, data: Path, count: int, turns: int) -> None:
-    spec = spec_of(recipe, dataset, None)
-    run = State(recipe, spec, started(recipe, spec, None), Execution(), Peers(torch.device("cpu")))
+    spec = make_spec(recipe, dataset, None)
+    run = TrainingState(recipe, spec, make_initial_net(recipe, spec, None), Execution(), Peers(torch.device("cpu")))
     phase = recipe.phases[-1]
     set_dropout(run.net, active=phase.dropout)
     run.net.train()
-    crops = Crops(dataset, augmentation_of(recipe, phase, spec), seed=0, epoch=0)
+    crops = Crops(dataset, augmentation_from_recipe(recipe, phase, spec), seed=0, epoch=0)
     epochs = itertools.count()
 
     def ours() -> Iterator[Any]:
@@ -174,7 +174,7 @@ def make_for_nobody(crops: Crops) -> None:
         crops[index]
 
 
-def our_step(run: State, batch: Any) -> None:
+def our_step(run: TrainingState, batch: Any) -> None:
     run.step([tuple(batch)], 1e-4, 1)  # type: ignore[list-item]
     run.peers.total(run.sums)
 
@@ -202,7 +202,7 @@ def forever(loader: Any) -> Iterator[Any]:
 
 
 def reference_step(recipe: Recipe, spec: Any) -> Callable[[Any], None]:
-    net = started(recipe, spec, None).to(memory_format=torch.contiguous_format).train()  # type: ignore[call-overload]
+    net = make_initial_net(recipe, spec, None).to(memory_format=torch.contiguous_format).train()  # type: ignore[call-overload]
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), 1e-4, recipe.momentum, weight_decay=recipe.weight_decay)
 

@@ -1,4 +1,4 @@
-"""Whether the papers' findings hold on the miniature: all seven mini nets, three seeds, the real commands.
+"""A check of the papers' findings on the miniature: all seven mini nets, three seeds, the real commands.
 
     python benchmarks/training_table.py [--out build/training-table] [--seeds 3] [--doc docs/training.md]
 
@@ -44,7 +44,7 @@ Place = tuple[str, str]
 
 
 class Finding(NamedTuple):
-    """What a paper says of two results: the first errs less, or, for LRN alone, not less."""
+    """A paper's claim about two results: the first errs less, or, for LRN alone, not less."""
 
     claim: str
     first: Place
@@ -82,16 +82,18 @@ def main() -> None:
     )
     parser.add_argument("--doc", type=Path, help=f"write the result between the lines {BEGIN} and {END} of this file")
     args = parser.parse_args()
+
     data = args.data or args.out / "miniature"
     if not data.exists():
         python("trainer.miniature", data)
     found: dict[Place, list[Scores]] = {}
     for seed in range(args.seeds):
         own, folder = [f"seed={seed}", *args.set], args.out / f"seed-{seed}"
-        for place, path in of_seed(folder, data, own, args.precision, finished=args.finished).items():
+        for place, path in evaluate_seed(folder, data, own, args.precision, finished=args.finished).items():
             found.setdefault(place, []).append(tables.read(path))
+
     found = {place: scores for place, scores in found.items() if len(scores) == args.seeds}
-    text = f"{described(found, args.set, args.precision)}\n\n{errors(found)}\n\n{findings(found)}"
+    text = f"{conditions(found, args.set, args.precision)}\n\n{errors(found)}\n\n{findings(found)}"
     print(f"\n{text}")
     if args.doc:
         head, _, rest = args.doc.read_text().partition(BEGIN)
@@ -100,7 +102,7 @@ def main() -> None:
             unfinished.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
 
 
-def of_seed(
+def evaluate_seed(
     out: Path, data: Path, settings: Sequence[str], precision: str, *, finished: bool = False
 ) -> dict[Place, Path]:
     """The score tables of all nets of one seed, trained and evaluated where they are not there; or passed over."""
@@ -113,8 +115,10 @@ def of_seed(
         reports = [checkpoint.parent / folder / "report.json" for folder in ("papers", "single")]
         if finished and not all(report.exists() for report in reports):
             continue
+
         if not (checkpoint.exists() and load(checkpoint).finished):
             python(*train, "--final-protocol", "none", "--precision", precision, "--set", *settings, *own)
+
         one_scale = ["--scales", load(checkpoint).spec.test_short_px]
         for folder, protocols, scales in (("papers", (CENTER, DENSE, BOTH), []), ("single", ("dense",), one_scale)):
             results = checkpoint.parent / folder
@@ -124,6 +128,7 @@ def of_seed(
             for protocol in protocols:
                 (path,) = (results / "scores").glob(f"*.{protocol}.q*.parquet")
                 found[name, SINGLE if folder == "single" else protocol] = path
+
     for column in COLUMNS if ("mini-d", CENTER) in found and ("mini-e", CENTER) in found else ():
         path = out / FUSED / f"{column}.parquet"
         if not path.exists():
@@ -142,7 +147,7 @@ def python(*words: object) -> None:
 
 
 def wrong(of_seeds: Sequence[Scores]) -> NDArray[np.bool_]:
-    """Whether the first answer is wrong, [seeds, images]."""
+    """True where the first answer is wrong: [seeds, images]."""
     return np.stack([is_wrong(scores, 1) for scores in of_seeds])
 
 
@@ -159,6 +164,7 @@ def mean_and_interval(values: NDArray[Any]) -> tuple[float, float, float]:
     parts = [(values.mean(0).var(ddof=1) / images, images - 1)]
     if seeds > 1:
         parts.append((values.mean(1).var(ddof=1) / seeds, seeds - 1))
+
     variance = sum(part for part, _ in parts)
     if not variance:
         return 100 * mean, 100 * mean, 100 * mean
@@ -167,7 +173,7 @@ def mean_and_interval(values: NDArray[Any]) -> tuple[float, float, float]:
     return 100 * mean, 100 * (mean - half), 100 * (mean + half)
 
 
-def described(found: dict[Place, list[Scores]], settings: Sequence[str], precision: str) -> str:
+def conditions(found: dict[Place, list[Scores]], settings: Sequence[str], precision: str) -> str:
     """The conditions, without which the numbers say nothing."""
     first = next(iter(found.values()))
     images, about = len(first[0].images), first[0].metadata
@@ -204,6 +210,7 @@ def findings(found: dict[Place, list[Scores]]) -> str:
         if not {finding.first, finding.second} <= found.keys():
             rows.append((finding.claim, finding.in_the_paper, "-", "not measured", "-"))
             continue
+
         pairs = list(zip(found[finding.first], found[finding.second], strict=True))
         difference = wrong(found[finding.first]).astype(int) - wrong(found[finding.second])
         mean, low, high = mean_and_interval(difference)
@@ -211,12 +218,13 @@ def findings(found: dict[Place, list[Scores]]) -> str:
         each = "; ".join(f"{test.only_first_wrong}, {test.only_second_wrong} (p {test.p:.2g})" for test in tests)
         here = f"**{mean:+.2f}** [{low:+.1f}, {high:+.1f}]"
         rows.append((finding.claim, finding.in_the_paper, here, verdict(finding, low, high), each))
+
     columns = ("finding", "the paper", "here", "verdict", "each seed: only first wrong, only second (McNemar)")
     return tabulate(rows, columns, tablefmt="pipe", disable_numparse=True)
 
 
 def verdict(finding: Finding, low: float, high: float) -> str:
-    """What an interval of first - second says of a finding."""
+    """The verdict on a finding, from the interval of first - second."""
     if low <= 0 <= high:
         return "not shown" if finding.less else "no help is shown"
     return "holds" if (high < 0) == finding.less else "the opposite"

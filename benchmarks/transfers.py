@@ -1,4 +1,4 @@
-"""What an image costs between host and GPU: copies, bytes, allocations, waits; counted, not timed.
+"""The cost of an image between host and GPU: copies, bytes, allocations, waits; counted, not timed.
 
     python benchmarks/transfers.py [--protocol multicrop+dense] [--image 375x500] [--scales 256,384,512]
 
@@ -57,6 +57,7 @@ def main() -> None:
     args = parser.parse_args()
     height, width = (int(side) for side in args.image.split("x"))
     scales = [int(scale) for scale in args.scales.split(",")]
+
     rows: list[tuple[object, ...]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -66,6 +67,7 @@ def main() -> None:
             onnx = folder / f"net-{seed}.onnx"
             export_onnx(load(write_checkpoint(folder / f"net-{seed}.pt", spec, seed)), onnx)
             paths.append(str(write_plan(onnx, folder)))
+
         plan = plan_views(spec, args.protocol, (height, width), scales)
         for models in (1, 2):
             code = PROGRAM.format(
@@ -75,6 +77,7 @@ def main() -> None:
             seen.check()
             rows.append((f"this engine, {models} model{'s' * (models > 1)}", *counted(seen.between_marks()[-1])))
             rows.append((f"naive, {models} model{'s' * (models > 1)}", *naive(plan, models, len(spec.classes))))
+
     headers = ("", "uploads", "MB to the GPU", "read-backs", "MB from it", "allocations", "waits")
     print(f"{plan}\n\n{tabulate(rows, headers, tablefmt='pipe', floatfmt='.2f')}")
 
@@ -88,7 +91,7 @@ def counted(calls: tuple[str, ...]) -> tuple[object, ...]:
 
 
 def naive(plan: ViewPlan, models: int, classes: int) -> tuple[object, ...]:
-    """FP32 views of one size and scale in a call, which is uploaded, run, read back and waited for."""
+    """The counts of the naive way: FP32 views of one size and scale in a call, uploaded, run, read back, waited for."""
     calls = models * len({(view.short_side_px, view.size_px) for view in plan.views})
     pixels = sum(view.size_px[0] * view.size_px[1] for view in plan.views)
     return calls, models * pixels * 3 * 4 / 1e6, calls, models * len(plan) * classes * 4 / 1e6, "", calls

@@ -20,11 +20,12 @@ from infer import Classifier, ImageError
 
 
 def pictures(source: str) -> Iterator[tuple[str, Path | NDArray[np.uint8]]]:
-    """(what to call it, a path or RGB pixels) of each file of a folder, or of each frame of a camera."""
+    """(name, path or RGB pixels) of each file of a folder, or of each frame of a camera."""
     if not source.isdigit():
         for path in sorted(Path(source).iterdir()):
             yield path.name, path
         return
+
     camera = cv2.VideoCapture(int(source))
     number = 0
     while (frame := camera.read())[0]:

@@ -1,9 +1,9 @@
-"""The paper's nets one after the other, each from the one it starts from (VGG section 3.1), and what they are for.
+"""The VGG paper's nets one after the other, each from the one it starts from (section 3.1), and their submission.
 
     python -m trainer.chain --data DIR --out DIR [--mini] [--nets A,D,E] [--start glorot] [--resume]
 
-A, then B to E from A's layers, then S = 384, then S in a range, each in OUT/RECIPE/; at the end OUT/submission.yaml,
-which `evaluation.ilsvrc --submission` takes.
+A, then B to E from A's layers, then C to E at S = 384, then at S in a range. Each run has its folder OUT/RECIPE/. At
+the end stands OUT/submission.yaml, which `evaluation.ilsvrc --submission` takes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from infer.files import replacing
 
 from .checkpoint import load
 from .data.colours import Statistics
-from .loop.options import add_execution_options, execution_of, outcome
+from .loop.options import add_run_options, execution_from_args, run_training
 from .loop.train import TrainingError, train
 from .processes import join
 from .recipe import Recipe, RecipeError, Start, override
@@ -32,27 +32,32 @@ FUSED = ("D", "E")
 """The nets of the paper's best result, both with scale jitter, multi-crop and dense (VGG Table 6)."""
 PROTOCOL = "multicrop+dense"
 DECIDED = ("name", "net", "task", "init", "start")
-"""Fields that are the chain's business, so that --set does not reach them."""
+"""Fields that the chain decides, so that --set does not reach them."""
 
 
-class Progress(NamedTuple):
-    """What is there of a run."""
+class Begun(NamedTuple):
+    """A run that has a checkpoint already."""
 
     epochs_done: int
     finished: bool
 
 
 def chain(nets: Sequence[str], *, mini: bool = False, start: Start | None = None) -> dict[str, Recipe]:
-    """The recipes of `nets` (of VGG_BASES) by name, each after the one it starts from, which may be one that was not
-    asked for. start: every net of the first scale begins there at random, instead of from A's layers."""
-    bases = {
-        net: base if start is None else dataclasses.replace(base, start=start, init="")
-        for net, base in (MINI_BASES if mini else VGG_BASES).items()
-    }
+    """The recipes of `nets` (of VGG_BASES) by name, each after the one it starts from.
+
+    A recipe that others start from is there even if its net was not asked for. start: every net of the first scale
+    begins at random, in this way, instead of from A's layers.
+    """
+    bases = dict(MINI_BASES if mini else VGG_BASES)
+    if start is not None:
+        bases = {net: dataclasses.replace(base, start=start, init="") for net, base in bases.items()}
     known = RECIPES | {base.name: base for base in bases.values()}
+
+    # All nets at the first scale, then those that the paper fine-tunes at 384, then in a range.
     asked = [bases[net].name for net in nets]
     fine = [bases[net].name for net in nets if net in FINE_SCALES]
     asked += [f"{name}-{scale}" for scale in ("384", "jitter") for name in fine]
+
     found: dict[str, Recipe] = {}
     for name in asked:
         lineage = [known[name]]
@@ -62,7 +67,7 @@ def chain(nets: Sequence[str], *, mini: bool = False, start: Start | None = None
     return found
 
 
-def with_settings(recipes: Mapping[str, Recipe], settings: Sequence[str]) -> dict[str, Recipe]:
+def apply_settings(recipes: Mapping[str, Recipe], settings: Sequence[str]) -> dict[str, Recipe]:
     """The recipes with [RECIPE:]KEY=VALUE applied: to that one, or to all. Raises RecipeError."""
     changed = dict(recipes)
     for setting in settings:
@@ -71,52 +76,58 @@ def with_settings(recipes: Mapping[str, Recipe], settings: Sequence[str]) -> dic
             raise RecipeError(f"--set {setting}: expected one of {', '.join(recipes)} before the colon")
         if key in DECIDED:
             raise RecipeError(f"--set {setting}: the chain decides {key} (--nets, --start)")
+
         for one in [name] if colon else recipes:
             changed[one] = override(changed[one], [setting.removeprefix(f"{name}:")])
     return changed
 
 
-def begun(recipes: Mapping[str, Recipe], out: Path) -> dict[str, Progress]:
+def find_begun(recipes: Mapping[str, Recipe], out: Path) -> dict[str, Begun]:
     """The runs that have a checkpoint. Raises TrainingError for one of other settings, CheckpointError, OSError."""
     found = {}
     for recipe in recipes.values():
-        path = checkpoint_of(recipe.name, out)
-        if path.exists():
-            checkpoint = load(path)
-            if checkpoint.recipe != recipe.to_json():
-                raise TrainingError(
-                    f"{path} was made with other settings: go on with those it was made with, or use a new --out"
-                )
-            found[recipe.name] = Progress(checkpoint.epochs_done, checkpoint.finished)
+        path = checkpoint_path(recipe.name, out)
+        if not path.exists():
+            continue
+        checkpoint = load(path)
+        if checkpoint.recipe != recipe.to_json():
+            raise TrainingError(
+                f"{path} was made with other settings: go on with those it was made with, or use a new --out"
+            )
+        found[recipe.name] = Begun(checkpoint.epochs_done, checkpoint.finished)
     return found
 
 
-def checkpoint_of(name: str, out: Path) -> Path:
+def checkpoint_path(name: str, out: Path) -> Path:
     return out / name / "ckpt.pt"
 
 
-def describe(recipes: Mapping[str, Recipe], there: Mapping[str, Progress]) -> str:
-    """The runs to read, and how many are left."""
+def plan_table(recipes: Mapping[str, Recipe], begun: Mapping[str, Begun]) -> str:
+    """A table of the runs, and a line that says how many are left."""
     rows = []
     for number, recipe in enumerate(recipes.values(), 1):
         low, high = recipe.phases[-1].short_px
         scales = f"{low}" if low == high else f"{low}-{high}"
-        done = there.get(recipe.name)
+        done = begun.get(recipe.name)
         state = "to do" if done is None else f"{'finished' if done.finished else 'begun'}, {done.epochs_done} epochs"
         origin = recipe.init or f"random weights ({recipe.start})"
         rows.append((number, recipe.name, origin, scales, recipe.learning_rate, state))
-    finished = sum(done.finished for done in there.values())
+
+    finished = sum(done.finished for done in begun.values())
     headers = ["", "run", "from", "S", "first rate", "state"]
     return f"{tabulate(rows, headers)}\n{finished} of {len(rows)} runs are finished, {len(rows) - finished} are left"
 
 
 def write_submission(recipes: Mapping[str, Recipe], nets: Sequence[str], out: Path) -> list[str]:
-    """What evaluates the nets that were asked for, as words of evaluation.ilsvrc: OUT/submission.yaml with the
-    paper's two best where both are there, else the last run of each net."""
+    """The words of evaluation.ilsvrc that evaluate the nets that were asked for.
+
+    OUT/submission.yaml with the paper's two best where both are there, else the last run of each net.
+    """
     last = {recipe.net: recipe.name for recipe in recipes.values() if recipe.net in nets}
     if not all(net in last for net in FUSED):
-        engines = [word for name in last.values() for word in ("--engine", str(checkpoint_of(name, out)))]
+        engines = [word for name in last.values() for word in ("--engine", str(checkpoint_path(name, out)))]
         return [*engines, "--protocol", PROTOCOL]
+
     path, family = out / "submission.yaml", last[FUSED[0]].partition("-")[0]
     lines = [
         "# D and E trained at jittered scales, multi-crop and dense, each at its own three scales: VGG Table 6.",
@@ -132,31 +143,31 @@ def write_submission(recipes: Mapping[str, Recipe], nets: Sequence[str], out: Pa
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
-    try:
-        recipes = with_settings(chain(args.nets, mini=args.mini, start=args.start), args.set)
-    except RecipeError as error:
-        parser.error(str(error))
-    if not args.save_minutes >= 0:
-        parser.error(f"--save-minutes: expected a number of 0 or more, got {args.save_minutes}")
-    return outcome(lambda: train_all(args, recipes))
+
+    def work() -> int:
+        return train_all(args, apply_settings(chain(args.nets, mini=args.mini, start=args.start), args.set))
+
+    return run_training(parser, work)
 
 
 def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
-    """Prints the plan, then trains what is left of it. Raises what `train` does."""
-    execution, out = execution_of(args), args.out
+    """Prints the plan, then trains what is left of it. Raises UsageError, and what `train` raises."""
+    execution, out = execution_from_args(args), args.out
     if not args.plan and not args.resume and out.exists() and any(out.iterdir()):
         raise TrainingError(f"{out} is not empty: go on with --resume, or use a new --out")
-    there = begun(recipes, out)
+
+    begun = find_begun(recipes, out)
     peers = join(execution.device)
     first = peers.rank == 0
     if first:
-        print(describe(recipes, there), flush=True)
+        print(plan_table(recipes, begun), flush=True)
     if args.plan:
         return 0
+
     statistics = Statistics.read(args.statistics) if args.statistics else None
     peers.wait()  # all have looked before the first one writes
     for number, recipe in enumerate(recipes.values(), 1):
-        if recipe.name in there and there[recipe.name].finished:
+        if recipe.name in begun and begun[recipe.name].finished:
             continue
         if first:
             print(f"[{number} of {len(recipes)}] {recipe.name}", flush=True)
@@ -164,13 +175,13 @@ def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
             recipe,
             args.data,
             out / recipe.name,
-            init=checkpoint_of(recipe.init, out) if recipe.init else None,
+            init=checkpoint_path(recipe.init, out) if recipe.init else None,
             resume=True,
-            save_minutes=args.save_minutes,
             statistics=statistics,
             execution=execution,
         )
         peers.wait()  # the first one has written what the next run starts from
+
     if first:
         words = ["python", "-m", "evaluation.ilsvrc", *write_submission(recipes, args.nets, out)]
         words += ["--data", str(args.data), "--out", str(out / "evaluation")]
@@ -181,14 +192,19 @@ def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
 
 def make_parser() -> Parser:
     parser = Parser(prog="python -m trainer.chain", description="Train the nets of the VGG paper, one from the other.")
-    parser.add_argument("--data", required=True, type=Path, help="ILSVRC-2012, class folders, tars or shards")
-    parser.add_argument("--out", required=True, type=Path, help="folder for a folder of each run and submission.yaml")
+    add_run_options(
+        parser,
+        out_help="folder for a folder of each run and submission.yaml",
+        setting="[RECIPE:]KEY=VALUE",
+        settings_help="override fields of one recipe, or of all",
+    )
+
     parser.add_argument("--resume", action="store_true", help="go on in OUT; finished runs are passed over")
     parser.add_argument("--plan", action="store_true", help="print what there is to do, and what is done, and end")
     parser.add_argument("--mini", action="store_true", help="the mini- recipes, for the miniature")
     parser.add_argument(
         "--nets",
-        type=_nets,
+        type=_nets_argument,
         default=list("ABCDE"),
         metavar="NET[,NET...]",
         help=f"of {', '.join(VGG_BASES)} (default: A,B,C,D,E); one that others start from is trained anyway",
@@ -198,20 +214,11 @@ def make_parser() -> Parser:
         choices=["glorot", "he"],
         help="begin every net at random: Glorot's start is the paper's later advice (default: B to E from A's layers)",
     )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="[RECIPE:]KEY=VALUE",
-        help="override fields of one recipe, or of all",
-    )
-    parser.add_argument("--statistics", type=Path, metavar="FILE", help="colours from python -m trainer.statistics")
-    add_execution_options(parser)
     return parser
 
 
-def _nets(text: str) -> list[str]:
+def _nets_argument(text: str) -> list[str]:
+    """`A,D,E` as nets in the order of VGG_BASES, for argparse."""
     asked = text.split(",")
     unknown = next((net for net in asked if net not in VGG_BASES), None)
     if unknown is not None:

@@ -28,11 +28,12 @@ class CheckpointError(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A net with what is needed to go on training it; `weights` are those of inference alone.
+    """A net with everything that is needed to go on training it.
 
-    Of an epoch that is under way: how many steps are done, and what has been summed up (loss, wrong answers, images).
-    iterate: the weights that the next step starts from, where `weights` are others (an average, or rounded); average:
-    `weights` before they were rounded. images, listing: how many, and a digest of their names and labels.
+    weights, auxiliary: of inference, and of the auxiliary heads alone. iterate: the weights that the next step starts
+    from, where `weights` are others (an average, or rounded). average: `weights` before they were rounded.
+    steps_of_epoch, sums: the steps done in an epoch under way, and their loss, wrong answers and images, summed up.
+    images, listing: the number of training images, and a digest of their names and labels.
     """
 
     spec: ModelSpec
@@ -61,24 +62,26 @@ class Checkpoint:
 def split_weights(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(weights of inference, weights of the auxiliary heads) from a net's state dict."""
     weights = {name: t for name, t in state.items() if not name.startswith(AUXILIARY)}
-    return weights, {name: t for name, t in state.items() if name.startswith(AUXILIARY)}
+    auxiliary = {name: t for name, t in state.items() if name.startswith(AUXILIARY)}
+    return weights, auxiliary
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Raises OSError where it cannot be written; what was there before stays."""
+    """Writes a checkpoint. Raises OSError where it cannot be written; an older file stays then."""
     content: dict[str, Any] = {"format": FORMAT}
     for one in fields(checkpoint):
         content[one.name] = getattr(checkpoint, one.name)
     content["spec"] = checkpoint.spec.to_json()
+
     with replacing(path) as unfinished:
         try:
             torch.save(content, unfinished)
-        except RuntimeError as error:  # torch's own of a write that failed, which does not say why
+        except RuntimeError as error:  # torch's for a write that failed; it does not say why
             raise OSError(f"{path}: cannot be written ({_first_line(error)[:100]}): is the disk full?") from None
 
 
 def load(path: Path) -> Checkpoint:
-    """Raises CheckpointError for a missing, foreign, damaged or code-carrying file."""
+    """A checkpoint from its file. Raises CheckpointError for a missing, foreign, damaged or code-carrying one."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, expected a checkpoint (.pt)")
     try:
@@ -91,6 +94,7 @@ def load(path: Path) -> Checkpoint:
         ) from None
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on damaged files
         raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)})") from None
+
     ours = isinstance(content, dict) and {"format", "spec", "weights"} <= content.keys()
     if not ours or not _is_tensors(content["weights"]):
         raise CheckpointError(
@@ -98,6 +102,8 @@ def load(path: Path) -> Checkpoint:
         )
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {content['format']}, expected {FORMAT}")
+
+    # Older files lack some fields. The weights are compared with a net that takes no memory.
     try:
         known = {one.name: content[one.name] for one in fields(Checkpoint) if one.name in content}
         checkpoint = Checkpoint(**known | {"spec": ModelSpec.from_json(content["spec"])})
@@ -109,14 +115,14 @@ def load(path: Path) -> Checkpoint:
 
 
 def _is_tensors(weights: object) -> bool:
-    """Whether this is {name: floating-point tensor}; all FP32, as the trainer writes them."""
+    """True for {name: tensor}, all FP32, as the trainer writes them."""
     return isinstance(weights, dict) and all(
         isinstance(t, Tensor) and t.dtype == torch.float32 for t in weights.values()
     )
 
 
 def _load_strictly(net: Net, weights: dict[str, Tensor]) -> None:
-    """Raises CheckpointError naming what is missing, unexpected or of another shape."""
+    """Gives the net its weights. Raises CheckpointError that names one missing, unexpected or of another shape."""
     expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
     got = {name: tuple(t.shape) for name, t in weights.items()}
     for name in sorted(expected.keys() | got.keys()):

@@ -1,8 +1,9 @@
-"""The processes that torchrun started."""
+"""The processes of a run, as torchrun starts them: who they are, what they tell each other, which one speaks."""
 
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ class ExecutionError(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """The processes of a run, as torchrun starts them; each has a device and an equal slice of every batch."""
+    """This process among those of its run; each has a device and an equal slice of every batch."""
 
     device: torch.device
     rank: int = 0
@@ -30,14 +31,14 @@ class Peers:
     group: dist.ProcessGroup | None = None  # gloo's, for numbers on the host: waits for no GPU
 
     def total(self, sums: Tensor) -> Tensor:
-        """The sum over all processes, on the host."""
+        """The sums over all processes, on the host."""
         sums = sums.detach().cpu().clone()
         if self.world > 1:
             dist.all_reduce(sums, dist.ReduceOp.SUM, self.group)
         return sums
 
     def most(self, numbers: Sequence[int]) -> list[int]:
-        """The largest of each number over all processes: what one asks for, all do."""
+        """The largest of each number over all processes, so that all do what one asks for."""
         if self.world == 1:
             return list(numbers)
         largest = torch.tensor(numbers)
@@ -45,23 +46,25 @@ class Peers:
         return [int(number) for number in largest]
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Waits until all processes are here."""
         if self.world > 1:
             dist.barrier(self.group)
 
 
 def say(line: str) -> None:
-    """A line on stderr, from one of the processes of a run."""
+    """Prints a line on stderr, from the first process alone, without tearing a progress bar."""
     if int(os.environ.get("RANK", "0")) == 0:
         tqdm.write(line, file=sys.stderr)
 
 
 def join(device: str) -> Peers:
-    """The processes that torchrun started, or this one alone. Joins them once a process.
+    """This process among those that torchrun started, or alone. A second call joins nothing anew.
 
     device: `auto` takes this process's GPU where there is one. Raises ExecutionError.
     """
-    rank, world, local = (int(os.environ.get(name, default)) for name, default in VARIABLES)
+    rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
@@ -72,6 +75,7 @@ def join(device: str) -> Peers:
             )
         torch.cuda.set_device(local)
     place = torch.device(device, local) if device == "cuda" else torch.device(device)
+
     if world == 1:
         return Peers(place)
     if not dist.is_initialized():
@@ -80,14 +84,8 @@ def join(device: str) -> Peers:
     return Peers(place, rank, world, _host_group())
 
 
-VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-
-
-_groups: list[dist.ProcessGroup] = []
-
-
+@functools.cache
 def _host_group() -> dist.ProcessGroup:
-    """One gloo group a process: making one is a collective step, and it lives as long as the process."""
-    if not _groups:
-        _groups.append(dist.new_group(backend="gloo"))
-    return _groups[0]
+    """The gloo group of this process, which lives as long as it: making one is a collective step."""
+    group: dist.ProcessGroup = dist.new_group(backend="gloo")
+    return group

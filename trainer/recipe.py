@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from infer.errors import UsageError
 from infer.spec import ModelSpec, Preprocessing, Task
@@ -22,7 +22,7 @@ Interpolation = Literal["fixed", "random"]
 TrainLayers = Literal["all", "fully-connected"]
 
 LARGEST = 1e9
-"""Of any number in a recipe: what is larger is a slip, which would be found later, or never."""
+"""The bound of every number in a recipe: a larger one is a slip, which would be found later, or never."""
 PHASES_FORM = "SHARE:LOW-HIGH[:dropout],... like 0.4:82-90,0.6:72-120:dropout"
 
 
@@ -41,7 +41,10 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """The defaults are VGG's (section 3.1) where it says something; `sources` says where each other choice is from."""
+    """The fields that decide a run. Defaults are VGG's (section 3.1) where it says something.
+
+    `sources` says of a field where its value is from. Raises RecipeError for values that cannot be.
+    """
 
     name: str
     net: str
@@ -83,10 +86,9 @@ class Recipe:
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("width", "fc_width", "epochs", "batch", "learning_rate", "input_std", "start_sigma", "patience"):
+        for name in POSITIVE:
             self._require(getattr(self, name) > 0, name, "must be positive")
-        self._require(self.lr_every_epochs > 0, "lr_every_epochs", "must be positive")
-        for name in ("seed", "momentum", "weight_decay", "color_sigma", "iterations", "lr_drops", "test_short_px"):
+        for name in NOT_NEGATIVE:
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         for name, choices in CHOICES.items():
             self._require(getattr(self, name) in choices, name, f"is one of {', '.join(choices)}")
@@ -96,16 +98,21 @@ class Recipe:
         self._require(0 <= self.average_decay <= 1, "average_decay", "is between 0 and 1")
         self._require(0 < self.area[0] <= self.area[1] <= 1, "area", "is two shares of the image in order")
         self._require(0 < self.aspect[0] <= self.aspect[1], "aspect", "is two positive numbers in order")
+
+        # all numbers, one by one or in pairs
         for one in dataclasses.fields(self):
             value = getattr(self, one.name)
-            numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
-            self._require(all(abs(n) < LARGEST for n in numbers), one.name, f"must be below {LARGEST:g}")
+            values = value if isinstance(value, tuple) else (value,)
+            small = all(abs(number) < LARGEST for number in values if isinstance(number, int | float))
+            self._require(small, one.name, f"must be below {LARGEST:g}")
+
         total = sum(phase.share for phase in self.phases)
         if not abs(total - 1) <= 1e-9:
             raise RecipeError(f"recipe {self.name}: the phases' shares must sum to 1, got {total:g}")
-        for share, (low, high) in ((phase.share, phase.short_px) for phase in self.phases):
-            if share <= 0:
-                raise RecipeError(f"recipe {self.name}: a phase's share must be positive, got {share:g}")
+        for phase in self.phases:
+            if phase.share <= 0:
+                raise RecipeError(f"recipe {self.name}: a phase's share must be positive, got {phase.share:g}")
+            low, high = phase.short_px
             if not self.crop_px <= low <= high:
                 raise RecipeError(
                     f"recipe {self.name}: a phase's S must be in order and at least crop_px = {self.crop_px}, "
@@ -121,9 +128,11 @@ class Recipe:
     ) -> ModelSpec:
         """The spec of the net that this recipe trains; the last phase's scales are its S."""
         low, high = self.phases[-1].short_px
+
         source = {"recipe": self.to_json()}
         if self.task != "classify":  # as VGG's Table 8 has it
             source["fine_tuned"] = "all" if self.train_layers == "all" else "first two FC"
+
         return ModelSpec(
             name=self.name,
             net=self.net,
@@ -140,26 +149,25 @@ class Recipe:
         )
 
     def steps(self, steps_per_epoch: int) -> int:
-        """How many steps the run has at most."""
+        """The largest number of steps of the run."""
         return self.iterations or self.epochs * steps_per_epoch
 
     def to_json(self) -> str:
-        """Everything that decides the result: a run can be resumed by a recipe of the same JSON."""
+        """The fields that decide the result: a run can be resumed by a recipe of the same JSON."""
         values = dataclasses.asdict(self)
         del values["sources"]
         return json.dumps(values)
 
 
-CHOICES = {
-    "task": get_args(Task),
-    "schedule": get_args(Schedule),
-    "start": get_args(Start),
-    "average": get_args(Average),
-    "crop": get_args(Crop),
-    "interpolation": get_args(Interpolation),
-    "train_layers": get_args(TrainLayers),
-}
-FIELDS = tuple(f.name for f in dataclasses.fields(Recipe) if f.name != "sources")
+POSITIVE = (
+    *("width", "fc_width", "epochs", "batch", "learning_rate", "input_std", "start_sigma"),
+    *("patience", "lr_every_epochs"),
+)
+NOT_NEGATIVE = ("seed", "momentum", "weight_decay", "color_sigma", "iterations", "lr_drops", "test_short_px")
+CHOICES = {name: get_args(kind) for name, kind in get_type_hints(Recipe).items() if get_origin(kind) is Literal}
+"""The values of each field that has a few."""
+FIELDS = tuple(one.name for one in dataclasses.fields(Recipe) if one.name != "sources")
+"""The names that --set knows."""
 
 
 def override(recipe: Recipe, settings: list[str]) -> Recipe:
@@ -172,20 +180,24 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
         key, separator, text = setting.partition("=")
         if not separator or key not in FIELDS:
             raise RecipeError(f"--set {setting}: expected key=value with a key of {', '.join(FIELDS)}")
+
         old = getattr(recipe, key)
         try:
-            values[key] = _phases(text) if key == "phases" else _parse(text, old)
+            values[key] = _phases_from_text(text) if key == "phases" else _value_from_text(text, old)
         except ValueError:
-            example = PHASES_FORM if key == "phases" else f"a value like {_written(old)}"
+            example = PHASES_FORM if key == "phases" else f"a value like {_text_from_value(old)}"
             raise RecipeError(f"--set {setting}: expected {example}") from None
+
     return dataclasses.replace(recipe, **values)
 
 
-def _written(value: Any) -> str:
+def _text_from_value(value: Any) -> str:
+    """A field's value as --set takes it."""
     return ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else repr(value)
 
 
-def _parse(text: str, old: Any) -> Any:
+def _value_from_text(text: str, old: Any) -> Any:
+    """A value of the type of `old`. Raises ValueError."""
     if isinstance(old, tuple):
         return tuple(type(one)(part) for one, part in zip(old, text.split(","), strict=True))
     if isinstance(old, bool):
@@ -195,7 +207,8 @@ def _parse(text: str, old: Any) -> Any:
     return type(old)(text)
 
 
-def _phases(text: str) -> tuple[Phase, ...]:
+def _phases_from_text(text: str) -> tuple[Phase, ...]:
+    """Phases from PHASES_FORM. Raises ValueError."""
     phases = []
     for part in text.split(","):
         share, scales, *rest = part.split(":")

@@ -1,50 +1,50 @@
-"""Where the fields of the recipes are from: the papers' words, others' code, or our choice. As Recipe.sources."""
+"""Sources of the recipes' fields: the papers' words, others' code, or our choice. Each table is a Recipe.sources."""
 
 from __future__ import annotations
 
-VGG_SOURCES = {
+VGG = dict.fromkeys(
+    ("iterations", "batch", "learning_rate", "lr_drops", "momentum", "weight_decay", "mirror"), "VGG section 3.1"
+) | {
     "phases": "S: VGG section 3.1; dropout 0.5 throughout: the same",
     "epochs": "74: VGG section 3.1; the iterations decide",
-    "iterations": "VGG section 3.1",
-    "batch": "VGG section 3.1",
     "schedule": "VGG section 3.1: divided by 10 where the accuracy on the validation set stalls",
-    "learning_rate": "VGG section 3.1",
-    "lr_drops": "VGG section 3.1",
     "patience": "our choice: the paper does not say when it stalls; one validation an epoch",
-    "momentum": "VGG section 3.1",
-    "weight_decay": "VGG section 3.1",
     "start": "VGG section 3.1; --set start=glorot is its authors' later advice, which needs no init",
     "start_sigma": "our choice: AlexNet's 0.01; a variance of 10^-2, as the paper has it, means scores near 4e7",
     "init": "VGG section 3.1: conv1_1, conv2_1, conv3_1, conv3_2 and the last three layers of A, by name",
     "color_sigma": "AlexNet section 4.1, which VGG section 3.1 refers to",
     "input_std": "VGG section 2.1: nothing but the mean is taken off",
-    "mirror": "VGG section 3.1",
     "test_short_px": "VGG section 4.1: Q = S, or the mean of the range",
 }
-FINE_SOURCES = dict.fromkeys(("start", "start_sigma"), "unused: every layer comes from init")
-GOOGLENET_SOURCES = {
+SHALLOW = {"init": "VGG section 3.1: none, it is shallow enough"}
+FINE = {
+    "start": "unused: every layer comes from init",
+    "start_sigma": "unused: every layer comes from init",
+    "iterations": "our choice: at most those of S = 256, the stalls decide; the paper is silent",
+}
+VGG_384 = FINE | {"init": "VGG section 3.1: the net of S = 256, all layers"}
+VGG_JITTER = FINE | {
+    "init": "VGG section 3.1: the net of S = 384, all layers are fine-tuned",
+    "learning_rate": "our choice: that of S = 384; the paper is silent",
+}
+GOOGLENET = dict.fromkeys(
+    ("schedule", "lr_factor", "lr_every_epochs", "momentum", "crop", "area", "aspect"), "GoogLeNet section 6"
+) | {
     "phases": "one: dropout 40 % throughout (GoogLeNet Table 1); S is unused by crops of an area",
     "epochs": "bvlc_googlenet: 10,000,000 iterations of 32; the paper is silent",
     "batch": "bvlc_googlenet; the paper is silent",
-    "schedule": "GoogLeNet section 6",
     "learning_rate": "bvlc_googlenet; the paper is silent",
-    "lr_factor": "GoogLeNet section 6",
-    "lr_every_epochs": "GoogLeNet section 6",
-    "momentum": "GoogLeNet section 6",
     "weight_decay": "bvlc_googlenet; the paper is silent",
     "start": "our choice: mini-googlenet's; the paper is silent, bvlc_googlenet has xavier with biases of 0.2",
     "input_std": "our choice: mini-googlenet's; goes with start=he",
     "average": "GoogLeNet section 6: Polyak and Juditsky's averaging",
     "average_decay": "tensorflow/models' Inception; the paper is silent, and 1 is Polyak's own plain mean",
-    "crop": "GoogLeNet section 6",
-    "area": "GoogLeNet section 6",
-    "aspect": "GoogLeNet section 6",
     "interpolation": "GoogLeNet section 6: bilinear, area, nearest and cubic, each as likely",
     "photometric": "GoogLeNet section 6: Howard's",
     "color_sigma": "GoogLeNet section 6 has Howard's distortions in its place",
     "test_short_px": "our choice: the smallest of the four scales of section 7",
 }
-BOX_SOURCES = {
+BOX = {
     "task": "VGG appendix A: one box for all classes (SCR), or one for each (PCR)",
     "init": "VGG appendix A: the classification net of the same S, all but the last layer",
     "start": "our choice for the last layer, as for classification",
@@ -53,11 +53,23 @@ BOX_SOURCES = {
     "train_layers": "VGG appendix A, Table 8: all layers is better than --set train_layers=fully-connected",
     "iterations": "our choice: at most those of the classification net; the paper is silent",
 }
-MINI_SOURCES = {
+MINI = {
     "input_std": "our choice: with start=he, and without batch norm, inputs near 1 train at higher rates",
     "schedule": "our choice: a run of minutes has no time to see a plateau",
 }
-MINI_GOOGLENET_SOURCES = {
+MINI_384 = {
+    # a digit fills 60 to 85 % of the shorter side
+    "phases": "our choice: S = 88 for 384, where a crop still holds a digit; crop_px / 224 would give 110",
+}
+MINI_JITTER = {
+    "phases": "our choice: S in [72; 120] for [256; 512], around the fixed 88",
+}
+MINI_BOX = {
+    "phases": "our choice: S = 80, where a crop of 64 holds most of a digit; no dropout, its noise moves boxes",
+    "learning_rate": "our choice: the classification net's, twice that for PCR, since the run is short",
+    "start_sigma": "our choice: with He's for the last layer PCR's classes pull the layers below apart at first",
+}
+MINI_GOOGLENET = {
     "input_std": "our choice: with 64 the scores begin so large that some seeds hardly leave chance",
     "weight_decay": "bvlc_googlenet; the paper is silent",
 }

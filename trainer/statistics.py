@@ -6,13 +6,13 @@ Every image counts as much as another, whatever its size.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
-from infer.command import Parser, exit_with
-from infer.data.dataset import DatasetError, open_dataset
+from infer.command import Parser, exit_with, run
+from infer.data.dataset import open_dataset
+from infer.errors import UsageError
 from infer.files import replacing
-from infer.pixels.decode import ImageError
 
 from .data.colours import measure
 
@@ -23,16 +23,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, help="a JSON file, for --statistics of the trainer")
     parser.add_argument("--images", type=int, default=0, metavar="N", help="an evenly spaced sample; default: all")
     args = parser.parse_args(argv)
+    return run(parser, lambda: _measure_and_write(args))
+
+
+def _measure_and_write(args: argparse.Namespace) -> int:
     if args.images < 0:
-        parser.error(f"--images: expected a number of 0 (all) or more, got {args.images}")
-    try:
-        found = measure(open_dataset(args.data, "train"), args.images)
-        if args.output is not None:
-            with replacing(args.output) as unfinished:
-                unfinished.write_text(found.to_json() + "\n")
-    except (DatasetError, ImageError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        raise UsageError(f"--images: expected a number of 0 (all) or more, got {args.images}")
+
+    found = measure(open_dataset(args.data, "train"), args.images)
+    if args.output is not None:
+        with replacing(args.output) as unfinished:
+            unfinished.write_text(found.to_json() + "\n")
+
     mean = ", ".join(f"{m:.3f} +- {e:.3f}" for m, e in zip(found.mean_rgb, found.mean_error, strict=True))
     print(f"mean RGB of {found.images} images: {mean}")
     print("components: " + ", ".join(f"{value:.5f}" for value in found.eigenvalues))

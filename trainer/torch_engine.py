@@ -1,4 +1,4 @@
-"""A checkpoint as an engine: views rendered on the host, the net in torch. The reference that other runtimes meet."""
+"""A checkpoint as an engine: views rendered on the host, the net in torch. Other runtimes must agree with it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BATCH_PIXELS = 16 * 224 * 224
 
 
 class TorchEngine:
-    """Implements `infer.engine.Engine` for a checkpoint, in FP32 on a CPU or, `cuda:0`, a GPU."""
+    """An `infer.engine.Engine` of a checkpoint, in FP32 on a CPU or, `place="cuda:0"`, a GPU."""
 
     runtime = "torch-fp32"
     device = HOST
@@ -34,7 +34,7 @@ class TorchEngine:
     def __init__(
         self, checkpoint: Checkpoint, *, sha256: str = "", largest_short_px: int = 0, place: str = "cpu"
     ) -> None:
-        """`largest_short_px` widens the default range of shapes."""
+        """Builds the net on `place`. largest_short_px widens the default range of shapes."""
         self.spec: ModelSpec = checkpoint.spec
         if self.spec.task != "classify":
             self.spec = dataclasses.replace(self.spec, outputs=("box_map", "pixel_sums"))
@@ -69,17 +69,22 @@ class TorchEngine:
 
     @torch.inference_mode()
     def _forward(self, batch: Pixels, outputs: Sequence[str]) -> Outputs:
-        """Outputs of views u8 [V, h, w, 3]; positions are averaged before the softmax, or after it."""
+        """The outputs of views u8 [V, h, w, 3].
+
+        `posterior` averages positions before the softmax, `posterior_positions` after it.
+        """
         started = time.perf_counter()
         x = ((torch.from_numpy(batch).to(self._place) - self._mean) / self._std).permute(0, 3, 1, 2)
         with torch.backends.cudnn.flags(allow_tf32=False):
             maps = self._net(x).cpu()  # [V, classes, h', w']
+
         if self.spec.task == "classify":
             computed = {"posterior": torch.softmax(maps.mean((2, 3)), 1).numpy()}
         else:
             computed = {"box_map": maps.numpy()}
         if "posterior_positions" in outputs:
             computed["posterior_positions"] = torch.softmax(maps, 1).mean((2, 3)).numpy()
+
         self.seconds += time.perf_counter() - started
         if "pixel_sums" in outputs:
             computed["pixel_sums"] = pixel_sums(batch)
@@ -94,6 +99,7 @@ def _batches(pixels: Sequence[Pixels]) -> list[list[int]]:
     by_size: dict[tuple[int, ...], list[int]] = {}
     for place, view in enumerate(pixels):
         by_size.setdefault(view.shape, []).append(place)
+
     batches = []
     for (height, width, _), places in by_size.items():
         most = max(1, BATCH_PIXELS // (height * width))

@@ -41,7 +41,7 @@ def test_settings_add_up_however_often_the_option_is_given(
     miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Recipe] = []
-    monkeypatch.setattr("trainer.__main__.run_of", lambda args, recipe: seen.append(recipe) or 0)
+    monkeypatch.setattr("trainer.__main__.train_and_evaluate", lambda args, recipe: seen.append(recipe) or 0)
     assert main(arguments(miniature_dir, tmp_path, "--set", "epochs=3", "--set", "batch=8", "seed=2")) == 0
     assert [(recipe.epochs, recipe.batch, recipe.seed) for recipe in seen] == [(3, 8, 2)]
 

@@ -62,7 +62,7 @@ def test_every_digit_is_used_and_none_is_in_both_sets(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(miniature, "render", observe)
     monkeypatch.setattr(miniature, "_write_image", lambda *args: None)
-    monkeypatch.setattr(miniature, "_write_boxes", lambda *args: None)
+    monkeypatch.setattr(miniature, "_write_box", lambda *args: None)
     assert miniature.make(tmp_path / "m") == (1397 * RENDERINGS, 400)
     train, val = set(seen[: 1397 * RENDERINGS]), set(seen[1397 * RENDERINGS :])
     assert len(train) == 1397

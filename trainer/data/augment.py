@@ -24,7 +24,8 @@ from ..recipe import Crop, Interpolation, Phase, Recipe
 
 Matrix = tuple[tuple[float, float, float], ...]
 TRIES = 10
-"""For a region of random area and shape that fits into the image; then the largest centred one of a shape allowed."""
+"""Draws of a region of random area and shape until one fits into the image; then it is the largest centred one of an
+allowed shape."""
 RANDOM_FILTERS = (
     Image.Resampling.BILINEAR,
     Image.Resampling.BOX,
@@ -54,7 +55,7 @@ IMAGENET_COLORS = ColorAxes(
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What region of an image of `image_px` (height, width) a crop shows, in the image's pixels and parts of them."""
+    """The region that a crop shows of an image of `image_px` (height, width), in its pixels and parts of them."""
 
     image_px: Size
     left: float
@@ -67,7 +68,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Settings of a Recipe, by their names there. `filter`: where the interpolation is fixed."""
+    """The settings of a Recipe that make crops, by their names there. `filter`: for a fixed interpolation."""
 
     crop_px: int
     short_px: tuple[int, int]
@@ -82,8 +83,8 @@ class Augmentation:
     photometric: bool = False
 
     def place(self, image_px: Size, rng: Generator) -> Placement:
-        """Where the crop of an image of (height, width) lies; half are mirrored."""
-        edges = self._anywhere(image_px, rng) if self.crop == "scale" else self._of_an_area(image_px, rng)
+        """A place for the crop of an image of (height, width); half are mirrored."""
+        edges = self._draw_at_scale(image_px, rng) if self.crop == "scale" else self._draw_by_area(image_px, rng)
         filter = FILTERS[self.filter] if self.interpolation == "fixed" else RANDOM_FILTERS[rng.integers(4)]
         return Placement(image_px, *edges, filter=filter, mirrored=self.mirror and rng.random() < 0.5)
 
@@ -92,24 +93,27 @@ class Augmentation:
 
         Only the crop's own pixels are resampled: Pillow's box gives what cropping the whole rescaled image would.
         """
-        box = (at.left, at.top, min(at.right, at.image_px[1]), min(at.bottom, at.image_px[0]))  # of dust at the border
+        # Rounding may put an edge a hair beyond the image, which Pillow refuses.
+        box = (at.left, at.top, min(at.right, at.image_px[1]), min(at.bottom, at.image_px[0]))
         crop = Image.fromarray(image).resize((self.crop_px,) * 2, at.filter, box)
         if self.photometric:
             for number in rng.permutation(len(DISTORTIONS)):
                 crop = DISTORTIONS[number](crop).enhance(rng.uniform(*STRENGTH))
-        pixels = np.asarray(crop)
+        pixels = np.asarray(crop)  # [crop_px, crop_px, 3]
         if at.mirrored:
             pixels = pixels[:, ::-1]
+
+        # AlexNet section 4.1: a random share of each principal component, times its eigenvalue.
         amounts = rng.normal(0, 1, 3) * self.color_sigma * (np.array(self.colors.eigenvalues) * 255)
         shift = np.array(self.colors.eigenvectors) @ amounts
         return pixels.copy(), shift.astype(np.float32)
 
     def __call__(self, image: Pixels, rng: Generator) -> tuple[Pixels, NDArray[np.float32]]:
-        """`cut` at a place of its own."""
+        """A crop and its colour shift, at a random place."""
         return self.cut(image, self.place((image.shape[0], image.shape[1]), rng), rng)
 
-    def _anywhere(self, image_px: Size, rng: Generator) -> tuple[float, float, float, float]:
-        """A crop of crop_px anywhere where the shorter side is S, uniform in `short_px` (VGG section 3.1)."""
+    def _draw_at_scale(self, image_px: Size, rng: Generator) -> tuple[float, float, float, float]:
+        """The edges of a crop anywhere in the image rescaled to S, uniform in `short_px` (VGG section 3.1)."""
         short = int(rng.integers(self.short_px[0], self.short_px[1] + 1))
         height, width = rescaled_px(image_px, short, "nearest")
         top = int(rng.integers(0, height - self.crop_px + 1))
@@ -117,8 +121,11 @@ class Augmentation:
         scale_y, scale_x = image_px[0] / height, image_px[1] / width
         return left * scale_x, top * scale_y, (left + self.crop_px) * scale_x, (top + self.crop_px) * scale_y
 
-    def _of_an_area(self, image_px: Size, rng: Generator) -> tuple[float, float, float, float]:
-        """A share of the area uniform in `area`, a shape log-uniform in `aspect`: one and its transpose as likely."""
+    def _draw_by_area(self, image_px: Size, rng: Generator) -> tuple[float, float, float, float]:
+        """The edges of a region with a share of the area uniform in `area` and a shape log-uniform in `aspect`.
+
+        A shape and its transpose are as likely (GoogLeNet section 6).
+        """
         height, width = image_px
         low, high = self.aspect
         for _ in range(TRIES):
@@ -128,15 +135,17 @@ class Augmentation:
             if 0 < across <= width and 0 < down <= height:
                 left, top = int(rng.integers(width - across + 1)), int(rng.integers(height - down + 1))
                 return left, top, left + across, top + down
+
         across, down = min(width, max(1, round(height * high))), min(height, max(1, round(width / low)))
         return (width - across) / 2, (height - down) / 2, (width + across) / 2, (height + down) / 2
 
 
-def augmentation_of(recipe: Recipe, phase: Phase, spec: ModelSpec) -> Augmentation:
-    """How a recipe's phase makes its crops; the colours are those that the spec's training set was measured to have."""
+def augmentation_from_recipe(recipe: Recipe, phase: Phase, spec: ModelSpec) -> Augmentation:
+    """The crops of a recipe's phase; their colours shift as the spec's training set was measured, if it was."""
     colors = IMAGENET_COLORS
     if measured := json.loads(spec.source.get("colors", "null")):
         colors = ColorAxes(tuple(measured["eigenvalues"]), tuple(map(tuple, measured["eigenvectors"])))
+
     return Augmentation(
         crop_px=recipe.crop_px,
         short_px=phase.short_px,

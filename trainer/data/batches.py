@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import cv2
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from infer.data.dataset import Dataset, DatasetError, Item
+from infer.pipeline import ahead
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.render import FILTERS, render
 from infer.spec import Exif, ModelSpec
@@ -25,11 +25,13 @@ from infer.views import plan_views, rescaled_px
 
 from .augment import Augmentation, Placement
 
-Target = Callable[[int, Placement], Tensor]
-"""What an image is to be answered with, by its index and where its crop lies."""
+TargetFunction = Callable[[int, Placement], Tensor]
+"""Makes the target of an image, from its index and the place of its crop."""
+TrainingBatch = tuple[Tensor, Tensor, Tensor]
+"""u8 pixels [N, crop, crop, 3], colour shifts f32 [N, 3] in grey levels, targets [N, ...]."""
 
 
-def pixels_of(item: Item, exif: Exif = "ignore") -> Pixels:
+def read_pixels(item: Item, exif: Exif = "ignore") -> Pixels:
     """u8 RGB [h, w, 3]. Raises ImageError for what is no whole image, DatasetError for what cannot be read at all."""
     try:
         data = item.read_bytes()
@@ -42,7 +44,13 @@ class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor]]):
     """Augmented crops of one epoch. An item is (u8 [crop, crop, 3], colour shift f32 [3], label or `target`)."""
 
     def __init__(
-        self, dataset: Dataset, augmentation: Augmentation, *, seed: int, epoch: int, target: Target | None = None
+        self,
+        dataset: Dataset,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        epoch: int,
+        target: TargetFunction | None = None,
     ) -> None:
         self.items = dataset.items
         self.augmentation, self.key, self.target = augmentation, (seed, epoch), target
@@ -52,22 +60,18 @@ class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int | Tensor]:
         item, rng = self.items[index], default_rng((*self.key, index))
-        image = pixels_of(item)
+        image = read_pixels(item)  # [h, w, 3]
         place = self.augmentation.place((image.shape[0], image.shape[1]), rng)
         crop, shift = self.augmentation.cut(image, place, rng)
         target = item.label if self.target is None else self.target(index, place)
         return torch.from_numpy(crop), torch.from_numpy(shift), target
 
 
-def processes_here() -> int:
-    """How many processes of the run share this machine, as torchrun says."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def cores_here() -> int:
-    """This process's share of the cores that it may use, which a cluster's job has fewer of than its machine."""
+    """This process's share of the cores that it may use; a cluster's job has fewer of them than its machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // processes_here())
+    processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of this run, as torchrun says
+    return max(1, cores // processes_here)
 
 
 def loader_workers() -> int:
@@ -77,19 +81,20 @@ def loader_workers() -> int:
 
 def batches(
     crops: Crops, batch: int, *, start: int = 0, rank: int = 0, world: int = 1, parts: int = 1, pin: bool = False
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of one epoch in its own random order: u8 [N, crop, crop, 3], f32 [N, 3], targets [N, ...].
+) -> Iterator[TrainingBatch]:
+    """Batches of one epoch in its own random order. What does not fill a batch is dropped.
 
     batch: of all `world` processes together; this one, `rank`, gets its share in `parts` pieces, one after another.
-    What does not fill a batch is dropped. start: the number of the first batch; those before it are not made. pin: in
-    memory that a GPU reads on its own.
+    start: the number of the first batch; those before it are not made. pin: in memory that a GPU reads on its own.
+    Raises ValueError for a batch that cannot be shared so.
     """
     piece, left_over = divmod(batch, world * parts)
     if left_over:
         raise ValueError(f"a batch of {batch} for {world} processes with {parts} pieces each")
+
     order = default_rng(crops.key).permutation(len(crops))[: len(crops) // batch * batch]
-    pieces = order.reshape(-1, world, parts, piece)[start:, rank].reshape(-1, piece)
-    return _made(crops, pieces, pin=pin)
+    own = order.reshape(-1, world, parts, piece)[start:, rank]  # [batches, parts, piece]
+    return _load(crops, own.reshape(-1, piece), pin=pin)
 
 
 class Centers(TorchDataset[tuple[Tensor, int | Tensor] | None]):
@@ -98,13 +103,13 @@ class Centers(TorchDataset[tuple[Tensor, int | Tensor] | None]):
     None for an image that cannot be read.
     """
 
-    def __init__(self, dataset: Dataset, spec: ModelSpec, target: Target | None = None) -> None:
+    def __init__(self, dataset: Dataset, spec: ModelSpec, target: TargetFunction | None = None) -> None:
         self.items, self.spec, self.target = dataset.items, spec, target
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor] | None:
         item, spec = self.items[index], self.spec
         try:
-            image = pixels_of(item, spec.preprocessing.exif)
+            image = read_pixels(item, spec.preprocessing.exif)
         except ImageError:
             return None
         size = (image.shape[0], image.shape[1])
@@ -112,6 +117,8 @@ class Centers(TorchDataset[tuple[Tensor, int | Tensor] | None]):
         pixels = torch.from_numpy(np.ascontiguousarray(render(image, [view], spec)[0]))
         if self.target is None:
             return pixels, item.label
+
+        # The view's edges in pixels of the image, where those of a crop are, too.
         top, left, height, width = view.box
         rescaled = rescaled_px(size, view.short_side_px, spec.preprocessing.long_side_rounding)
         down, across = size[0] / rescaled[0], size[1] / rescaled[1]
@@ -121,23 +128,21 @@ class Centers(TorchDataset[tuple[Tensor, int | Tensor] | None]):
 
 
 def center_batches(centers: Centers, batch: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-    """u8 [N, crop, crop, 3] and targets [N, ...] of the images that this process has of all, but those unreadable."""
+    """u8 [N, crop, crop, 3] and targets [N, ...] of this process's share of the images, without unreadable ones."""
     own = np.arange(rank, len(centers.items), world)
-    for made in _made(centers, [own[at : at + batch] for at in range(0, len(own), batch)]):
+    for made in _load(centers, [own[at : at + batch] for at in range(0, len(own), batch)]):
         if made is not None:
             yield made
 
 
-def _made(
-    items: TorchDataset[Any], places: Sequence[NDArray[np.int64]] | NDArray[np.int64], *, pin: bool = False
-) -> Iterator[Any]:
+def _load(items: TorchDataset[Any], places: Iterable[NDArray[np.int64]], *, pin: bool = False) -> Iterator[Any]:
     """The items at each of `places` as a batch, made ahead of time by processes that end with this.
 
     Raises what making an item raises, in one line: the first that is no whole image or cannot be read.
     """
     loader = DataLoader(
         items,
-        batch_sampler=_Lists(places),
+        batch_sampler=places,  # type: ignore[arg-type]  # arrays serve as lists of numbers, and take less memory
         num_workers=loader_workers(),
         prefetch_factor=4,
         collate_fn=_collate,
@@ -147,36 +152,13 @@ def _made(
     )
     batches = iter(loader)
     try:
-        yield from _one_ahead(batches)
-    except (ImageError, DatasetError) as error:  # with the other process's traceback, "module.Class: " and what it said
+        yield from ahead(batches)  # a busy process needs milliseconds to hand a batch over
+    except (ImageError, DatasetError) as error:
+        # The message holds the other process's traceback; its last line is "module.Class: " and what was said.
         raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from None
-    finally:  # not when the last traceback is gone: Python waits for its children when it ends, and these wait for work
+    finally:
+        # Now, not when the last traceback is gone: Python waits for its children when it ends, and these for work.
         batches._shutdown_workers()  # type: ignore[attr-defined]
-
-
-def _one_ahead(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same, each received while the one before is worked on: a busy process takes milliseconds to hand one over."""
-    with ThreadPoolExecutor(1) as receiver:
-        following = receiver.submit(next, batches, _END)
-        while (batch := following.result()) is not _END:
-            following = receiver.submit(next, batches, _END)
-            yield batch
-
-
-_END = object()
-
-
-class _Lists:
-    """Rows of numbers, as lists when they are wanted: those of a whole epoch would take gigabytes."""
-
-    def __init__(self, rows: Sequence[NDArray[np.int64]] | NDArray[np.int64]) -> None:
-        self.rows = rows
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (row.tolist() for row in self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 def _collate(items: list[Any]) -> Any:
@@ -186,7 +168,10 @@ def _collate(items: list[Any]) -> Any:
 
 
 def _quiet_worker(worker: int) -> None:
-    """One thread, and signals, which torchrun and clusters send to all processes, are the main one's business."""
+    """Sets a loading process to one thread, and to ignore signals.
+
+    torchrun and clusters send them to all processes; they are the main one's business.
+    """
     cv2.setNumThreads(0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,10 +1,8 @@
-"""Mean and principal components of the colours."""
+"""Mean and principal components of a training set's colours: measured, written and read."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,15 +12,18 @@ from tqdm import tqdm
 
 from infer.data.dataset import Dataset, Item
 from infer.errors import Refused
+from infer.pipeline import ordered
 
 from .augment import Matrix
-from .batches import pixels_of
+from .batches import cores_here, read_pixels
 
 SAMPLE = 1000
 """Images from which a run measures the colours itself: the mean's standard error is then far below a grey level."""
+AHEAD = 16
+"""Images that may be measured before their turn, so that a large one keeps no thread waiting."""
 
-
-AT_ONCE = 256
+Array = NDArray[np.float64]
+Triple = tuple[float, float, float]
 
 
 class StatisticsError(Refused):
@@ -31,14 +32,14 @@ class StatisticsError(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """mean_rgb and its standard error in grey levels; components of RGB in 0..1, the largest first.
+    """Mean RGB and its standard error in grey levels; principal components of RGB in 0..1, the largest first.
 
-    eigenvectors: a matrix whose columns they are, each with its largest entry positive.
+    The eigenvectors are the columns of a matrix, each with its largest entry positive.
     """
 
-    mean_rgb: tuple[float, float, float]
-    mean_error: tuple[float, float, float]
-    eigenvalues: tuple[float, float, float]
+    mean_rgb: Triple
+    mean_error: Triple
+    eigenvalues: Triple
     eigenvectors: Matrix
     images: int
 
@@ -47,18 +48,20 @@ class Statistics:
 
     @staticmethod
     def read(path: Path) -> Statistics:
-        """Raises StatisticsError."""
+        """The statistics of a file that `to_json` wrote. Raises StatisticsError."""
         try:
-            values = json.loads(path.read_text())
-            matrix = np.array(values["eigenvectors"], np.float64)
-            rows = [np.array(values[name], np.float64) for name in ("mean_rgb", "mean_error", "eigenvalues")]
-            if matrix.shape != (3, 3) or any(row.shape != (3,) for row in rows):
+            content = json.loads(path.read_text())
+            vectors = np.array(content["eigenvectors"], np.float64)
+            names = ("mean_rgb", "mean_error", "eigenvalues")
+            mean, error, values = (np.array(content[name], np.float64) for name in names)
+
+            if vectors.shape != (3, 3) or any(array.shape != (3,) for array in (mean, error, values)):
                 raise ValueError("expected three numbers, and three by three")
-            if not all(np.isfinite(array).all() for array in (matrix, *rows)):
+            if not all(np.isfinite(array).all() for array in (vectors, mean, error, values)):
                 raise ValueError("a value is not a number")
-            if not (rows[0].min() >= 0 and 1 < rows[0].max() <= 255 and rows[2].max() <= 1):
+            if not (mean.min() >= 0 and 1 < mean.max() <= 255 and values.max() <= 1):
                 raise ValueError("expected a mean in grey levels, 0 to 255, and eigenvalues of RGB in 0 to 1")
-            return _statistics(rows[0], rows[1], rows[2], matrix, int(values["images"]))
+            return _statistics_from_arrays(mean, error, values, vectors, int(content["images"]))
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             said = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             raise StatisticsError(
@@ -67,40 +70,46 @@ class Statistics:
 
 
 def measure(dataset: Dataset, images: int = SAMPLE) -> Statistics:
-    """Of so many images at most, evenly spaced in the data set; 0: of all. Raises ImageError or DatasetError."""
+    """Statistics of so many images at most, evenly spaced in the data set; 0: of all.
+
+    Raises ImageError for what is no whole image, DatasetError for what cannot be read.
+    """
     count = min(images or len(dataset.items), len(dataset.items))
     items = (dataset.items[number * len(dataset.items) // count] for number in range(count))
+
+    # sums over images: of their means, of the squares of these, of their mean products of channels
     sums, squares, products = np.zeros(3), np.zeros(3), np.zeros((3, 3))
     bar = tqdm(desc="colours", total=count, unit="image", disable=None, leave=False)
-    with ThreadPoolExecutor() as pool, bar:
-        while some := list(itertools.islice(items, AT_ONCE)):
-            for image_mean, image_products in pool.map(_moments, some):
-                sums += image_mean
-                squares += image_mean**2
-                products += image_products
-                bar.update()
+    with bar:
+        for image_mean, image_products in ordered(_moments, items, cores_here(), ahead=AHEAD):
+            sums += image_mean
+            squares += image_mean**2
+            products += image_products
+            bar.update()
+
     mean = sums / count
     error = np.sqrt((squares / count - mean**2).clip(min=0) / count)
     covariance = (products / count - np.outer(mean, mean)) / 255**2
     values, vectors = np.linalg.eigh(covariance)
-    values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
+    values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]  # eigh has the smallest first
+
+    # An eigenvector's sign is free: its largest entry is made positive.
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(0)[None], 0)
-    return _statistics(mean.round(3), error.round(3), values.round(7), (vectors * np.sign(largest)).round(6), count)
+    vectors = vectors * np.sign(largest)
+    return _statistics_from_arrays(mean.round(3), error.round(3), values.round(7), vectors.round(6), count)
 
 
-Row = NDArray[np.float64]
-
-
-def _moments(item: Item) -> tuple[Row, Row]:
+def _moments(item: Item) -> tuple[Array, Array]:
     """Mean [3] of an image's pixels in grey levels, and of their products [3, 3]."""
-    pixels = pixels_of(item).reshape(-1, 3).astype(np.float64)
-    products: Row = pixels.T @ pixels / len(pixels)
+    pixels = read_pixels(item).reshape(-1, 3).astype(np.float64)  # [h * w, 3]
+    products: Array = pixels.T @ pixels / len(pixels)
     return pixels.mean(0), products
 
 
-def _statistics(mean: Row, error: Row, values: Row, vectors: Row, images: int) -> Statistics:
-    def three(row: Row) -> tuple[float, float, float]:
-        a, b, c = row.tolist()
-        return a, b, c
+def _statistics_from_arrays(mean: Array, error: Array, values: Array, vectors: Array, images: int) -> Statistics:
+    return Statistics(_triple(mean), _triple(error), _triple(values), tuple(map(_triple, vectors)), images)
 
-    return Statistics(three(mean), three(error), three(values), tuple(map(three, vectors)), images)
+
+def _triple(array: Array) -> Triple:
+    a, b, c = array.tolist()
+    return a, b, c

@@ -1,4 +1,4 @@
-"""The images a run learns from, and those it is tried on, each with what it is to be answered with."""
+"""The images that a run learns from, and those that it is tried on, each with its target."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from infer.data.dataset import Dataset, DatasetError, Split, has_validation, ope
 from infer.spec import Task
 
 from ..processes import say
-from .batches import Target
+from .batches import TargetFunction
 from .box_targets import with_boxes
 
 
 class Examples(NamedTuple):
-    """target: None where the labels are what is to be answered."""
+    """Images with the function that makes their targets; None where the targets are their labels."""
 
     dataset: Dataset
-    target: Target | None = None
+    target: TargetFunction | None = None
 
     @property
     def listing_digest(self) -> str:
-        """A digest of names and labels, wherever the images lie."""
+        """A digest of the images' names and labels, wherever they lie."""
         digest = hashlib.sha256()
         for item in self.dataset.items:
             digest.update(f"{item.name.rpartition('/')[2]}\t{item.label}\n".encode())
@@ -31,36 +31,34 @@ class Examples(NamedTuple):
 
 
 def open_examples(data: Path, task: Task) -> tuple[Examples, Examples | None]:
-    """(to learn from, to be tried on); the second is None where there are no such images. Raises DatasetError."""
+    """(images to learn from, images to be tried on); the second is None where there are none. Raises DatasetError."""
     dataset = open_dataset(data, "train")
-    unlabelled = next((item.name for item in dataset.items if item.label < 0), None)
-    if unlabelled is not None:
-        raise DatasetError(f"{data}: {unlabelled} has no label, expected one for every image to train on")
-    of_class = {item.label for item in dataset.items}
-    empty = [name for label, name in enumerate(dataset.classes) if label not in of_class]
+    _check_labels(data, dataset, "image to train on")
+    seen = {item.label for item in dataset.items}
+    empty = [name for label, name in enumerate(dataset.classes) if label not in seen]
     if empty:
         say(f"{data}: no image to train on of {len(empty)} of {len(dataset.classes)} classes ({', '.join(empty[:5])})")
-    others = held_out(data, dataset)
 
-    def of(images: Dataset, split: Split) -> Examples:
-        return Examples(images) if task == "classify" else Examples(*with_boxes(images, split))
-
-    return of(dataset, "train"), None if others is None else of(others, "val")
+    others = open_held_out(data, dataset)
+    training = _examples(dataset, "train", task)
+    return training, None if others is None else _examples(others, "val", task)
 
 
-def held_out(data: Path, training: Dataset) -> Dataset | None:
+def _examples(dataset: Dataset, split: Split, task: Task) -> Examples:
+    return Examples(dataset) if task == "classify" else Examples(*with_boxes(dataset, split))
+
+
+def open_held_out(data: Path, training: Dataset) -> Dataset | None:
     """The validation images of a data set, labelled by the classes of those to train on; None where it has none.
 
-    Raises DatasetError where there are some that nobody can be tried on: a run without them is no accident then.
+    Raises DatasetError where it has some that cannot be used, so that no run goes without them by accident.
     """
     if not has_validation(data):
         return None
     dataset = open_dataset(data, "val")
-    unlabelled = next((item.name for item in dataset.items if item.label < 0), None)
-    if unlabelled is not None:
-        raise DatasetError(
-            f"{data}: {unlabelled} has no label, expected one for every validation image, or none of them"
-        )
+    _check_labels(data, dataset, "validation image, or none of them")
+
+    # The classes may be listed in another order, or be fewer.
     place = {name: label for label, name in enumerate(training.classes)}
     foreign = [name for name in dataset.classes if name not in place]
     if foreign:
@@ -70,3 +68,9 @@ def held_out(data: Path, training: Dataset) -> Dataset | None:
         )
     items = [dataclasses.replace(item, label=place[dataset.classes[item.label]]) for item in dataset.items]
     return dataclasses.replace(dataset, items=items, classes=training.classes, class_names=training.class_names)
+
+
+def _check_labels(data: Path, dataset: Dataset, what: str) -> None:
+    unlabelled = next((item.name for item in dataset.items if item.label < 0), None)
+    if unlabelled is not None:
+        raise DatasetError(f"{data}: {unlabelled} has no label, expected one for every {what}")

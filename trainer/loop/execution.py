@@ -1,4 +1,4 @@
-"""Where and how the steps are computed: device, precision, processes. What is computed is the recipe's business."""
+"""Choices of where and how the steps are computed: device, precision, pieces. What is computed, the recipe says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """Choices that change a run's speed and, in the last digits, its numbers.
+    """Choices that change a run's speed and, in the last digits, its numbers; and how often it is saved.
 
     precision: of the products: fp32, autocast to bf16 or fp16 (which scales its loss), or all in fp64, to compare.
     parts: a process computes its share of a batch in so many pieces and adds up the gradients.
@@ -25,6 +25,7 @@ class Execution:
     parts: int = 1
     channels_last: bool = True
     compile: bool = False
+    save_minutes: float = 10.0
 
     @property
     def memory_format(self) -> torch.memory_format:

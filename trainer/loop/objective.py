@@ -1,4 +1,4 @@
-"""What a step minimises: a module around the net, from bytes and targets to a loss and the number of wrong answers."""
+"""The objective that a step minimises: a module around the net, from pixels and targets to a loss and wrong answers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from infer.spec import ModelSpec
 
 from ..nets.zoo import Net
 
-Answer = tuple[Tensor, Tensor]
-"""The mean loss of a batch, and how many of its images are answered wrongly."""
+LossAndWrong = tuple[Tensor, Tensor]
+"""The mean loss of a batch, and the number of its images with a wrong answer."""
 
 
 class Objective(nn.Module):
-    """`net` behind the preprocessing of its spec. `errors` names what `wrong` counts."""
+    """A net behind the preprocessing of its spec; called with pixels, shift and target it returns LossAndWrong.
+
+    `errors` names the ways to be wrong that `wrong` counts.
+    """
 
     errors: tuple[str, ...]
     mean: Tensor
@@ -28,16 +31,12 @@ class Objective(nn.Module):
         self.register_buffer("std", torch.tensor(spec.preprocessing.std_rgb))
 
     def pixels(self, pixels: Tensor, shift: Tensor) -> Tensor:
-        """[N, 3, h, w] in the net's units, of u8 [N, h, w, 3] and a colour shift f32 [N, 3] in grey levels."""
+        """The net's input [N, 3, h, w] from u8 [N, h, w, 3] and a colour shift f32 [N, 3] in grey levels."""
         x = ((pixels + shift[:, None, None] - self.mean) / self.std).permute(0, 3, 1, 2)
         return x.contiguous(memory_format=self.memory_format)
 
-    def forward(self, pixels: Tensor, shift: Tensor, target: Tensor) -> Answer:
-        """The loss of a batch of crops, as Objective.pixels takes them."""
-        raise NotImplementedError
-
     def wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """i64 [len(errors)]: how many of the net's outputs [N, channels] count as wrong, in each way."""
+        """The number of the net's outputs [N, channels] that are wrong in each way: i64 [len(errors)]."""
         raise NotImplementedError
 
 
@@ -46,9 +45,11 @@ class Classification(Objective):
 
     errors = ("top1", "top5")
 
-    def forward(self, pixels: Tensor, shift: Tensor, target: Tensor) -> Answer:
+    def forward(self, pixels: Tensor, shift: Tensor, target: Tensor) -> LossAndWrong:
         scores = self.net.training_scores(self.pixels(pixels, shift))
-        loss = sum((weight * F.cross_entropy(s, target) for weight, s in scores), torch.zeros((), device=target.device))
+        loss = torch.zeros((), device=target.device)
+        for weight, of_one in scores:
+            loss = loss + weight * F.cross_entropy(of_one, target)
         return loss, (scores[0][1].argmax(1) != target).sum()
 
     def wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -59,13 +60,13 @@ class Classification(Objective):
 class BoxRegression(Objective):
     """Half the squared distance of boxes (VGG appendix A, Caffe's Euclidean loss), each weighted.
 
-    target f32 [N, 6], as trainer.box_targets makes it: weight (0 where the crop misses the object), class, box. Wrong
-    is a box of a weight whose intersection over union is below 0.5.
+    target f32 [N, 6], as trainer.data.box_targets makes it: weight (0 where the crop misses the object), class, box.
+    Wrong is a box with a weight whose intersection over union is below 0.5.
     """
 
     errors = ("iou50",)
 
-    def forward(self, pixels: Tensor, shift: Tensor, target: Tensor) -> Answer:
+    def forward(self, pixels: Tensor, shift: Tensor, target: Tensor) -> LossAndWrong:
         outputs = self.net.training_scores(self.pixels(pixels, shift))[0][1]
         distance = (self._boxes(outputs, target) - target[:, 2:]).square().sum(1)
         return 0.5 * (target[:, 0] * distance).mean(), self.wrong(outputs, target)[0]
@@ -75,7 +76,7 @@ class BoxRegression(Objective):
         return ((overlap < 0.5) & (target[:, 0] > 0)).sum()[None]
 
     def _boxes(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """[N, 4]: the only box (SCR), or that of the class (PCR)."""
+        """The only box of an image (SCR), or the one of its class (PCR): [N, 4] of [N, 4 or 4 * classes]."""
         if outputs.shape[1] == 4:
             return outputs
         own = 4 * target[:, 1, None].long() + torch.arange(4, device=outputs.device)
@@ -84,13 +85,13 @@ class BoxRegression(Objective):
 
 def iou(one: Tensor, other: Tensor) -> Tensor:
     """Intersection over union [N] of boxes [N, 4]: centre x, centre y, width, height; a negative side is none."""
-    sides = torch.minimum(one[:, :2] + one[:, 2:] / 2, other[:, :2] + other[:, 2:] / 2) - torch.maximum(
-        one[:, :2] - one[:, 2:] / 2, other[:, :2] - other[:, 2:] / 2
-    )
+    ends = torch.minimum(one[:, :2] + one[:, 2:] / 2, other[:, :2] + other[:, 2:] / 2)
+    begins = torch.maximum(one[:, :2] - one[:, 2:] / 2, other[:, :2] - other[:, 2:] / 2)
+    sides = ends - begins  # [N, 2]
     both = sides.clamp(min=0).prod(1)
     return both / (one[:, 2:].clamp(min=0).prod(1) + other[:, 2:].prod(1) - both)
 
 
-def objective_of(net: Net, spec: ModelSpec, memory_format: torch.memory_format) -> Objective:
+def make_objective(net: Net, spec: ModelSpec, memory_format: torch.memory_format) -> Objective:
     """The objective of the spec's task."""
     return (Classification if spec.task == "classify" else BoxRegression)(net, spec, memory_format)

@@ -1,4 +1,4 @@
-"""Options and failures that both training commands share."""
+"""Options that the two training commands share, and the exit status of a run."""
 
 from __future__ import annotations
 
@@ -6,46 +6,32 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
 import torch
 
-from infer.data.dataset import DatasetError
-from infer.pixels.decode import ImageError
-from infer.spec import SpecError
+from infer.command import Parser, run
+from infer.errors import UsageError
 
-from ..checkpoint import CheckpointError
 from ..data.batches import cores_here, loader_workers
-from ..data.colours import StatisticsError
-from ..processes import ExecutionError
 from .execution import Execution, Precision
-from .train import SAVE_MINUTES, Stopped, TrainingError
-
-PROBLEMS = (
-    DatasetError,
-    ImageError,
-    CheckpointError,
-    ExecutionError,
-    StatisticsError,
-    TrainingError,
-    SpecError,
-    OSError,
-)
-"""What a run can fail of; each says so in one line."""
+from .train import Stopped
 
 
-def outcome(work: Callable[[], int]) -> int:
-    """The status of `work`, which may fail in the ways of a run: each is one line, of one process."""
+def run_training(parser: Parser, work: Callable[[], int]) -> int:
+    """The exit status of `work`, as infer.command.run has it; 128 + its number where a signal stopped the run.
+
+    A stop is said once, by the first process. One of several processes that lost the others says so in a line.
+    """
     rank, alone = int(os.environ.get("RANK", "0")), "WORLD_SIZE" not in os.environ
+
     try:
-        return work()
+        return run(parser, work)
     except Stopped as stop:
         if rank == 0:
             print(stop, file=sys.stderr)
         return 128 + stop.signal
-    except PROBLEMS as error:
-        print(str(error).strip().splitlines()[-1], file=sys.stderr)
-        return 1
     except RuntimeError as error:
         if alone:
             raise
@@ -53,13 +39,18 @@ def outcome(work: Callable[[], int]) -> int:
         return 1
 
 
-def add_execution_options(parser: argparse.ArgumentParser) -> None:
-    """How the steps are computed, and how often they are saved."""
+def add_run_options(parser: argparse.ArgumentParser, *, out_help: str, setting: str, settings_help: str) -> None:
+    """Adds data, output, settings of recipes, how the steps are computed, and how often they are saved."""
+    parser.add_argument("--data", required=True, type=Path, help="ILSVRC-2012, class folders, tars or shards")
+    parser.add_argument("--out", required=True, type=Path, help=out_help)
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar=setting, help=settings_help)
+    parser.add_argument("--statistics", type=Path, metavar="FILE", help="colours from python -m trainer.statistics")
+
     default = Execution()
     parser.add_argument(
         "--save-minutes",
         type=float,
-        default=SAVE_MINUTES,
+        default=default.save_minutes,
         metavar="N",
         help="write the checkpoint as often, beside after every epoch (default: %(default)g)",
     )
@@ -79,7 +70,12 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, faster steps")
 
 
-def execution_of(args: argparse.Namespace) -> Execution:
-    """From what `add_execution_options` added; leaves cores to the processes that decode."""
+def execution_from_args(args: argparse.Namespace) -> Execution:
+    """The choices that `add_run_options` added; leaves cores to the processes that decode.
+
+    Raises UsageError for minutes between checkpoints that cannot be.
+    """
+    if not args.save_minutes >= 0:
+        raise UsageError(f"--save-minutes: expected a number of 0 or more, got {args.save_minutes}")
     torch.set_num_threads(max(1, cores_here() - loader_workers()))
-    return Execution(args.device, args.precision, args.parts, args.channels_last, args.compile)
+    return Execution(args.device, args.precision, args.parts, args.channels_last, args.compile, args.save_minutes)

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a progress bar, metrics.jsonl, TensorBoard's events and curves.png."""
+"""The display of a run while it trains: a progress bar, metrics.jsonl, TensorBoard's events and curves.png."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ METRICS, CURVES, EVENTS = "metrics.jsonl", "curves.png", "tensorboard"
 EVENTS_EVERY = 20
 """Iterations between points of TensorBoard's curves."""
 
-Row = Mapping[str, float]
+Metrics = Mapping[str, float]
 """A line of metrics.jsonl: epoch, iteration, learning_rate, loss, and errors in percent. No times: runs repeat."""
 
 
-class Watch:
-    """Shows one run, of which `done` epochs are behind: those rows of metrics.jsonl stay, what came after goes."""
+class TrainingProgress:
+    """The display of one run, of which `done` epochs are behind: their lines of metrics.jsonl stay, later ones go."""
 
     def __init__(self, out: Path, *, title: str, steps: int, steps_per_epoch: int, batch: int, done: int) -> None:
         self.out, self.title, self.batch = out, title, batch
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
-        self.rows = [row for row in read_metrics(out / METRICS) if row["epoch"] <= done]
+
+        self.history = [metrics for metrics in read_metrics(out / METRICS) if metrics["epoch"] <= done]
         with replacing(out / METRICS) as unfinished:
-            unfinished.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+            unfinished.write_text("".join(json.dumps(metrics) + "\n" for metrics in self.history))
+
         self._bar: tqdm[Any] | None = None
         self._events: SummaryWriter | None = None
         self._since: tuple[float, int] | None = None  # when the first step shown was done, and its iteration
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> TrainingProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,7 +49,7 @@ class Watch:
         if self._events is not None:
             self._events.close()
 
-    def epoch(self, number: int, steps_done: int) -> None:
+    def begin_epoch(self, number: int, steps_done: int) -> None:
         """Begins the bar of epoch `number`, from 1."""
         epochs = -(-self.steps // self.steps_per_epoch)
         of_epoch = min(self.steps_per_epoch, self.steps - (number - 1) * self.steps_per_epoch)
@@ -60,36 +62,39 @@ class Watch:
         )
 
     def step(self, iteration: int, steps: int, *, loss: float, error_percent: float, rate: float) -> None:
-        """After an iteration, from 1 of all epochs, `steps` more than at the last call; loss and error: its epoch's."""
+        """Shows the epoch's loss and error so far. iteration: from 1, of all epochs; steps: since the last call."""
         now = time.monotonic()
         self._since = self._since or (now, iteration)
         seconds, done = now - self._since[0], iteration - self._since[1]
-        assert self._bar is not None
         left = tqdm.format_interval(seconds / done * (self.steps - iteration)) if done else "?"
         shown = {"loss": f"{loss:.3f}", "error": f"{error_percent:.1f}%", "lr": f"{rate:.2g}", "run": f"{left} left"}
+        assert self._bar is not None
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(steps * self.batch)
+
         if iteration % EVENTS_EVERY < steps:
             values = {"loss": loss, "error_percent": error_percent, "learning_rate": rate}
             if done:
                 values["images_per_second"] = done * self.batch / seconds
             self._add("train", values, iteration)
 
-    def epoch_done(self, row: Row) -> None:
-        """Ends the epoch's bar; its row goes into metrics.jsonl, TensorBoard and curves.png."""
+    def end_epoch(self, metrics: Metrics) -> None:
+        """Ends the epoch's bar; its metrics go into metrics.jsonl, TensorBoard and curves.png."""
         assert self._bar is not None
         self._bar.close()
-        self.rows.append(dict(row))
+        self.history.append(dict(metrics))
         with (self.out / METRICS).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        self._add("epoch", {name: value for name, value in row.items() if name != "iteration"}, int(row["iteration"]))
+            file.write(json.dumps(metrics) + "\n")
+        values = {name: value for name, value in metrics.items() if name != "iteration"}
+        self._add("epoch", values, int(metrics["iteration"]))
         with replacing(self.out / CURVES) as unfinished:
-            draw(self.rows, unfinished, title=self.title)
+            draw(self.history, unfinished, title=self.title)
 
-    def _add(self, group: str, values: Row, iteration: int) -> None:
+    def _add(self, group: str, values: Metrics, iteration: int) -> None:
+        """Adds points to TensorBoard's curves, whose writer opens with the first."""
         if self._events is None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what tensorboard itself imports
+                warnings.simplefilter("ignore")  # from what tensorboard itself imports
                 from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
             self._events = SummaryWriter(str(self.out / EVENTS), purge_step=iteration)
@@ -99,31 +104,35 @@ class Watch:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl; a last line that was cut off is none."""
+    """The lines of metrics.jsonl, without a last one that was cut off."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
-    """A PNG: loss and learning rate above, errors below, over the epochs."""
+def draw(history: Sequence[Metrics], path: Path, *, title: str) -> None:
+    """Writes a PNG: loss and learning rate above, errors below, over the epochs."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its caches; a command's stderr is for errors
     from matplotlib.figure import Figure
 
     figure = Figure((7, 6), layout="constrained")
     losses, errors = figure.subplots(2, 1, sharex=True)
-    epochs = [row["epoch"] for row in rows]
-    marker = "o" if len(rows) < 40 else ""
-    losses.semilogy(epochs, [row["loss"] for row in rows], marker=marker, markersize=3, label="loss")
+    epochs = [metrics["epoch"] for metrics in history]
+    marker = "o" if len(history) < 40 else ""
+
+    losses.semilogy(epochs, [metrics["loss"] for metrics in history], marker=marker, markersize=3, label="loss")
     rates = losses.twinx()
-    rates.semilogy(epochs, [row["learning_rate"] or float("nan") for row in rows], "--", color="0.6")
+    rates.semilogy(epochs, [metrics["learning_rate"] or float("nan") for metrics in history], "--", color="0.6")
     rates.set_ylabel("learning rate (dashed)", color="0.4")
     losses.set(title=title, ylabel="training loss")
-    for name in [name for name in rows[-1] if name.endswith("_error_percent")]:
-        label = name.removesuffix("_error_percent").replace("_", " ")
-        values = [row.get(name, float("nan")) for row in rows]
-        errors.plot(epochs, values, marker=marker, markersize=3, label=label)
+
+    for name in history[-1]:
+        if name.endswith("_error_percent"):
+            label = name.removesuffix("_error_percent").replace("_", " ")
+            values = [metrics.get(name, float("nan")) for metrics in history]
+            errors.plot(epochs, values, marker=marker, markersize=3, label=label)
     errors.set(xlabel="epoch", ylabel="error, percent")
     errors.legend(frameon=False)
+
     for axes in (losses, errors):
         axes.grid(visible=True, alpha=0.3)
     figure.savefig(path, format="png", dpi=100)

@@ -11,14 +11,14 @@ from ..recipe import Phase, Recipe
 
 @dataclass(frozen=True, slots=True)
 class Plateau:
-    """What the validations so far have said: drops of the rate, the best error, validations since."""
+    """The outcome of the validations so far: drops of the rate, the best error, validations since it."""
 
     drops: int = 0
     best_percent: float = math.inf
     since_best: int = 0
 
     def after(self, recipe: Recipe, error_percent: float) -> Plateau:
-        """One validation more. `patience` of them without a new best are a drop, after which counting starts anew."""
+        """The outcome after one validation more: `patience` of them without a new best are a drop, and start anew."""
         if error_percent < self.best_percent:
             return Plateau(self.drops, error_percent)
         if self.since_best + 1 < recipe.patience:
@@ -26,7 +26,7 @@ class Plateau:
         return Plateau(self.drops + 1, self.best_percent)
 
     def ends(self, recipe: Recipe) -> bool:
-        """Whether the rate was to drop once more than it may (VGG section 3.1: three times in total)."""
+        """True where the rate was to drop once more than it may (VGG section 3.1: three times in total)."""
         return recipe.schedule == "plateau" and self.drops > recipe.lr_drops
 
 
@@ -34,6 +34,7 @@ def learning_rate(recipe: Recipe, plateau: Plateau, *, epoch: int, done: float) 
     """The rate of a step of `epoch` (from 0); `done` in (0, 1] is the share of the run that it completes."""
     if recipe.schedule == "cosine":
         return recipe.learning_rate * cosine(done, warmup=recipe.warmup)
+
     drops = plateau.drops if recipe.schedule == "plateau" else epoch // recipe.lr_every_epochs
     return recipe.learning_rate * recipe.lr_factor**drops
 
@@ -46,7 +47,7 @@ def cosine(done: float, *, warmup: float) -> float:
 
 
 def phase_at(recipe: Recipe, done: float) -> Phase:
-    """The phase that is on when `done` (a share of the steps) is behind us."""
+    """The phase of the step that follows when `done`, a share of the steps, is behind us."""
     end = 0.0
     for phase in recipe.phases:
         end += phase.share

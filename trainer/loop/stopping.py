@@ -17,17 +17,18 @@ PATIENCE_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Wish:
-    """Which signal asked the run to stop; 0: none has."""
+    """The signal that asked the run to stop; 0: none has."""
 
     signal: int = 0
 
 
 @contextlib.contextmanager
 def wish_to_stop() -> Iterator[Wish]:
-    """Takes both signals while it lives. A second Ctrl-C, a second after the first signal, interrupts at once; SIGTERM
-    does not, which `timeout`, schedulers and torchrun send more than once.
+    """Takes both signals while it lives.
 
-    In another thread than the main one signals cannot be taken, and nothing is wished.
+    A Ctrl-C that comes a second or more after the first signal interrupts at once; another SIGTERM does not, since
+    `timeout`, schedulers and torchrun send it more than once. Outside the main thread signals cannot be taken, and
+    nothing is wished.
     """
     wish, first = Wish(), math.inf
 
@@ -41,6 +42,7 @@ def wish_to_stop() -> Iterator[Wish]:
     if threading.current_thread() is not threading.main_thread():
         yield wish
         return
+
     before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield wish

@@ -26,22 +26,21 @@ from infer.spec import ModelSpec
 
 from .. import checkpoint as checkpoints
 from ..checkpoint import Checkpoint
-from ..data.augment import augmentation_of
-from ..data.batches import Centers, Crops, batches
+from ..data.augment import augmentation_from_recipe
+from ..data.batches import Centers, Crops, TrainingBatch, batches
 from ..data.colours import Statistics, measure
 from ..data.examples import Examples, open_examples
 from ..nets.zoo import Net, build_net
 from ..processes import join
 from ..recipe import Recipe
 from .execution import Execution
-from .progress import Watch
+from .progress import TrainingProgress
 from .schedule import learning_rate, phase_at
-from .start import start_from, start_weights
+from .start import copy_layers, start_weights
 from .stopping import Wish, wish_to_stop
-from .training_state import Batch, State
+from .training_state import TrainingState
 from .validation import validate
 
-SAVE_MINUTES = 10.0
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Iterations between looks at the loss, for which a GPU must be waited for."""
 
@@ -50,8 +49,8 @@ class TrainingError(Refused):
     """A run that cannot start or go on; one line."""
 
 
-class Stopped(TrainingError):
-    """A run that was asked to stop, by `signal`, and has saved what it did."""
+class Stopped(Exception):
+    """The end of a run that was asked to stop, by `signal`, and has saved what it did."""
 
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(message)
@@ -65,11 +64,10 @@ def train(
     *,
     init: Path | None = None,
     resume: bool = False,
-    save_minutes: float = SAVE_MINUTES,
     statistics: Statistics | None = None,
     execution: Execution | None = None,
 ) -> Path:
-    """Trains a net and returns the path of its checkpoint, which is written after every epoch and every `save_minutes`.
+    """Trains a net and returns the path of its checkpoint, which is written after every epoch, and in between.
 
     init: a checkpoint whose layers start the net (VGG section 3.1). resume: go on from out/ckpt.pt, with the same
     result as an uninterrupted run, to the bit on a CPU. statistics: the colours of the training set, measured on a
@@ -81,53 +79,65 @@ def train(
     peers = join(execution.device)
     if execution.parts < 1:
         raise TrainingError(f"a batch in {execution.parts} pieces: expected --parts of 1 or more")
+
+    # The checkpoint to go on from.
     path = out / "ckpt.pt"
     if path.exists() and not resume:
         raise TrainingError(f"{path} is there already: go on with --resume, or use a new --out")
     previous = checkpoints.load(path) if resume and path.exists() else None
+
+    # The data, and whether recipe, data, checkpoint and processes fit together.
     examples, held_out = open_examples(data, recipe.task)
-    check(recipe, examples, held_out, path, previous)
-    if (
-        previous is not None
-        and statistics is not None
-        and previous.spec != spec_of(recipe, examples.dataset, statistics)
-    ):
-        raise TrainingError(f"{path} was made with other --statistics: resume with the same, or use a new --out")
+    if previous is not None:
+        check_resumable(previous, path, recipe, examples, statistics)
+    check_feasible(recipe, examples, held_out)
     slices = peers.world * execution.parts
     if recipe.batch % slices:
         raise TrainingError(f"a batch of {recipe.batch} cannot be cut into {slices} equal pieces: --set batch=...")
     if previous is not None and previous.finished:
         return path
+
+    # The net.
     out.mkdir(parents=True, exist_ok=True)
-    spec = previous.spec if previous else spec_of(recipe, examples.dataset, statistics)
-    run = State(recipe, spec, started(recipe, spec, init), execution, peers)
+    spec = previous.spec if previous else make_spec(recipe, examples.dataset, statistics)
+    run = TrainingState(recipe, spec, make_initial_net(recipe, spec, init), execution, peers)
     if previous is not None:
         run.restore(previous)
     peers.wait()  # all have read the checkpoint before one writes it
-    with wish_to_stop() as wish, watching(run, len(examples.dataset.items), out) as watch:
-        Program(run, examples, held_out, path, save_minutes, wish, watch).epochs()
+
+    # The epochs.
+    with wish_to_stop() as wish, show_progress(run, len(examples.dataset.items), out) as progress:
+        Program(run, examples, held_out, path, wish, progress).run_epochs()
     return path
 
 
-def check(
-    recipe: Recipe, examples: Examples, held_out: Examples | None, path: Path, previous: Checkpoint | None
+def check_resumable(
+    previous: Checkpoint, path: Path, recipe: Recipe, examples: Examples, statistics: Statistics | None
 ) -> None:
-    """Raises TrainingError where the recipe cannot be followed on these data, or not from this checkpoint on."""
+    """Raises TrainingError where a run cannot go on from a checkpoint: another recipe, other images or colours."""
     dataset, count = examples.dataset, len(examples.dataset.items)
-    if previous is not None and previous.recipe != recipe.to_json():
+
+    if previous.recipe != recipe.to_json():
         raise TrainingError(
             f"{path} was made by another recipe or other settings: resume with the same, or use a new --out"
         )
-    if previous is not None and (previous.images, previous.spec.classes) != (count, dataset.classes):
+    if (previous.images, previous.spec.classes) != (count, dataset.classes):
         raise TrainingError(
             f"{path} was trained on {previous.images} images of {len(previous.spec.classes)} classes, {dataset.root} "
             f"has {count} of {len(dataset.classes)}: resume with the same, or start from it by --init in a new --out"
         )
-    if previous is not None and previous.listing not in ("", examples.listing_digest):
+    if previous.listing not in ("", examples.listing_digest):
         raise TrainingError(
             f"{path} was trained on other images, or other labels, than {dataset.root} has: resume with the same, or "
             "start from it by --init in a new --out"
         )
+    if statistics is not None and previous.spec != make_spec(recipe, dataset, statistics):
+        raise TrainingError(f"{path} was made with other --statistics: resume with the same, or use a new --out")
+
+
+def check_feasible(recipe: Recipe, examples: Examples, held_out: Examples | None) -> None:
+    """Raises TrainingError where the recipe cannot be followed on these data."""
+    dataset, count = examples.dataset, len(examples.dataset.items)
     if count < recipe.batch:
         raise TrainingError(f"{count} training images do not fill a batch of {recipe.batch}")
     if recipe.schedule == "plateau" and held_out is None:
@@ -137,32 +147,32 @@ def check(
         )
 
 
-def spec_of(recipe: Recipe, dataset: Dataset, statistics: Statistics | None) -> ModelSpec:
+def make_spec(recipe: Recipe, dataset: Dataset, statistics: Statistics | None) -> ModelSpec:
     """The spec of a new net, with the colours of its training set."""
     colors = statistics or measure(dataset)
     spec = recipe.spec(dataset.classes, dataset.class_names, colors.mean_rgb)
     return dataclasses.replace(spec, source={**spec.source, "colors": colors.to_json()})
 
 
-def started(recipe: Recipe, spec: ModelSpec, init: Path | None) -> Net:
+def make_initial_net(recipe: Recipe, spec: ModelSpec, init: Path | None) -> Net:
     """The net as its first step finds it. Random numbers fill a tensor in the order of its memory: channels last."""
     torch.manual_seed(recipe.seed)
     net = build_net(spec, auxiliary_heads=True)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     start_weights(net, recipe.start, sigma=recipe.start_sigma)
     if init is not None:
-        start_from(net, checkpoints.load(init), spec.task)
+        copy_layers(net, checkpoints.load(init), spec.task)
     return net
 
 
-def watching(run: State, images: int, out: Path) -> AbstractContextManager[Watch | None]:
-    """What shows the run to the user: the first process does."""
+def show_progress(run: TrainingState, images: int, out: Path) -> AbstractContextManager[TrainingProgress | None]:
+    """The display of the run to the user, by the first process alone."""
     if run.peers.rank:
         return nullcontext()
     recipe = run.recipe
     per_epoch = images // recipe.batch
     steps = recipe.steps(per_epoch)
-    return Watch(
+    return TrainingProgress(
         out, title=recipe.name, steps=steps, steps_per_epoch=per_epoch, batch=recipe.batch, done=run.epochs_done
     )
 
@@ -171,13 +181,12 @@ def watching(run: State, images: int, out: Path) -> AbstractContextManager[Watch
 class Program:
     """The epochs of one run, until its steps are done, its schedule ends it or somebody wishes to stop."""
 
-    run: State
+    run: TrainingState
     examples: Examples
     held_out: Examples | None
     path: Path
-    save_minutes: float
     wish: Wish
-    watch: Watch | None
+    progress: TrainingProgress | None
 
     def __post_init__(self) -> None:
         self.steps_per_epoch = len(self.examples.dataset.items) // self.run.recipe.batch
@@ -185,87 +194,91 @@ class Program:
         self.saved = time.monotonic()
         self.listing = self.examples.listing_digest
 
-    def epochs(self) -> None:
+    def run_epochs(self) -> None:
+        """Trains, validates and saves, epoch by epoch."""
         run = self.run
         for epoch in range(run.epochs_done, math.ceil(self.steps / self.steps_per_epoch)):
             first = epoch * self.steps_per_epoch
-            rate = self.epoch(epoch, first, min(self.steps, first + self.steps_per_epoch))
+            last = min(self.steps, first + self.steps_per_epoch)
+            rate = self.run_steps(epoch, first, last)
+
+            loss, wrong, images = run.sums_of_epoch()
+            metrics: dict[str, float] = {"epoch": epoch + 1, "iteration": last, "learning_rate": rate}
+            metrics |= {"loss": loss / images, "training_error_percent": 100 * wrong / images}
             if self.held_out is not None:
-                self.save()  # trying it may take longer than whoever wants to stop it waits
-            loss, wrong, images = self.totals()
-            row: dict[str, float] = {"epoch": epoch + 1, "iteration": min(self.steps, first + self.steps_per_epoch)}
-            row |= {"learning_rate": rate, "loss": loss / images, "training_error_percent": 100 * wrong / images}
-            if self.held_out is not None:
+                self.save()  # validation may take longer than whoever wants to stop the run waits
                 errors = validate(run, Centers(self.held_out.dataset, run.spec, self.held_out.target))
-                row |= {f"validation_{name}_error_percent": error for name, error in errors.items()}
+                metrics |= {f"validation_{name}_error_percent": error for name, error in errors.items()}
                 run.plateau = run.plateau.after(run.recipe, errors[run.objective.errors[0]])
+
             run.epochs_done, run.steps_of_epoch = epoch + 1, 0
             run.sums.zero_()
-            run.finished = row["iteration"] == self.steps or run.plateau.ends(run.recipe)
-            if self.watch is not None:
-                self.watch.epoch_done(row)
+            run.finished = last == self.steps or run.plateau.ends(run.recipe)
+            if self.progress is not None:
+                self.progress.end_epoch(metrics)
             self.save()
             if run.finished:
                 return
-            self.stop_if_wished(int(row["iteration"]))
+            self.stop_if_wished(last)
 
-    def epoch(self, epoch: int, first: int, last: int) -> float:
+    def run_steps(self, epoch: int, first: int, last: int) -> float:
         """The steps of one epoch that are left, of iterations first + 1 to last; returns the last learning rate."""
         run, recipe = self.run, self.run.recipe
         phase = phase_at(recipe, first / self.steps)
         run.net.train()
         set_dropout(run.net, active=phase.dropout)
-        augmentation, (dataset, target) = augmentation_of(recipe, phase, run.spec), self.examples
+        augmentation, (dataset, target) = augmentation_from_recipe(recipe, phase, run.spec), self.examples
         crops = Crops(dataset, augmentation, seed=recipe.seed, epoch=epoch, target=target)
+
         done = run.steps_of_epoch
-        read = first + done
+        read = first + done  # the iteration up to which the loss has been looked at
         rate = learning_rate(recipe, run.plateau, epoch=epoch, done=read / self.steps) if done else 0.0
-        if self.watch is not None:
-            self.watch.epoch(epoch + 1, done)
-        with closing(in_steps(crops, run)) as steps:
+        if self.progress is not None:
+            self.progress.begin_epoch(epoch + 1, done)
+
+        with closing(batches_of_steps(crops, run)) as steps:
             for iteration in range(first + done + 1, last + 1):
                 batch = next(steps)
                 rate = learning_rate(recipe, run.plateau, epoch=epoch, done=iteration / self.steps)
-                torch.manual_seed(seed_of(recipe.seed, iteration, run.peers.rank))  # dropout's draws
+                torch.manual_seed(step_seed(recipe.seed, iteration, run.peers.rank))  # dropout's draws
                 run.step(batch, rate, iteration)
                 run.steps_of_epoch = iteration - first
-                signal, due = run.peers.most((self.wish.signal, time.monotonic() - self.saved > 60 * self.save_minutes))
+
+                # All processes look, save and stop after the same step.
+                late = time.monotonic() - self.saved > 60 * run.execution.save_minutes
+                signal, due = run.peers.most((self.wish.signal, late))
                 if iteration == last or signal or due or iteration - read >= READ_EVERY[run.peers.device.type]:
-                    self.read(epoch, read + 1, iteration, rate)
+                    self.read_loss(epoch, read + 1, iteration, rate)
                     read = iteration
                 if iteration < last and (signal or due):
                     self.save()
                     self.stop_if_wished(iteration)
         return rate
 
-    def totals(self) -> tuple[float, float, float]:
-        """Loss, wrong answers and images of the epoch so far, over all processes."""
-        loss, wrong, images = self.run.peers.total(self.run.sums).tolist()
-        return loss, wrong, images
-
-    def read(self, epoch: int, since: int, iteration: int, rate: float) -> None:
+    def read_loss(self, epoch: int, since: int, iteration: int, rate: float) -> None:
         """Shows the epoch so far. Raises TrainingError where the loss of an iteration from `since` on is no number."""
-        loss, wrong, images = self.totals()
+        loss, wrong, images = self.run.sums_of_epoch()
         if not math.isfinite(loss):
             between = f"iteration {iteration}" if since == iteration else f"iterations {since} to {iteration}"
-            kept = f"; the last checkpoint from before is {self.path}" if self.path.exists() else ""
-            raise TrainingError(f"the loss became {loss} in {between} (epoch {epoch + 1}): lower learning_rate{kept}")
-        if self.watch is not None:
+            raise self.divergence(f"the loss became {loss} in {between} (epoch {epoch + 1})")
+        if self.progress is not None:
             error = 100 * wrong / images
-            self.watch.step(iteration, iteration - since + 1, loss=loss / images, error_percent=error, rate=rate)
+            self.progress.step(iteration, iteration - since + 1, loss=loss / images, error_percent=error, rate=rate)
 
     def save(self) -> None:
-        """Raises TrainingError instead of replacing a checkpoint by one with weights that are no numbers."""
+        """Writes the checkpoint. Raises TrainingError where its weights are no numbers, and leaves the last one."""
         self.saved = time.monotonic()
         done = self.run.checkpoint(images=len(self.examples.dataset.items), listing=self.listing)
         broken = next((name for name, t in done.weights.items() if not t.isfinite().all()), None)
         if broken is not None:
-            kept = f"; the last checkpoint from before is {self.path}" if self.path.exists() else ""
-            raise TrainingError(
-                f"{broken} is no number any more in epoch {done.epochs_done}: lower learning_rate{kept}"
-            )
+            raise self.divergence(f"{broken} is no number any more in epoch {done.epochs_done}")
         if self.run.peers.rank == 0:
             checkpoints.save(done, self.path)
+
+    def divergence(self, how: str) -> TrainingError:
+        """The error of a run whose numbers became useless, with the checkpoint that is left of it."""
+        kept = f"; the last checkpoint from before is {self.path}" if self.path.exists() else ""
+        return TrainingError(f"{how}: lower learning_rate{kept}")
 
     def stop_if_wished(self, iteration: int) -> None:
         """Raises Stopped where a signal asked one of the processes to."""
@@ -275,27 +288,29 @@ class Program:
             raise Stopped(signal, f"stopped: {done}, go on with --resume")
 
 
-def in_steps(crops: Crops, run: State) -> Generator[list[Batch]]:
-    """The batches of this process, those of each step together, from the epoch's next step on."""
-    parts = batches(
+def batches_of_steps(crops: Crops, run: TrainingState) -> Generator[list[TrainingBatch]]:
+    """The pieces of each step of this process, from the epoch's next step on."""
+    parts = run.execution.parts
+    pieces = batches(
         crops,
         run.recipe.batch,
         start=run.steps_of_epoch,
         rank=run.peers.rank,
         world=run.peers.world,
-        parts=run.execution.parts,
+        parts=parts,
         pin=run.peers.device.type == "cuda",
     )
-    while step := list(itertools.islice(parts, run.execution.parts)):
+    while step := list(itertools.islice(pieces, parts)):
         yield step
 
 
-def seed_of(seed: int, iteration: int, rank: int) -> int:
-    """Of torch's random numbers in one step of one process, so that a run goes on from any of them."""
+def step_seed(seed: int, iteration: int, rank: int) -> int:
+    """The seed of torch's random numbers in one step of one process, so that a run goes on from any step."""
     return int(np.random.SeedSequence((seed, iteration, rank)).generate_state(1, np.uint64)[0])
 
 
 def set_dropout(net: Net, *, active: bool) -> None:
+    """Turns the dropout of a net in training on or off."""
     for layer in net.modules():
         if isinstance(layer, nn.Dropout):
             layer.train(active)

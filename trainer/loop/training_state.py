@@ -1,4 +1,4 @@
-"""All that changes while a net is trained: what a checkpoint holds, and one step."""
+"""The state of a training run: everything that a checkpoint holds and a step changes, and the step itself."""
 
 from __future__ import annotations
 
@@ -13,24 +13,21 @@ from torch.nn.parallel import DistributedDataParallel
 from infer.spec import ModelSpec
 
 from ..checkpoint import Checkpoint, split_weights
+from ..data.batches import TrainingBatch
 from ..nets.vgg import FULLY_CONNECTED
 from ..nets.zoo import Net
 from ..processes import Peers
 from ..recipe import Recipe
 from .execution import Execution
-from .objective import Objective, objective_of
+from .objective import Objective, make_objective
 from .schedule import Plateau
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""u8 pixels [N, h, w, 3], colour shift f32 [N, 3], targets."""
 
-
-class Average:
+class WeightAverage:
     """The average of the weights over the steps (Polyak and Juditsky 1992; GoogLeNet section 6), for inference.
 
-    `weights` {name: tensor} are the plain mean of the iterates until 1 / (1 - decay) of them, then a moving one.
-
-    So the random start has no weight after the first step; a decay of 1 is Polyak's own plain mean throughout.
+    `weights` {name: tensor} are the plain mean of the iterates until 1 / (1 - decay) of them, then a moving one. So
+    the random start has no weight after the first step; a decay of 1 is Polyak's own plain mean throughout.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
@@ -45,7 +42,7 @@ class Average:
             self.weights[name].lerp_(tensor, share)
 
 
-class State:
+class TrainingState:
     """A net with its optimiser, average and schedule between two steps.
 
     sums f64 [3]: loss, wrong answers and images of the epoch so far, of this process alone.
@@ -57,10 +54,13 @@ class State:
         self.plateau = Plateau()
         self.epochs_done, self.steps_of_epoch, self.finished = 0, 0, False
         self.sums = torch.zeros(3, dtype=torch.float64, device=peers.device)
+
         if recipe.train_layers == "fully-connected":
             for name, parameter in net.named_parameters():
                 parameter.requires_grad_(name.split(".")[0] in FULLY_CONNECTED)
-        self.objective: Objective = objective_of(net, spec, execution.memory_format).to(peers.device)
+
+        # The net moves to its device, type and memory format before the optimiser takes its parameters.
+        self.objective: Objective = make_objective(net, spec, execution.memory_format).to(peers.device)
         if execution.precision == "fp64":
             self.objective.double()
         net.to(memory_format=execution.memory_format)  # type: ignore[call-overload]
@@ -69,7 +69,9 @@ class State:
             self.trained.values(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
         )
         self.scaler = torch.amp.GradScaler(peers.device.type, enabled=execution.precision == "fp16")
-        self.average = Average(net, recipe.average_decay) if recipe.average == "polyak" else None
+        self.average = WeightAverage(net, recipe.average_decay) if recipe.average == "polyak" else None
+
+        # The module that a step calls: the objective, compiled and shared as asked for.
         self._module: nn.Module = self.objective
         if execution.compile:
             self._module = torch.compile(self._module)  # type: ignore[assignment]
@@ -77,11 +79,13 @@ class State:
             gpu = [peers.device.index] if peers.device.type == "cuda" else None
             self._module = DistributedDataParallel(self._module, device_ids=gpu)
 
-    def step(self, parts: Sequence[Batch], rate: float, iteration: int) -> None:
+    def step(self, parts: Sequence[TrainingBatch], rate: float, iteration: int) -> None:
         """One step of SGD on a batch in pieces: v = momentum v + gradient + decay w; w -= rate v. iteration: from 1."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
+
+        # Gradients add up over the pieces; processes exchange them once, with the last one.
         for number, (pixels, shift, target) in enumerate(parts, start=1):
             last = number == len(parts)
             with contextlib.nullcontext() if last or self.peers.world == 1 else self._module.no_sync():  # type: ignore[operator]
@@ -91,33 +95,41 @@ class State:
                 self.scaler.scale(loss / len(parts)).backward()
             images = torch.full_like(loss, len(target))
             self.sums += torch.stack([loss.detach() * images, wrong.to(loss.dtype), images]).double()
+
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             self.average.update(self.net, iteration)
 
     def weights(self) -> dict[str, Tensor]:
-        """Those of inference, with those of the auxiliary heads; not copied."""
+        """The weights of inference, with those of the auxiliary heads; not copied."""
         return dict(self.net.state_dict()) if self.average is None else self.average.weights
 
+    def sums_of_epoch(self) -> tuple[float, float, float]:
+        """Loss, wrong answers and images of the epoch so far, over all processes, which all call it."""
+        loss, wrong, images = self.peers.total(self.sums).tolist()
+        return loss, wrong, images
+
     def checkpoint(self, *, images: int, listing: str) -> Checkpoint:
-        """What is needed to go on; on the host. All processes call it."""
-        loss, wrong, seen = self.peers.total(self.sums).tolist()
-        weights, auxiliary = split_weights({name: _host(t.float()) for name, t in self.weights().items()})
+        """A checkpoint to go on from, its tensors on the host. All processes call it."""
+        weights, auxiliary = split_weights({name: _on_host(t.float()) for name, t in self.weights().items()})
         momentum = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.trained.items()}
+
+        # The file's weights are FP32 and of inference; where the net's own differ, they are kept beside them.
         exact = self.execution.precision == "fp64"
         others = self.average is not None or exact
+
         return Checkpoint(
             spec=self.spec,
             weights=weights,
             auxiliary=auxiliary,
-            momentum={name: _host(t) for name, t in momentum.items() if t is not None},
+            momentum={name: _on_host(t) for name, t in momentum.items() if t is not None},
             epochs_done=self.epochs_done,
             recipe=self.recipe.to_json(),
             steps_of_epoch=self.steps_of_epoch,
-            sums=(loss, wrong, seen),
-            iterate={name: _host(t) for name, t in self.net.state_dict().items()} if others else {},
-            average={name: _host(t) for name, t in self.weights().items()} if exact else {},
+            sums=self.sums_of_epoch(),
+            iterate={name: _on_host(t) for name, t in self.net.state_dict().items()} if others else {},
+            average={name: _on_host(t) for name, t in self.weights().items()} if exact else {},
             plateau=(self.plateau.drops, self.plateau.best_percent, self.plateau.since_best),
             scaler=dict(self.scaler.state_dict()),
             images=images,
@@ -132,11 +144,13 @@ class State:
         if self.average is not None:
             for name, tensor in (previous.average or inferred).items():
                 self.average.weights[name].copy_(tensor)
+
         for name, buffer in previous.momentum.items():
             parameter = self.trained[name]
             self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
         if previous.scaler and self.scaler.is_enabled():  # either run may be of another precision
             self.scaler.load_state_dict(previous.scaler)
+
         self.plateau = Plateau(*previous.plateau)
         self.epochs_done, self.steps_of_epoch = previous.epochs_done, previous.steps_of_epoch
         self.finished = previous.finished
@@ -144,5 +158,5 @@ class State:
             self.sums.copy_(torch.tensor(previous.sums, dtype=torch.float64))
 
 
-def _host(tensor: Tensor) -> Tensor:
+def _on_host(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu()

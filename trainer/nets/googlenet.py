@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infer.spec import SpecError
+from infer.spec import ModelSpec, SpecError
 
 from .lrn import LRN
 
 
-class Row(NamedTuple):
-    """One inception row of Table 1: output channels of each convolution."""
+class Widths(NamedTuple):
+    """Output channels of each convolution of an inception: a row of Table 1, whose columns are named so."""
 
     c1: int
     c3_reduce: int
@@ -30,19 +30,20 @@ class Row(NamedTuple):
 
     @property
     def out(self) -> int:
+        """Channels of the four branches together."""
         return self.c1 + self.c3 + self.c5 + self.pool_proj
 
 
 TABLE = {
-    "3a": Row(64, 96, 128, 16, 32, 32),
-    "3b": Row(128, 128, 192, 32, 96, 64),
-    "4a": Row(192, 96, 208, 16, 48, 64),
-    "4b": Row(160, 112, 224, 24, 64, 64),
-    "4c": Row(128, 128, 256, 24, 64, 64),
-    "4d": Row(112, 144, 288, 32, 64, 64),
-    "4e": Row(256, 160, 320, 32, 128, 128),
-    "5a": Row(256, 160, 320, 32, 128, 128),
-    "5b": Row(384, 192, 384, 48, 128, 128),
+    "3a": Widths(64, 96, 128, 16, 32, 32),
+    "3b": Widths(128, 128, 192, 32, 96, 64),
+    "4a": Widths(192, 96, 208, 16, 48, 64),
+    "4b": Widths(160, 112, 224, 24, 64, 64),
+    "4c": Widths(128, 128, 256, 24, 64, 64),
+    "4d": Widths(112, 144, 288, 32, 64, 64),
+    "4e": Widths(256, 160, 320, 32, 128, 128),
+    "5a": Widths(256, 160, 320, 32, 128, 128),
+    "5b": Widths(384, 192, 384, 48, 128, 128),
 }
 STEM = (64, 64, 192)  # conv1 7x7/2, conv2 1x1, conv2 3x3
 AUX_CONV = 128
@@ -51,26 +52,37 @@ AUX_LOSS_WEIGHT = 0.3
 
 
 class Inception(nn.Module):
-    """Four branches side by side, concatenated over channels."""
+    """Four branches side by side, concatenated over channels (Table 1, Figure 2b).
 
-    def __init__(self, channels: int, row: Row) -> None:
+    third: the convolution of the third branch by its name and kernel. The paper's net has conv5x5; torchvision's has
+    a second 3x3 in its place.
+    """
+
+    def __init__(self, channels: int, widths: Widths, third: tuple[str, int]) -> None:
         super().__init__()
-        self.conv1x1 = nn.Conv2d(channels, row.c1, 1)
-        self.conv3x3_reduce = nn.Conv2d(channels, row.c3_reduce, 1)
-        self.conv3x3 = nn.Conv2d(row.c3_reduce, row.c3, 3, padding=1)
-        self.conv5x5_reduce = nn.Conv2d(channels, row.c5_reduce, 1)
-        self.conv5x5 = nn.Conv2d(row.c5_reduce, row.c5, 5, padding=2)
+        self.third, kernel = third
+        self.conv1x1 = nn.Conv2d(channels, widths.c1, 1)
+        self.conv3x3_reduce = nn.Conv2d(channels, widths.c3_reduce, 1)
+        self.conv3x3 = nn.Conv2d(widths.c3_reduce, widths.c3, 3, padding=1)
+        self.add_module(f"{self.third}_reduce", nn.Conv2d(channels, widths.c5_reduce, 1))
+        self.add_module(self.third, nn.Conv2d(widths.c5_reduce, widths.c5, kernel, padding=kernel // 2))
         self.pool = nn.MaxPool2d(3, 1, padding=1)
-        self.pool_proj = nn.Conv2d(channels, row.pool_proj, 1)
+        self.pool_proj = nn.Conv2d(channels, widths.pool_proj, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        third_reduce, third = getattr(self, f"{self.third}_reduce"), getattr(self, self.third)
         branches = (
             self.conv1x1(x),
             self.conv3x3(F.relu(self.conv3x3_reduce(x))),
-            self.conv5x5(F.relu(self.conv5x5_reduce(x))),
+            third(F.relu(third_reduce(x))),
             self.pool_proj(self.pool(x)),
         )
         return torch.cat([F.relu(branch) for branch in branches], 1)
+
+
+def scaled(channels: int, spec: ModelSpec) -> int:
+    """The paper's number of channels at the spec's width."""
+    return max(1, round(channels * spec.width))
 
 
 def _pool() -> nn.MaxPool2d:
@@ -78,72 +90,76 @@ def _pool() -> nn.MaxPool2d:
 
 
 class AuxiliaryHead(nn.Module):
-    """Average pool 5x5/3, 1x1 convolution, FC, 70 % dropout, classifier: training only (paper, section 5)."""
+    """A classifier beside an inception, for training only: 5x5/3 average pool, 1x1 convolution, FC, 70 % dropout,
+    class scores (section 5).
 
-    def __init__(self, channels: int, map_px: int, *, conv: int, fc_width: int, classes: int) -> None:
+    Raises SpecError where the map that it pools is smaller than 5x5.
+    """
+
+    def __init__(self, channels: int, spec: ModelSpec) -> None:
         super().__init__()
-        side = (map_px - 5) // 3 + 1
+        map_px = spec.crop_px // 16
         if map_px < 5:
             raise SpecError(f"an auxiliary head needs a 5x5 map to pool, got {map_px}x{map_px}: use crop_px >= 96")
+        conv, side = scaled(AUX_CONV, spec), (map_px - 5) // 3 + 1
         self.conv = nn.Conv2d(channels, conv, 1)
-        self.fc = nn.Linear(conv * side * side, fc_width)
+        self.fc = nn.Linear(conv * side * side, spec.fc_width)
         self.drop = nn.Dropout(0.7)
-        self.classifier = nn.Linear(fc_width, classes)
+        self.classifier = nn.Linear(spec.fc_width, len(spec.classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.conv(F.avg_pool2d(x, 5, 3)))
-        scores: Tensor = self.classifier(self.drop(F.relu(self.fc(x.flatten(1)))))
+        x = F.relu(self.conv(F.avg_pool2d(x, 5, 3)))  # [N, conv, side, side]
+        scores: Tensor = self.classifier(self.drop(F.relu(self.fc(x.flatten(1)))))  # [N, classes]
         return scores
 
 
 class GoogLeNet(nn.Module):
-    """Input [N, 3, h, w] float, mean subtracted, h and w >= crop_px. Output: class score map [N, classes, h', w'].
+    """The net from stem to classifier; input [N, 3, h, w] float, mean subtracted, h and w >= crop_px.
 
-    `width` scales every convolution; `fc_width` is that of the auxiliary heads (1024 in the paper).
+    Output: class score map [N, classes, h', w']. The spec's width scales every convolution; its fc_width is that of
+    the auxiliary heads (1024 in the paper). third: see Inception.
     """
 
     def __init__(
-        self,
-        *,
-        classes: int,
-        width: float = 1.0,
-        fc_width: int = 1024,
-        crop_px: int = 224,
-        auxiliary_heads: bool = False,
+        self, spec: ModelSpec, *, auxiliary_heads: bool = False, third: tuple[str, int] = ("conv5x5", 5)
     ) -> None:
         super().__init__()
 
-        def scaled(channels: int) -> int:
-            return max(1, round(channels * width))
-
-        c1, c2_reduce, c2 = map(scaled, STEM)
+        # The stem: everything before the first inception.
+        c1, c2_reduce, c2 = (scaled(channels, spec) for channels in STEM)
         self.conv1 = nn.Conv2d(3, c1, 7, stride=2, padding=3)
         self.norm1 = LRN(n=5, alpha=1e-4, beta=0.75, k=1.0)
         self.conv2_reduce = nn.Conv2d(c1, c2_reduce, 1)
         self.conv2 = nn.Conv2d(c2_reduce, c2, 3, padding=1)
         self.norm2 = LRN(n=5, alpha=1e-4, beta=0.75, k=1.0)
         self.pool1, self.pool2 = _pool(), _pool()
+
+        # The inceptions, each with its auxiliary head: random starts are drawn in this order.
         self.inception = nn.ModuleDict()
         self.auxiliary = nn.ModuleDict()
         self.pool_before = nn.ModuleDict({"4a": _pool(), "5a": _pool()})
         channels = c2
-        for name, paper_row in TABLE.items():
-            row = Row(*map(scaled, paper_row))
-            self.inception[name] = Inception(channels, row)
-            channels = row.out
+        for name, row in TABLE.items():
+            widths = Widths(*(scaled(one, spec) for one in row))
+            self.inception[name] = Inception(channels, widths, third)
+            channels = widths.out
             if auxiliary_heads and name in AUX_AFTER:
-                self.auxiliary[AUX_AFTER[name]] = AuxiliaryHead(
-                    channels, crop_px // 16, conv=scaled(AUX_CONV), fc_width=fc_width, classes=classes
-                )
-        self.last_pool = nn.AvgPool2d(crop_px // 32, 1)
-        self.drop = nn.Dropout(0.4)
-        self.classifier = nn.Conv2d(channels, classes, 1)
+                self.auxiliary[AUX_AFTER[name]] = AuxiliaryHead(channels, spec)
 
-    def _trunk(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The map before the last pool, and the maps that the auxiliary heads see."""
+        self.last_pool = nn.AvgPool2d(spec.crop_px // 32, 1)
+        self.drop = nn.Dropout(0.4)
+        self.classifier = nn.Conv2d(channels, len(spec.classes), 1)
+
+    def stem(self, x: Tensor) -> Tensor:
+        """The map before the first inception: [N, 192 * width, h / 8, w / 8], sides rounded up."""
         x = self.norm1(self.pool1(F.relu(self.conv1(x))))
         x = F.relu(self.conv2(F.relu(self.conv2_reduce(x))))
         x = self.pool2(self.norm2(x))
+        return x
+
+    def trunk(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The averaged activations before the classifier, and the maps that the auxiliary heads see."""
+        x = self.stem(x)
         seen = {}
         for name, block in self.inception.items():
             if name in self.pool_before:
@@ -151,15 +167,14 @@ class GoogLeNet(nn.Module):
             x = block(x)
             if name in AUX_AFTER:
                 seen[AUX_AFTER[name]] = x
-        return x, seen
+        return self.drop(self.last_pool(x)), seen
 
     def penultimate(self, x: Tensor) -> Tensor:
         """The averaged activations before the classifier: [N, 1024 * width, h', w']."""
-        pooled: Tensor = self.drop(self.last_pool(self._trunk(x)[0]))
-        return pooled
+        return self.trunk(x)[0]
 
     def classify(self, penultimate: Tensor) -> Tensor:
-        """Class score map from the penultimate activations."""
+        """Class score map [N, classes, h', w'] from the penultimate activations."""
         scores: Tensor = self.classifier(penultimate)
         return scores
 
@@ -168,7 +183,7 @@ class GoogLeNet(nn.Module):
 
     def training_scores(self, x: Tensor) -> tuple[tuple[float, Tensor], ...]:
         """(loss weight, class scores [N, classes]) of the classifier and of each auxiliary head."""
-        x, seen = self._trunk(x)
-        scores = self.classify(self.drop(self.last_pool(x))).mean((2, 3))
+        penultimate, seen = self.trunk(x)
+        scores = self.classify(penultimate).mean((2, 3))
         heads = ((AUX_LOSS_WEIGHT, head(seen[name])) for name, head in self.auxiliary.items())
         return ((1.0, scores), *heads)

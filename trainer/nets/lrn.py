@@ -20,14 +20,17 @@ class LRN(nn.Module):
         self.n, self.alpha, self.beta, self.k = n, alpha, beta, k
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # [N, C, h, w]
         channels = wide.shape[1]
+
+        # the sum over the window, as n shifted additions
         squares = F.pad(wide.square(), (0, 0, 0, 0, self.n // 2, (self.n - 1) // 2))
         sums = squares[:, :channels]
         for offset in range(1, self.n):
             sums = sums + squares[:, offset : offset + channels]
         scale = self.k + self.alpha / self.n * sums
-        if self.beta == 0.75:  # of both papers
+
+        if self.beta == 0.75:  # both papers' power, by two square roots
             inverse_root = scale.rsqrt()
             return (wide * inverse_root * inverse_root.sqrt()).to(x.dtype)
         return (wide * scale.pow(-self.beta)).to(x.dtype)

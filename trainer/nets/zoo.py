@@ -10,34 +10,24 @@ from .googlenet_tv import GoogLeNetTV
 from .vgg import VGG
 
 NETS = (*vgg.TABLE, "googlenet", "googlenet-tv")
-Net = VGG | GoogLeNet | GoogLeNetTV
+Net = VGG | GoogLeNet
+"""A net of ours; googlenet-tv is a GoogLeNet, too."""
 
 
 def build_net(spec: ModelSpec, *, auxiliary_heads: bool = False) -> Net:
     """The untrained net of a spec, in train mode. Raises SpecError for a net we do not have, or cannot train."""
-    if spec.net in vgg.TABLE:
-        return VGG(
-            spec.net,
-            outputs=spec.channels,
-            width=spec.width,
-            fc_width=spec.fc_width,
-            crop_px=spec.crop_px,
-            ceil_pools=spec.pool_rounding == "ceil",
-        )
     if spec.net not in NETS:
         raise SpecError(f"unknown net {spec.net!r}: expected one of {', '.join(NETS)}")
+
+    if spec.net in vgg.TABLE:
+        return VGG(spec)
     if spec.task != "classify":
         raise SpecError(f"{spec.task}: boxes are of VGG's nets (appendix A), got {spec.net}")
     if spec.pool_rounding != "ceil":
         raise SpecError(f"{spec.net}'s pools round up: set pool_rounding to 'ceil'")
+
     if spec.net == "googlenet":
-        return GoogLeNet(
-            classes=len(spec.classes),
-            width=spec.width,
-            fc_width=spec.fc_width,
-            crop_px=spec.crop_px,
-            auxiliary_heads=auxiliary_heads,
-        )
+        return GoogLeNet(spec, auxiliary_heads=auxiliary_heads)
     if auxiliary_heads:
         raise SpecError("googlenet-tv cannot be trained here, its batch norms are folded: train googlenet")
-    return GoogLeNetTV(classes=len(spec.classes), width=spec.width, crop_px=spec.crop_px)
+    return GoogLeNetTV(spec)

@@ -22,7 +22,7 @@ import trainer.data.augment
 from infer.pixels.render import resize
 from infer.spec import Size
 from infer.views import rescaled_px
-from trainer.data.augment import IMAGENET_COLORS, Augmentation, ColorAxes, Placement, augmentation_of
+from trainer.data.augment import IMAGENET_COLORS, Augmentation, ColorAxes, Placement, augmentation_from_recipe
 from trainer.recipe import override
 from trainer.recipes import RECIPES
 
@@ -208,7 +208,7 @@ def test_settings_come_from_the_recipe_and_colours_from_the_spec() -> None:
     recipe = override(RECIPES["googlenet"], settings)
     spec = recipe.spec(("a", "b"), (), (1.0, 2.0, 3.0))
     spec = dataclasses.replace(spec, preprocessing=dataclasses.replace(spec.preprocessing, filter="bilinear"))
-    augment = augmentation_of(recipe, recipe.phases[0], spec)
+    augment = augmentation_from_recipe(recipe, recipe.phases[0], spec)
     assert augment.colors == IMAGENET_COLORS
     names = ("crop_px", "mirror", "color_sigma", "crop", "area", "aspect", "interpolation", "photometric")
     assert all(getattr(augment, name) == getattr(recipe, name) for name in names)
@@ -216,5 +216,5 @@ def test_settings_come_from_the_recipe_and_colours_from_the_spec() -> None:
     assert augment.short_px == recipe.phases[0].short_px
     measured = {"eigenvalues": [3, 2, 1], "eigenvectors": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}
     spec = dataclasses.replace(spec, source={"colors": json.dumps(measured)})
-    colors = augmentation_of(recipe, recipe.phases[0], spec).colors
+    colors = augmentation_from_recipe(recipe, recipe.phases[0], spec).colors
     assert colors == ColorAxes((3, 2, 1), ((1, 0, 0), (0, 1, 0), (0, 0, 1)))

@@ -164,7 +164,7 @@ def whole_and_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
-            train(TINY, data, out, save_minutes=0, execution=execution)
+            train(TINY, data, out, execution=dataclasses.replace(execution, save_minutes=0))
     return whole, load(train(TINY, data, out, resume=True, execution=execution))
 
 

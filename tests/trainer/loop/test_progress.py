@@ -15,7 +15,7 @@ import pytest
 from paths import ROOT
 from PIL import Image
 
-from trainer.loop.progress import CURVES, EVENTS, METRICS, Watch, read_metrics
+from trainer.loop.progress import CURVES, EVENTS, METRICS, TrainingProgress, read_metrics
 
 OPTIONS: dict[str, Any] = {"title": "mini-a", "steps": 90, "steps_per_epoch": 40, "batch": 8}
 
@@ -31,12 +31,12 @@ def row(epoch: int) -> dict[str, float]:
     }
 
 
-def run_epochs(watch: Watch, first: int, last: int) -> None:
+def run_epochs(progress: TrainingProgress, first: int, last: int) -> None:
     for epoch in range(first, last + 1):
-        watch.epoch(epoch, 0)
+        progress.begin_epoch(epoch, 0)
         for iteration in range(40 * (epoch - 1) + 1, min(90, 40 * epoch) + 1):
-            watch.step(iteration, 1, loss=1.0 / iteration, error_percent=50.0, rate=0.1)
-        watch.epoch_done(row(epoch))
+            progress.step(iteration, 1, loss=1.0 / iteration, error_percent=50.0, rate=0.1)
+        progress.end_epoch(row(epoch))
 
 
 def scalars(out: Path) -> dict[str, list[tuple[int, float]]]:
@@ -50,8 +50,8 @@ def scalars(out: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_rows_events_and_curves(tmp_path: Path) -> None:
-    with Watch(tmp_path, **OPTIONS, done=0) as watch:
-        run_epochs(watch, 1, 3)
+    with TrainingProgress(tmp_path, **OPTIONS, done=0) as progress:
+        run_epochs(progress, 1, 3)
     assert read_metrics(tmp_path / METRICS) == [row(1), row(2), row(3)]
     found = scalars(tmp_path)
     assert found["train/loss"] == [(i, pytest.approx(1 / i)) for i in (20, 40, 60, 80)]
@@ -62,9 +62,9 @@ def test_rows_events_and_curves(tmp_path: Path) -> None:
 
 def test_curves_are_drawn_anew_with_each_epoch(tmp_path: Path) -> None:
     pictures = []
-    with Watch(tmp_path, **OPTIONS, done=0) as watch:
+    with TrainingProgress(tmp_path, **OPTIONS, done=0) as progress:
         for epoch in (1, 2):
-            run_epochs(watch, epoch, epoch)
+            run_epochs(progress, epoch, epoch)
             pictures.append(np.asarray(Image.open(tmp_path / CURVES).convert("RGB")))
     assert pictures[0].shape == pictures[1].shape == (600, 700, 3)
     assert (pictures[0] != pictures[1]).any()
@@ -72,26 +72,26 @@ def test_curves_are_drawn_anew_with_each_epoch(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_keeps_the_rows_of_its_checkpoint(tmp_path: Path) -> None:
-    with Watch(tmp_path, **OPTIONS, done=0) as watch:
-        run_epochs(watch, 1, 2)
+    with TrainingProgress(tmp_path, **OPTIONS, done=0) as progress:
+        run_epochs(progress, 1, 2)
     with (tmp_path / METRICS).open("a") as file:
         file.write('{"epoch": 3, "iter')  # it died as it wrote
-    with Watch(tmp_path, **OPTIONS, done=1) as watch:
+    with TrainingProgress(tmp_path, **OPTIONS, done=1) as progress:
         assert read_metrics(tmp_path / METRICS) == [row(1)]
-        run_epochs(watch, 2, 3)
+        run_epochs(progress, 2, 3)
     assert read_metrics(tmp_path / METRICS) == [row(1), row(2), row(3)]
     assert scalars(tmp_path)["epoch/loss"] == [(40, 2), (80, 1), (90, pytest.approx(2 / 3))]
-    with Watch(tmp_path, **OPTIONS, done=0):
+    with TrainingProgress(tmp_path, **OPTIONS, done=0):
         assert read_metrics(tmp_path / METRICS) == []
 
 
 def test_steps_that_are_read_together(tmp_path: Path) -> None:
     """As on a GPU, which is waited for every 20 iterations."""
-    with Watch(tmp_path, **OPTIONS, done=0) as watch:
-        watch.epoch(1, 0)
+    with TrainingProgress(tmp_path, **OPTIONS, done=0) as progress:
+        progress.begin_epoch(1, 0)
         for iteration in (15, 30, 40):
-            watch.step(iteration, 15 if iteration < 40 else 10, loss=0.5, error_percent=1.0, rate=0.1)
-        watch.epoch_done(row(1))
+            progress.step(iteration, 15 if iteration < 40 else 10, loss=0.5, error_percent=1.0, rate=0.1)
+        progress.end_epoch(row(1))
     assert [step for step, _ in scalars(tmp_path)["train/loss"]] == [30, 40]
 
 
@@ -99,19 +99,19 @@ def test_a_bar_on_a_terminal_says_how_the_run_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with Watch(tmp_path, **OPTIONS, done=0) as watch:
-        watch.epoch(3, 4)  # the last, of 10 steps, of which 4 are done
+    with TrainingProgress(tmp_path, **OPTIONS, done=0) as progress:
+        progress.begin_epoch(3, 4)  # the last, of 10 steps, of which 4 are done
         for iteration in range(85, 91):
-            watch.step(iteration, 1, loss=0.25, error_percent=12.5, rate=0.001)
-        watch.epoch_done(row(3))
+            progress.step(iteration, 1, loss=0.25, error_percent=12.5, rate=0.001)
+        progress.end_epoch(row(3))
     said = capsys.readouterr().err
     assert "mini-a epoch 3/3: 100%" in said and "80/80" in said and "image/s" in said
     assert "loss=0.250" in said and "error=12.5%" in said and "lr=0.001" in said and "run=00:00 left" in said
 
 
 def test_no_bar_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Watch(tmp_path, **OPTIONS, done=0) as watch:
-        run_epochs(watch, 1, 3)
+    with TrainingProgress(tmp_path, **OPTIONS, done=0) as progress:
+        run_epochs(progress, 1, 3)
     assert capsys.readouterr().err == ""
 
 

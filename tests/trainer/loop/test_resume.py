@@ -19,6 +19,7 @@ import torch
 
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
+from trainer.loop.execution import Execution
 from trainer.loop.stopping import wish_to_stop
 from trainer.loop.train import Stopped, TrainingError, train
 from trainer.recipes import RECIPES
@@ -67,7 +68,7 @@ def train_and_die(data: Path, out: Path, stop_at: int, save_minutes: float, monk
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
-            train(TINY, data, out, save_minutes=save_minutes)
+            train(TINY, data, out, execution=Execution(save_minutes=save_minutes))
 
 
 @pytest.mark.parametrize(("stop_at", "epochs", "steps"), [(1, 0, 1), (5, 0, 5), (8, 0, 8), (9, 1, 0), (13, 1, 4)])
@@ -154,7 +155,7 @@ def test_a_loss_that_is_no_number_names_the_iteration_and_the_last_checkpoint(
 ) -> None:
     wild = dataclasses.replace(TINY, learning_rate=1e8, warmup=0.0)
     with pytest.raises(TrainingError, match=r"the loss became (nan|inf) in iteration \d+ \(epoch 1\): .*ckpt\.pt$"):
-        train(wild, miniature_dir, tmp_path, save_minutes=0)
+        train(wild, miniature_dir, tmp_path, execution=Execution(save_minutes=0))
     kept = load(tmp_path / "ckpt.pt")
     assert kept.steps_of_epoch >= 1
     with pytest.raises(TrainingError, match=r"in iteration \d+ \(epoch 1\): lower learning_rate$"):

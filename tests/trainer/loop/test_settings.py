@@ -16,7 +16,7 @@ import trainer.loop.train
 from infer.data.dataset import TRAIN, open_dataset
 from trainer.checkpoint import Checkpoint, load
 from trainer.data.colours import Statistics, measure
-from trainer.loop.train import TrainingError, spec_of, train
+from trainer.loop.train import TrainingError, make_spec, train
 from trainer.recipe import Phase, Recipe
 from trainer.recipes import RECIPES
 
@@ -64,14 +64,14 @@ def test_polyaks_average_is_what_is_saved_and_tried(miniature_dir: Path, tmp_pat
     """With a decay of 1 it is the plain mean of the iterates; the net that is trained is another."""
     recipe = dataclasses.replace(TINY, epochs=1, average="polyak", average_decay=1.0)
     iterates: list[dict[str, torch.Tensor]] = []
-    step = trainer.loop.train.State.step
+    step = trainer.loop.train.TrainingState.step
 
     def remember(self: Any, *arguments: Any) -> None:
         step(self, *arguments)
         iterates.append({name: tensor.clone() for name, tensor in self.net.state_dict().items()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.loop.train.State, "step", remember)
+        patch.setattr(trainer.loop.train.TrainingState, "step", remember)
         averaged, _ = run(recipe, miniature_dir, tmp_path / "average")
     plain, _ = run(dataclasses.replace(recipe, average="none"), miniature_dir, tmp_path / "plain")
     assert len(iterates) == 8
@@ -134,7 +134,7 @@ def test_other_colours_are_refused_by_resume(miniature_dir: Path, tmp_path: Path
 def test_a_box_net_starts_from_the_classifier_and_learns(kind: str, miniature_dir: Path, tmp_path: Path) -> None:
     base = RECIPES[f"mini-d-loc-{kind}"]
     recipe = dataclasses.replace(base, net="A", width=1 / 16, fc_width=16, epochs=3, batch=16, learning_rate=3e-4)
-    spec = spec_of(dataclasses.replace(TINY, name="a"), open_dataset(miniature_dir, "train"), None)
+    spec = make_spec(dataclasses.replace(TINY, name="a"), open_dataset(miniature_dir, "train"), None)
     given = write_checkpoint(tmp_path / "a.pt", spec)
     checkpoint, rows = run(recipe, miniature_dir, tmp_path / kind, init=given)
     assert checkpoint.spec.task == f"box-{kind}" and checkpoint.spec.source["fine_tuned"] == "all"
@@ -145,7 +145,7 @@ def test_a_box_net_starts_from_the_classifier_and_learns(kind: str, miniature_di
 
 
 def test_only_the_fully_connected_layers_may_be_trained(miniature_dir: Path, tmp_path: Path) -> None:
-    spec = spec_of(dataclasses.replace(TINY, name="a"), open_dataset(miniature_dir, "train"), None)
+    spec = make_spec(dataclasses.replace(TINY, name="a"), open_dataset(miniature_dir, "train"), None)
     given = write_checkpoint(tmp_path / "a.pt", spec)
     changes: dict[str, Any] = {"net": "A", "width": 1 / 16, "fc_width": 16, "epochs": 1, "batch": 32}
     recipe = dataclasses.replace(RECIPES["mini-d-loc-scr"], train_layers="fully-connected", **changes)

@@ -24,7 +24,7 @@ from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
 from trainer.loop.execution import Execution
 from trainer.loop.start import start_weights
-from trainer.loop.train import TrainingError, spec_of, train
+from trainer.loop.train import TrainingError, make_spec, train
 from trainer.miniature import RENDERINGS
 from trainer.nets.googlenet import GoogLeNet
 from trainer.nets.zoo import Net, build_net
@@ -63,7 +63,7 @@ def test_a_run_ends_with_a_loadable_checkpoint_and_a_finite_loss(finished: Path,
     checkpoint = load(finished / "ckpt.pt")
     assert (checkpoint.epochs_done, checkpoint.recipe) == (2, TINY.to_json())
     data = open_dataset(miniature_dir, "train")
-    assert checkpoint.spec == spec_of(TINY, data, None)
+    assert checkpoint.spec == make_spec(TINY, data, None)
     assert (checkpoint.finished, checkpoint.images) == (True, IMAGES)
     assert all(tensor.isfinite().all() for tensor in checkpoint.weights.values())
     assert checkpoint.build()(torch.zeros(1, 3, 64, 64)).shape == (1, len(data.classes), 1, 1)
@@ -180,7 +180,7 @@ def test_steps_are_sgd_with_momentum_and_decay_written_out(
         )
         scores = [start(x).flatten(1)]
         if isinstance(start, GoogLeNet):  # paper, section 5: two heads in training, each 0.3 of the loss
-            seen = start._trunk(x)[1]
+            seen = start.trunk(x)[1]
             scores += [head(seen[name]) for name, head in start.auxiliary.items()]
         assert len(scores) == (3 if net == "googlenet" else 1)
         loss = sum((0.3 if number else 1.0) * F.cross_entropy(s, labels) for number, s in enumerate(scores))

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.loop.training_state import Average
+from trainer.loop.training_state import WeightAverage
 
 
 def averages(decay: float, values: list[float]) -> list[float]:
     net = nn.Linear(1, 1, bias=False)
-    average, found = Average(net, decay), []
+    average, found = WeightAverage(net, decay), []
     for iteration, value in enumerate(values, start=1):
         nn.init.constant_(net.weight, value)
         average.update(net, iteration)
@@ -33,6 +33,6 @@ def test_it_moves_once_the_mean_would_hold_back_more() -> None:
 def test_the_net_is_left_alone() -> None:
     net = nn.Linear(1, 1, bias=False)
     before = net.weight.detach().clone()
-    average = Average(net, 1.0)
+    average = WeightAverage(net, 1.0)
     average.weights["weight"].fill_(5)
     assert torch.equal(net.weight, before)

@@ -137,7 +137,7 @@ def test_width_fields_of_vgg() -> None:
 
 def test_an_auxiliary_head_without_a_map_to_pool() -> None:
     message = "an auxiliary head needs a 5x5 map to pool, got 4x4: use crop_px >= 96"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SpecError, match=message):
         build_net(slim_spec("googlenet", crop_px=64), auxiliary_heads=True)
     build_net(slim_spec("googlenet", crop_px=64))  # inference has no heads
 
