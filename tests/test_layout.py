@@ -42,7 +42,8 @@ FLOORS: dict[str, str] = {
         proof to_triton from_onnx
         tensorrt foreign to_onnx
         model from_caffe from_torchvision
-        graph caffe torchvision classes errors""",
+        graph caffe torchvision classes
+        bounded errors""",
     "evaluation": """
         ilsvrc
         localization features arguments paper

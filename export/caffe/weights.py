@@ -57,7 +57,7 @@ INCEPTION = (("conv1x1",), ("conv3x3_reduce", "conv3x3"), ("conv5x5_reduce", "co
 """The branches of an inception in the order in which they are concatenated."""
 
 
-def convert(steps: Sequence[Step], expected: Sequence[Expected], blobs: Blobs) -> dict[str, Tensor]:
+def weights_from_caffe(steps: Sequence[Step], expected: Sequence[Expected], blobs: Blobs) -> dict[str, Tensor]:
     """Our weights from Caffe's, layer by layer. Raises CaffeError for the first layer that differs."""
     state: dict[str, Tensor] = {}
     for step, own in zip(steps, expected, strict=False):
@@ -65,7 +65,7 @@ def convert(steps: Sequence[Step], expected: Sequence[Expected], blobs: Blobs) -
             if len(step.branches) != len(own.branches):
                 raise CaffeError(f"layer {step.layer.name} ({step.layer.type}), expected a Concat of 4 ({own.name})")
             for branch, inner in zip(step.branches, own.branches, strict=True):
-                state |= convert(branch, inner, blobs)
+                state |= weights_from_caffe(branch, inner, blobs)
         elif isinstance(own.module, nn.Conv2d):
             state |= _convolution(step.layer, own.name, own.module, blobs)
         else:

@@ -6,9 +6,7 @@ What a file declares is a hint at best, so it is tried with noise on ONNX Runtim
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -99,7 +97,7 @@ def _outputs(model: onnx.ModelProto, *inputs: NDArray[np.float32]) -> list[NDArr
     """The model's one output for each of `inputs`, on ONNX Runtime. Raises ForeignError where that cannot."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    with written(model) as path, _runtime_errors():
+    with model_file.saved(model) as path, _runtime_errors():
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         outputs = [session.run(None, {"input": values})[0] for values in inputs]
     for output in outputs:
@@ -107,14 +105,6 @@ def _outputs(model: onnx.ModelProto, *inputs: NDArray[np.float32]) -> list[NDArr
         if not kind.startswith("float"):
             raise ForeignError(f"returns {kind}, expected floats: choose the class scores with --output")
     return [np.asarray(output, np.float64) for output in outputs]
-
-
-@contextlib.contextmanager
-def written(model: onnx.ModelProto) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.onnx")
-        model_file.save(model, path)
-        yield path
 
 
 @contextlib.contextmanager

@@ -6,20 +6,25 @@ compared before anything is allocated, and external data is read here, not by th
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
-import onnx.compose
-import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from infer.errors import Refused
 from infer.files import replacing
+from infer.spec import ModelSpec
+
+if TYPE_CHECKING:  # a model is written without ONNX Runtime
+    from infer.onnx_engine import OnnxEngine
 
 ONE_FILE_BYTES = 1_000_000_000
 """Weights beyond this lie in one .data file beside the model: protobuf ends at 2 GB."""
@@ -52,6 +57,34 @@ def save(model: onnx.ModelProto, path: Path) -> None:
         onnx.load_external_data_for_model(model, folder)  # gives `model` its weights back
         for name in (data, path.name):
             os.replace(Path(folder, name), path.with_name(name))
+
+
+@contextlib.contextmanager
+def saved(model: onnx.ModelProto) -> Iterator[Path]:
+    """A file of the model in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        save(model, path)
+        yield path
+
+
+@contextlib.contextmanager
+def opened(model: onnx.ModelProto, more_outputs: Sequence[str] = ()) -> Iterator[OnnxEngine]:
+    """The model as an engine on the CPU, from a temporary file; `more_outputs` are added to its spec."""
+    from infer.onnx_engine import OnnxEngine
+
+    if more_outputs:
+        (text,) = (prop.value for prop in model.metadata_props if prop.key == "spec")
+        spec = ModelSpec.from_json(text)
+        spec = dataclasses.replace(spec, outputs=(*spec.outputs, *more_outputs))
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, {"spec": spec.to_json()})
+    with saved(model) as path:
+        engine = OnnxEngine(path)
+        try:
+            yield engine
+        finally:
+            engine.close()
 
 
 def read(path: Path) -> onnx.ModelProto:

@@ -64,7 +64,7 @@ class Converted:
         return THEIRS[self.net] + ("_bn" if self.net != GOOGLENET and self.layers[0].norm else "")
 
 
-def convert(state: dict[str, Tensor]) -> Converted:
+def weights_from_torchvision(state: dict[str, Tensor]) -> Converted:
     """Raises WeightsError for a state dict that is no net of theirs, or not whole."""
     net, layers = recognise(state)
     rest = dict(state)

@@ -6,11 +6,9 @@ what it holds, compressed archives are refused, and reading happens below a limi
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from infer.errors import Refused
+
+from ..bounded import bounded_memory
 
 MAX_HEADER_BYTES = 1_000_000
 """Of a safetensors file: VGG-19 with batch norms takes 12,000."""
@@ -46,7 +46,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         start = file.read(9)
     try:
-        with _bounded_memory(MEMORY_BYTES + COPIES * size):
+        with bounded_memory(MEMORY_BYTES + COPIES * size):
             state = _read_safetensors(path, start) if start[8:] == b"{" else _read_torch(path, start)
     except MemoryError:
         raise WeightsError("its contents take much more memory than the file is large: refused") from None
@@ -130,27 +130,6 @@ def _checked(state: dict[str, Any], file_bytes: int) -> dict[str, Tensor]:
             )
         tensors[name] = value.detach()
     return tensors
-
-
-@contextlib.contextmanager
-def _bounded_memory(more_bytes: int) -> Iterator[None]:
-    """Allocations fail that would let the process grow by `more_bytes`. Linux only; elsewhere nothing is bounded."""
-    try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except (ImportError, OSError):
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = pages * resource.getpagesize() + more_bytes
-    if soft != resource.RLIM_INFINITY:
-        limit = min(limit, soft)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _short(name: str) -> str:
