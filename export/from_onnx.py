@@ -33,6 +33,7 @@ from .foreign import surgery
 from .foreign.behaviour import kind_of, try_out
 from .foreign.surgery import Channels, ForeignError, OutputKind
 from .model import file as model_file
+from .model.edit import metadata
 
 DEFAULT_CROP_PX = 224
 MEMORY_BYTES = 6_000_000_000
@@ -58,7 +59,7 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     """Writes `out` and returns its spec. Raises ForeignError, ModelFileError, ClassesError, SpecError, EngineError."""
     # the graph, with our input
     model = model_file.read(path)
-    if any(prop.key == "spec" for prop in model.metadata_props):
+    if "spec" in metadata(model):
         raise ForeignError("a model of ours already: use it as it is")
     model = surgery.plain(model)
     image = surgery.image_input(model.graph)
@@ -143,6 +144,8 @@ def _parser() -> Parser:
     parser.add_argument("--mean", type=_rgb, required=True, metavar="R,G,B", help="subtracted from grey levels 0-255")
     parser.add_argument("--std", type=_rgb, required=True, metavar="R,G,B", help="what the rest is divided by")
     parser.add_argument("--filter", choices=("bilinear", "bicubic"), default="bilinear", help="(default: %(default)s)")
+
+    # what a model may say itself
     parser.add_argument("--classes", type=Path, metavar="FILE", help="WNIDs or names in the order of the outputs")
     parser.add_argument("--name", help="default: the file's")
     parser.add_argument("--channels", choices=get_args(Channels), default="rgb", help="order it takes (default: rgb)")

@@ -14,7 +14,7 @@ from typing import get_args
 from infer.command import Parser, exit_with, run
 from infer.spec import Interface, Precision
 
-from .graph.outputs import ALWAYS, ON_REQUEST
+from .graph.interface import ALWAYS, ON_REQUEST
 from .model.from_checkpoint import export_onnx, load_with_source
 
 

@@ -24,16 +24,16 @@ from infer.command import Parser, exit_with, run
 from infer.errors import Refused
 from infer.shapes import default_shapes
 from infer.spec import ModelSpec, SpecError
-from infer.tensorrt.sidecar import check_sidecar, content_from_json
+from infer.tensorrt.sidecar import Entry, check_sidecar, content_from_json
 
+from .graph.interface import INPUTS, outputs_in_graph
 from .model.source import read_source
-from .tensorrt.profiles import Entry, profile_entries
+from .tensorrt.profiles import profile_entries
 
 MAX_BATCH = 50
 """Views that the server puts into one call of an ONNX model; a plan's profile says it for a plan."""
 
-INPUT_TYPES = {"image": "TYPE_UINT8", "images": "TYPE_UINT8", "input": "TYPE_FP32"}
-"""All other inputs are tables of TYPE_INT32."""
+TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "float32": "TYPE_FP32"}
 
 
 class TritonError(Refused):
@@ -99,10 +99,11 @@ def config(name: str, served: Served) -> str:
 
     # inputs and outputs, without their first axis where the server makes batches
     for input_name, dims in sizes.items():
-        kind = INPUT_TYPES.get(input_name, "TYPE_INT32")
+        kind = TYPES[INPUTS[spec.interface][input_name][0]]
         lines.append(f'input {{ name: "{input_name}" data_type: {kind} dims: {_list(dims[1:] if batched else dims)} }}')
     views = () if batched else (spec.max_views if spec.max_views == 1 else -1,)
-    for output_name, (kind, size) in outputs(spec).items():
+    for output_name, (type_name, shape) in outputs_in_graph(spec).items():
+        kind, size = TYPES[type_name], [-1 if isinstance(size, str) else size for size in shape[1:]]
         labels = ' label_filename: "labels.txt"' if output_name == "posterior" else ""
         lines.append(f'output {{ name: "{output_name}" data_type: {kind} dims: {_list((*views, *size))}{labels} }}')
 
@@ -112,21 +113,6 @@ def config(name: str, served: Served) -> str:
         numbers = ", ".join(f'"{number}"' for number in range(len(profiles)))
         lines.append(f"instance_group {{ kind: KIND_GPU profile: [ {numbers} ] }}")
     return "\n".join(lines) + "\n"
-
-
-def outputs(spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and size for one view of each output in the graph; -1: any."""
-    classes = len(spec.classes)
-    known = {
-        "posterior": ("TYPE_FP32", (classes,)),
-        "posterior_positions": ("TYPE_FP32", (classes,)),
-        "pixel_sums": ("TYPE_INT32", (6,)),
-        "score_map": ("TYPE_FP32", (classes, -1, -1)),
-        "box_map": ("TYPE_FP32", (spec.channels, -1, -1)),
-        "features": ("TYPE_FP32", (-1,)),
-        "pixels": ("TYPE_INT32", (3, -1, -1)),
-    }
-    return {name: known[name] for name in spec.outputs if spec.interface != "nchw" or not name.startswith("pixel")}
 
 
 def labels(spec: ModelSpec) -> str:

@@ -50,19 +50,15 @@ class Job:
     proof: Proof
 
 
-@dataclass(frozen=True, slots=True)
-class Profiles:
-    """The profiles of an engine, and lines that say where they come from."""
-
-    shapes: tuple[ShapeRange, ...]
-    lines: tuple[str, ...] = ()
+Profiles = tuple[tuple[ShapeRange, ...], tuple[str, ...]]
+"""The profiles of an engine, and lines that say where they come from."""
 
 
 def build_engine(job: Job) -> None:
     """Builds `job.engine` from a .pt or .onnx and says so on stdout. Every step may refuse; the last ones write."""
     started = time.monotonic()
-    source, profiles = open_source(job)
-    for line in profiles.lines:
+    source, (shapes, lines) = open_source(job)
+    for line in lines:
         print(line, flush=True)
 
     proof = job.proof
@@ -78,8 +74,8 @@ def build_engine(job: Job) -> None:
     single = source.graphs.single if source.graphs and proof.verify else None
     source = dataclasses.replace(source, graphs=None)  # a build needs the memory
 
-    plan = build(job.library, source.path, source.spec, profiles.shapes, job.targets, job.options)
-    content = sidecar.sidecar_content(source, plan, profiles.shapes, job.targets, job.options)
+    plan = build(job.library, source.path, source.spec, shapes, job.targets, job.options)
+    content = sidecar.sidecar_content(source, plan, shapes, job.targets, job.options)
     if single is not None:
         from .proof.verify import prove_engine
 
@@ -87,9 +83,9 @@ def build_engine(job: Job) -> None:
     sidecar.write_engine(job.engine, plan.data, content.as_json())
     _write_timing_cache(job.options, plan)
 
-    summary = sidecar.engine_summary(job.engine, source.spec, plan, profiles.shapes, job.targets)
+    summary = sidecar.engine_summary(job.engine, source.spec, plan, shapes, job.targets)
     print(f"{summary}; {_seconds_since(started)}")
-    command = sidecar.write_example(job.library, job.engine, source.spec, profiles.shapes[0])
+    command = sidecar.write_example(job.library, job.engine, source.spec, shapes[0])
     print(f"run it there with real inputs: {command}")
 
 
@@ -119,7 +115,7 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
 
 def _export(job: Job) -> tuple[Source, Profiles]:
     """The ONNX model of a checkpoint."""
-    from .graph.outputs import ON_REQUEST
+    from .graph.interface import ON_REQUEST
     from .model.from_checkpoint import export_onnx, load_with_source
 
     checkpoint = load_with_source(job.model, job.request.outputs)
@@ -140,9 +136,9 @@ def _export(job: Job) -> tuple[Source, Profiles]:
 def choose_profiles(job: Job, spec: ModelSpec) -> Profiles:
     """The profiles asked for, or (`auto`) those of the data set's own sizes. Raises ProfileError."""
     if job.sizes is None:
-        return Profiles(shapes_from_options(spec, job.profiles))
-    dense = dense_range(spec, job.sizes, job.profiles["auto"].numbers.get("image", 0))
-    return Profiles(shapes_from_options(spec, {**job.profiles, "dense": dense.option}), dense.lines)
+        return shapes_from_options(spec, job.profiles), ()
+    dense, lines = dense_range(spec, job.sizes, job.profiles["auto"].numbers.get("image", 0))
+    return shapes_from_options(spec, {**job.profiles, "dense": dense}), lines
 
 
 def _write_timing_cache(options: BuildOptions, plan: BuiltPlan) -> None:
@@ -198,6 +194,8 @@ def _parser() -> Parser:
         "dense:min=224x224,opt=256x341,max=512x1365 (short x long side), or auto: as the images of --data need; each "
         "takes image=4096, the longest side of an image",
     )
+
+    # images
     parser.add_argument("--data", type=Path, metavar="DIR", help="data set for --profile auto")
     parser.add_argument(
         "--calibrate", type=Path, metavar="DIR", help="images to measure activations on, to keep them within half"
@@ -208,6 +206,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help=f"of both (default: {Proof().protocol})")
     parser.add_argument("--limit", type=int, metavar="N", help=f"images of each, 0 for all (default: {Proof().limit})")
+
     parser.add_argument("--outputs", default="", help="more outputs, comma-separated: score_map, features")
     parser.add_argument(
         "--workspace", type=_megabytes_argument, metavar="MB", help="most memory that a kernel may need beside tensors"
@@ -223,7 +222,7 @@ def _parser() -> Parser:
 
 def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs: Sequence[str]) -> None:
     """Refuses options that contradict each other, before anything is read."""
-    from .graph.outputs import ALWAYS, ON_REQUEST
+    from .graph.interface import ALWAYS, ON_REQUEST
 
     # files
     if args.model.suffix not in (".pt", ".onnx"):
@@ -260,12 +259,15 @@ def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs
 def _work(args: argparse.Namespace, engine: Path, request: GraphRequest) -> int:
     if not args.model.is_file():
         raise ModelError(f"{args.model}: no such file, expected a checkpoint (.pt) or an ONNX model (.onnx)")
+
+    # the library, and what it can do
     options = BuildOptions(
         args.workspace, args.optimization_level, args.timing_cache, args.version_compatible, args.hardware_compatible
     )
     library = choose_library(args.builder)
     options, ignored = check_options(library, options)
     targets = choose_targets(library, args.target)
+
     sizes = None if args.data is None else read_sizes(args.data)
     profiles = {option.name: option for option in args.profile}
     for line in ignored:

@@ -23,13 +23,15 @@ from infer.errors import Refused
 from infer.files import replacing
 from infer.spec import ModelSpec
 
+from .edit import metadata
+
 if TYPE_CHECKING:  # a model is written without ONNX Runtime
     from infer.onnx_engine import OnnxEngine
 
 ONE_FILE_BYTES = 1_000_000_000
 """Weights beyond this lie in one .data file beside the model: protobuf ends at 2 GB."""
 PROTOBUF_BYTES = 2**31 - 1
-"""The largest message."""
+"""The largest message of protobuf."""
 
 ELEMENT_BYTES: dict[int, int] = {
     **dict.fromkeys((TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL), 1),
@@ -37,7 +39,7 @@ ELEMENT_BYTES: dict[int, int] = {
     **dict.fromkeys((TensorProto.FLOAT, TensorProto.INT32, TensorProto.UINT32), 4),
     **dict.fromkeys((TensorProto.DOUBLE, TensorProto.INT64, TensorProto.UINT64), 8),
 }
-"""The types of weights that are read."""
+"""Bytes of an element of each type of weights that is read."""
 
 
 class ModelFileError(Refused):
@@ -70,12 +72,11 @@ def saved(model: onnx.ModelProto) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def opened(model: onnx.ModelProto, more_outputs: Sequence[str] = ()) -> Iterator[OnnxEngine]:
-    """The model as an engine on the CPU, from a temporary file; `more_outputs` are added to its spec."""
+    """The model as an engine on the CPU, from a temporary file; `more_outputs` are added to the model's own spec."""
     from infer.onnx_engine import OnnxEngine
 
     if more_outputs:
-        (text,) = (prop.value for prop in model.metadata_props if prop.key == "spec")
-        spec = ModelSpec.from_json(text)
+        spec = ModelSpec.from_json(metadata(model)["spec"])
         spec = dataclasses.replace(spec, outputs=(*spec.outputs, *more_outputs))
         del model.metadata_props[:]
         onnx.helper.set_model_props(model, {"spec": spec.to_json()})
@@ -105,6 +106,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
     """The model, its external data checked but left where it is. Raises ModelFileError."""
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file, expected an ONNX model")
+
     size = path.stat().st_size
     if size > PROTOBUF_BYTES:
         raise ModelFileError(f"{path}: {size} bytes, an ONNX model has at most {PROTOBUF_BYTES} beside external data")
@@ -114,6 +116,8 @@ def read_graph(path: Path) -> onnx.ModelProto:
         raise ModelFileError(f"{path}: not an ONNX model, or a truncated one (its protobuf cannot be read)") from None
     if not model.graph.node:
         raise ModelFileError(f"{path}: not an ONNX model (no graph in it)")
+
+    # what it declares is compared before anything is allocated
     for tensor in tensors(model):
         try:
             _check_size(tensor)
@@ -174,6 +178,7 @@ def _check_size(tensor: TensorProto) -> None:
     else:
         fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
         held = sum(len(field) for field in fields)
+
     declared = _elements(tensor)
     if declared != held:
         raise ModelFileError(f"declares {declared} elements {list(tensor.dims)} but holds {held}: a damaged file")
@@ -191,6 +196,7 @@ def _external(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
     location = entries.get("location", "")
     folder = path.parent.resolve()
     file = folder / location
+
     try:
         inside = location != "" and file == file.resolve() and file.is_relative_to(folder)
         if not inside:  # absolute, through .. or through a link
@@ -203,6 +209,7 @@ def _external(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
         declared = int(entries.get("length", length))
     except (ValueError, OSError) as error:
         raise ModelFileError(f"external data that cannot be found: {error}") from None
+
     if size < 0:
         raise ModelFileError(f"external data in {location!r}, which is not there: keep it beside the model")
     if offset < 0 or length != declared or offset + length > size:
@@ -211,13 +218,3 @@ def _external(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
             "a damaged file"
         )
     return file, offset, length
-
-
-def names_read(node: onnx.NodeProto) -> set[str]:
-    """Every tensor that a node reads, in its subgraphs too."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            names.update(value.name for value in graph.output)
-            names.update(*(names_read(inner) for inner in graph.node))
-    return names

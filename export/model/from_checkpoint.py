@@ -12,13 +12,12 @@ import onnx
 
 from infer import self_test
 from infer.files import file_sha256
-from infer.spec import Interface, ModelSpec, Precision
+from infer.spec import Interface, Precision
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, CheckpointError
-from trainer.nets.zoo import Net
 from trainer.torch_engine import TorchEngine
 
-from ..graph.outputs import ALWAYS, ALWAYS_OF_BOXES, NOT_OF_BOXES
+from ..graph.interface import ALWAYS, ALWAYS_OF_BOXES, NOT_OF_BOXES
 from ..graph.view_graph import write_graph
 from . import file as model_file
 from .precision import check_weights
@@ -57,7 +56,7 @@ def export_onnx(
     spec = dataclasses.replace(checkpoint.spec, interface=interface, precision=precision, outputs=all_outputs)
 
     engine = TorchEngine(checkpoint)
-    model = _write(engine.net, spec)
+    model = write_graph(engine.net, spec)
     if infinite_weights == "refuse":
         check_weights(model)
     expected = self_test.record(engine)
@@ -67,13 +66,7 @@ def export_onnx(
     graphs = None
     if with_graphs:
         single_spec = dataclasses.replace(spec, precision="fp32")
-        single = _write(engine.net, single_spec)
+        single = write_graph(engine.net, single_spec)
         onnx.helper.set_model_props(single, {"spec": single_spec.to_json()})
         graphs = Graphs(model, single)
     return Source(path, spec, json.loads(expected), graphs=graphs)
-
-
-def _write(net: Net, spec: ModelSpec) -> onnx.ModelProto:
-    """The graph with all outputs of the spec that it can have: for `nchw` the host sums the pixels."""
-    in_graph = [name for name in spec.outputs if spec.interface != "nchw" or not name.startswith("pixel")]
-    return write_graph(net, spec, in_graph)

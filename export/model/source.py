@@ -73,6 +73,7 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     The FP32 graph of an FP16 model is itself, without rounding but of its weights.
     """
     from . import file as model_file
+    from .edit import metadata
     from .precision import half_tensors, single_graph
 
     try:
@@ -80,11 +81,11 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     except model_file.ModelFileError as error:
         raise ModelError(str(error)) from None
 
-    metadata = {prop.key: prop.value for prop in model.metadata_props}
-    if "spec" not in metadata:
+    said = metadata(model)
+    if "spec" not in said:
         raise ModelError(f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx")
     try:
-        spec, self_test = ModelSpec.from_json(metadata["spec"]), json.loads(metadata.get("self_test", "null"))
+        spec, self_test = ModelSpec.from_json(said["spec"]), json.loads(said.get("self_test", "null"))
     except (SpecError, ValueError) as error:
         raise ModelError(f"{path}: damaged metadata: {error}") from None
 
@@ -95,7 +96,7 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
 
 
 def is_to_be_halved(source: Source, request: GraphRequest) -> bool:
-    """Whether FP16 is asked of a net that we cannot export again: its graph is converted instead."""
+    """True where FP16 is asked of a net that we cannot export again, so that its graph is converted instead."""
     return (source.spec.net, source.spec.precision, request.precision) == ("foreign", "fp32", "fp16")
 
 

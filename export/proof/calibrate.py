@@ -26,6 +26,7 @@ from infer.views import out_of_range, plan_views
 
 from ..errors import ModelError
 from ..model import file as model_file
+from ..model.edit import copied
 from ..model.precision import HALF_MAX, half_tensors
 from ..model.source import Graphs, Source
 from . import rescale
@@ -135,8 +136,7 @@ def measure_ranges(
 
 def _with_largest(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelProto, list[str]]:
     """A copy with an output `largest:NAME` f32 [views] for each tensor that `reference` has, and their names."""
-    model = onnx.ModelProto()
-    model.CopyFrom(reference)
+    model = copied(reference)
     inferred = onnx.shape_inference.infer_shapes(reference)
     values = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
 

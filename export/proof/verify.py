@@ -39,6 +39,7 @@ from infer.views import View, ViewPlan, default_scales, merge_plans, out_of_rang
 
 from ..errors import ModelError
 from ..model import file as model_file
+from ..model.edit import copied
 from ..model.precision import check_graph
 from ..model.source import Proof, Source
 from ..tensorrt.sidecar import write_engine
@@ -364,8 +365,7 @@ def _by_size(plan: ViewPlan) -> list[ViewPlan]:
 
 def _with_class_scores(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with CLASS_SCORES among its outputs: the input of the softmax that makes the posterior."""
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
+    extended = copied(model)
     (softmax,) = (node for node in model.graph.node if "posterior" in node.output)
     extended.graph.node.append(helper.make_node("Identity", [softmax.input[0]], [CLASS_SCORES]))
     extended.graph.output.append(helper.make_tensor_value_info(CLASS_SCORES, TensorProto.FLOAT, ("views", "classes")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shlex
@@ -19,7 +20,7 @@ from infer.pixels.render import normalise, render
 from infer.shapes import ShapeRange
 from infer.spec import ModelSpec
 from infer.tensorrt.library import Library
-from infer.tensorrt.sidecar import EXTENTS, Profile, SidecarContent
+from infer.tensorrt.sidecar import Profile, SidecarContent
 from infer.views import plan_views
 
 from ..model.source import Source
@@ -34,9 +35,8 @@ def sidecar_content(
     """The content of a plan's sidecar, with `source.notes` last."""
     profiles = []
     for shape, used in zip(shapes, plan.activation_bytes, strict=True):
-        extents = {name: getattr(shape, name) for name in EXTENTS}
-        inputs = profile_entries(shape, source.spec.interface)
-        profiles.append(Profile(name=shape.name, **extents, inputs=inputs, activation_bytes=used))
+        extents = {one.name: getattr(shape, one.name) for one in dataclasses.fields(ShapeRange)}
+        profiles.append(Profile(**extents, inputs=profile_entries(shape, source.spec.interface), activation_bytes=used))
     return SidecarContent(
         spec=json.loads(source.spec.to_json()),
         sha256=hashlib.sha256(plan.data).hexdigest(),

@@ -20,9 +20,9 @@ from infer.errors import Refused
 from ..bounded import bounded_memory
 
 MAX_HEADER_BYTES = 1_000_000
-"""Of a safetensors file: VGG-19 with batch norms takes 12,000."""
+"""The longest header of a safetensors file: VGG-19 with batch norms takes 12,000."""
 MEMORY_BYTES = 1_000_000_000
-"""What reading may take beside COPIES of the file."""
+"""Memory that reading may take beside COPIES of the file."""
 COPIES = 3
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -45,6 +45,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
+
     try:
         with bounded_memory(MEMORY_BYTES + COPIES * size):
             state = _read_safetensors(path, start) if start[8:] == b"{" else _read_torch(path, start)
@@ -71,6 +72,7 @@ def _read_torch(path: Path, start: bytes) -> Any:
         _check_archive(path)
     elif not start.startswith(b"\x80"):  # a pickle
         raise WeightsError("neither a file of torch.save (.pth) nor a safetensors file")
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles, before it refuses them
@@ -122,6 +124,8 @@ def _checked(state: dict[str, Any], file_bytes: int) -> dict[str, Tensor]:
         if value.dtype not in FLOATS or value.layout != torch.strided:
             kind = f"{value.dtype} {value.layout}".replace("torch.", "")
             raise WeightsError(f"tensor {_short(name)} is {kind}, expected floating-point numbers")
+
+        # tensors may share their numbers, and a stride of 0 makes one number many
         claimed += value.numel() * value.element_size()
         if claimed > file_bytes:
             raise WeightsError(

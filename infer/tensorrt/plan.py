@@ -32,7 +32,8 @@ def import_library(sidecar: Sidecar) -> Any:
         ) from None
 
     found = str(trt.__version__)
-    if found != sidecar.version and not (sidecar.version_compatible and _numbers(found) >= _numbers(sidecar.version)):
+    newer = _numbers(found) >= _numbers(sidecar.version)
+    if found != sidecar.version and not (newer and sidecar.content.options.get("version_compatible")):
         raise EngineError(
             f"{sidecar.path}: built by {sidecar.library} {sidecar.version}, but here is {found}, and a plan belongs to "
             f"one version: {sidecar.rebuild}"
@@ -42,10 +43,11 @@ def import_library(sidecar: Sidecar) -> Any:
 
 def check_target(sidecar: Sidecar, target: str, name: str) -> None:
     """Refuses, by EngineError, a GPU that the plan is not for, by its compute capability (`sm86`) and name."""
-    if target not in sidecar.targets and not sidecar.hardware_compatible:
+    targets = sidecar.content.targets
+    if target not in targets and not sidecar.content.options.get("hardware_compatible"):
         asked = f" --target {target}" if LIBRARIES[sidecar.library].just_in_time else " (on this machine)"
         raise EngineError(
-            f"{sidecar.path}: built for {', '.join(sidecar.targets)}, but {name} is {target}: {sidecar.rebuild}{asked}"
+            f"{sidecar.path}: built for {', '.join(targets)}, but {name} is {target}: {sidecar.rebuild}{asked}"
         )
 
 

@@ -6,7 +6,7 @@ JSON itself is read and written by the standard library, since measurements in a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,23 @@ from msgspec import UNSET, UnsetType
 
 from ..engine import EngineError
 from ..files import file_sha256
-from ..shapes import Extent, ShapeRange
+from ..shapes import ShapeRange
 from ..spec import ModelSpec, SpecError
 
-EXTENTS = ("views", "height_px", "width_px", "rescaled_px", "source_px", "taps")
-"""The dynamic dimensions of a ShapeRange."""
+Entry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Smallest, tuned and largest shape of one input."""
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """An optimisation profile: its ShapeRange, and the smallest, tuned and largest shape of each input."""
+@dataclass(frozen=True, slots=True)
+class Profile(ShapeRange):
+    """An optimisation profile: the entry of each input follows from the range."""
 
-    name: str
-    views: Extent
-    height_px: Extent
-    width_px: Extent
-    rescaled_px: Extent
-    source_px: Extent
-    taps: Extent
-    inputs: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {}
+    inputs: dict[str, Entry] = field(default_factory=dict)
     activation_bytes: int | None = None  # None: the builder's log does not say it
-
-    @property
-    def shape(self) -> ShapeRange:
-        return ShapeRange(self.name, *(getattr(self, name) for name in EXTENTS))
 
 
 class SidecarContent(msgspec.Struct, frozen=True, kw_only=True):
-    """What model.engine.json says, in the order of its keys. The optional ones are for people and other tools."""
+    """The content of model.engine.json, in the order of its keys. Only those without a default are needed to run."""
 
     spec: dict[str, Any]
     sha256: str
@@ -82,18 +72,6 @@ class Sidecar:
     @property
     def version(self) -> str:
         return self.content.builder.partition(" ")[2]
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return self.content.targets
-
-    @property
-    def version_compatible(self) -> bool:
-        return bool(self.content.options.get("version_compatible"))
-
-    @property
-    def hardware_compatible(self) -> bool:
-        return bool(self.content.options.get("hardware_compatible"))
 
     @property
     def self_test(self) -> Any:
@@ -139,7 +117,7 @@ def read_sidecar(path: Path) -> Sidecar:
     try:
         content = content_from_json(values)
         spec = ModelSpec.from_json(json.dumps(content.spec))
-        return Sidecar(path, spec, tuple(profile.shape for profile in content.profiles), content)
+        return Sidecar(path, spec, content.profiles, content)
     except (SpecError, msgspec.ValidationError) as error:
         raise EngineError(
             f"{path}.json: cannot be understood ({error}), written by another version? Build the engine again with "

@@ -69,13 +69,13 @@ def test_the_log_finds_what_the_network_hid(
     """The kernels are FP32, whatever was counted before."""
     path = tmp_path / "m.onnx"
     onnx.save(calling_itself_half(onnx.load(single)), path)
-    count = trt_builder._types
+    count = trt_builder._tensor_types
 
     def all_half(trt: Any, network: Any) -> tuple[list[str], dict[str, str]]:
         outputs, convolutions = count(trt, network)
         return ["Half", *outputs], dict.fromkeys(convolutions, "Half")
 
-    monkeypatch.setattr(trt_builder, "_types", all_half)
+    monkeypatch.setattr(trt_builder, "_tensor_types", all_half)
     assert main([str(path), "--target", "sm86"]) == 1
     assert "33 of 33 kernels of convolutions in the builder's log are not fp16, first conv1_1 (Float)" in one_line()
     assert list(tmp_path.iterdir()) == [path]
