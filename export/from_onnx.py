@@ -33,7 +33,7 @@ from .foreign import surgery
 from .foreign.behaviour import kind_of, try_out
 from .foreign.surgery import Channels, ForeignError, OutputKind
 from .model import file as model_file
-from .model.edit import metadata
+from .model.file import metadata
 
 DEFAULT_CROP_PX = 224
 MEMORY_BYTES = 6_000_000_000

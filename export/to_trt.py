@@ -98,7 +98,7 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
     if job.model.suffix == ".pt":
         source, profiles = _export(job)
     else:
-        source = read_source(job.model, with_graphs=job.proof.is_asked)
+        source = read_source(job.model, with_graphs=bool(job.proof.calibrate or job.proof.verify))
         check_request(source, job.request)
         profiles = choose_profiles(job, source.spec)
         if not is_to_be_halved(source, job.request):
@@ -128,7 +128,7 @@ def _export(job: Job) -> tuple[Source, Profiles]:
         precision=job.request.precision,
         outputs=[name for name in job.request.outputs if name in ON_REQUEST],
         infinite_weights="keep" if job.proof.calibrate else "refuse",
-        with_graphs=job.proof.is_asked,
+        with_graphs=bool(job.proof.calibrate or job.proof.verify),
     )
     return source, profiles
 

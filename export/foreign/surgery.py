@@ -19,7 +19,7 @@ from infer.errors import Refused
 from infer.spec import ModelSpec
 
 from ..graph.writer import GraphWriter
-from ..model.edit import copied, keep_initializers, names_read, set_nodes
+from ..model.file import copied, keep_initializers, names_read, set_nodes
 
 Channels = Literal["rgb", "bgr"]
 OutputKind = Literal["logits", "probabilities"]

@@ -1,4 +1,4 @@
-"""ONNX files: written whole, and read as what a stranger sent.
+"""ONNX models: small edits in memory, files written whole, and files read as a stranger's.
 
 A file may lie about its weights: sizes that it does not hold, or external data outside its folder. So sizes are
 compared before anything is allocated, and external data is read here, not by the onnx library.
@@ -11,7 +11,7 @@ import dataclasses
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,6 @@ from onnx import TensorProto
 from infer.errors import Refused
 from infer.files import replacing
 from infer.spec import ModelSpec
-
-from .edit import metadata
 
 if TYPE_CHECKING:  # a model is written without ONNX Runtime
     from infer.onnx_engine import OnnxEngine
@@ -44,6 +42,46 @@ ELEMENT_BYTES: dict[int, int] = {
 
 class ModelFileError(Refused):
     """A file that is no ONNX model or lies about its weights; one line."""
+
+
+# In memory
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
+    return {prop.key: prop.value for prop in model.metadata_props}
+
+
+def names_read(node: onnx.NodeProto) -> set[str]:
+    """Every tensor that a node reads, in its subgraphs too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            names.update(value.name for value in graph.output)
+            names.update(*(names_read(inner) for inner in graph.node))
+    return names
+
+
+def set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Replaces the nodes of a graph, by some of its own too."""
+    kept = list(nodes)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def keep_initializers(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Removes the initialisers that are not among `names`."""
+    kept = [initializer for initializer in graph.initializer if initializer.name in names]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+# Written and read
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ModelError
-from .edit import copied, set_nodes
+from .file import copied, set_nodes
 
 HALF_MAX = 65_504.0
 """The largest finite half."""

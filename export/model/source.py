@@ -40,10 +40,6 @@ class Proof:
     limit: int = 200  # images of either; 0: all
     tolerance: float = 0.02  # largest difference of a posterior
 
-    @property
-    def is_asked(self) -> bool:
-        return self.calibrate is not None or self.verify is not None
-
 
 class Graphs(NamedTuple):
     """The graph that is to be built and the same net in FP32, both with their weights in memory."""
@@ -73,7 +69,6 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     The FP32 graph of an FP16 model is itself, without rounding but of its weights.
     """
     from . import file as model_file
-    from .edit import metadata
     from .precision import half_tensors, single_graph
 
     try:
@@ -81,7 +76,7 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     except model_file.ModelFileError as error:
         raise ModelError(str(error)) from None
 
-    said = metadata(model)
+    said = model_file.metadata(model)
     if "spec" not in said:
         raise ModelError(f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx")
     try:

@@ -22,8 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from infer.errors import Refused
 from infer.spec import ModelSpec
 
-from .edit import copied, keep_initializers, metadata, names_read, set_nodes
-from .file import PROTOBUF_BYTES
+from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_nodes
 from .precision import HALF_MAX, tensor_types
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -26,7 +26,7 @@ from infer.views import out_of_range, plan_views
 
 from ..errors import ModelError
 from ..model import file as model_file
-from ..model.edit import copied
+from ..model.file import copied
 from ..model.precision import HALF_MAX, half_tensors
 from ..model.source import Graphs, Source
 from . import rescale

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ModelError
-from ..model.edit import copied, keep_initializers, set_nodes
+from ..model.file import copied, keep_initializers, set_nodes
 from ..model.precision import HALF_MAX, tensor_types
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT

@@ -39,7 +39,7 @@ from infer.views import View, ViewPlan, default_scales, merge_plans, out_of_rang
 
 from ..errors import ModelError
 from ..model import file as model_file
-from ..model.edit import copied
+from ..model.file import copied
 from ..model.precision import check_graph
 from ..model.source import Proof, Source
 from ..tensorrt.sidecar import write_engine
