@@ -48,12 +48,13 @@ def import_everything() -> None:
 @contextlib.contextmanager
 def watching(entered: dict[str, set[str]]) -> Iterator[None]:
     """Fills `entered` with the functions called meanwhile, by our files, in this thread and in those begun here."""
-    inside = {f"{ROOT / package}/": package for package in PACKAGES}
+    inside = tuple(f"{ROOT / package}/" for package in PACKAGES)
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
         is_function = code.co_flags & inspect.CO_OPTIMIZED  # bodies of modules and classes are not
-        if event == "call" and is_function and code.co_filename.startswith(tuple(inside)):
+        ours = code.co_filename.startswith(inside) and code.co_filename.endswith(".py")  # no template
+        if event == "call" and is_function and ours:
             path = Path(code.co_filename).relative_to(ROOT).as_posix()
             entered.setdefault(path, set()).add(code.co_name)
 

@@ -6,7 +6,7 @@ JSON itself is read and written by the standard library, since measurements in a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,11 @@ class Profile(ShapeRange):
 
     inputs: dict[str, Entry] = field(default_factory=dict)
     activation_bytes: int | None = None  # None: the builder's log does not say it
+
+    @property
+    def shape(self) -> ShapeRange:
+        """The range alone, which engines use as a key."""
+        return ShapeRange(*(getattr(self, one.name) for one in fields(ShapeRange)))
 
 
 class SidecarContent(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +122,7 @@ def read_sidecar(path: Path) -> Sidecar:
     try:
         content = content_from_json(values)
         spec = ModelSpec.from_json(json.dumps(content.spec))
-        return Sidecar(path, spec, content.profiles, content)
+        return Sidecar(path, spec, tuple(profile.shape for profile in content.profiles), content)
     except (SpecError, msgspec.ValidationError) as error:
         raise EngineError(
             f"{path}.json: cannot be understood ({error}), written by another version? Build the engine again with "
