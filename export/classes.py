@@ -1,4 +1,4 @@
-"""--classes FILE of the importers: what the outputs of a net are called, since weights files do not say."""
+"""Class names for the importers: `--classes FILE`, since weights files do not name the outputs of a net."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ def read_classes(path: Path | None, count: int) -> tuple[tuple[str, ...], tuple[
     """
     if path is None:
         return placeholder_classes(count), ()
+
     lines = _lines(path)
     if len(lines) != count:
         raise ClassesError(f"{path}: {len(lines)} classes, expected {count}, one a line, as many as the net's outputs")
     if "" in lines:
         raise ClassesError(f"{path}: line {lines.index('') + 1} is empty, expected one class a line")
+
     matches = [WNID.fullmatch(line) for line in lines]
     classes = tuple(match[1] if match else line for match, line in zip(matches, lines, strict=True))
     words = [(match and match[2]) or name for match, name in zip(matches, classes, strict=True)]
@@ -44,6 +46,7 @@ def _lines(path: Path) -> list[str]:
     """The lines without space around them, nor empty ones at the end."""
     if not path.is_file():
         raise ClassesError(f"{path}: no such file, expected class names, one a line")
+
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ClassesError(f"{path}: {path.stat().st_size} bytes, expected class names, one a line")
@@ -52,6 +55,7 @@ def _lines(path: Path) -> list[str]:
         text = "\0"
     except OSError as error:
         raise ClassesError(f"{path}: cannot be read ({error.strerror}), expected class names, one a line") from None
+
     if "\0" in text:
         raise ClassesError(f"{path}: not text in UTF-8, expected class names, one a line")
     text = text.rstrip()

@@ -10,14 +10,14 @@ Caffe's LRN (alpha divided by the window) and its pools, which round up, are our
 from __future__ import annotations
 
 import argparse
-import sys
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import torch
 
-from infer.command import Parser, exit_with
+from infer.command import Parser, exit_with, run
 from infer.files import file_sha256
 from infer.spec import Filter, ModelSpec, Preprocessing, SpecError
 from trainer.checkpoint import Checkpoint, save
@@ -25,7 +25,7 @@ from trainer.nets.zoo import build_net
 
 from .caffe.net import CaffeError, read_description, read_weights
 from .caffe.steps import Shape, chain, shape_of
-from .caffe.weights import convert, layers_of
+from .caffe.weights import layers_of, weights_from_caffe
 from .classes import ClassesError, read_classes
 
 VGG_MEAN, GOOGLENET_MEAN = (123.68, 116.779, 103.939), (123.0, 117.0, 104.0)
@@ -36,8 +36,8 @@ Both are rescaled by bicubic by default: so does the VGG group's demo (MATLAB's 
 """
 
 
-def import_caffe(description: Path, weights: Path, describe: Callable[[Shape], ModelSpec]) -> Checkpoint:
-    """The checkpoint of a Caffe model, with the spec that `describe` makes of its shape.
+def import_caffe(description: Path, weights: Path, make_spec: Callable[[Shape], ModelSpec]) -> Checkpoint:
+    """The checkpoint of a Caffe model, with the spec that `make_spec` gives a net of its shape.
 
     Raises CaffeError for files that are not Caffe's or a net that is none of ours, ClassesError. Both name the file.
     """
@@ -45,12 +45,13 @@ def import_caffe(description: Path, weights: Path, describe: Callable[[Shape], M
     blobs = read_weights(weights)
     try:
         steps = chain(classifier)
-        spec = describe(shape_of(steps, blobs))
+        spec = make_spec(shape_of(steps, blobs))
         with torch.device("meta"):
             expected = layers_of(build_net(spec))
-        state = convert(steps, expected, blobs)
+        state = weights_from_caffe(steps, expected, blobs)
     except (CaffeError, SpecError) as error:
         raise CaffeError(f"{description}: {error}") from None
+
     first = expected[0].name + ".weight"
     state[first] = state[first][:, [2, 1, 0]].contiguous()  # BGR
     return Checkpoint(spec, state)
@@ -74,7 +75,7 @@ def _train_short(text: str) -> int | tuple[int, int]:
     return (low, high[0]) if high else low
 
 
-def main(argv: list[str] | None = None) -> int:
+def _parser() -> Parser:
     parser = Parser(prog="python -m export.from_caffe", description="Turn a Caffe model into a checkpoint.")
     parser.add_argument("description", type=Path, metavar="deploy.prototxt")
     parser.add_argument("weights", type=Path, metavar="weights.caffemodel")
@@ -86,47 +87,55 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--train-short", type=_train_short, metavar="S[,S]", help="default: 256,512 for VGG, 256 for GoogLeNet"
     )
+    return parser
+
+
+def _make_spec(args: argparse.Namespace, shape: Shape) -> ModelSpec:
+    """The spec of a net of this shape, as the command line says or by default."""
+    classes, class_names = read_classes(args.classes, shape.classes)
+    is_vgg = shape.net != "googlenet"
+    scale = shape.crop_px / 224  # of a slim net: the same ranges for its own crop
+    train_short_px = (round(256 * scale), round(512 * scale)) if is_vgg else round(256 * scale)
+    return ModelSpec(
+        args.name or args.out.stem,
+        shape.net,
+        classes,
+        Preprocessing(args.mean or (VGG_MEAN if is_vgg else GOOGLENET_MEAN), filter=args.filter),
+        args.train_short or train_short_px,
+        crop_px=shape.crop_px,
+        width=shape.width,
+        fc_width=shape.fc_width,
+        pool_rounding=shape.pool_rounding,
+        class_names=class_names,
+        source={
+            "importer": "export.from_caffe",
+            "prototxt_sha256": file_sha256(args.description),
+            "caffemodel_sha256": file_sha256(args.weights),
+        },
+    )
+
+
+def _work(args: argparse.Namespace) -> int:
+    try:
+        checkpoint = import_caffe(args.description, args.weights, functools.partial(_make_spec, args))
+        save(checkpoint, args.out)
+    except (CaffeError, ClassesError, OSError) as error:  # with names from the files, which may be any bytes
+        raise CaffeError("".join(char if char.isprintable() else "?" for char in str(error)[:1000])) from None
+
+    spec = checkpoint.spec
+    parameters = sum(tensor.numel() for tensor in checkpoint.weights.values())
+    named = f"classes from {args.classes}" if args.classes else "classes not named (--classes): in the order of WNIDs"
+    origin = f"{args.weights} (sha256 {spec.source['caffemodel_sha256'][:12]})"
+    print(f"{args.out}: net {spec.net} from {origin}, {parameters:,} parameters, {len(spec.classes)} {named}")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = _parser()
     args = parser.parse_args(argv)
     if args.out.suffix != ".pt":
         parser.error(f"-o {args.out}: a checkpoint's name ends in .pt")
-
-    def describe(shape: Shape) -> ModelSpec:
-        classes, class_names = read_classes(args.classes, shape.classes)
-        is_vgg = shape.net != "googlenet"
-        default: int | tuple[int, int] = (256, 512) if is_vgg else 256
-        if shape.crop_px != 224:  # a slim net: the same ranges for its own crop
-            scale = shape.crop_px / 224
-            default = (round(256 * scale), round(512 * scale)) if is_vgg else round(256 * scale)
-        return ModelSpec(
-            args.name or args.out.stem,
-            shape.net,
-            classes,
-            Preprocessing(args.mean or (VGG_MEAN if is_vgg else GOOGLENET_MEAN), filter=args.filter),
-            args.train_short or default,
-            crop_px=shape.crop_px,
-            width=shape.width,
-            fc_width=shape.fc_width,
-            pool_rounding=shape.pool_rounding,
-            class_names=class_names,
-            source={
-                "importer": "export.from_caffe",
-                "prototxt_sha256": file_sha256(args.description),
-                "caffemodel_sha256": file_sha256(args.weights),
-            },
-        )
-
-    try:
-        checkpoint = import_caffe(args.description, args.weights, describe)
-        save(checkpoint, args.out)
-    except (CaffeError, ClassesError, OSError) as error:
-        print("".join(char if char.isprintable() else "?" for char in str(error)[:1000]), file=sys.stderr)
-        return 1
-    spec = checkpoint.spec
-    weights = sum(tensor.numel() for tensor in checkpoint.weights.values())
-    named = f"classes from {args.classes}" if args.classes else "classes not named (--classes): in the order of WNIDs"
-    origin = f"{args.weights} (sha256 {spec.source['caffemodel_sha256'][:12]})"
-    print(f"{args.out}: net {spec.net} from {origin}, {weights:,} parameters, {len(spec.classes)} {named}")
-    return 0
+    return run(parser, lambda: _work(args))
 
 
 if __name__ == "__main__":

@@ -13,40 +13,37 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import get_args
 
 import onnx
 
 from infer import self_test
-from infer.command import Parser, exit_with
+from infer.command import Parser, exit_with, run
 from infer.engine import EngineError
 from infer.files import file_sha256
-from infer.onnx_engine import OnnxEngine
 from infer.spec import ModelSpec, Precision, Preprocessing, SpecError
 
-from .classes import ClassesError, read_classes
-from .foreign import surgery as foreign
-from .foreign.behaviour import kind_of, try_out, written
+from .bounded import ChildDied, bounded_memory, run_in_child
+from .classes import read_classes
+from .errors import naming
+from .foreign import surgery
+from .foreign.behaviour import kind_of, try_out
 from .foreign.surgery import Channels, ForeignError, OutputKind
 from .model import file as model_file
-from .model.file import ModelFileError
+from .model.file import metadata
 
 DEFAULT_CROP_PX = 224
 MEMORY_BYTES = 6_000_000_000
-"""What an import may take beside some copies of the weights: a small file can ask its runtime for any amount."""
+"""Memory that an import may take beside COPIES of the weights: a small file can ask its runtime for any amount."""
 COPIES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What the command line says of a model; 0 and None: what the model says itself, or what it shows when tried."""
+class ImportRequest:
+    """The command line's words on a model; 0 and None: the model's own, or what it shows when it is tried."""
 
     preprocessing: Preprocessing
     classes: Path | None = None
@@ -58,18 +55,21 @@ class Request:
     test_short_px: int = 0
 
 
-def import_model(path: Path, out: Path, request: Request) -> ModelSpec:
+def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     """Writes `out` and returns its spec. Raises ForeignError, ModelFileError, ClassesError, SpecError, EngineError."""
+    # the graph, with our input
     model = model_file.read(path)
-    if any(prop.key == "spec" for prop in model.metadata_props):
+    if "spec" in metadata(model):
         raise ForeignError("a model of ours already: use it as it is")
-    model = foreign.plain(model)
-    image = foreign.image_input(model.graph)
-    output = foreign.class_output(model.graph, request.output)
+    model = surgery.plain(model)
+    image = surgery.image_input(model.graph)
+    output = surgery.class_output(model.graph, request.output)
     crop_px = _crop_px(image.side_px, request.crop_px)
-    last_operator = foreign.last_operator(model.graph, output)
-    precision: Precision = "fp16" if foreign.is_half(model.graph) else "fp32"
-    model = foreign.with_our_input(model, image, output, request.channels)
+    last_operator = surgery.last_operator(model.graph, output)
+    precision: Precision = "fp16" if surgery.is_half(model.graph) else "fp32"
+    model = surgery.with_our_input(model, image, output, request.channels)
+
+    # what it does when it is run
     trial = try_out(model, image, crop_px, request.preprocessing)
     class_axis = 3 if trial.outputs.ndim == 4 and image.channels_last else 1
     kind = kind_of(trial.outputs, class_axis, last_operator, request.output_kind)
@@ -89,37 +89,34 @@ def import_model(path: Path, out: Path, request: Request) -> ModelSpec:
         precision=precision,
         source={"importer": "export.from_onnx", "onnx_sha256": file_sha256(path)},
     )
+
+    # our outputs, and the metadata
     made = trial.model
-    foreign.set_input(made.graph, spec.max_views, crop_px if spec.fixed_size else 0)
-    foreign.add_posteriors(made, spec, kind=kind, is_map=trial.outputs.ndim == 4, channels_last=image.channels_last)
+    surgery.set_input(made.graph, spec.max_views, crop_px if spec.fixed_size else 0)
+    surgery.add_posteriors(made, spec, kind=kind, is_map=trial.outputs.ndim == 4, channels_last=image.channels_last)
     made.doc_string = f"{spec.name}: a foreign model of {len(classes)} classes behind our nchw interface"
     onnx.helper.set_model_props(made, {"spec": spec.to_json()})
-    with written(made) as file:
-        expected = self_test.record(OnnxEngine(file))
+    with model_file.opened(made) as engine:
+        expected = self_test.record(engine)
     onnx.helper.set_model_props(made, {"spec": spec.to_json(), "self_test": expected})
     model_file.save(made, out)
     return spec
 
 
-def isolated(path: Path, out: Path, request: Request) -> ModelSpec:
+def isolated(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     """`import_model` in a process of its own with bounded memory, since a strange graph can crash its runtime."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(_bounded, path, out, request).result()
-        except BrokenProcessPool:
-            raise ForeignError("ONNX Runtime dies of it: it cannot be imported") from None
+    try:
+        return run_in_child(_bounded_import, path, out, request)
+    except ChildDied:
+        raise ForeignError("ONNX Runtime dies of it: it cannot be imported") from None
 
 
-def _bounded(path: Path, out: Path, request: Request) -> ModelSpec:
+def _bounded_import(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     files = (path, *model_file.external_files(path, model_file.read_graph(path)))
     most = MEMORY_BYTES + COPIES * sum(file.stat().st_size for file in files)
     try:
-        import resource
-    except ImportError:  # Windows
-        return import_model(path, out, request)
-    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
-    try:
-        return import_model(path, out, request)
+        with bounded_memory(most):
+            return import_model(path, out, request)
     except MemoryError:
         raise ForeignError(f"needs more than the {most / 1e9:.0f} GB that an import may take") from None
 
@@ -140,13 +137,15 @@ def _rgb(text: str) -> tuple[float, float, float]:
     return r, g, b
 
 
-def main(argv: list[str] | None = None) -> int:
+def _parser() -> Parser:
     parser = Parser(prog="python -m export.from_onnx", description="Turn another's image classifier into an engine.")
     parser.add_argument("model", type=Path, help="an ONNX model")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the model to write (.onnx)")
     parser.add_argument("--mean", type=_rgb, required=True, metavar="R,G,B", help="subtracted from grey levels 0-255")
     parser.add_argument("--std", type=_rgb, required=True, metavar="R,G,B", help="what the rest is divided by")
     parser.add_argument("--filter", choices=("bilinear", "bicubic"), default="bilinear", help="(default: %(default)s)")
+
+    # what a model may say itself
     parser.add_argument("--classes", type=Path, metavar="FILE", help="WNIDs or names in the order of the outputs")
     parser.add_argument("--name", help="default: the file's")
     parser.add_argument("--channels", choices=get_args(Channels), default="rgb", help="order it takes (default: rgb)")
@@ -154,17 +153,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output-kind", choices=get_args(OutputKind), help="default: probabilities if they sum to 1")
     parser.add_argument("--crop", type=int, default=0, metavar="PX", help="default: the model's own, or 224")
     parser.add_argument("--test-short", type=int, default=0, metavar="PX", help="default: 256/224 of the crop")
-    args = parser.parse_args(argv)
-    if args.out.suffix != ".onnx" or args.out.resolve() == args.model.resolve():
-        parser.error(f"-o {args.out}: expected another file whose name ends in .onnx")
-    if args.crop < 0 or args.test_short < 0:
-        parser.error("--crop and --test-short: expected pixels")
+    return parser
+
+
+def _work(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    try:
+    with naming(args.model, EngineError, ForeignError, SpecError, OSError):
         preprocessing = Preprocessing(
             args.mean, args.std, args.filter, long_side_rounding="floor", center_rounding="torchvision"
         )
-        request = Request(
+        request = ImportRequest(
             preprocessing,
             args.classes,
             args.name,
@@ -175,21 +173,22 @@ def main(argv: list[str] | None = None) -> int:
             args.test_short,
         )
         spec = isolated(args.model, args.out, request)
-    except (EngineError, ForeignError, SpecError, OSError) as error:
-        print(f"{args.model}: {error}", file=sys.stderr)
-        return 1
-    except (ClassesError, ModelFileError) as error:  # which name their file
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{describe(args.out, spec)}, {time.monotonic() - started:.1f} s")
+
+    sides = f"{spec.crop_px}x{spec.crop_px} px only" if spec.fixed_size else f"{spec.crop_px} px and more"
+    views = f"{spec.max_views} view a call" if spec.max_views else "any number of views a call"
+    found = f"{len(spec.classes)} classes, nchw interface, {spec.precision}, {sides}, {views}"
+    print(f"{args.out}: {found}, {time.monotonic() - started:.1f} s")
     return 0
 
 
-def describe(path: Path, spec: ModelSpec) -> str:
-    """One line: what was found out."""
-    sides = f"{spec.crop_px}x{spec.crop_px} px only" if spec.fixed_size else f"{spec.crop_px} px and more"
-    views = f"{spec.max_views} view a call" if spec.max_views else "any number of views a call"
-    return f"{path}: {len(spec.classes)} classes, nchw interface, {spec.precision}, {sides}, {views}"
+def main(argv: list[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.out.suffix != ".onnx" or args.out.resolve() == args.model.resolve():
+        parser.error(f"-o {args.out}: expected another file whose name ends in .onnx")
+    if args.crop < 0 or args.test_short < 0:
+        parser.error("--crop and --test-short: expected pixels")
+    return run(parser, lambda: _work(args))
 
 
 if __name__ == "__main__":

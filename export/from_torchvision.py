@@ -9,23 +9,24 @@ use 224, 256 and 288.
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 import time
 from pathlib import Path
 from typing import get_args
 
 import torch
 
-from infer.command import Parser, exit_with
+from infer.command import Parser, exit_with, run
 from infer.files import file_sha256
-from infer.spec import Filter, ModelSpec, Preprocessing, SpecError
+from infer.spec import Filter, ModelSpec, Preprocessing, SpecError, placeholder_classes
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint
 from trainer.nets.zoo import build_net
 
-from .classes import ClassesError, read_classes
-from .torchvision.nets import GOOGLENET, THEIRS, Converted, convert
+from .classes import read_classes
+from .errors import naming
+from .torchvision.nets import GOOGLENET, THEIRS, Converted, weights_from_torchvision
 from .torchvision.state_dict import WeightsError, read_state_dict
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in 0..1
@@ -49,18 +50,15 @@ def make_spec(
     half_grey = found.net == GOOGLENET and transform_input
     mean, std = ((0.5,) * 3, (0.5,) * 3) if half_grey else (IMAGENET_MEAN, IMAGENET_STD)
     names, words = read_classes(classes, found.classes)
+    preprocessing = Preprocessing(
+        _grey_levels(mean), _grey_levels(std), filter, long_side_rounding="floor", center_rounding="torchvision"
+    )
     spec = ModelSpec(
         name=name or re.sub(r"[^\w.-]+", "-", path.stem),
         net=found.net,
         classes=names,
         class_names=words,
-        preprocessing=Preprocessing(
-            _grey_levels(mean),
-            _grey_levels(std),
-            filter,
-            long_side_rounding="floor",
-            center_rounding="torchvision",
-        ),
+        preprocessing=preprocessing,
         train_short_px=EVALUATED_PX,
         crop_px=CROP_PX,
         width=found.width,
@@ -68,6 +66,7 @@ def make_spec(
         pool_rounding="ceil" if found.net == GOOGLENET else "floor",
         source={"importer": "export.from_torchvision", "origin": found.origin, "weights_sha256": file_sha256(path)},
     )
+
     with torch.device("meta"):
         expected = build_net(spec).state_dict()
     for layer in found.layers:
@@ -86,7 +85,7 @@ def _grey_levels(values: tuple[float, ...]) -> tuple[float, float, float]:
     return r, g, b
 
 
-def main(argv: list[str] | None = None) -> int:
+def _parser() -> Parser:
     parser = Parser(
         prog="python -m export.from_torchvision", description="Turn torchvision's or timm's weights into a checkpoint."
     )
@@ -99,12 +98,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--no-transform-input", action="store_true", help="a GoogLeNet that was trained on ImageNet's mean and std"
     )
-    args = parser.parse_args(argv)
-    if args.out.suffix != ".pt" or args.out.resolve() == args.weights.resolve():
-        parser.error(f"-o {args.out}: expected another file whose name ends in .pt")
+    return parser
+
+
+def _work(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    try:
-        found = convert(read_state_dict(args.weights))
+    with naming(args.weights, WeightsError, SpecError, OSError):
+        found = weights_from_torchvision(read_state_dict(args.weights))
         if args.net not in (None, found.net):
             raise WeightsError(f"these are weights of {found.origin}, so --net {found.net}, got --net {args.net}")
         if args.no_transform_input and found.net != GOOGLENET:
@@ -118,28 +118,30 @@ def main(argv: list[str] | None = None) -> int:
             transform_input=not args.no_transform_input,
         )
         checkpoints.save(Checkpoint(spec, found.weights), args.out)
-    except ClassesError as error:  # which names its file
-        print(error, file=sys.stderr)
-        return 1
-    except (WeightsError, SpecError, OSError) as error:
-        print(f"{args.weights}: {error}", file=sys.stderr)
-        return 1
-    print(f"{args.out}: {describe(spec, found)}, {time.monotonic() - started:.1f} s")
+    print(f"{args.out}: {', '.join(_findings(spec, found))}, {time.monotonic() - started:.1f} s")
     return 0
 
 
-def describe(spec: ModelSpec, found: Converted) -> str:
-    """One line: what was found, and what was left out or made up."""
-    norms = sum(bool(layer.norm) for layer in found.layers)
+def _findings(spec: ModelSpec, found: Converted) -> list[str]:
+    """The net that was found, and what was left out or made up."""
     named = f"{len(spec.classes)} classes"
-    if spec.classes == read_classes(None, len(spec.classes))[0]:
+    if spec.classes == placeholder_classes(len(spec.classes)):
         named += f" called {spec.classes[0]} ... (--classes FILE names them)"
     parts = [f"net {spec.net} from {found.origin}", named]
+    norms = sum(bool(layer.norm) for layer in found.layers)
     if norms:
         parts.append(f"{norms} batch norms folded")
     if found.ignored:
         parts.append(f"without {' and '.join(found.ignored)}")
-    return ", ".join(parts)
+    return parts
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.out.suffix != ".pt" or args.out.resolve() == args.weights.resolve():
+        parser.error(f"-o {args.out}: expected another file whose name ends in .pt")
+    return run(parser, lambda: _work(args))
 
 
 if __name__ == "__main__":

@@ -5,18 +5,29 @@ python -m export.to_onnx ckpt.pt [-o model.onnx] [--precision fp32|fp16] [--inte
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from infer.command import Parser, exit_with
+from infer.command import Parser, exit_with, run
 from infer.spec import Interface, Precision
-from trainer.checkpoint import CheckpointError
 
-from .graph.outputs import ALWAYS, ON_REQUEST
+from .graph.interface import ALWAYS, ON_REQUEST
 from .model.from_checkpoint import export_onnx, load_with_source
-from .model.precision import PrecisionError
+
+
+def _work(args: argparse.Namespace, asked: Sequence[str]) -> int:
+    started = time.monotonic()
+    path = args.out or args.checkpoint.with_suffix(".onnx")
+    checkpoint = load_with_source(args.checkpoint, asked)
+    outputs = [name for name in asked if name in ON_REQUEST]
+    export_onnx(checkpoint, path, interface=args.interface, precision=args.precision, outputs=outputs)
+
+    size = path.stat().st_size / 1e6
+    print(f"{path}: {args.interface} interface, {args.precision}, {size:.1f} MB, {time.monotonic() - started:.0f} s")
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,22 +38,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--interface", choices=get_args(Interface), default="views")
     parser.add_argument("--outputs", default="", help=f"more outputs, comma-separated: {', '.join(ON_REQUEST)}")
     args = parser.parse_args(argv)
+
     asked = [name for name in args.outputs.split(",") if name]
     unknown = [name for name in asked if name not in (*ALWAYS, *ON_REQUEST)]
     if unknown:
         parser.error(f"--outputs: unknown output {unknown[0]!r}, expected {', '.join((*ALWAYS, *ON_REQUEST))}")
-    path = args.out or args.checkpoint.with_suffix(".onnx")
-    started = time.monotonic()
-    try:
-        checkpoint = load_with_source(args.checkpoint, asked)
-        outputs = [name for name in asked if name in ON_REQUEST]
-        export_onnx(checkpoint, path, interface=args.interface, precision=args.precision, outputs=outputs)
-    except (CheckpointError, PrecisionError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    size = path.stat().st_size / 1e6
-    print(f"{path}: {args.interface} interface, {args.precision}, {size:.1f} MB, {time.monotonic() - started:.0f} s")
-    return 0
+    return run(parser, lambda: _work(args, asked))
 
 
 if __name__ == "__main__":

@@ -9,31 +9,31 @@ already is replaced, whole, with --force only.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from infer.command import Parser, exit_with
-from infer.engine import EngineError
+import msgspec
+
+from infer.command import Parser, exit_with, run
 from infer.errors import Refused
 from infer.shapes import default_shapes
 from infer.spec import ModelSpec, SpecError
-from infer.tensorrt.sidecar import check_sidecar
+from infer.tensorrt.sidecar import Entry, check_sidecar, content_from_json
 
-from .errors import ModelError
+from .graph.interface import INPUTS, outputs_in_graph
 from .model.source import read_source
-from .tensorrt.profiles import Entry, profile_entries
+from .tensorrt.profiles import profile_entries
 
 MAX_BATCH = 50
 """Views that the server puts into one call of an ONNX model; a plan's profile says it for a plan."""
 
-INPUT_TYPES = {"image": "TYPE_UINT8", "images": "TYPE_UINT8", "input": "TYPE_FP32"}
-"""All other inputs are tables of TYPE_INT32."""
+TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "float32": "TYPE_FP32"}
 
 
 class TritonError(Refused):
@@ -41,7 +41,7 @@ class TritonError(Refused):
 
 
 class Served(NamedTuple):
-    """What the server gets: files by their names there, and the shapes of the inputs, profile by profile."""
+    """The files for the server by their names there, and the shapes of the inputs, profile by profile."""
 
     spec: ModelSpec
     files: Mapping[str, Path]
@@ -50,20 +50,21 @@ class Served(NamedTuple):
 
 def open_plan(path: Path) -> Served:
     """A plan by its sidecar. Raises EngineError for another's sidecar, TritonError for a plan of TensorRT-RTX."""
-    content = check_sidecar(path)
+    values = check_sidecar(path)
     try:
-        builder = str(content["builder"])
-        spec = ModelSpec.from_json(json.dumps(content["spec"]))
-        profiles = [profile["inputs"] for profile in content["profiles"]]
-        profiles[0].items()
-    except (AttributeError, IndexError, KeyError, TypeError, SpecError) as error:
+        content = content_from_json(values)
+        spec = ModelSpec.from_json(json.dumps(content.spec))
+        if not content.profiles or not all(profile.inputs for profile in content.profiles):
+            raise SpecError("profiles without inputs")
+    except (msgspec.ValidationError, SpecError) as error:
         raise TritonError(f"{path}.json: damaged ({error!r}): build the engine again with export.to_trt") from None
-    if builder.startswith("tensorrt-rtx"):
+
+    if content.builder.startswith("tensorrt-rtx"):
         raise TritonError(
-            f"{path}: a plan of {builder}, but Triton runs plans of TensorRT only: give it the ONNX model this was "
-            f"built from, {path.with_suffix('.onnx')}, or build with --builder tensorrt"
+            f"{path}: a plan of {content.builder}, but Triton runs plans of TensorRT only: give it the ONNX model this "
+            f"was built from, {path.with_suffix('.onnx')}, or build with --builder tensorrt"
         )
-    return Served(spec, {"model.plan": path}, profiles)
+    return Served(spec, {"model.plan": path}, [profile.inputs for profile in content.profiles])
 
 
 def open_onnx(path: Path) -> Served:
@@ -72,56 +73,46 @@ def open_onnx(path: Path) -> Served:
 
     spec = read_source(path).spec
     files = {"model.onnx": path}
-    files |= {
-        file.relative_to(path.parent.resolve()).as_posix(): file
-        for file in model_file.external_files(path, model_file.read_graph(path))
-    }
+    for file in model_file.external_files(path, model_file.read_graph(path)):
+        files[file.relative_to(path.parent.resolve()).as_posix()] = file
     return Served(spec, files, [profile_entries(shape, spec.interface) for shape in default_shapes(spec)])
 
 
 def config(name: str, served: Served) -> str:
-    """config.pbtxt: Triton's ModelConfig message as text."""
+    """The text of config.pbtxt, Triton's message ModelConfig."""
     spec, is_plan = served.spec, "model.plan" in served.files
+
+    # A batch of the server must fit one profile: the first.
     batched = spec.interface != "views" and spec.max_views != 1
-    profiles = served.profiles[:1] if is_plan and batched else served.profiles  # else any batch must fit any profile
+    profiles = served.profiles[:1] if is_plan and batched else served.profiles
     sizes = {input_name: _sizes([profile[input_name] for profile in profiles]) for input_name in profiles[0]}
     batch_size = 0
     if batched:
         (input_name,) = sizes
-        batch_size = max(profile[input_name][2][0] for profile in profiles) if is_plan else spec.max_views or MAX_BATCH
+        largest = max(profile[input_name][2][0] for profile in profiles)
+        batch_size = largest if is_plan else spec.max_views or MAX_BATCH
     lines = [
         f'name: "{name}"',
         f'platform: "{"tensorrt_plan" if is_plan else "onnxruntime_onnx"}"',
         f"max_batch_size: {batch_size}",
     ]
+
+    # inputs and outputs, without their first axis where the server makes batches
     for input_name, dims in sizes.items():
-        kind = INPUT_TYPES.get(input_name, "TYPE_INT32")
+        kind = TYPES[INPUTS[spec.interface][input_name][0]]
         lines.append(f'input {{ name: "{input_name}" data_type: {kind} dims: {_list(dims[1:] if batched else dims)} }}')
     views = () if batched else (spec.max_views if spec.max_views == 1 else -1,)
-    for output_name, (kind, size) in outputs(spec).items():
+    for output_name, (type_name, shape) in outputs_in_graph(spec).items():
+        kind, size = TYPES[type_name], [-1 if isinstance(size, str) else size for size in shape[1:]]
         labels = ' label_filename: "labels.txt"' if output_name == "posterior" else ""
         lines.append(f'output {{ name: "{output_name}" data_type: {kind} dims: {_list((*views, *size))}{labels} }}')
+
     if batched:
         lines.append("dynamic_batching { }")
     if is_plan and not batched:  # the server takes the profile that fits the request
         numbers = ", ".join(f'"{number}"' for number in range(len(profiles)))
         lines.append(f"instance_group {{ kind: KIND_GPU profile: [ {numbers} ] }}")
     return "\n".join(lines) + "\n"
-
-
-def outputs(spec: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and size for one view of each output in the graph; -1: any."""
-    classes = len(spec.classes)
-    known = {
-        "posterior": ("TYPE_FP32", (classes,)),
-        "posterior_positions": ("TYPE_FP32", (classes,)),
-        "pixel_sums": ("TYPE_INT32", (6,)),
-        "score_map": ("TYPE_FP32", (classes, -1, -1)),
-        "box_map": ("TYPE_FP32", (spec.channels, -1, -1)),
-        "features": ("TYPE_FP32", (-1,)),
-        "pixels": ("TYPE_INT32", (3, -1, -1)),
-    }
-    return {name: known[name] for name in spec.outputs if spec.interface != "nchw" or not name.startswith("pixel")}
 
 
 def labels(spec: ModelSpec) -> str:
@@ -136,9 +127,12 @@ def write(repository: Path, name: str, served: Served, *, force: bool = False) -
     folder = repository / name
     if folder.exists() and not force:
         raise TritonError(f"{folder}: is there already: use --force to replace it, or another --name")
+
+    # written under another name, then exchanged for what is there
     unfinished, replaced = (repository / f".{name}.{state}" for state in ("unfinished", "replaced"))
     for leftover in (unfinished, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
+
     try:
         for file_name, source in served.files.items():
             target = unfinished / "1" / file_name
@@ -167,6 +161,18 @@ def _list(sizes: Sequence[int]) -> str:
     return f"[ {', '.join(map(str, sizes))} ]"
 
 
+def _work(args: argparse.Namespace) -> int:
+    if not args.model.is_file():
+        raise TritonError(f"{args.model}: no such file, expected an engine (.engine) or an ONNX model (.onnx)")
+    served = open_plan(args.model) if args.model.suffix == ".engine" else open_onnx(args.model)
+    spec = served.spec
+    folder = write(args.out, args.name or spec.name, served, force=args.force)
+    print(
+        f"{folder}: {spec.interface} interface, {spec.precision}; tritonserver --model-repository={args.out.resolve()}"
+    )
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m export.to_triton", description="Put a model into a Triton repository.")
     parser.add_argument("model", type=Path, help="a TensorRT engine (.engine) or an ONNX model of ours (.onnx)")
@@ -176,20 +182,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.model.suffix not in (".engine", ".onnx"):
         parser.error(f"{args.model}: expected a TensorRT engine (.engine) or an ONNX model of ours (.onnx)")
-    try:
-        if not args.model.is_file():
-            raise TritonError(f"{args.model}: no such file, expected an engine (.engine) or an ONNX model (.onnx)")
-        served = open_plan(args.model) if args.model.suffix == ".engine" else open_onnx(args.model)
-        name = args.name or served.spec.name
-        folder = write(args.out, name, served, force=args.force)
-    except (EngineError, ModelError, TritonError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    spec = served.spec
-    print(
-        f"{folder}: {spec.interface} interface, {spec.precision}; tritonserver --model-repository={args.out.resolve()}"
-    )
-    return 0
+    return run(parser, lambda: _work(args))
 
 
 if __name__ == "__main__":

@@ -13,29 +13,25 @@ is gone, so that no crash leaves a plan with the sidecar of another.
 from __future__ import annotations
 
 import argparse
-import sys
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from infer.command import Parser, exit_with, positive_argument
-from infer.data.dataset import DatasetError
-from infer.engine import EngineError
+from infer.command import Parser, exit_with, positive_argument, run
 from infer.files import replacing
 from infer.shapes import ShapeRange
-from infer.spec import ModelSpec, SpecError
+from infer.spec import ModelSpec
+from infer.tensorrt.library import LIBRARIES, Library
 from infer.views import PROTOCOLS
 
 from .errors import ModelError
-from .model.request import Proof, Request
-from .model.source import Source, check_request, export_checkpoint, half_source, is_to_be_halved, read_source
+from .model.source import GraphRequest, Proof, Source, check_request, half_source, is_to_be_halved, read_source
 from .tensorrt import sidecar
-from .tensorrt.build import build
+from .tensorrt.build import BuiltPlan, build
 from .tensorrt.data_profile import DataSizes, dense_range, read_sizes
-from .tensorrt.library import LIBRARIES, BuildError, Library, OptionError, choose_library, choose_targets
-from .tensorrt.options import HARDWARE, LEVELS, BuildOptions, check_options
+from .tensorrt.library import HARDWARE, LEVELS, BuildOptions, check_options, choose_library, choose_targets
 from .tensorrt.profiles import EXCLUSIVE, ProfileError, ProfileOption, parse_profile, shapes_from_options
 
 
@@ -45,7 +41,7 @@ class Job:
 
     model: Path
     engine: Path
-    request: Request
+    request: GraphRequest
     profiles: Mapping[str, ProfileOption]
     sizes: DataSizes | None  # of the images of --data
     library: Library
@@ -54,67 +50,101 @@ class Job:
     proof: Proof
 
 
-def convert(job: Job) -> None:
+Profiles = tuple[tuple[ShapeRange, ...], tuple[str, ...]]
+"""The profiles of an engine, and lines that say where they come from."""
+
+
+def build_engine(job: Job) -> None:
     """Builds `job.engine` from a .pt or .onnx and says so on stdout. Every step may refuse; the last ones write."""
     started = time.monotonic()
-    source = open_source(job)
-    shapes, said = choose_shapes(job, source.spec)
-    print(*said, sep="\n", end="\n" if said else "", flush=True)
-    if job.proof.calibrate or job.proof.verify:
-        from .proof.prove import prove
+    source, (shapes, lines) = open_source(job)
+    for line in lines:
+        print(line, flush=True)
 
-        own = source.path != job.model
-        source = prove(job.model, source, source.path if own else job.engine.with_suffix(".rescaled.onnx"), job.proof)
+    proof = job.proof
+    if proof.calibrate:
+        from .proof.calibrate import calibrate
+
+        rescaled = job.engine.with_suffix(".rescaled.onnx") if source.path == job.model else source.path
+        source = calibrate(source, proof.calibrate, proof.protocol, proof.limit, rescaled)
+    if proof.verify:
+        from .proof.verify import prove_graph
+
+        source = prove_graph(source, proof)
+    single = source.graphs.single if source.graphs and proof.verify else None
+    source = dataclasses.replace(source, graphs=None)  # a build needs the memory
+
     plan = build(job.library, source.path, source.spec, shapes, job.targets, job.options)
-    content = sidecar.content(source, plan, shapes, job.targets, job.options)
-    if job.proof.verify:
-        from .proof.prove import prove_engine
+    content = sidecar.sidecar_content(source, plan, shapes, job.targets, job.options)
+    if single is not None:
+        from .proof.verify import prove_engine
 
-        content |= prove_engine(job.model, source, plan.data, content, job.proof)
-    sidecar.write_engine(job.engine, plan.data, content)
-    if job.options.timing_cache is not None and plan.timing_cache is not None:
-        with replacing(job.options.timing_cache) as unfinished:
-            unfinished.write_bytes(plan.timing_cache)
-    print(f"{sidecar.describe(job.engine, source.spec, plan, shapes, job.targets)}; {_seconds_since(started)}")
-    print(f"run it there with real inputs: {write_example(job, source.spec, shapes[0])}")
+        content = prove_engine(single, source.path, plan.data, content, proof)
+    sidecar.write_engine(job.engine, plan.data, content.as_json())
+    _write_timing_cache(job.options, plan)
+
+    summary = sidecar.engine_summary(job.engine, source.spec, plan, shapes, job.targets)
+    print(f"{summary}; {_seconds_since(started)}")
+    command = sidecar.write_example(job.library, job.engine, source.spec, shapes[0])
+    print(f"run it there with real inputs: {command}")
 
 
-def open_source(job: Job) -> Source:
-    """The ONNX model that is asked for; what is made of the input is written beside the engine."""
+def open_source(job: Job) -> tuple[Source, Profiles]:
+    """The ONNX model that is asked for, and the engine's profiles, which are refused before anything is written.
+
+    A model that is made of the input is written beside the engine.
+    """
     started = time.monotonic()
     if job.model.suffix == ".pt":
-        onnx_path = job.engine.with_suffix(".onnx")
-        infinite: Literal["refuse", "keep"] = "keep" if job.proof.calibrate else "refuse"
-        source = export_checkpoint(job.model, onnx_path, job.request, lambda spec: choose_shapes(job, spec), infinite)
-        check_request(source, job.request)
+        source, profiles = _export(job)
     else:
-        source = read_source(job.model)
+        source = read_source(job.model, with_graphs=bool(job.proof.calibrate or job.proof.verify))
         check_request(source, job.request)
+        profiles = choose_profiles(job, source.spec)
         if not is_to_be_halved(source, job.request):
-            return source
-        choose_shapes(job, source.spec)
+            return source, profiles
         source = half_source(source, job.engine.with_suffix(".fp16.onnx"))
+
     spec, size = source.spec, source.path.stat().st_size
     print(
         f"{source.path}: {spec.precision}, {spec.interface} interface, {size / 1e6:.1f} MB, {_seconds_since(started)}",
         flush=True,
     )
-    return source
+    return source, profiles
 
 
-def choose_shapes(job: Job, spec: ModelSpec) -> tuple[tuple[ShapeRange, ...], tuple[str, ...]]:
-    """The profiles of the engine, those asked for or (`auto`) of the data set's own sizes, and what to say of them."""
+def _export(job: Job) -> tuple[Source, Profiles]:
+    """The ONNX model of a checkpoint."""
+    from .graph.interface import ON_REQUEST
+    from .model.from_checkpoint import export_onnx, load_with_source
+
+    checkpoint = load_with_source(job.model, job.request.outputs)
+    interface = job.request.interface or "views"
+    profiles = choose_profiles(job, dataclasses.replace(checkpoint.spec, interface=interface))
+    source = export_onnx(
+        checkpoint,
+        job.engine.with_suffix(".onnx"),
+        interface=interface,
+        precision=job.request.precision,
+        outputs=[name for name in job.request.outputs if name in ON_REQUEST],
+        infinite_weights="keep" if job.proof.calibrate else "refuse",
+        with_graphs=bool(job.proof.calibrate or job.proof.verify),
+    )
+    return source, profiles
+
+
+def choose_profiles(job: Job, spec: ModelSpec) -> Profiles:
+    """The profiles asked for, or (`auto`) those of the data set's own sizes. Raises ProfileError."""
     if job.sizes is None:
         return shapes_from_options(spec, job.profiles), ()
-    dense = dense_range(spec, job.sizes, job.profiles["auto"].numbers.get("image", 0))
-    return shapes_from_options(spec, {**job.profiles, "dense": dense.option}), dense.lines
+    dense, lines = dense_range(spec, job.sizes, job.profiles["auto"].numbers.get("image", 0))
+    return shapes_from_options(spec, {**job.profiles, "dense": dense}), lines
 
 
-def write_example(job: Job, spec: ModelSpec, crops: ShapeRange) -> str:
-    """Writes real inputs beside the engine; returns the command that runs it on them."""
-    inputs, folder = sidecar.example_inputs(spec, crops), job.engine.with_suffix(".inputs")
-    sidecar.write_inputs(folder, inputs)
-    return sidecar.tool_line(job.library, job.engine, folder, inputs)
+def _write_timing_cache(options: BuildOptions, plan: BuiltPlan) -> None:
+    if options.timing_cache is not None and plan.timing_cache is not None:
+        with replacing(options.timing_cache) as unfinished:
+            unfinished.write_bytes(plan.timing_cache)
 
 
 def _seconds_since(started: float) -> str:
@@ -164,6 +194,8 @@ def _parser() -> Parser:
         "dense:min=224x224,opt=256x341,max=512x1365 (short x long side), or auto: as the images of --data need; each "
         "takes image=4096, the longest side of an image",
     )
+
+    # images
     parser.add_argument("--data", type=Path, metavar="DIR", help="data set for --profile auto")
     parser.add_argument(
         "--calibrate", type=Path, metavar="DIR", help="images to measure activations on, to keep them within half"
@@ -174,6 +206,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help=f"of both (default: {Proof().protocol})")
     parser.add_argument("--limit", type=int, metavar="N", help=f"images of each, 0 for all (default: {Proof().limit})")
+
     parser.add_argument("--outputs", default="", help="more outputs, comma-separated: score_map, features")
     parser.add_argument(
         "--workspace", type=_megabytes_argument, metavar="MB", help="most memory that a kernel may need beside tensors"
@@ -188,12 +221,16 @@ def _parser() -> Parser:
 
 
 def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs: Sequence[str]) -> None:
-    from .graph.outputs import ALWAYS, ON_REQUEST
+    """Refuses options that contradict each other, before anything is read."""
+    from .graph.interface import ALWAYS, ON_REQUEST
 
+    # files
     if args.model.suffix not in (".pt", ".onnx"):
         parser.error(f"{args.model}: expected a checkpoint (.pt) or an ONNX model (.onnx)")
     if engine.suffix != ".engine":
         parser.error(f"-o {engine}: an engine's name ends in .engine")
+
+    # profiles
     names = [option.name for option in args.profile]
     if any(names.count(name) > 1 for name in names):
         parser.error(f"--profile: each may be given once, got {', '.join(names)}")
@@ -202,6 +239,8 @@ def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs
             parser.error(f"--profile: {' and '.join(pair)} are two ways to say one thing, give one of them")
     if ("auto" in names) != (args.data is not None):
         parser.error("--profile auto and --data DIR: one needs the other")
+
+    # proofs
     if (args.calibrate or args.verify) and args.precision != "fp16":
         parser.error("--calibrate and --verify are about half precision: use them with --precision fp16")
     if args.tolerance is not None and args.verify is None:
@@ -210,37 +249,40 @@ def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs
         parser.error("--protocol and --limit are of --calibrate DIR and --verify DIR: give one of these")
     if args.limit is not None and args.limit < 0:
         parser.error(f"--limit: expected a number of images or 0 for all, got {args.limit}")
+
+    # outputs; those of an ONNX model are compared with its own
     unknown = [name for name in outputs if name not in (*ALWAYS, *ON_REQUEST)]
     if args.model.suffix == ".pt" and unknown:
         parser.error(f"--outputs: unknown output {unknown[0]!r}, expected {', '.join((*ALWAYS, *ON_REQUEST))}")
+
+
+def _work(args: argparse.Namespace, engine: Path, request: GraphRequest) -> int:
+    if not args.model.is_file():
+        raise ModelError(f"{args.model}: no such file, expected a checkpoint (.pt) or an ONNX model (.onnx)")
+
+    # the library, and what it can do
+    options = BuildOptions(
+        args.workspace, args.optimization_level, args.timing_cache, args.version_compatible, args.hardware_compatible
+    )
+    library = choose_library(args.builder)
+    options, ignored = check_options(library, options)
+    targets = choose_targets(library, args.target)
+
+    sizes = None if args.data is None else read_sizes(args.data)
+    profiles = {option.name: option for option in args.profile}
+    for line in ignored:
+        print(line)
+    build_engine(Job(args.model, engine, request, profiles, sizes, library, targets, options, _proof(args)))
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     engine = args.out or args.model.with_suffix(".engine")
-    request = Request(args.precision, args.interface, tuple(name for name in args.outputs.split(",") if name))
+    request = GraphRequest(args.precision, args.interface, tuple(name for name in args.outputs.split(",") if name))
     _check_usage(parser, args, engine, request.outputs)
-    options = BuildOptions(
-        args.workspace, args.optimization_level, args.timing_cache, args.version_compatible, args.hardware_compatible
-    )
-    try:
-        if not args.model.is_file():
-            raise ModelError(f"{args.model}: no such file, expected a checkpoint (.pt) or an ONNX model (.onnx)")
-        library = choose_library(args.builder)
-        options, ignored = check_options(library, options)
-        targets = choose_targets(library, args.target)
-        sizes = None if args.data is None else read_sizes(args.data)
-        profiles = {option.name: option for option in args.profile}
-        for line in ignored:
-            print(line)
-        convert(Job(args.model, engine, request, profiles, sizes, library, targets, options, _proof(args)))
-    except OptionError as error:
-        parser.error(str(error))
-    except (BuildError, EngineError, ModelError, ProfileError, DatasetError, SpecError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run(parser, lambda: _work(args, engine, request))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
 @pytest.fixture(scope="session")
 def exported(slim_checkpoint: Callable[..., Path]) -> Callable[..., Path]:
     """Exports (once for the same arguments) a slim net to ONNX with every output that can be asked for."""
-    from export.graph.outputs import ON_REQUEST
+    from export.graph.interface import ON_REQUEST
     from export.model.from_checkpoint import export_onnx
     from trainer.checkpoint import load
 

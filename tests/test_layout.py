@@ -42,7 +42,8 @@ FLOORS: dict[str, str] = {
         proof to_triton from_onnx
         tensorrt foreign to_onnx
         model from_caffe from_torchvision
-        graph caffe torchvision classes errors""",
+        graph caffe torchvision classes
+        bounded errors""",
     "evaluation": """
         ilsvrc
         localization features arguments paper
@@ -180,7 +181,7 @@ def test_a_planted_circle_is_seen() -> None:
         ("trainer/loop/train.py", "from evaluation.run.score import evaluate", False),
         ("trainer/nets/vgg.py", "from ..loop.train import train", False),
         ("export/to_onnx.py", "import trainer.nets.zoo, infer.spec", True),
-        ("export/proof/prove.py", "from evaluation.run import score", False),
+        ("export/proof/calibrate.py", "from evaluation.run import score", False),
         ("export/proof/verify.py", "from evaluation.run import score", True),
         ("export/graph/writer.py", "from ..model import file", False),
         ("evaluation/run/score.py", "from trainer.checkpoint import load", False),

@@ -42,7 +42,7 @@ class TorchEngine:
         self.sha256 = sha256
         self.seconds = 0.0
         self._place = torch.device(place)
-        self._net = checkpoint.build().to(self._place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = checkpoint.build().to(self._place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = torch.tensor(self.spec.preprocessing.mean_rgb, device=self._place)
         self._std = torch.tensor(self.spec.preprocessing.std_rgb, device=self._place)
 
@@ -76,7 +76,7 @@ class TorchEngine:
         started = time.perf_counter()
         x = ((torch.from_numpy(batch).to(self._place) - self._mean) / self._std).permute(0, 3, 1, 2)
         with torch.backends.cudnn.flags(allow_tf32=False):
-            maps = self._net(x).cpu()  # [V, classes, h', w']
+            maps = self.net(x).cpu()  # [V, classes, h', w']
 
         if self.spec.task == "classify":
             computed = {"posterior": torch.softmax(maps.mean((2, 3)), 1).numpy()}

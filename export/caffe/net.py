@@ -2,6 +2,8 @@
 
 Both generations of messages are read: `layers` (V1LayerParameter, 2014) and `layer`. Layers that only train are left
 out, and layers that work in place become a chain of their own, so that each has the layers it reads from.
+
+Caffe itself is no dependency: nobody maintains it, and all that we need are its messages and a few kinds of layers.
 """
 
 from __future__ import annotations
@@ -30,12 +32,12 @@ MAX_WEIGHTS_BYTES = 2**31 - 1
 """Protobuf's own limit."""
 MAX_LAYERS = 1000
 MAX_AXES = 32
-"""Of a blob, as in Caffe."""
+"""Axes of a blob, as in Caffe."""
 
 SOURCES = {"Data", "Input", "ImageData", "HDF5Data", "MemoryData", "WindowData", "DummyData"}
 ENDS = {"Softmax", "SoftmaxWithLoss", "Accuracy", "Silence", "ArgMax"}
 IDLE = {"Dropout", "Split", "Flatten"}
-"""What computes nothing when a trained net is used."""
+"""Layers that compute nothing when a trained net is used."""
 
 V1_TYPES = {
     "CONVOLUTION": "Convolution",
@@ -88,12 +90,15 @@ def read_description(path: Path) -> Layer:
     except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise CaffeError(f"{path}: not a Caffe net's description (.prototxt): {said}") from None
+
     blobs: dict[str, Layer] = {name: Layer(name, "Input", None) for name in net.input}
     classifier: Layer | None = None
     after: list[Layer] = []
     messages_of_layers = _layers(path, net)
     if len(messages_of_layers) > MAX_LAYERS:
         raise CaffeError(f"{path}: {len(messages_of_layers)} layers, expected {MAX_LAYERS} at most")
+
+    # each layer with those that made what it reads
     for message in messages_of_layers:
         if any(rule.HasField("phase") and rule.phase == messages.TRAIN for rule in message.include):
             continue
@@ -103,10 +108,12 @@ def read_description(path: Path) -> Layer:
             raise CaffeError(f"{path}: layer {message.name} reads {missing[0]!r}, which no layer before it makes")
         layer = Layer(message.name, kind, message, tuple(blobs[name] for name in message.bottom if name in blobs))
         blobs.update(dict.fromkeys(message.top, layer))
+
         if kind in ("Convolution", "InnerProduct"):
             classifier, after = layer, []
         elif kind not in ENDS | IDLE | SOURCES:
             after.append(layer)
+
     if classifier is None:
         raise CaffeError(f"{path}: a description without convolutions or inner products, expected a deploy.prototxt")
     if after:
@@ -131,6 +138,7 @@ def read_weights(path: Path) -> Blobs:
         raise CaffeError(
             f"{path}: not a Caffe model's weights (.caffemodel), or only a part of the file{said}"
         ) from None
+
     if not layers:
         raise CaffeError(f"{path}: no layers with weights in it, expected a Caffe model's weights (.caffemodel)")
     return {name: [_array(path, name, blob) for blob in blobs] for name, blobs in layers}
@@ -176,6 +184,8 @@ def _array(path: Path, name: str, blob: Any) -> NDArray[np.float32]:
     """
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
     width, raw = (8, blob.double_data) if blob.double_data else (4, blob.data)
+
+    # the shape is compared before anything is allocated
     if len(shape) > MAX_AXES:
         raise CaffeError(f"{path}: layer {name} says a shape of {len(shape)} axes, expected {MAX_AXES} at most")
     if min(shape, default=1) < 1 or math.prod(shape) * width != len(raw):
@@ -183,6 +193,7 @@ def _array(path: Path, name: str, blob: Any) -> NDArray[np.float32]:
             f"{path}: layer {name} says a shape of {'x'.join(map(str, shape)) or 'nothing'} and holds {len(raw)} bytes "
             f"of {width}-byte numbers: the file is damaged, or its weights are of a kind that is not read"
         )
+
     with np.errstate(over="ignore"):  # doubles beyond FP32, found next
         values = np.frombuffer(raw, f"<f{width}").astype(np.float32)
     if not np.isfinite(values).all():

@@ -1,4 +1,4 @@
-"""Which of our nets a Caffe description is: its layers in order, their kinds and sizes, whatever they are called."""
+"""Recognition of our nets in a Caffe description, by the kinds and sizes of its layers, whatever they are called."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def chain(layer: Layer) -> tuple[Step, ...]:
     Raises CaffeError for a net that is neither a chain nor a chain of concatenations.
     """
     steps: list[Step] = []
+
+    # from the classifier back to the input
     while layer.type not in SOURCES:
         if layer.type == "Concat":
             branches, layer = _branches(layer)
@@ -66,7 +68,7 @@ def _holds(path: Sequence[Layer], layer: Layer) -> bool:
 
 
 class Shape(NamedTuple):
-    """What a Caffe model says of the net that it is."""
+    """A net of ours and its sizes, as a Caffe model shows them."""
 
     net: str
     classes: int
@@ -79,25 +81,25 @@ class Shape(NamedTuple):
 def shape_of(steps: Sequence[Step], blobs: Blobs) -> Shape:
     """The net and its sizes. What is read off a few layers here is compared with all of them later."""
     net = "googlenet" if any(step.branches for step in steps) else _recognise(steps)
+    rounding = _pool_rounding(steps)
     learned = [layer for layer in _flat(steps) if layer.type in ("Convolution", "InnerProduct")]
     outputs = [_outputs(layer) for layer in learned]
-    pools = [step.layer for step in steps if step.layer.type == "Pooling"]
-    if not pools:
-        raise CaffeError("none of our nets: it has no pools")
-    rounding = {_rounding(pool) for pool in pools}
-    if len(rounding) > 1:
-        raise CaffeError("some pools of the net round up and some down, expected one way")
+
+    # GoogLeNet's crop shows in its last pool
     if net == "googlenet":
         paper = [*googlenet.STEM, *(channels for row in googlenet.TABLE.values() for channels in row)]
-        kernel = side(pools[-1].message.pooling_param, pools[-1].name, "kernel") or 7
-        return Shape(net, outputs[-1], fitted_width(outputs, paper), 1024, 32 * kernel, rounding.pop())
+        last = [step.layer for step in steps if step.layer.type == "Pooling"][-1]
+        kernel = side(last.message.pooling_param, last.name, "kernel") or 7
+        return Shape(net, outputs[-1], fitted_width(outputs, paper), 1024, 32 * kernel, rounding)
+
+    # VGG's crop shows in the weights of its first fully connected layer
     fc6 = learned[-3]
     positions = blobs_of(blobs, fc6.name)[0].size / (outputs[-3] * outputs[-4])
     if positions != round(positions**0.5) ** 2 or not positions:
         raise CaffeError(f"layer {fc6.name}: its weights do not cover a square of {outputs[-4]} channels")
     crop_px = 32 * round(positions**0.5)
     paper = [item for item in vgg.TABLE[net] if isinstance(item, int) and item != vgg.ONE]
-    return Shape(net, outputs[-1], fitted_width(outputs, paper), outputs[-3], crop_px, rounding.pop())
+    return Shape(net, outputs[-1], fitted_width(outputs, paper), outputs[-3], crop_px, rounding)
 
 
 def _flat(steps: Sequence[Step]) -> list[Layer]:
@@ -126,6 +128,7 @@ def _recognise(steps: Sequence[Step]) -> str:
         if own == found:
             return net
     fits = {net: _common(own, found) for net, own in tables.items()}
+
     best = max(fits, key=lambda net: fits[net])
     place = fits[best]
     wanted = tables[best][place] if place < len(tables[best]) else "no more layers"
@@ -167,5 +170,13 @@ def _outputs(layer: Layer) -> int:
     return int(parameters.num_output)
 
 
-def _rounding(layer: Layer) -> PoolRounding:
-    return "floor" if layer.message.pooling_param.round_mode == messages.PoolingParameter.FLOOR else "ceil"
+def _pool_rounding(steps: Sequence[Step]) -> PoolRounding:
+    """The one way in which all pools of the net round."""
+    pools = [step.layer.message.pooling_param for step in steps if step.layer.type == "Pooling"]
+    floor = messages.PoolingParameter.FLOOR
+    roundings: set[PoolRounding] = {"floor" if pool.round_mode == floor else "ceil" for pool in pools}
+    if not roundings:
+        raise CaffeError("none of our nets: it has no pools")
+    if len(roundings) > 1:
+        raise CaffeError("some pools of the net round up and some down, expected one way")
+    return roundings.pop()

@@ -29,48 +29,51 @@ class Expected(NamedTuple):
 
 def layers_of(net: Net) -> tuple[Expected, ...]:
     """The layers of one of our nets as Caffe has them, without dropout."""
-    relu = Expected("", nn.ReLU())
     if not isinstance(net, GoogLeNet):
         return tuple(Expected(name, layer) for name, layer in net.named_children() if not isinstance(layer, nn.Dropout))
-    stem: list[Expected] = []
+
+    layers: list[Expected] = []
     for name in ("conv1", "pool1", "norm1", "conv2_reduce", "conv2", "norm2", "pool2"):
-        stem += [Expected(name, net.get_submodule(name)), *[relu] * name.startswith("conv")]
+        layers += _with_relu(name, net.get_submodule(name))
     for name, block in net.inception.items():
         if name in net.pool_before:
-            stem.append(Expected(f"pool_before.{name}", net.pool_before[name]))
-        branches = [
-            tuple(
-                step
-                for part in parts
-                for step in (
-                    Expected(f"inception.{name}.{part}", block.get_submodule(part)),
-                    *[relu] * (part != "pool"),
-                )
-            )
-            for parts in INCEPTION
-        ]
-        stem.append(Expected(f"inception {name}", None, tuple(branches)))
-    return (*stem, Expected("last_pool", net.last_pool), Expected("classifier", net.classifier))
+            layers.append(Expected(f"pool_before.{name}", net.pool_before[name]))
+        branches = []
+        for parts in INCEPTION:
+            branch: list[Expected] = []
+            for part in parts:
+                branch += _with_relu(f"inception.{name}.{part}", block.get_submodule(part))
+            branches.append(tuple(branch))
+        layers.append(Expected(f"inception {name}", None, tuple(branches)))
+    return (*layers, Expected("last_pool", net.last_pool), Expected("classifier", net.classifier))
+
+
+def _with_relu(name: str, module: nn.Module) -> list[Expected]:
+    """A layer of GoogLeNet, with a ReLU behind a convolution."""
+    relu = [Expected("", nn.ReLU())] if isinstance(module, nn.Conv2d) else []
+    return [Expected(name, module), *relu]
 
 
 INCEPTION = (("conv1x1",), ("conv3x3_reduce", "conv3x3"), ("conv5x5_reduce", "conv5x5"), ("pool", "pool_proj"))
 """The branches of an inception in the order in which they are concatenated."""
 
 
-def convert(steps: Sequence[Step], expected: Sequence[Expected], blobs: Blobs) -> dict[str, Tensor]:
+def weights_from_caffe(steps: Sequence[Step], expected: Sequence[Expected], blobs: Blobs) -> dict[str, Tensor]:
     """Our weights from Caffe's, layer by layer. Raises CaffeError for the first layer that differs."""
     state: dict[str, Tensor] = {}
+
     for step, own in zip(steps, expected, strict=False):
         if own.branches:
             if len(step.branches) != len(own.branches):
                 raise CaffeError(f"layer {step.layer.name} ({step.layer.type}), expected a Concat of 4 ({own.name})")
             for branch, inner in zip(step.branches, own.branches, strict=True):
-                state |= convert(branch, inner, blobs)
+                state |= weights_from_caffe(branch, inner, blobs)
         elif isinstance(own.module, nn.Conv2d):
             state |= _convolution(step.layer, own.name, own.module, blobs)
         else:
             assert own.module is not None
             _check(step.layer, own.module)
+
     if len(steps) != len(expected):
         longer = f"layer {steps[len(expected)].layer.name} more" if len(steps) > len(expected) else "too few layers"
         raise CaffeError(f"the net has {longer} than ours: {len(steps)} steps, expected {len(expected)}")
@@ -90,13 +93,16 @@ def _convolution(layer: Layer, name: str, module: nn.Conv2d, blobs: Blobs) -> di
         _require(layer, "type", layer.type, "InnerProduct" if inner else "Convolution")
         given = layer.message.inner_product_param
         _require(layer, "transpose", given.transpose, False)
+
+    # what both have: outputs, biases and weights
     _require(layer, "num_output", given.num_output, module.out_channels)
     _require(layer, "bias_term", given.bias_term, True)
     found = blobs_of(blobs, layer.name)
     _require(layer, "number of blobs", len(found), 2)
     weight, bias_values = found
     _require(layer, "biases", bias_values.size, module.out_channels)
-    shape = tuple(module.weight.shape)
+
+    shape = tuple(module.weight.shape)  # [out, in, k, k]
     own_shape = shape if layer.type == "Convolution" else (shape[0], shape[1] * shape[2] * shape[3])
     _require(layer, "shape of the weights", _without_ones(weight.shape), _without_ones(own_shape))
     return {
@@ -120,6 +126,7 @@ def _check(layer: Layer, module: nn.Module) -> None:
             _require(layer, "type", layer.type, "LRN")
             given = layer.message.lrn_param
             _require(layer, "norm_region", given.norm_region, 0)
+
             found = (given.local_size, *(round(value, 9) for value in (given.alpha, given.beta, given.k)))
             _require(layer, "local_size, alpha, beta and k", found, (module.n, module.alpha, module.beta, module.k))
         case nn.MaxPool2d() | nn.AvgPool2d():

@@ -1,4 +1,4 @@
-"""How large a caffemodel would become as messages, known before it is read: two bytes can say an empty layer of 130.
+"""A bound on what a caffemodel becomes as messages, before it is read: two bytes can say an empty layer of 130.
 
 Only the wire format is looked at (protobuf.dev/programming-guides/encoding): keys, and lengths.
 """
@@ -37,6 +37,7 @@ def check_wire(data: bytes) -> None:
                 size = value if kind == LENGTH else 0
             elif not size:
                 raise WireError(f"a field of wire type {kind}")
+
             if at + size > end:
                 raise WireError("ends within a field")
             if number in nested and kind == LENGTH:

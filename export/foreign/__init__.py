@@ -1,1 +1,1 @@
-"""Other people's ONNX models: surgery on the graph, and a trial in a bounded process; knows none of our nets."""
+"""Other people's ONNX models: surgery on the graph, and its behaviour when it is run; knows none of our nets."""

@@ -1,14 +1,12 @@
-"""What a foreign model does when it is run: how many views a call takes, sides of any size, logits or probabilities.
+"""The behaviour of a foreign model: how many views a call takes, sides of any size, logits or probabilities.
 
-What a file declares is a hint at best, so it is tried with noise on ONNX Runtime.
+A file's declarations are hints at best, so the model is run on noise, by ONNX Runtime.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +31,7 @@ class Trial(NamedTuple):
 
 def try_out(model: onnx.ModelProto, image: ImageInput, crop_px: int, preprocessing: Preprocessing) -> Trial:
     """Finds out which calls the model takes: of several views, of other sides. Raises ForeignError if it takes none."""
-    views = _noise(preprocessing, crop_px, crop_px)
+    views = _noise(preprocessing, crop_px, crop_px)  # [3, 3, crop, crop]
     batch = image.views or 1
     calls = _outputs(model, *(np.repeat(view[None], batch, 0) for view in views))
     outputs = np.concatenate([output[:1] for output in calls])
@@ -41,6 +39,8 @@ def try_out(model: onnx.ModelProto, image: ImageInput, crop_px: int, preprocessi
         raise ForeignError(f"returns {list(outputs.shape)} for three views, expected [3, classes] or a map of scores")
     if not np.isfinite(outputs).all():
         raise ForeignError("returns values that are not finite for noise: are --mean and --std right?")
+
+    # several views in a call, or one
     max_views, any_views = 0, with_any_views(model, batch)
     try:
         together, alone = _outputs(any_views, views, views[:1])
@@ -54,6 +54,8 @@ def try_out(model: onnx.ModelProto, image: ImageInput, crop_px: int, preprocessi
                 "dynamic batch or a batch of 1"
             ) from None
         max_views = 1
+
+    # a larger view
     fixed_size = image.side_px > 0
     if not fixed_size:
         try:
@@ -66,15 +68,14 @@ def try_out(model: onnx.ModelProto, image: ImageInput, crop_px: int, preprocessi
 
 def _noise(preprocessing: Preprocessing, height_px: int, width_px: int) -> NDArray[np.float32]:
     """Noise of three brightnesses, as a model takes it: f32 [3, 3, h, w]."""
-    pixels = (
-        np.random.default_rng(0).random((3, height_px, width_px, 3)) * np.array([85, 170, 255])[:, None, None, None]
-    )
+    brightness = np.array([85, 170, 255])[:, None, None, None]
+    pixels = np.random.default_rng(0).random((3, height_px, width_px, 3)) * brightness
     normalised = (pixels.round() - preprocessing.mean_rgb) / preprocessing.std_rgb
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
 
 
 def _close(found: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:
-    """Equal up to rounding, of half graphs too."""
+    """True where they are equal up to rounding, of half graphs too."""
     return found.shape == expected.shape and bool(np.abs(found - expected).max() <= 2e-3 * np.abs(expected).max())
 
 
@@ -82,11 +83,13 @@ def kind_of(outputs: NDArray[np.float64], class_axis: int, last_operator: str, a
     """Probabilities are positive and sum to one; logits are anything else. Raises ForeignError where neither fits."""
     sums = outputs.sum(class_axis)
     probabilities = bool((outputs >= 0).all() and np.abs(sums - 1).max() < 1e-2)
+
     if asked == "probabilities" and not probabilities:
         raise ForeignError(
             f"--output-kind probabilities: its outputs go from {outputs.min():.3g} to {outputs.max():.3g} and their "
             f"sums from {sums.min():.3g} to {sums.max():.3g}, expected positive ones that sum to 1"
         )
+
     if asked is None and not probabilities and last_operator in ("Sigmoid", "HardSigmoid"):
         raise ForeignError(
             "ends in a sigmoid, so that several classes may be right at once, which no protocol knows: choose what "
@@ -99,7 +102,7 @@ def _outputs(model: onnx.ModelProto, *inputs: NDArray[np.float32]) -> list[NDArr
     """The model's one output for each of `inputs`, on ONNX Runtime. Raises ForeignError where that cannot."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    with written(model) as path, _runtime_errors():
+    with model_file.saved(model) as path, _runtime_errors():
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         outputs = [session.run(None, {"input": values})[0] for values in inputs]
     for output in outputs:
@@ -107,14 +110,6 @@ def _outputs(model: onnx.ModelProto, *inputs: NDArray[np.float32]) -> list[NDArr
         if not kind.startswith("float"):
             raise ForeignError(f"returns {kind}, expected floats: choose the class scores with --output")
     return [np.asarray(output, np.float64) for output in outputs]
-
-
-@contextlib.contextmanager
-def written(model: onnx.ModelProto) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.onnx")
-        model_file.save(model, path)
-        yield path
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from infer.errors import Refused
 from infer.spec import ModelSpec
 
-from ..model.file import names_read
+from ..graph.writer import GraphWriter
+from ..model.file import copied, keep_initializers, names_read, set_nodes
 
 Channels = Literal["rgb", "bgr"]
 OutputKind = Literal["logits", "probabilities"]
@@ -27,7 +28,7 @@ RepeatedValues = Any  # protobuf's list of ValueInfoProto, which has no name to 
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 TINY = np.float32(1e-37)
-"""What the logarithm of a probability stops at: just above the smallest normal float."""
+"""The probability at which logarithms stop: just above the smallest normal float."""
 
 
 class ForeignError(Refused):
@@ -36,7 +37,7 @@ class ForeignError(Refused):
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """What a foreign model takes: one tensor of square images, [N, 3, h, w] or [N, h, w, 3]; 0 stands for any size."""
+    """The input of a foreign model: a tensor of square images, [N, 3, h, w] or [N, h, w, 3]; 0 stands for any size."""
 
     name: str
     kind: int
@@ -61,20 +62,22 @@ def plain(model: onnx.ModelProto) -> onnx.ModelProto:
 def image_input(graph: onnx.GraphProto) -> ImageInput:
     """The one image that the graph takes. Raises ForeignError for another kind of model."""
     if len(graph.input) != 1:
-        names = ", ".join(_describe(value) for value in graph.input) or "none"
+        names = ", ".join(_declared(value) for value in graph.input) or "none"
         raise ForeignError(f"{len(graph.input)} inputs ({names}), expected one, the image")
+
     (value,) = graph.input
     tensor = value.type.tensor_type
     sizes = [max(dim.dim_value, 0) for dim in tensor.shape.dim]
     expected = "expected float images [N, 3, height, width] or [N, height, width, 3]"
     if tensor.elem_type not in FLOATS or len(sizes) != 4:
-        raise ForeignError(f"takes {_describe(value)}, {expected}")
+        raise ForeignError(f"takes {_declared(value)}, {expected}")
+
     channels_last = sizes[1] != 3 and sizes[3] == 3
     if not channels_last and sizes[1] not in (0, 3):
-        raise ForeignError(f"takes {_describe(value)}, {expected}")
+        raise ForeignError(f"takes {_declared(value)}, {expected}")
     height, width = sizes[1:3] if channels_last else sizes[2:]
     if height != width:
-        raise ForeignError(f"takes {_describe(value)}: only squares, or any size, fit the protocols")
+        raise ForeignError(f"takes {_declared(value)}: only squares, or any size, fit the protocols")
     return ImageInput(value.name, tensor.elem_type, channels_last, sizes[0], height)
 
 
@@ -92,19 +95,22 @@ def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, chann
     """`model`, changed: it takes f32 RGB `input` [views, 3, h, w] and returns `output`, called net/`output`, alone."""
     wrapped = onnx.compose.add_prefix(model, "net/", inplace=True)
     graph = wrapped.graph
-    nodes, x = [], "input"
+
+    # channel order, type and layout, before the graph
+    w, x = GraphWriter(), "input"
     if channels == "bgr":
-        graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0], np.int64), "bgr"))
-        nodes.append(helper.make_node("Gather", [x, "bgr"], ["input.bgr"], "input.bgr", axis=1))
-        x = "input.bgr"
+        x = w.op("Gather", [x, w.constant("bgr", np.array([2, 1, 0], np.int64))], "input.bgr", axis=1)
     if image.kind != TensorProto.FLOAT:
-        nodes.append(helper.make_node("Cast", [x], ["input.cast"], "input.cast", to=image.kind))
-        x = "input.cast"
+        x = w.op("Cast", [x], "input.cast", to=image.kind)
+    theirs = [f"net/{image.name}"]
     if image.channels_last:
-        nodes.append(helper.make_node("Transpose", [x], [f"net/{image.name}"], "input.layout", perm=[0, 2, 3, 1]))
+        w.nodes.append(helper.make_node("Transpose", [x], theirs, "input.layout", perm=[0, 2, 3, 1]))
     else:
-        nodes.append(helper.make_node("Identity", [x], [f"net/{image.name}"], "input.layout"))
-    _set_nodes(graph, [*nodes, *graph.node])
+        w.nodes.append(helper.make_node("Identity", [x], theirs, "input.layout"))
+    set_nodes(graph, [*w.nodes, *graph.node])
+    graph.initializer.extend(w.initializers.values())
+
+    # one output, one input
     kept = next(value for value in graph.output if value.name == f"net/{output}")
     _set_values(graph.output, [helper.make_tensor_value_info(kept.name, kept.type.tensor_type.elem_type, None)])
     set_input(graph, image.views, image.side_px)
@@ -120,17 +126,15 @@ def set_input(graph: onnx.GraphProto, views: int, side_px: int) -> None:
 
 def with_any_views(model: onnx.ModelProto, views: int) -> onnx.ModelProto:
     """A copy without the number of views written into reshapes of what comes from the image. To be tried out."""
-    free = onnx.ModelProto()
-    free.CopyFrom(model)
+    free = copied(model)
     graph = free.graph
     shapes = {initializer.name: initializer for initializer in graph.initializer}
-    shapes |= {
-        node.output[0]: attribute.t
-        for node in graph.node
-        if node.op_type == "Constant"
-        for attribute in node.attribute
-        if attribute.name == "value"
-    }
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                shapes[node.output[0]] = attribute.t
+
+    # every reshape of a tensor that is computed from the image
     from_image = {"input"}
     for node in graph.node:
         if not from_image & set(node.input):
@@ -143,6 +147,7 @@ def with_any_views(model: onnx.ModelProto, views: int) -> onnx.ModelProto:
             sizes[0] = 0  # as the input's
             node.input[1] = f"{node.output[0]}.shape"
             graph.initializer.append(numpy_helper.from_array(sizes, node.input[1]))
+
     set_input(graph, 0, graph.input[0].type.tensor_type.shape.dim[2].dim_value)
     _prune(graph)
     return free
@@ -157,56 +162,52 @@ def add_posteriors(
     scores are log p: they differ from the logits by a number for each position, which the softmax takes away again.
     """
     graph = model.graph
-    x = graph.output[0].name
-    nodes = []
-
-    def op(operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
-        return name
-
+    w, x = GraphWriter(), graph.output[0].name
     if graph.output[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        x = op("Cast", [x], "scores.single", to=TensorProto.FLOAT)
+        x = w.op("Cast", [x], "scores.single", to=TensorProto.FLOAT)
+
     if not is_map:
         if kind == "logits":
-            op("Softmax", [x], "posterior", axis=1)
+            w.op("Softmax", [x], "posterior", axis=1)
         else:
-            op("Identity", [x], "posterior")
-        op("Identity", ["posterior"], "posterior_positions")
+            w.op("Identity", [x], "posterior")
+        w.op("Identity", ["posterior"], "posterior_positions")
     else:
         if channels_last:
-            x = op("Transpose", [x], "scores.planes", perm=[0, 3, 1, 2])
+            x = w.op("Transpose", [x], "scores.planes", perm=[0, 3, 1, 2])
         scores = probabilities = x
         if kind == "logits":  # the softmax goes along the last axis, which every opset understands alike
-            last = op("Transpose", [x], "softmax_positions.last", perm=[0, 2, 3, 1])
-            last = op("Softmax", [last], "softmax_positions.softmax", axis=3)
-            probabilities = op("Transpose", [last], "softmax_positions", perm=[0, 3, 1, 2])
+            last = w.op("Transpose", [x], "softmax_positions.last", perm=[0, 2, 3, 1])
+            last = w.op("Softmax", [last], "softmax_positions.softmax", axis=3)
+            probabilities = w.op("Transpose", [last], "softmax_positions", perm=[0, 3, 1, 2])
         else:
             graph.initializer.append(numpy_helper.from_array(np.array(TINY), "tiny"))
-            scores = op("Log", [op("Max", [x, "tiny"], "scores.positive")], "scores")
-        mean = op("Flatten", [op("GlobalAveragePool", [scores], "spatial_mean")], "spatial_mean.flat")
-        op("Softmax", [mean], "posterior", axis=1)
-        mean = op("GlobalAveragePool", [probabilities], "posterior_positions.mean")
-        op("Flatten", [mean], "posterior_positions")
-    graph.node.extend(nodes)
+            scores = w.op("Log", [w.op("Max", [x, "tiny"], "scores.positive")], "scores")
+        mean = w.op("Flatten", [w.op("GlobalAveragePool", [scores], "spatial_mean")], "spatial_mean.flat")
+        w.op("Softmax", [mean], "posterior", axis=1)
+        mean = w.op("GlobalAveragePool", [probabilities], "posterior_positions.mean")
+        w.op("Flatten", [mean], "posterior_positions")
+
+    graph.node.extend(w.nodes)
     shape = (spec.max_views or "views", len(spec.classes))
     outputs = ("posterior", "posterior_positions")
     _set_values(graph.output, [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs])
 
 
 def last_operator(graph: onnx.GraphProto, output: str) -> str:
-    """What computes `output`: "Softmax"."""
+    """The operator that computes `output`, such as "Softmax"; "" where none does."""
     return next((node.op_type for node in graph.node if output in node.output), "")
 
 
 def is_half(graph: onnx.GraphProto) -> bool:
-    """Whether the weights of the layers are half."""
+    """True where the weights of the layers are half."""
     kinds = {initializer.name: initializer.data_type for initializer in graph.initializer}
     layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
     weights = {kinds.get(name) for node in layers for name in node.input[1:2]}
     return TensorProto.FLOAT16 in weights and TensorProto.FLOAT not in weights
 
 
-def _describe(value: onnx.ValueInfoProto) -> str:
+def _declared(value: onnx.ValueInfoProto) -> str:
     tensor = value.type.tensor_type
     kind = next((name for name, n in TensorProto.DataType.items() if n == tensor.elem_type), "no tensor")
     sizes = [str(dim.dim_value or dim.dim_param or "?") for dim in tensor.shape.dim]
@@ -214,22 +215,15 @@ def _describe(value: onnx.ValueInfoProto) -> str:
 
 
 def _prune(graph: onnx.GraphProto) -> None:
-    """Removes what the outputs do not need: ONNX Runtime would warn of each weight that nobody reads."""
+    """Removes everything that the outputs do not need: ONNX Runtime would warn of each weight that nobody reads."""
     read = {value.name for value in graph.output}
     kept = []
     for node in reversed(graph.node):
         if read & set(node.output):
             kept.append(node)
             read |= names_read(node)
-    _set_nodes(graph, kept[::-1])
-    initializers = [initializer for initializer in graph.initializer if initializer.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
-
-
-def _set_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    del graph.node[:]
-    graph.node.extend(nodes)
+    set_nodes(graph, kept[::-1])
+    keep_initializers(graph, read)
 
 
 def _set_values(values: RepeatedValues, new: list[onnx.ValueInfoProto]) -> None:

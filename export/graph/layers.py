@@ -34,6 +34,7 @@ def write_net(w: GraphWriter, net: Net, x: str, *, half: bool) -> tuple[str, str
     modules = dict(net.named_modules())
     values: dict[fx.Node, str] = {}
     penultimate = scores = x
+
     for node in graph.nodes:
         if node.op == "placeholder":
             values[node] = x
@@ -73,6 +74,7 @@ def _module(w: GraphWriter, layer: nn.Module, x: str, name: str, half: bool) -> 
         case nn.AvgPool2d():
             return _pool(w, "AveragePool", x, name, layer)
         case LRN():
+            # in FP32: squares leave half's range
             if half:
                 x = w.op("Cast", [x], f"{name}.single", to=TensorProto.FLOAT)
             settings = {"size": layer.n, "alpha": layer.alpha, "beta": layer.beta, "bias": layer.k}

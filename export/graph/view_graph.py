@@ -10,42 +10,29 @@ that a reader knows; the net's layers come from torch.fx's record of its forward
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import numpy as np
 import onnx
 from onnx import helper
 
 from infer.pixels.taps import PRECISION_BITS
-from infer.spec import Interface, ModelSpec
+from infer.spec import ModelSpec
 from trainer.nets.zoo import Net
 
-from .writer import F16, F32, I32, U8, GraphWriter
+from .interface import INPUTS, Shape, TypeName, outputs_in_graph
+from .layers import write_net
+from .writer import F16, F32, I32, GraphWriter
 
 OPSET, IR_VERSION = 20, 9
 
-_V = ("views", "view_height", "view_width")
-INPUTS: dict[Interface, dict[str, tuple[int, tuple[int | str, ...]]]] = {
-    "views": {
-        "image": (U8, ("source_height", "source_width", 3)),
-        "col_first": (I32, ("width",)),
-        "col_taps": (I32, ("col_taps", "width")),
-        "row_first": (I32, ("height",)),
-        "row_taps": (I32, ("row_taps", "height")),
-        "rows": (I32, ("views", "view_height")),
-        "cols": (I32, ("views", "view_width")),
-    },
-    "images": {"images": (U8, (*_V, 3))},
-    "nchw": {"input": (F32, ("views", 3, "view_height", "view_width"))},
-}
-"""Type and shape of each input; the numbers are fixed."""
 
-
-def write_graph(net: Net, spec: ModelSpec, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The model of a trained net, for the interface and precision of `spec`, with `outputs` in their order."""
-    from .layers import write_net
-
+def write_graph(net: Net, spec: ModelSpec) -> onnx.ModelProto:
+    """The model of a trained net, for the interface and precision of `spec`, with its outputs in their order."""
     w = GraphWriter()
+    outputs = outputs_in_graph(spec)
+
+    # from the input to the net: i32 pixels [V, 3, h, w], then floats
     pixels: str | None = None
     if spec.interface == "nchw":
         x = "input"
@@ -55,10 +42,14 @@ def write_graph(net: Net, spec: ModelSpec, outputs: Sequence[str]) -> onnx.Model
     half = spec.precision == "fp16"
     if half:
         x = w.op("Cast", [x], "normalise.half", to=F16)
+
+    # the net, and its ends in FP32
     penultimate, scores = write_net(w, net, x, half=half)
     if half:
         scores = w.op("Cast", [scores], "score_map.single", to=F32)
     computed = _scores(w, scores, outputs) if spec.task == "classify" else {w.op("Identity", [scores], "box_map")}
+
+    # what is asked for besides
     if "features" in outputs:
         single = w.op("Cast", [penultimate], "features.single", to=F32) if half else penultimate
         w.op("ReduceMean", [single, w.axes(2, 3)], "features", keepdims=0)
@@ -70,11 +61,11 @@ def write_graph(net: Net, spec: ModelSpec, outputs: Sequence[str]) -> onnx.Model
             w.op("Identity", [pixels], "pixels")
         computed |= {"pixel_sums", "pixels"} & set(outputs)
     assert computed >= set(outputs), f"{spec.interface} graph has no {sorted(set(outputs) - computed)}"
-    return _model(w, spec, outputs)
+    return _model(w, spec)
 
 
-def _scores(w: GraphWriter, scores: str, outputs: Sequence[str]) -> set[str]:
-    """The ends of a classifier, from its score map in FP32; which of `outputs` they are."""
+def _scores(w: GraphWriter, scores: str, outputs: Collection[str]) -> set[str]:
+    """Writes the ends of a classifier, from its score map in FP32; returns those of `outputs` that they are."""
     mean = w.op("ReduceMean", [scores, w.axes(2, 3)], "spatial_mean", keepdims=0)
     w.op("Softmax", [mean], "posterior", axis=1)
     if "posterior_positions" in outputs:
@@ -103,6 +94,7 @@ def _views(w: GraphWriter) -> str:
 
 def _rescale_axis(w: GraphWriter, x: str, axis: int, first: str, taps: str, name: str) -> str:
     """One pass of Pillow's rescaling, bit for bit (see infer/pixels/taps.py), along `axis` of i32 [3, H, W]."""
+    # the source lines of each of the n lines that are made
     count = w.size(taps, 0, f"{name}.taps")
     offsets = w.op("Range", [w.i32(0), count, w.i32(1)], f"{name}.range")
     offsets = w.op("Unsqueeze", [offsets, w.axes(1)], f"{name}.offsets")
@@ -110,6 +102,8 @@ def _rescale_axis(w: GraphWriter, x: str, axis: int, first: str, taps: str, name
     last = w.op("Sub", [w.size(x, axis, f"{name}.size"), w.i32(1)], f"{name}.last")
     source = w.clip(source, w.i32(0), last, f"{name}.clamp")
     lines = w.op("Gather", [x, source], f"{name}.gather", axis=axis)  # K source lines for each of n
+
+    # their sum, by 22-bit coefficients
     weights = taps if axis == 2 else w.op("Unsqueeze", [taps, w.axes(2)], f"{name}.weights")
     products = w.op("Mul", [lines, weights], f"{name}.mul")
     total = w.op("ReduceSum", [products, w.axes(axis)], f"{name}.sum", keepdims=0)
@@ -148,26 +142,20 @@ def _pixel_sums(w: GraphWriter, pixels: str) -> str:
     return w.op("Concat", sums, "pixel_sums", axis=1)
 
 
-def _model(w: GraphWriter, spec: ModelSpec, outputs: Sequence[str]) -> onnx.ModelProto:
-    classes = len(spec.classes)
-    shapes: dict[str, tuple[int, tuple[int | str, ...]]] = {
-        "posterior": (F32, ("views", classes)),
-        "posterior_positions": (F32, ("views", classes)),
-        "pixel_sums": (I32, ("views", 6)),
-        "score_map": (F32, ("views", classes, "map_height", "map_width")),
-        "box_map": (F32, ("views", spec.channels, "map_height", "map_width")),
-        "features": (F32, ("views", "features")),
-        "pixels": (I32, ("views", 3, "view_height", "view_width")),
-    }
+def _model(w: GraphWriter, spec: ModelSpec) -> onnx.ModelProto:
     graph = helper.make_graph(
         w.nodes,
         spec.name,
-        [helper.make_tensor_value_info(name, *INPUTS[spec.interface][name]) for name in INPUTS[spec.interface]],
-        [helper.make_tensor_value_info(name, *shapes[name]) for name in outputs],
+        [_declared(name, *tensor) for name, tensor in INPUTS[spec.interface].items()],
+        [_declared(name, *tensor) for name, tensor in outputs_in_graph(spec).items()],
         list(w.initializers.values()),
     )
-    doc = f"{spec.name}: net {spec.net}, {classes} classes, {spec.interface} interface, {spec.precision}"
+    doc = f"{spec.name}: net {spec.net}, {len(spec.classes)} classes, {spec.interface} interface, {spec.precision}"
     opset = helper.make_opsetid("", OPSET)
     return helper.make_model(
         graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="verydeep", doc_string=doc
     )
+
+
+def _declared(name: str, type_name: TypeName, shape: Shape) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(type_name)), shape)

@@ -10,17 +10,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-U8, I32, I64, F16, F32 = (
-    TensorProto.UINT8,
-    TensorProto.INT32,
-    TensorProto.INT64,
-    TensorProto.FLOAT16,
-    TensorProto.FLOAT,
-)
+I32, F16, F32 = TensorProto.INT32, TensorProto.FLOAT16, TensorProto.FLOAT
 
 
 class GraphWriter:
-    """An ONNX graph in the making. A tensor is known by its name, which is that of the node it comes from."""
+    """Nodes and initialisers as they are added. A tensor has the name of the node that it comes from."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []

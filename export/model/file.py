@@ -1,4 +1,4 @@
-"""ONNX files: written whole, and read as what a stranger sent.
+"""ONNX models: small edits in memory, files written whole, and files read as a stranger's.
 
 A file may lie about its weights: sizes that it does not hold, or external data outside its folder. So sizes are
 compared before anything is allocated, and external data is read here, not by the onnx library.
@@ -6,25 +6,30 @@ compared before anything is allocated, and external data is read here, not by th
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
-import onnx.compose
-import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from infer.errors import Refused
 from infer.files import replacing
+from infer.spec import ModelSpec
+
+if TYPE_CHECKING:  # a model is written without ONNX Runtime
+    from infer.onnx_engine import OnnxEngine
 
 ONE_FILE_BYTES = 1_000_000_000
 """Weights beyond this lie in one .data file beside the model: protobuf ends at 2 GB."""
 PROTOBUF_BYTES = 2**31 - 1
-"""The largest message."""
+"""The largest message of protobuf."""
 
 ELEMENT_BYTES: dict[int, int] = {
     **dict.fromkeys((TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL), 1),
@@ -32,11 +37,51 @@ ELEMENT_BYTES: dict[int, int] = {
     **dict.fromkeys((TensorProto.FLOAT, TensorProto.INT32, TensorProto.UINT32), 4),
     **dict.fromkeys((TensorProto.DOUBLE, TensorProto.INT64, TensorProto.UINT64), 8),
 }
-"""The types of weights that are read."""
+"""Bytes of an element of each type of weights that is read."""
 
 
 class ModelFileError(Refused):
     """A file that is no ONNX model or lies about its weights; one line."""
+
+
+# In memory
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
+    return {prop.key: prop.value for prop in model.metadata_props}
+
+
+def names_read(node: onnx.NodeProto) -> set[str]:
+    """Every tensor that a node reads, in its subgraphs too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            names.update(value.name for value in graph.output)
+            names.update(*(names_read(inner) for inner in graph.node))
+    return names
+
+
+def set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Replaces the nodes of a graph, by some of its own too."""
+    kept = list(nodes)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def keep_initializers(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Removes the initialisers that are not among `names`."""
+    kept = [initializer for initializer in graph.initializer if initializer.name in names]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+# Written and read
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
@@ -52,6 +97,33 @@ def save(model: onnx.ModelProto, path: Path) -> None:
         onnx.load_external_data_for_model(model, folder)  # gives `model` its weights back
         for name in (data, path.name):
             os.replace(Path(folder, name), path.with_name(name))
+
+
+@contextlib.contextmanager
+def saved(model: onnx.ModelProto) -> Iterator[Path]:
+    """A file of the model in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        save(model, path)
+        yield path
+
+
+@contextlib.contextmanager
+def opened(model: onnx.ModelProto, more_outputs: Sequence[str] = ()) -> Iterator[OnnxEngine]:
+    """The model as an engine on the CPU, from a temporary file; `more_outputs` are added to the model's own spec."""
+    from infer.onnx_engine import OnnxEngine
+
+    if more_outputs:
+        spec = ModelSpec.from_json(metadata(model)["spec"])
+        spec = dataclasses.replace(spec, outputs=(*spec.outputs, *more_outputs))
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, {"spec": spec.to_json()})
+    with saved(model) as path:
+        engine = OnnxEngine(path)
+        try:
+            yield engine
+        finally:
+            engine.close()
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -72,6 +144,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
     """The model, its external data checked but left where it is. Raises ModelFileError."""
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file, expected an ONNX model")
+
     size = path.stat().st_size
     if size > PROTOBUF_BYTES:
         raise ModelFileError(f"{path}: {size} bytes, an ONNX model has at most {PROTOBUF_BYTES} beside external data")
@@ -81,6 +154,8 @@ def read_graph(path: Path) -> onnx.ModelProto:
         raise ModelFileError(f"{path}: not an ONNX model, or a truncated one (its protobuf cannot be read)") from None
     if not model.graph.node:
         raise ModelFileError(f"{path}: not an ONNX model (no graph in it)")
+
+    # what it declares is compared before anything is allocated
     for tensor in tensors(model):
         try:
             _check_size(tensor)
@@ -141,6 +216,7 @@ def _check_size(tensor: TensorProto) -> None:
     else:
         fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
         held = sum(len(field) for field in fields)
+
     declared = _elements(tensor)
     if declared != held:
         raise ModelFileError(f"declares {declared} elements {list(tensor.dims)} but holds {held}: a damaged file")
@@ -158,6 +234,7 @@ def _external(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
     location = entries.get("location", "")
     folder = path.parent.resolve()
     file = folder / location
+
     try:
         inside = location != "" and file == file.resolve() and file.is_relative_to(folder)
         if not inside:  # absolute, through .. or through a link
@@ -170,6 +247,7 @@ def _external(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
         declared = int(entries.get("length", length))
     except (ValueError, OSError) as error:
         raise ModelFileError(f"external data that cannot be found: {error}") from None
+
     if size < 0:
         raise ModelFileError(f"external data in {location!r}, which is not there: keep it beside the model")
     if offset < 0 or length != declared or offset + length > size:
@@ -178,13 +256,3 @@ def _external(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
             "a damaged file"
         )
     return file, offset, length
-
-
-def names_read(node: onnx.NodeProto) -> set[str]:
-    """Every tensor that a node reads, in its subgraphs too."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            names.update(value.name for value in graph.output)
-            names.update(*(names_read(inner) for inner in graph.node))
-    return names

@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ModelError
+from .file import copied, set_nodes
 
 HALF_MAX = 65_504.0
 """The largest finite half."""
@@ -26,38 +27,33 @@ class PrecisionError(ModelError):
 def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """An FP16 model of `export_onnx` as a check graph with the same inputs, outputs and metadata."""
     types = tensor_types(model)
-    checked = onnx.ModelProto()
-    checked.CopyFrom(model)
-    graph = checked.graph
-    for initializer in graph.initializer:
-        if initializer.data_type == TensorProto.FLOAT16:
-            initializer.CopyFrom(_single(initializer))
+    checked = copied(model)
+    _make_weights_single(checked.graph)
+
     nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
+    for node in checked.graph.node:
         halves = [name for name in node.output if types.get(name) == TensorProto.FLOAT16]
         if node.op_type == "Cast" and halves:
             nodes += _rounded(node.input[0], node.output[0])
             continue
         if node.op_type == "Constant" and halves:
             raise ValueError(f"a half constant in the graph: {node.name}, expected initialisers only")
+
+        # `NAME.exact` is what the node computes, NAME what is left of it in half
         for index, name in enumerate(node.output):
             if name in halves:
                 node.output[index] = f"{name}.exact"
         nodes.append(node)
         for name in halves:
             nodes += _rounded(f"{name}.exact", name)
-    del graph.node[:]
-    graph.node.extend(nodes)
+    set_nodes(checked.graph, nodes)
     return checked
 
 
 def single_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """An FP16 model with every tensor in FP32: what it would compute without half precision, but for its weights."""
-    single = onnx.ModelProto()
-    single.CopyFrom(model)
-    for initializer in single.graph.initializer:
-        if initializer.data_type == TensorProto.FLOAT16:
-            initializer.CopyFrom(_single(initializer))
+    """An FP16 model with every tensor in FP32: without half precision, but of its weights."""
+    single = copied(model)
+    _make_weights_single(single.graph)
     for node in single.graph.node:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
@@ -69,16 +65,17 @@ def single_graph(model: onnx.ModelProto) -> onnx.ModelProto:
 def check_weights(model: onnx.ModelProto) -> None:
     """Raises PrecisionError for a weight that is not finite, as one beyond HALF_MAX is in half."""
     for initializer in model.graph.initializer:
-        if initializer.data_type in (TensorProto.FLOAT16, TensorProto.FLOAT):
-            values = numpy_helper.to_array(initializer)
-            if not np.isfinite(values).all():
-                half = initializer.data_type == TensorProto.FLOAT16 and not np.isnan(values).any()
-                raise PrecisionError(
-                    f"{initializer.name} has weights beyond {HALF_MAX:.0f}, where half precision ends: use --precision "
-                    "fp32, or python -m export.to_trt --calibrate DIR, which rescales the net"
-                    if half
-                    else f"{initializer.name} has weights that are no numbers: train or import the net again"
-                )
+        if initializer.data_type not in (TensorProto.FLOAT16, TensorProto.FLOAT):
+            continue
+        values = numpy_helper.to_array(initializer)
+        if np.isfinite(values).all():
+            continue
+        if initializer.data_type == TensorProto.FLOAT16 and not np.isnan(values).any():
+            raise PrecisionError(
+                f"{initializer.name} has weights beyond {HALF_MAX:.0f}, where half precision ends: use --precision "
+                "fp32, or python -m export.to_trt --calibrate DIR, which rescales the net"
+            )
+        raise PrecisionError(f"{initializer.name} has weights that are no numbers: train or import the net again")
 
 
 def half_tensors(model: onnx.ModelProto) -> list[str]:
@@ -86,8 +83,11 @@ def half_tensors(model: onnx.ModelProto) -> list[str]:
     return [name for name, kind in tensor_types(model).items() if kind == TensorProto.FLOAT16]
 
 
-def _single(initializer: onnx.TensorProto) -> onnx.TensorProto:
-    return numpy_helper.from_array(numpy_helper.to_array(initializer).astype(np.float32), initializer.name)
+def _make_weights_single(graph: onnx.GraphProto) -> None:
+    for initializer in graph.initializer:
+        if initializer.data_type == TensorProto.FLOAT16:
+            values = numpy_helper.to_array(initializer).astype(np.float32)
+            initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
 
 
 def _rounded(source: str, target: str) -> list[Any]:

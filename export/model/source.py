@@ -1,4 +1,4 @@
-"""The ONNX model that an engine is built from: exported from a checkpoint or read, and checked against what was asked.
+"""An ONNX model on its way to an engine: read, made half, and checked against what the command line asks for.
 
 Precision, interface and outputs are properties of the graph, so what the graph lacks is refused here, with the command
 that makes another.
@@ -8,83 +8,90 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from infer.spec import ModelSpec, SpecError
+from infer.spec import Interface, ModelSpec, Precision, SpecError
 
 from ..errors import ModelError
-from .request import Request
+
+if TYPE_CHECKING:  # onnx is imported by those who read or write a model
+    import onnx
+
+
+@dataclass(frozen=True, slots=True)
+class GraphRequest:
+    """The graph that is asked for; interface None: the ONNX model's own, `views` from a checkpoint."""
+
+    precision: Precision = "fp16"
+    interface: Interface | None = None
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Images on which an FP16 graph is to be proven before an engine is built of it: see export/proof/."""
+
+    calibrate: Path | None = None
+    verify: Path | None = None
+    protocol: str = "center"
+    limit: int = 200  # images of either; 0: all
+    tolerance: float = 0.02  # largest difference of a posterior
+
+
+class Graphs(NamedTuple):
+    """The graph that is to be built and the same net in FP32, both with their weights in memory."""
+
+    built: onnx.ModelProto
+    single: onnx.ModelProto
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """An ONNX model on its way to an engine: its file, and what its metadata say.
 
-    `notes` are entries for the engine's sidecar by those who changed or judged the model on the way.
+    `graphs` are there where the model is to be proven; `notes` are entries for the engine's sidecar, by those who
+    changed or judged the model on the way.
     """
 
     path: Path
     spec: ModelSpec
     self_test: Any = None  # None: it carries none
     notes: Mapping[str, Any] = field(default_factory=dict)
+    graphs: Graphs | None = field(default=None, repr=False, compare=False)
 
 
-def export_checkpoint(
-    path: Path,
-    onnx_path: Path,
-    request: Request,
-    check: Callable[[ModelSpec], object] = lambda spec: None,
-    infinite_weights: Literal["refuse", "keep"] = "refuse",
-) -> Source:
-    """Writes the ONNX model of a checkpoint. `check` may refuse its spec before that: exporting takes longest.
+def read_source(path: Path, *, with_graphs: bool = False) -> Source:
+    """The model with the spec and self-test of its metadata. Raises ModelError for a file that has no spec.
 
-    Raises ModelError for a file that is no checkpoint, or for weights beyond half unless they are to be rescaled.
+    The FP32 graph of an FP16 model is itself, without rounding but of its weights.
     """
-    from trainer.checkpoint import CheckpointError
-
-    from ..graph.outputs import ON_REQUEST
-    from .from_checkpoint import export_onnx, load_with_source
-
-    try:
-        checkpoint = load_with_source(path, request.outputs)
-    except CheckpointError as error:
-        raise ModelError(str(error)) from None
-    interface = request.interface or "views"
-    check(dataclasses.replace(checkpoint.spec, interface=interface))
-    outputs = [name for name in request.outputs if name in ON_REQUEST]
-    export_onnx(
-        checkpoint,
-        onnx_path,
-        interface=interface,
-        precision=request.precision,
-        outputs=outputs,
-        infinite_weights=infinite_weights,
-    )
-    return read_source(onnx_path)
-
-
-def read_source(path: Path) -> Source:
-    """The model with the spec and self-test of its metadata. Raises ModelError for a file that has no spec."""
     from . import file as model_file
+    from .precision import half_tensors, single_graph
 
     try:
-        model = model_file.read_graph(path)
+        model = model_file.read(path) if with_graphs else model_file.read_graph(path)
     except model_file.ModelFileError as error:
         raise ModelError(str(error)) from None
-    metadata = {prop.key: prop.value for prop in model.metadata_props}
-    if "spec" not in metadata:
+
+    said = model_file.metadata(model)
+    if "spec" not in said:
         raise ModelError(f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx")
     try:
-        return Source(path, ModelSpec.from_json(metadata["spec"]), json.loads(metadata.get("self_test", "null")))
+        spec, self_test = ModelSpec.from_json(said["spec"]), json.loads(said.get("self_test", "null"))
     except (SpecError, ValueError) as error:
         raise ModelError(f"{path}: damaged metadata: {error}") from None
 
+    graphs = None
+    if with_graphs:
+        graphs = Graphs(model, single_graph(model) if half_tensors(model) else model)
+    return Source(path, spec, self_test, graphs=graphs)
 
-def is_to_be_halved(source: Source, request: Request) -> bool:
-    """Whether FP16 is asked of a net that we cannot export again: its graph is converted instead."""
+
+def is_to_be_halved(source: Source, request: GraphRequest) -> bool:
+    """True where FP16 is asked of a net that we cannot export again, so that its graph is converted instead."""
     return (source.spec.net, source.spec.precision, request.precision) == ("foreign", "fp32", "fp16")
 
 
@@ -94,13 +101,20 @@ def half_source(source: Source, path: Path) -> Source:
     from .to_half import HalfError, half_model
 
     try:
-        model_file.save(half_model(model_file.read(source.path)), path)
-    except (HalfError, model_file.ModelFileError) as error:
-        raise ModelError(f"{source.path}: {error}" if isinstance(error, HalfError) else str(error)) from None
-    return read_source(path)
+        single = model_file.read(source.path) if source.graphs is None else source.graphs.built
+        half = half_model(single)
+        model_file.save(half, path)
+    except model_file.ModelFileError as error:
+        raise ModelError(str(error)) from None
+    except HalfError as error:
+        raise ModelError(f"{source.path}: {error}") from None
+
+    spec = dataclasses.replace(source.spec, precision="fp16")
+    graphs = None if source.graphs is None else Graphs(half, single)
+    return dataclasses.replace(source, path=path, spec=spec, graphs=graphs)
 
 
-def check_request(source: Source, request: Request) -> None:
+def check_request(source: Source, request: GraphRequest) -> None:
     """Raises ModelError where an ONNX model is another than what was asked for: its graph is what will be built."""
     path, spec = source.path, source.spec
     if request.precision != spec.precision and not is_to_be_halved(source, request):
@@ -109,11 +123,13 @@ def check_request(source: Source, request: Request) -> None:
             f"of the graph, so export it with python -m export.to_onnx --precision {request.precision}, or build with "
             f"--precision {spec.precision}"
         )
+
     if request.interface not in (None, spec.interface):
         raise ModelError(
             f"{path}: a graph with the {spec.interface} interface, got --interface {request.interface}: export it with "
             f"python -m export.to_onnx --interface {request.interface}"
         )
+
     missing = [name for name in request.outputs if name not in spec.outputs]
     if missing:
         raise ModelError(

@@ -22,26 +22,14 @@ from onnx import TensorProto, helper, numpy_helper
 from infer.errors import Refused
 from infer.spec import ModelSpec
 
-from .file import PROTOBUF_BYTES, names_read
+from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_nodes
 from .precision import HALF_MAX, tensor_types
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with the weights, which are always half."""
 FOLLOWERS = (
-    *(
-        "Relu",
-        "LeakyRelu",
-        "PRelu",
-        "Clip",
-        "Sigmoid",
-        "HardSigmoid",
-        "HardSwish",
-        "Tanh",
-        "Elu",
-        "Selu",
-        "Gelu",
-        "Erf",
-    ),
+    *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Erf"),
+    *("Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh"),
     *("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Neg", "Where"),
     *("MaxPool", "AveragePool", "GlobalMaxPool"),
     *("Concat", "Split", "Slice", "Gather", "Pad", "Expand", "Tile", "Identity", "Dropout"),
@@ -60,19 +48,19 @@ def half_model(model: onnx.ModelProto) -> onnx.ModelProto:
     Its self-test stays too: what the FP32 net says. Raises HalfError for a model that is half already or whose weights
     lie beyond half's range.
     """
-    metadata = {prop.key: prop.value for prop in model.metadata_props}
-    spec = ModelSpec.from_json(metadata["spec"])
+    said = metadata(model)
+    spec = ModelSpec.from_json(said["spec"])
     if spec.precision != "fp32":
         raise HalfError(f"{spec.name} is {spec.precision} already, expected an FP32 model")
     if model.ByteSize() > PROTOBUF_BYTES:
         raise HalfError(f"{spec.name} has {model.ByteSize()} bytes of weights, expected at most {PROTOBUF_BYTES}")
-    half = onnx.ModelProto()
-    half.CopyFrom(model)
+
+    half = copied(model)
     _constants_to_initializers(half.graph)
     _fold_batch_norms(half.graph)
     _Halves(half).convert()
     spec = dataclasses.replace(spec, precision="fp16")
-    helper.set_model_props(half, {**metadata, "spec": spec.to_json()})
+    helper.set_model_props(half, {**said, "spec": spec.to_json()})
     return half
 
 
@@ -95,14 +83,14 @@ class _Halves:
                 self._add_half(node)
             else:
                 self._add_single(node)
+
         outputs = [value.name for value in self.graph.output]
         for name in outputs:
             self._need_single(name)
         read = set(outputs).union(*(names_read(node) for node in self.nodes))
-        initializers = [initializer for initializer in self.graph.initializer if initializer.name in read]
-        del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
-        self.graph.node.extend(self.nodes)
-        self.graph.initializer.extend(initializers)
+        set_nodes(self.graph, self.nodes)
+        keep_initializers(self.graph, read)
+        del self.graph.value_info[:]
 
     def _becomes_half(self, node: onnx.NodeProto) -> bool:
         beyond = [name for name in node.input if name in self.weights and _largest(self.weights[name]) > HALF_MAX]
@@ -162,6 +150,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     nodes = []
     for node in graph.node:
         (attribute,) = node.attribute if node.op_type == "Constant" else (None,)
+
         value = None if attribute is None else helper.get_attribute_value(attribute)
         if isinstance(value, TensorProto):
             value.name = node.output[0]
@@ -170,8 +159,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
             graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), node.output[0]))
         else:
             nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
+    set_nodes(graph, nodes)
 
 
 def _fold_batch_norms(graph: onnx.GraphProto) -> None:
@@ -180,6 +168,7 @@ def _fold_batch_norms(graph: onnx.GraphProto) -> None:
     readers = Counter(name for node in graph.node for name in names_read(node))
     readers.update(value.name for value in graph.output)
     convolutions = {node.output[0]: node for node in graph.node if node.op_type == "Conv"}
+
     nodes = []
     for node in graph.node:
         convolution = convolutions.get(node.input[0]) if node.op_type == "BatchNormalization" else None
@@ -187,19 +176,21 @@ def _fold_batch_norms(graph: onnx.GraphProto) -> None:
         if convolution is None or not known or readers[node.input[0]] > 1 or len(node.output) > 1:
             nodes.append(node)
             continue
+
+        # (x * kernel + bias - mean) / sqrt(variance + epsilon) * gamma + beta, in double precision
         epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
         gamma, beta, mean, variance = (_double(weights[name]) for name in node.input[1:])
         scale = gamma / np.sqrt(variance + epsilon)
         kernel = _double(weights[convolution.input[1]])
         bias = _double(weights[convolution.input[2]]) if len(convolution.input) > 2 and convolution.input[2] else 0
         folded = {"weight": kernel * scale.reshape(-1, *(1,) * (kernel.ndim - 1)), "bias": (bias - mean) * scale + beta}
+
         names = {part: f"{convolution.output[0]}.folded.{part}" for part in folded}
         for part, values in folded.items():
             graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), names[part]))
         convolution.input[1:] = names.values()
         convolution.output[0] = node.output[0]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    set_nodes(graph, nodes)
 
 
 def _double(tensor: TensorProto) -> NDArray[np.float64]:

@@ -1,1 +1,1 @@
-"""What an export lost, measured before it is delivered; knows no options of the command line."""
+"""Proofs that an export kept what the net says, before an engine is delivered; knows no options of the command line."""

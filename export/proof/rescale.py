@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ModelError
+from ..model.file import copied, keep_initializers, set_nodes
 from ..model.precision import HALF_MAX, tensor_types
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -54,6 +55,7 @@ def exponents(model: onnx.ModelProto, largest: Mapping[str, float]) -> dict[str,
     for name in groups.parents:
         root = groups.find(name)
         by_group[root] = max(by_group.get(root, 0.0), largest.get(name, 0.0))
+
     chosen = {}
     for root, value in by_group.items():
         e = math.floor(math.log2(LIMIT / value)) if value > LIMIT else 0
@@ -77,14 +79,15 @@ def rescaled(
     Weights are taken from `exact` (FP32, by name) where it has them, so that they are rounded once. Raises RescaleError
     where one would not fit into half.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copied(model)
     weights = _Weights(changed, exact)
     nodes = []
     for node in changed.graph.node:
         if node.op_type == "Cast":
             nodes += _cast(node, exponents, weights)
             continue
+
+        # weights carry the activations from the scale of the input to that of the output
         e_out = next((exponents[name] for name in node.output if name in exponents), 0)
         e_in = next((exponents[name] for name in node.input if name in exponents), 0)
         by_rule = {"out/in": e_out - e_in, "out": e_out, "in": e_in, "": 0}
@@ -97,17 +100,17 @@ def rescaled(
                 if name in weights.halves:
                     node.input[place] = weights.scaled(name, e_out)
         nodes.append(node)
-    del changed.graph.node[:]
-    changed.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in changed.graph.initializer if tensor.name in used]
-    del changed.graph.initializer[:]
-    changed.graph.initializer.extend(kept)
+
+    set_nodes(changed.graph, nodes)
+    keep_initializers(changed.graph, {name for node in nodes for name in node.input})
     return changed
 
 
 class _Groups:
-    """Half tensors joined by homogeneous operators. `held`: roots that must keep their scale, and by what."""
+    """Groups of half tensors that homogeneous operators join, each known by one of them, its root.
+
+    `held`: the roots of groups that must keep their scale, and the operator that holds them.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         graph, types = model.graph, tensor_types(model)
@@ -116,6 +119,7 @@ class _Groups:
         held: dict[str, str] = {
             value.name: "the graph's own input or output" for value in (*graph.input, *graph.output)
         }
+
         for node in graph.node:
             inputs = [name for name in node.input if name in self.parents]
             outputs = [name for name in node.output if name in self.parents]
@@ -149,19 +153,23 @@ class _Weights:
         self.made: dict[tuple[str, int], str] = {}
 
     def scaled(self, name: str, exponent: int) -> str:
+        """The name of the constant times 2^exponent; itself where it is not half. Raises RescaleError."""
         if exponent == 0 or name not in self.halves:
             return name
-        if (name, exponent) not in self.made:
-            values = np.ldexp(self.exact.get(name, self.halves[name].astype(np.float32)), exponent)
-            with np.errstate(over="ignore"):
-                half = values.astype(np.float16)
-            if np.isfinite(values).all() and not np.isfinite(half).all():
-                raise RescaleError(
-                    f"{name} would reach {np.abs(values).max():.3g} (half ends at {HALF_MAX:.0f}) when the activations "
-                    "around it are rescaled: build with --precision fp32"
-                )
-            self.made[name, exponent] = f"{name}.2^{exponent}"
-            self.graph.initializer.append(numpy_helper.from_array(half, self.made[name, exponent]))
+        if (name, exponent) in self.made:
+            return self.made[name, exponent]
+
+        values = np.ldexp(self.exact.get(name, self.halves[name].astype(np.float32)), exponent)
+        with np.errstate(over="ignore"):  # said next
+            half = values.astype(np.float16)
+        if np.isfinite(values).all() and not np.isfinite(half).all():
+            raise RescaleError(
+                f"{name} would reach {np.abs(values).max():.3g} (half ends at {HALF_MAX:.0f}) when the activations "
+                "around it are rescaled: build with --precision fp32"
+            )
+
+        self.made[name, exponent] = f"{name}.2^{exponent}"
+        self.graph.initializer.append(numpy_helper.from_array(half, self.made[name, exponent]))
         return self.made[name, exponent]
 
     def power(self, exponent: int) -> str:

@@ -1,1 +1,1 @@
-"""The builder's side of TensorRT: profiles, options, log, progress, plan and sidecar; runs no engine."""
+"""The builder's side of TensorRT: its options, profiles, build, progress and sidecar; runs no engine."""

@@ -2,35 +2,37 @@
 
 FP16 is a property of the graph: builders of either kind take it as it is (strongly typed), and one that is given a
 single-precision graph builds a single-precision engine without a word. So the precisions are counted, and compared
-with the kernels that the builder's log lists. TensorRT is imported inside functions; what differs from one library to
-the other is in trt_library.LIBRARIES.
+with the kernels that the builder's log lists. The log is read as text, of the forms that TensorRT-RTX 1.7 writes.
 
-The TensorRT-RTX branch is tested. TensorRT itself cannot be installed where this was written: its branch makes the same
-calls, whose names were checked against the bindings of 10.9 and 11.4, and has not run.
+TensorRT is imported inside functions. The TensorRT-RTX branch is tested. TensorRT itself cannot be installed where this
+was written: its branch makes the same calls, whose names were checked against the bindings of 10.9 and 11.4.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from infer.shapes import ShapeRange
 from infer.spec import ModelSpec, Precision
+from infer.tensorrt.library import Library
+from infer.tensorrt.log import messages
 
-from . import log as trt_log
-from . import options as trt_options
 from . import progress as trt_progress
-from .library import BuildError, Library
-from .options import BuildOptions
+from .library import BuildError, BuildOptions, set_options
 from .profiles import profile_entries
+
+LOGGED: dict[Precision, str] = {"fp16": "Half", "fp32": "Float"}
+"""The word for each precision in the builder's log."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BuiltPlan:
     """A serialised engine, with what the parsed network and the builder's log say of it.
 
     Tensors are the outputs of the network's layers. The log lists `kernels` that hold weights of convolutions, all of
@@ -47,6 +49,13 @@ class Plan:
     timing_cache: bytes | None = None
 
 
+class Kernel(NamedTuple):
+    """A kernel of the engine: the convolutions whose weights it holds, and their types, "Half" or "Float"."""
+
+    layers: tuple[str, ...]
+    weights: frozenset[str]
+
+
 def build(
     library: Library,
     path: Path,
@@ -54,7 +63,7 @@ def build(
     shapes: Sequence[ShapeRange],
     targets: Sequence[str],
     options: BuildOptions = BuildOptions(),  # noqa: B008, it is frozen
-) -> Plan:
+) -> BuiltPlan:
     """Builds the ONNX model `path`, one optimisation profile for each of `shapes`; a bar on a terminal, Ctrl-C ends it.
 
     Raises BuildError with the library's own words where it refuses, and for a convolution of another precision than
@@ -71,67 +80,66 @@ def _build(
     targets: Sequence[str],
     options: BuildOptions,
     stop: threading.Event,
-) -> Plan:
+) -> BuiltPlan:
     trt = importlib.import_module(library.module)
-    log = trt_log.logger(trt)
-    log.messages.clear()
-    try:
-        builder = trt.Builder(log)
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, log)
-    except (TypeError, RuntimeError) as error:  # what the bindings make of a null pointer
-        raise BuildError(f"{library.name} cannot start: {trt_log.errors(log) or error}") from None
-    if not parser.parse_from_file(str(path)):
-        errors = (parser.get_error(i) for i in range(parser.num_errors))
-        said = "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors)
-        raise BuildError(f"{path}: {library.name} cannot read it: {trt_log.one_line(said) or trt_log.errors(log)}")
-    outputs, convolutions = _types(trt, network)
-    _check(path, "convolutions", list(convolutions.items()), spec.precision)
-    if spec.precision == "fp16" and "Half" not in outputs:
-        raise BuildError(f"{path}: no half tensor in the network, although its spec says fp16: export it again")
-    config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # types of kernels in the log, names for profilers
-    config.clear_flag(trt.BuilderFlag.TF32)  # on by default: FP32 would be 10 bits of mantissa
-    timing_cache = trt_options.apply(trt, config, options)
-    for shape in shapes:
-        profile = builder.create_optimization_profile()
-        for name, entry in profile_entries(shape, spec.interface).items():
-            profile.set_shape(name, *entry)
-        if config.add_optimization_profile(profile) < 0:
-            raise BuildError(f"{path}: {library.name} refused profile {shape.explain()}: {trt_log.errors(log)}")
-    if library.builds_for_other_gpus:
-        config.num_compute_capabilities = len(targets)
-        for index, target in enumerate(targets):
-            config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
-    with trt_progress.progress_bar() as bar:
-        monitor = trt_progress.monitor(trt, bar, stop)  # lives as long as the config, which does not own it
-        config.progress_monitor = monitor
-        plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        limit = f" within --workspace {options.workspace_mb}" if options.workspace_mb is not None else ""
-        said = trt_log.errors(log) or "it does not say why"
-        raise BuildError(f"{path}: {library.name} could not build it{limit}: {said}")
-    lines = trt_log.lines(log)
-    kernels = trt_log.convolution_kernels(lines, set(convolutions))
+    log = messages(trt)
+    with log.recording():
+        try:
+            builder = trt.Builder(log.logger)
+            network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+            parser = trt.OnnxParser(network, log.logger)
+        except (TypeError, RuntimeError) as error:  # what the bindings make of a null pointer
+            raise BuildError(f"{library.name} cannot start: {log.said() or error}") from None
+
+        if not parser.parse_from_file(str(path)):
+            errors = (parser.get_error(i) for i in range(parser.num_errors))
+            said = "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors)
+            raise BuildError(f"{path}: {library.name} cannot read it: {' '.join(said.split()) or log.said()}")
+        outputs, convolutions = _tensor_types(trt, network)
+        _check(path, "convolutions", list(convolutions.items()), spec.precision)
+        if spec.precision == "fp16" and "Half" not in outputs:
+            raise BuildError(f"{path}: no half tensor in the network, although its spec says fp16: export it again")
+
+        config = builder.create_builder_config()
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # types of kernels in the log, names for profilers
+        config.clear_flag(trt.BuilderFlag.TF32)  # on by default: FP32 would be 10 bits of mantissa
+        timing_cache = set_options(trt, config, options)
+        for shape in shapes:
+            profile = builder.create_optimization_profile()
+            for name, entry in profile_entries(shape, spec.interface).items():
+                profile.set_shape(name, *entry)
+            if config.add_optimization_profile(profile) < 0:
+                raise BuildError(f"{path}: {library.name} refused profile {shape.explain()}: {log.said()}")
+        if library.builds_for_other_gpus:
+            config.num_compute_capabilities = len(targets)
+            for index, target in enumerate(targets):
+                config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
+
+        with trt_progress.progress_bar() as bar:
+            monitor = trt_progress.monitor(trt, bar, stop)  # lives as long as the config, which does not own it
+            config.progress_monitor = monitor
+            plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            limit = f" within --workspace {options.workspace_mb}" if options.workspace_mb is not None else ""
+            raise BuildError(f"{path}: {library.name} could not build it{limit}: {log.errors()}")
+
+    # The log says more than the library: which kernels there are, and what memory they need.
+    kernels = convolution_kernels(log.lines, set(convolutions))
     found = [(", ".join(kernel.layers), "/".join(sorted(kernel.weights))) for kernel in kernels]
     _check(path, "kernels of convolutions in the builder's log", found, spec.precision)
-    return Plan(
+    return BuiltPlan(
         bytes(plan),
         f"{library.name} {trt.__version__}",
         outputs.count("Half"),
         outputs.count("Float"),
         len(convolutions),
         len(kernels),
-        trt_log.activation_bytes(lines, len(shapes)),
+        activation_bytes(log.lines, len(shapes)),
         None if timing_cache is None else bytes(timing_cache.serialize()),
     )
 
 
-_KINDS: dict[Precision, str] = {"fp16": "Half", "fp32": "Float"}
-"""What the log calls each precision."""
-
-
-def _types(trt: Any, network: Any) -> tuple[list[str], dict[str, str]]:
+def _tensor_types(trt: Any, network: Any) -> tuple[list[str], dict[str, str]]:
     """Types of all layers' outputs; the one type of all that a convolution reads and writes, or "mixed"."""
     names = {trt.DataType.HALF: "Half", trt.DataType.FLOAT: "Float"}
     outputs: list[str] = []
@@ -148,9 +156,54 @@ def _types(trt: Any, network: Any) -> tuple[list[str], dict[str, str]]:
 
 
 def _check(path: Path, what: str, found: Sequence[tuple[str, str]], precision: Precision) -> None:
-    wrong = [(name, kind) for name, kind in found if kind != _KINDS[precision]]
+    """Raises BuildError for one of the (name, type) `found` that is not of this precision."""
+    wrong = [(name, kind) for name, kind in found if kind != LOGGED[precision]]
     if wrong:
         raise BuildError(
             f"{path}: {len(wrong)} of {len(found)} {what} are not {precision}, first {wrong[0][0]} ({wrong[0][1]}): "
             f"precision is a property of the graph, so export it again with --precision {precision}"
         )
+
+
+def activation_bytes(lines: Sequence[str], profiles: int) -> tuple[int | None, ...]:
+    """Bytes of activations of each profile.
+
+    TensorRT-RTX 1.7 logs `Constructing optimization profile number 0 [1/3].`, then what it does for this profile, then
+    `Total Activation Memory: 404702720 bytes`; once each, whatever the number of targets.
+    """
+    found: dict[int, int] = {}
+    current = 0
+    for line in lines:
+        if match := re.search(r"Constructing optimization profile number (\d+)", line):
+            current = int(match[1])
+        elif match := re.search(r"Total Activation Memory: (\d+)", line):
+            found[current] = int(match[1])
+    return tuple(found.get(profile) for profile in range(profiles))
+
+
+def convolution_kernels(lines: Sequence[str], convolutions: set[str]) -> list[Kernel]:
+    """The kernels that the log's list of layers says hold weights of `convolutions`, once for each profile.
+
+    With DETAILED verbosity a build ends with a line for each kernel: `Name: conv1_1_myl1_5, LayerType: correlation,
+    Inputs: [...], Constants: [ { ..., Dimensions: [8,4,3,3], ..., Datatype: Half, ... }, ...], Outputs: [...], ...,
+    Metadata: [ONNX Layer: conv1_1][ONNX Layer: relu1_1]`. Kernels that pad or shuffle a convolution's input name it
+    too; what tells them apart are the weights, constants with two or more dimensions above 1. (A kernel's two scale
+    factors are single Floats in FP16 as well.) Not tried: TensorRT's own kernels say `Weights: {"Type": "Half", ...}`
+    in its guide to the engine inspector.
+    """
+    kernels = []
+    for line in lines:
+        if not line.startswith("Name: "):
+            continue
+        layers = tuple(name for name in re.findall(r"\[ONNX Layer: ([^\]]*)\]", line) if name in convolutions)
+
+        weights = set(re.findall(r'Weights: \{ ?"?Type"?: "?(\w+)', line))
+        constants = re.search(r"Constants: \[(.*?)\], Outputs: ", line)
+        described = re.findall(r"Dimensions: \[([\d,]*)\].*?Datatype: (\w+)", constants[1] if constants else "")
+        for dimensions, kind in described:
+            if sum(size not in ("", "1") for size in dimensions.split(",")) > 1:
+                weights.add(kind)
+
+        if layers and weights:
+            kernels.append(Kernel(layers, frozenset(weights)))
+    return kernels

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -35,8 +36,7 @@ class DataSizes:
     unreadable: tuple[str, ...]  # one line each, image and reason
 
 
-@dataclass(frozen=True, slots=True)
-class DenseRange:
+class DenseRange(NamedTuple):
     """The dense profile of a data set, and the lines that say where it comes from."""
 
     option: ProfileOption
@@ -49,6 +49,7 @@ def read_sizes(root: Path) -> DataSizes:
     counts: Counter[Size] = Counter()
     examples: dict[Size, str] = {}
     unreadable = []
+
     for item in tqdm(dataset.items, desc="sizes", unit="img", disable=None):
         try:
             size = image_size(item.file, name=item.name)
@@ -61,13 +62,15 @@ def read_sizes(root: Path) -> DataSizes:
 
 
 def dense_range(spec: ModelSpec, sizes: DataSizes, image_px: int = 0) -> DenseRange:
-    """The dense profile for the images of up to MAX_ASPECT, at the model's own scales, tuned for the most common size
-    at the scale in the middle. `image_px`: the option's `image`.
+    """The dense profile for the images of up to MAX_ASPECT, at the model's own scales.
 
-    Raises ProfileError where there is no such image.
+    It is tuned for the most common size at the scale in the middle. `image_px`: the option's `image`. Raises
+    ProfileError where there is no such image.
     """
     scales = default_scales(spec, "dense")
     common, rescaled, beyond = None, [], []
+
+    # images beyond the range are left out, and named
     for size, count in sizes.counts.most_common():
         short, long = sorted(size)
         if short < MIN_SOURCE_PX or long * MAX_ASPECT[1] > short * MAX_ASPECT[0]:
@@ -83,6 +86,8 @@ def dense_range(spec: ModelSpec, sizes: DataSizes, image_px: int = 0) -> DenseRa
             f"to {MAX_ASPECT[0]}:{MAX_ASPECT[1]} ({left_out} beyond, {len(sizes.unreadable)} unreadable): say "
             "--profile dense:min=...,opt=...,max=..."
         )
+
+    # one range around all others
     shorts, longs = zip(*rescaled, strict=True)
     option = ProfileOption(
         "dense",
@@ -93,6 +98,7 @@ def dense_range(spec: ModelSpec, sizes: DataSizes, image_px: int = 0) -> DenseRa
             "max": (max(shorts), max(longs)),
         },
     )
+
     lines = [
         f"profile auto: {images} images of {sizes.dataset_id} at {', '.join(map(str, scales))}, most often "
         f"{common[1]}x{common[0]} px: --profile {_typed(option)}"

@@ -6,17 +6,17 @@ are refused here, since the builder accepts some of them. Knows nothing of Tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from infer.errors import Refused
 from infer.shapes import Extent, ShapeRange, crops_shape, default_shapes, dense_shapes
 from infer.spec import Interface, ModelSpec, Size
+from infer.tensorrt.sidecar import Entry
 from infer.views import default_scales
 
-Entry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-"""Smallest, tuned and largest shape of one input."""
+from ..graph.interface import INPUTS
 
 MAX_ELEMENTS = 2**31 - 1
 """TensorRT counts the elements of a tensor in 32 bits. Its builder accepts more, which is no promise that they work."""
@@ -66,6 +66,7 @@ def parse_profile(text: str) -> ProfileOption:
     name, _, rest = text.partition(":")
     if name not in PROFILES:
         raise ProfileError(f"unknown profile {name!r}, expected one of {', '.join(PROFILES)}")
+
     keys = PROFILES[name]
     option = ProfileOption(name, {}, {})
     for item in rest.split(",") if rest else []:
@@ -93,6 +94,7 @@ def shapes_from_options(spec: ModelSpec, options: Mapping[str, ProfileOption] | 
     if "batch" in given:
         views = GRID_CROPS * len(default_scales(spec, "multicrop"))
         given["crops"] = ProfileOption("crops", {"views": views, **given["batch"].numbers}, {})
+
     crops, *dense = default_shapes(spec)
     if "crops" in given:
         views = given["crops"].numbers.get("views", crops.views.max)
@@ -102,6 +104,7 @@ def shapes_from_options(spec: ModelSpec, options: Mapping[str, ProfileOption] | 
                 f"crops:views={spec.max_views}"
             )
         crops = _with_image(crops_shape(spec, views), given["crops"], spec.interface)
+
     if "dense" in given:
         if not dense:
             raise ProfileError(
@@ -109,47 +112,39 @@ def shapes_from_options(spec: ModelSpec, options: Mapping[str, ProfileOption] | 
             )
         short, long = _dense_extents(dense[0], given["dense"], spec)
         dense = [_with_image(shape, given["dense"], spec.interface) for shape in dense_shapes(spec, short, long)]
+
     shapes = (crops, *dense)
     for shape in shapes:
         _check(shape, spec)
     return shapes
 
 
+RANGE_OF = {
+    "views": "views",
+    "view_height": "height_px",
+    "view_width": "width_px",
+    "height": "rescaled_px",
+    "width": "rescaled_px",
+    "source_height": "source_px",
+    "source_width": "source_px",
+    "row_taps": "taps",
+    "col_taps": "taps",
+}
+"""The field of a ShapeRange for each dimension of the graph's inputs."""
+
+
 def profile_entries(shape: ShapeRange, interface: Interface) -> dict[str, Entry]:
     """The (min, opt, max) shape of every input of `interface`, all from `shape`."""
-    return {name: (dims(_at(shape, 0)), dims(_at(shape, 1)), dims(_at(shape, 2))) for name, dims in _INPUTS[interface]}
-
-
-class _Sizes(NamedTuple):
-    """A ShapeRange at its minimum, its optimum or its maximum."""
-
-    views: int
-    height: int
-    width: int
-    rescaled: int
-    source: int
-    taps: int
-
-
-_INPUTS: dict[Interface, tuple[tuple[str, Callable[[_Sizes], tuple[int, ...]]], ...]] = {
-    "views": (
-        ("image", lambda n: (n.source, n.source, 3)),
-        ("col_first", lambda n: (n.rescaled,)),
-        ("col_taps", lambda n: (n.taps, n.rescaled)),
-        ("row_first", lambda n: (n.rescaled,)),
-        ("row_taps", lambda n: (n.taps, n.rescaled)),
-        ("rows", lambda n: (n.views, n.height)),
-        ("cols", lambda n: (n.views, n.width)),
-    ),
-    "images": (("images", lambda n: (n.views, n.height, n.width, 3)),),
-    "nchw": (("input", lambda n: (n.views, 3, n.height, n.width)),),
-}
-"""The inputs of export/graph/view_graph.py."""
-
-
-def _at(shape: ShapeRange, place: int) -> _Sizes:
-    extents = (shape.views, shape.height_px, shape.width_px, shape.rescaled_px, shape.source_px, shape.taps)
-    return _Sizes(*((extent.min, extent.opt, extent.max)[place] for extent in extents))
+    entries = {}
+    for name, (_, sizes) in INPUTS[interface].items():
+        fixed = {size: Extent(size, size, size) for size in sizes if isinstance(size, int)}
+        extents = [fixed[size] if isinstance(size, int) else getattr(shape, RANGE_OF[size]) for size in sizes]
+        entries[name] = (
+            tuple(extent.min for extent in extents),
+            tuple(extent.opt for extent in extents),
+            tuple(extent.max for extent in extents),
+        )
+    return entries
 
 
 def _number(text: str, item: str, keys: _Keys) -> int:
@@ -166,6 +161,7 @@ def _dense_extents(default: ShapeRange, option: ProfileOption, spec: ModelSpec) 
                 f"profile dense:{key}={short}x{long} names the long side first: write dense:{key}={long}x{short} "
                 "(short x long; landscape and portrait are both built)"
             )
+
     smallest = option.sizes.get("min", (spec.crop_px, spec.crop_px))
     if min(smallest) < spec.crop_px:
         raise ProfileError(
@@ -173,6 +169,7 @@ def _dense_extents(default: ShapeRange, option: ProfileOption, spec: ModelSpec) 
             "needs (its pools shrink it to nothing, and the builder would not mind): use "
             f"dense:min={spec.crop_px}x{spec.crop_px}"
         )
+
     sides = []
     for place, extent in enumerate((default.height_px, default.width_px)):
         given = {key: size[place] for key, size in option.sizes.items()}
@@ -197,6 +194,7 @@ def _with_image(shape: ShapeRange, option: ProfileOption, interface: Interface) 
             f"profile {option.name}: image= bounds the image that views are cut from, which the {interface} interface "
             "does not have: leave it out"
         )
+
     largest = option.numbers["image"]
     if largest < max(shape.height_px.max, shape.width_px.max):
         raise ProfileError(

@@ -49,7 +49,7 @@ class Converted:
 
     @property
     def width(self) -> float:
-        """From the widest convolution of one size: 512 channels in the paper's VGG nets, 384 in its GoogLeNet."""
+        """The factor, by the widest 3x3 convolution: 512 channels in the paper's VGG nets, 384 in its GoogLeNet."""
         if self.net == GOOGLENET:
             return len(self.weights["inception.5b.conv3x3.bias"]) / 384
         return len(self.weights["conv5_1.bias"]) / 512
@@ -64,8 +64,8 @@ class Converted:
         return THEIRS[self.net] + ("_bn" if self.net != GOOGLENET and self.layers[0].norm else "")
 
 
-def convert(state: dict[str, Tensor]) -> Converted:
-    """Raises WeightsError for a state dict that is no net of theirs, or not whole."""
+def weights_from_torchvision(state: dict[str, Tensor]) -> Converted:
+    """The weights of a state dict. Raises WeightsError for one that is no net of theirs, or not whole."""
     net, layers = recognise(state)
     rest = dict(state)
     ignored = tuple(head for head in AUXILIARY if net == GOOGLENET and _drop(rest, f"{head}."))
@@ -115,6 +115,7 @@ def _vgg_head(state: dict[str, Tensor]) -> list[Layer]:
 def _googlenet_layers() -> Iterator[Layer]:
     for ours, theirs in (("conv1", "conv1"), ("conv2_reduce", "conv2"), ("conv2", "conv3")):
         yield Layer(ours, f"{theirs}.conv", f"{theirs}.bn")
+
     branches = {
         "conv1x1": "branch1",
         "conv3x3_reduce": "branch2.0",
@@ -141,6 +142,7 @@ def _folded(layer: Layer, rest: dict[str, Tensor], net: str) -> tuple[Tensor, Te
     bias = _take_vector(rest, f"{layer.theirs}.bias", channels) if has_bias else torch.zeros(channels)
     if not layer.norm:
         return weight, bias
+
     gain, shift, mean, variance = (
         _take_vector(rest, f"{layer.norm}.{name}", channels).double()
         for name in ("weight", "bias", "running_mean", "running_var")
@@ -179,7 +181,7 @@ def _take(rest: dict[str, Tensor], name: str) -> Tensor:
 
 
 def _drop(rest: dict[str, Tensor], prefix: str) -> bool:
-    """Whether there were tensors of this prefix; they are gone."""
+    """Takes out all tensors of this prefix; True where there were some."""
     names = [name for name in rest if name.startswith(prefix)]
     for name in names:
         del rest[name]

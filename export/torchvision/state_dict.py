@@ -6,11 +6,9 @@ what it holds, compressed archives are refused, and reading happens below a limi
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,12 @@ from torch import Tensor, nn
 
 from infer.errors import Refused
 
+from ..bounded import bounded_memory
+
 MAX_HEADER_BYTES = 1_000_000
-"""Of a safetensors file: VGG-19 with batch norms takes 12,000."""
+"""The longest header of a safetensors file: VGG-19 with batch norms takes 12,000."""
 MEMORY_BYTES = 1_000_000_000
-"""What reading may take beside COPIES of the file."""
+"""Memory that reading may take beside COPIES of the file."""
 COPIES = 3
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -45,8 +45,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
+
     try:
-        with _bounded_memory(MEMORY_BYTES + COPIES * size):
+        with bounded_memory(MEMORY_BYTES + COPIES * size):
             state = _read_safetensors(path, start) if start[8:] == b"{" else _read_torch(path, start)
     except MemoryError:
         raise WeightsError("its contents take much more memory than the file is large: refused") from None
@@ -71,6 +72,7 @@ def _read_torch(path: Path, start: bytes) -> Any:
         _check_archive(path)
     elif not start.startswith(b"\x80"):  # a pickle
         raise WeightsError("neither a file of torch.save (.pth) nor a safetensors file")
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles, before it refuses them
@@ -122,6 +124,8 @@ def _checked(state: dict[str, Any], file_bytes: int) -> dict[str, Tensor]:
         if value.dtype not in FLOATS or value.layout != torch.strided:
             kind = f"{value.dtype} {value.layout}".replace("torch.", "")
             raise WeightsError(f"tensor {_short(name)} is {kind}, expected floating-point numbers")
+
+        # tensors may share their numbers, and a stride of 0 makes one number many
         claimed += value.numel() * value.element_size()
         if claimed > file_bytes:
             raise WeightsError(
@@ -130,27 +134,6 @@ def _checked(state: dict[str, Any], file_bytes: int) -> dict[str, Tensor]:
             )
         tensors[name] = value.detach()
     return tensors
-
-
-@contextlib.contextmanager
-def _bounded_memory(more_bytes: int) -> Iterator[None]:
-    """Allocations fail that would let the process grow by `more_bytes`. Linux only; elsewhere nothing is bounded."""
-    try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except (ImportError, OSError):
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = pages * resource.getpagesize() + more_bytes
-    if soft != resource.RLIM_INFINITY:
-        limit = min(limit, soft)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _short(name: str) -> str:

@@ -22,6 +22,7 @@ def import_library(sidecar: Sidecar) -> Any:
         raise EngineError(
             f"{sidecar.path}: built by {sidecar.library!r}, expected {known}: build it with export.to_trt"
         )
+
     try:
         trt = importlib.import_module(LIBRARIES[sidecar.library].module)
     except ImportError as error:
@@ -29,8 +30,10 @@ def import_library(sidecar: Sidecar) -> Any:
             f"{sidecar.path}: built by {sidecar.library} {sidecar.version}, which cannot be imported ({error}): "
             f"pip install {sidecar.library}=={sidecar.version}"
         ) from None
+
     found = str(trt.__version__)
-    if found != sidecar.version and not (sidecar.version_compatible and _numbers(found) >= _numbers(sidecar.version)):
+    newer = _numbers(found) >= _numbers(sidecar.version)
+    if found != sidecar.version and not (newer and sidecar.content.options.get("version_compatible")):
         raise EngineError(
             f"{sidecar.path}: built by {sidecar.library} {sidecar.version}, but here is {found}, and a plan belongs to "
             f"one version: {sidecar.rebuild}"
@@ -39,25 +42,27 @@ def import_library(sidecar: Sidecar) -> Any:
 
 
 def check_target(sidecar: Sidecar, target: str, name: str) -> None:
-    """Raises EngineError unless the plan is for a GPU like this one: compute capability (`sm86`) and name."""
-    if target not in sidecar.targets and not sidecar.hardware_compatible:
+    """Refuses, by EngineError, a GPU that the plan is not for, by its compute capability (`sm86`) and name."""
+    targets = sidecar.content.targets
+    if target not in targets and not sidecar.content.options.get("hardware_compatible"):
         asked = f" --target {target}" if LIBRARIES[sidecar.library].just_in_time else " (on this machine)"
         raise EngineError(
-            f"{sidecar.path}: built for {', '.join(sidecar.targets)}, but {name} is {target}: {sidecar.rebuild}{asked}"
+            f"{sidecar.path}: built for {', '.join(targets)}, but {name} is {target}: {sidecar.rebuild}{asked}"
         )
 
 
 def load_plan(trt: Any, sidecar: Sidecar) -> tuple[Any, Any]:
     """(runtime, engine): the second must go before the first. Raises EngineError with the library's words."""
-    said = messages(trt)
-    said.errors()
+    log = messages(trt)
+    log.said()  # nothing of what failed before
     try:
-        runtime = trt.Runtime(said.logger)
+        runtime = trt.Runtime(log.logger)
         engine = runtime.deserialize_cuda_engine(sidecar.path.read_bytes())
     except (TypeError, RuntimeError) as error:  # what the bindings make of a null pointer
-        raise EngineError(f"{sidecar.path}: {sidecar.library} cannot start: {said.errors()} ({error})") from None
+        raise EngineError(f"{sidecar.path}: {sidecar.library} cannot start: {log.errors()} ({error})") from None
     if engine is None:
-        raise EngineError(f"{sidecar.path}: {sidecar.library} cannot load it: {said.errors()}: {sidecar.rebuild}")
+        raise EngineError(f"{sidecar.path}: {sidecar.library} cannot load it: {log.errors()}: {sidecar.rebuild}")
+
     if engine.num_optimization_profiles != len(sidecar.shapes):
         raise EngineError(
             f"{sidecar.path}: has {engine.num_optimization_profiles} profiles, but its sidecar names "

@@ -14,8 +14,7 @@ from engines import build_engine
 from helpers import network_input, noise, random_net, slim_spec, write_checkpoint
 
 from export.model.from_checkpoint import export_onnx
-from export.proof.verify import VerifyError
-from export.proof.verify_boxes import verify_box_engine
+from export.proof.verify import VerifyError, verify_engine
 from export.to_onnx import main as to_onnx
 from export.to_trt import main as to_trt
 from infer.engine import EngineError
@@ -113,10 +112,10 @@ def test_the_gate_finds_another_box_net(miniature_dir: Path, tmp_path: Path) -> 
         export_onnx(checkpoint, tmp_path / f"{seed}.onnx")
         graphs.append(onnx.load(tmp_path / f"{seed}.onnx"))
     engine = open_engine(tmp_path / "1.onnx")
-    assert not verify_box_engine(graphs[0], engine, miniature_dir, "center", 3).passes(0.02)
-    assert verify_box_engine(graphs[1], engine, miniature_dir, "center", 3).largest_box_difference == 0
+    assert not verify_engine(graphs[0], engine, miniature_dir, "center", 3).passes(0.02)
+    assert verify_engine(graphs[1], engine, miniature_dir, "center", 3).largest_box_difference == 0
     with pytest.raises(VerifyError, match=r"--verify: .*no such folder"):
-        verify_box_engine(graphs[0], engine, tmp_path / "none", "center", 3)
+        verify_engine(graphs[0], engine, tmp_path / "none", "center", 3)
 
 
 @pytest.mark.parametrize("command", [to_onnx, to_trt])

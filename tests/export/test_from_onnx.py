@@ -21,7 +21,7 @@ from scipy.special import log_softmax, softmax
 
 from evaluation.ilsvrc import main as evaluate
 from export.foreign.surgery import ForeignError
-from export.from_onnx import Request, import_model, main
+from export.from_onnx import ImportRequest, import_model, main
 from export.model import file as model_file
 from export.model.file import ModelFileError
 from infer.engine import EngineError
@@ -44,7 +44,7 @@ def imported(model: onnx.ModelProto, folder: Path, **request: Any) -> OnnxEngine
     path, out = folder / "foreign.onnx", folder / "ours.onnx"
     onnx.save(model, path)
     sides = model.graph.input[0].type.tensor_type.shape.dim[2]
-    spec = import_model(path, out, Request(PREPROCESSING, **{"crop_px": 0 if sides.dim_value else 64, **request}))
+    spec = import_model(path, out, ImportRequest(PREPROCESSING, **{"crop_px": 0 if sides.dim_value else 64, **request}))
     engine = open_engine(out, self_test=True)
     assert isinstance(engine, OnnxEngine) and engine.spec == spec
     onnx.checker.check_model(onnx.load(out), full_check=True)
@@ -241,7 +241,7 @@ def test_the_result_evaluates_with_no_further_flag(
 def test_a_model_of_ours_is_not_foreign(tmp_path: Path) -> None:
     imported(foreign_net(WEIGHTS), tmp_path)
     with pytest.raises(ForeignError, match="a model of ours already: use it as it is"):
-        import_model(tmp_path / "ours.onnx", tmp_path / "again.onnx", Request(PREPROCESSING))
+        import_model(tmp_path / "ours.onnx", tmp_path / "again.onnx", ImportRequest(PREPROCESSING))
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_models_that_are_no_image_classifiers(model: onnx.ModelProto, message: s
         model.opset_import.append(helper.make_opsetid("foo", 1))
     onnx.save(model, path)
     with pytest.raises(ForeignError, match=re.escape(message)) as caught:
-        import_model(path, tmp_path / "ours.onnx", Request(PREPROCESSING))
+        import_model(path, tmp_path / "ours.onnx", ImportRequest(PREPROCESSING))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     assert not (tmp_path / "ours.onnx").exists()
 
@@ -366,7 +366,7 @@ def test_models_that_are_no_image_classifiers(model: onnx.ModelProto, message: s
 
 def refused(path: Path, message: str) -> None:
     with pytest.raises(ModelFileError, match=message) as caught:
-        import_model(path, path.with_name("ours.onnx"), Request(PREPROCESSING))
+        import_model(path, path.with_name("ours.onnx"), ImportRequest(PREPROCESSING))
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
     assert not path.with_name("ours.onnx").exists()
 
@@ -437,7 +437,7 @@ def test_weights_in_attributes_and_subgraphs_are_checked_too(tmp_path: Path) -> 
     model.graph.sparse_initializer.append(sparse)
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelFileError, match="sparse initialisers are not read"):
-        import_model(path, tmp_path / "ours.onnx", Request(PREPROCESSING))
+        import_model(path, tmp_path / "ours.onnx", ImportRequest(PREPROCESSING))
 
 
 def external(location: str, **more: str) -> onnx.ModelProto:
@@ -489,7 +489,7 @@ def test_external_data_beside_the_model(tmp_path: Path, monkeypatch: pytest.Monk
     path, out = tmp_path / "foreign.onnx", tmp_path / "ours.onnx"
     onnx.save_model(foreign_net(WEIGHTS), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     monkeypatch.setattr(model_file, "ONE_FILE_BYTES", 1000)
-    import_model(path, out, Request(PREPROCESSING, crop_px=64))
+    import_model(path, out, ImportRequest(PREPROCESSING, crop_px=64))
     names = sorted(file.name for file in tmp_path.iterdir())
     assert names == ["foreign.onnx", "ours.onnx", "ours.onnx.data", "weights.bin"]
     (tmp_path / "weights.bin").unlink()

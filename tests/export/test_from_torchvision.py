@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from evaluation import ilsvrc
 from export import to_onnx
 from export.from_torchvision import main
-from export.torchvision.nets import convert
+from export.torchvision.nets import weights_from_torchvision
 from export.torchvision.state_dict import WeightsError, read_state_dict
 from infer.spec import ModelSpec, placeholder_classes
 from trainer.checkpoint import load
@@ -180,7 +180,7 @@ def test_widths_that_are_no_fractions_of_two(net: str, width: float, write: Writ
 def test_every_form_of_the_same_weights(write: Write) -> None:
     """Formats, wrappers and prefixes change nothing."""
     state = torchvision_nets.make("vgg11_bn").state_dict()
-    expected = convert(floats("vgg11_bn")).weights
+    expected = weights_from_torchvision(floats("vgg11_bn")).weights
     module = OrderedDict((f"module.{name}", tensor) for name, tensor in state.items())
     files = [
         write(state, "new.pth"),
@@ -191,7 +191,7 @@ def test_every_form_of_the_same_weights(write: Write) -> None:
         write({name: nn.Parameter(t) if t.is_floating_point() else t for name, t in state.items()}, "parameters.pth"),
     ]
     for path in files:
-        got = convert(read_state_dict(path)).weights
+        got = weights_from_torchvision(read_state_dict(path)).weights
         assert got.keys() == expected.keys()
         assert all(torch.equal(got[name], expected[name]) for name in expected), path.name
 
@@ -199,7 +199,7 @@ def test_every_form_of_the_same_weights(write: Write) -> None:
 @pytest.mark.parametrize(("kind", "file"), [("float16", "a.pth"), ("bfloat16", "a.safetensors"), ("float64", "a.pth")])
 def test_other_floats_become_single(kind: str, file: str, write: Write) -> None:
     state = {name: t.to(getattr(torch, kind)) for name, t in torchvision_nets.make("vgg11").state_dict().items()}
-    got = convert(read_state_dict(write(state, file))).weights
+    got = weights_from_torchvision(read_state_dict(write(state, file))).weights
     assert {tensor.dtype for tensor in got.values()} == {torch.float32}
     assert torch.equal(got["conv3_2.weight"], state["features.8.weight"].float())
     assert torch.equal(got["fc6.weight"].flatten(1), state["classifier.0.weight"].float())
@@ -208,7 +208,7 @@ def test_other_floats_become_single(kind: str, file: str, write: Write) -> None:
 def test_folding_is_done_in_double_precision() -> None:
     """Rounded once: the folded weights are right to FP32's last digit."""
     state = floats("vgg11_bn")
-    got = convert(state).weights
+    got = weights_from_torchvision(state).weights
     names = ("weight", "bias", "running_mean", "running_var")
     for ours, conv, norm in (("conv1_1", 0, 1), ("conv2_1", 4, 5), ("conv5_2", 25, 26)):
         gain, shift, mean, variance = (state[f"features.{norm}.{name}"].double() for name in names)

@@ -21,7 +21,7 @@ from helpers import encode, slim_spec
 from onnx import TensorProto, helper
 from paths import ROOT
 
-from export.from_onnx import Request, import_model
+from export.from_onnx import ImportRequest, import_model
 from export.model import file as model_file
 from export.tensorrt.profiles import profile_entries
 from export.to_triton import Served, TritonError, main, open_onnx, write
@@ -135,7 +135,7 @@ def test_the_batch_of_a_plan_is_its_profiles(tmp_path: Path) -> None:
 
 def imported(folder: Path, model: onnx.ModelProto) -> Path:
     onnx.save(model, folder / "foreign.onnx")
-    request = Request(Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear"), crop_px=64)
+    request = ImportRequest(Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear"), crop_px=64)
     import_model(folder / "foreign.onnx", folder / "ours.onnx", request)
     return folder / "ours.onnx"
 

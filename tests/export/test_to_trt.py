@@ -22,18 +22,18 @@ from foreign_nets import weights as foreign_weights
 from helpers import random_net, slim_spec
 from onnx import helper
 
-from export.from_onnx import Request, import_model
+from export.from_onnx import ImportRequest, import_model
 from export.model.from_checkpoint import export_onnx
 from export.model.source import read_source
-from export.tensorrt import log as trt_log
 from export.tensorrt.build import build
-from export.tensorrt.library import LIBRARIES
 from export.to_trt import main
 from infer.files import file_sha256
 from infer.pixels.render import pixel_sums, render
 from infer.self_test import image
 from infer.shapes import crops_shape, default_shapes
 from infer.spec import ModelSpec, Preprocessing
+from infer.tensorrt.library import LIBRARIES
+from infer.tensorrt.log import messages
 from infer.tensorrt.sidecar import check_sidecar
 from infer.views import plan_views
 from trainer.checkpoint import Checkpoint
@@ -164,7 +164,7 @@ def test_a_foreign_model_is_built_in_half_precision(tmp_path: Path, one_line: On
     onnx.save(foreign_net(foreign_weights(), batch=1, side=64), tmp_path / "foreign.onnx")
     preprocessing = Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear")
     path = tmp_path / "ours.onnx"
-    import_model(tmp_path / "foreign.onnx", path, Request(preprocessing))
+    import_model(tmp_path / "foreign.onnx", path, ImportRequest(preprocessing))
     made = build_engine(path, "-o", tmp_path / "m.engine", "--target", "sm86")
     half = tmp_path / "m.fp16.onnx"
     assert made.printed[0].startswith(f"{half}: fp16, nchw interface, ")
@@ -218,7 +218,7 @@ def test_fixed_sides_built_twice(single: Path) -> None:
     """With every side fixed the plans of a net without branches are the same but for numbers in internal names."""
     path = single.with_name("nchw.onnx")
     spec = slim_spec("A")
-    spec = export_onnx(Checkpoint(spec, random_net(spec).state_dict()), path, interface="nchw", precision="fp16")
+    spec = export_onnx(Checkpoint(spec, random_net(spec).state_dict()), path, interface="nchw", precision="fp16").spec
     first, second = (build(RTX, path, spec, [crops_shape(spec)], ["sm86", "sm89"]) for _ in range(2))
     path.unlink()
     assert NUMBERED.search(first.data)
@@ -248,7 +248,7 @@ def weights(plan: bytes) -> bytes:
 
 def logged_kernels() -> Counter[str]:
     """The kernels of the last build in the log, with their layers, types and formats, but without numbers."""
-    lines = (line for line in trt_log.lines(trt_log.logger(rtx)) if line.startswith("Name: "))
+    lines = (line for line in messages(rtx).lines if line.startswith("Name: "))
     return Counter(re.sub(r"\d+", "", line) for line in lines)
 
 

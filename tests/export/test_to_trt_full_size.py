@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import NETS, full_spec, write_checkpoint
 
-from export.tensorrt.library import LIBRARIES
+from infer.tensorrt.library import LIBRARIES
 from infer.tensorrt.sidecar import check_sidecar
 
 RTX = LIBRARIES["tensorrt-rtx"]

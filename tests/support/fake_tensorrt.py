@@ -200,6 +200,10 @@ class ILogger:
         raise NotImplementedError
 
 
+_LOGGERS: list[ILogger] = []
+"""The first is kept for good, and others are ignored."""
+
+
 class _Counted:
     def __init__(self) -> None:
         _LIVE[type(self).__name__] += 1
@@ -213,7 +217,8 @@ class Runtime(_Counted):
         super().__init__()
         if not isinstance(logger, ILogger) or not getattr(logger, "started", False):
             raise TypeError("a logger that did not call ILogger.__init__")
-        self._logger = logger
+        _LOGGERS.append(logger)
+        self._logger = _LOGGERS[0]
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         _check_context("deserialize_cuda_engine")

@@ -13,15 +13,16 @@ import pytest
 from plans import RTX, TENSORRT, write_plan
 
 from export.model.source import read_source
-from export.tensorrt.library import BuilderName, BuildError, choose_library, choose_targets
+from export.tensorrt.library import BuildError, choose_library, choose_targets
 from export.to_trt import main as to_trt
 from infer.cuda.device import Device
 from infer.cuda.driver import CudaError
 from infer.engine import Engine
 from infer.open import open_engine
+from infer.tensorrt.library import LibraryName
 
 DOUBLE = os.environ.get("VERYDEEP_DOUBLE") == "1"
-LIBRARIES: tuple[BuilderName, ...] = ("tensorrt", "tensorrt-rtx")
+LIBRARIES: tuple[LibraryName, ...] = ("tensorrt", "tensorrt-rtx")
 
 
 def why_no_gpu() -> str | None:
@@ -34,7 +35,7 @@ def why_no_gpu() -> str | None:
     return None
 
 
-def why_not(library: BuilderName) -> str | None:
+def why_not(library: LibraryName) -> str | None:
     """Why this library cannot run on the GPU that is here; None where it can."""
     if DOUBLE:
         return None
@@ -45,7 +46,7 @@ def why_not(library: BuilderName) -> str | None:
     return None
 
 
-def require(library: BuilderName) -> None:
+def require(library: LibraryName) -> None:
     """Skips the test without a GPU, or a library that runs on it."""
     reason = why_no_gpu()
     if reason is not None:
@@ -60,7 +61,7 @@ def require(library: BuilderName) -> None:
         fake_tensorrt.install("tensorrt_rtx", RTX.split()[1])
 
 
-def build(onnx: Path, folder: Path, library: BuilderName) -> Path:
+def build(onnx: Path, folder: Path, library: LibraryName) -> Path:
     """A plan for the GPU that is here, by the command, in the graph's own precision."""
     if DOUBLE:
         return write_plan(onnx, folder, builder=TENSORRT if library == "tensorrt" else RTX)
@@ -70,6 +71,6 @@ def build(onnx: Path, folder: Path, library: BuilderName) -> Path:
     return path
 
 
-def opened(onnx: Path, folder: Path, library: BuilderName) -> Engine:
+def opened(onnx: Path, folder: Path, library: LibraryName) -> Engine:
     """The engine of a plan made of `onnx`, after its self-test."""
     return open_engine(build(onnx, folder, library), self_test=True)

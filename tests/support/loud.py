@@ -38,6 +38,6 @@ def graphs(net: Net, spec: ModelSpec) -> tuple[onnx.ModelProto, onnx.ModelProto]
     made = []
     for precision in ("fp32", "fp16"):
         own = dataclasses.replace(spec, precision=precision)
-        made.append(write_graph(net, own, OUTPUTS))
+        made.append(write_graph(net, own))
         helper.set_model_props(made[-1], {"spec": own.to_json()})
     return made[0], made[1]

@@ -10,8 +10,8 @@ import fake_tensorrt
 
 from export.model.source import read_source
 from export.tensorrt import sidecar
-from export.tensorrt.build import Plan
-from export.tensorrt.options import BuildOptions
+from export.tensorrt.build import BuiltPlan
+from export.tensorrt.library import BuildOptions
 from export.tensorrt.profiles import profile_entries, shapes_from_options
 from infer.shapes import ShapeRange
 
@@ -25,8 +25,8 @@ def write_plan(
     source = read_source(onnx)
     shapes = shapes or shapes_from_options(source.spec)
     data = fake_tensorrt.plan(onnx, [profile_entries(shape, source.spec.interface) for shape in shapes])
-    plan = Plan(data, builder, 0, 0, 0, 0, (None,) * len(shapes))
-    content = sidecar.content(source, plan, shapes, ["sm86"], BuildOptions())
+    plan = BuiltPlan(data, builder, 0, 0, 0, 0, (None,) * len(shapes))
+    content = sidecar.sidecar_content(source, plan, shapes, ["sm86"], BuildOptions()).as_json()
     path = folder / f"{onnx.stem}.engine"
     sidecar.write_engine(path, data, {**content, **changes})
     return path

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from scipy.special import softmax
 
-from export.from_onnx import Request, import_model
+from export.from_onnx import ImportRequest, import_model
 from export.model.precision import check_graph, half_tensors, tensor_types
 from export.model.to_half import HalfError, half_model
 from export.tensorrt.build import build
-from export.tensorrt.library import LIBRARIES
 from infer.open import open_engine
 from infer.shapes import crops_shape, default_shapes
 from infer.spec import ModelSpec, Preprocessing
+from infer.tensorrt.library import LIBRARIES
 
 WEIGHTS = weights()
 FORMS: list[dict[str, Any]] = [
@@ -42,7 +42,7 @@ def imported(folder: Path, net: onnx.ModelProto | None = None, **form: Any) -> P
     path, out = folder / "foreign.onnx", folder / "ours.onnx"
     onnx.save(net or foreign_net(WEIGHTS, **form), path)
     preprocessing = Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear")
-    import_model(path, out, Request(preprocessing, crop_px=64))
+    import_model(path, out, ImportRequest(preprocessing, crop_px=64))
     return out
 
 

@@ -17,9 +17,9 @@ from onnx import numpy_helper
 from evaluation.run.protocol import Protocol
 from evaluation.run.score import evaluate
 from export.model.precision import check_graph, half_tensors
-from export.proof.activation_ranges import measure
+from export.proof.calibrate import measure_ranges
 from export.proof.rescale import exponents, rescaled
-from export.proof.verify import VerifyError, judge, verify
+from export.proof.verify import VerifyError, judge, verify_graph
 from infer.data.dataset import open_dataset
 from infer.onnx_engine import OnnxEngine
 
@@ -30,7 +30,7 @@ def test_a_sound_net_passes_and_the_numbers_are_the_evaluations(
     exported: Exported, miniature_dir: Path, tmp_path: Path
 ) -> None:
     single, half = (onnx.load(exported("C", precision=precision)) for precision in ("fp32", "fp16"))
-    verdict = verify(single, half, miniature_dir, "ten-crop", 0)
+    verdict = verify_graph(single, half, miniature_dir, "ten-crop", 0)
     assert verdict.passes(0.02) and not verdict.passes(1e-7)
     onnx.save(check_graph(half), tmp_path / "check.onnx")
     engines = [OnnxEngine(exported("C")), OnnxEngine(tmp_path / "check.onnx")]
@@ -61,18 +61,18 @@ def test_the_score_error_is_that_of_the_score_maps(exported: Exported, miniature
         plan = plan_views(engines[0].spec, "center", (image.shape[0], image.shape[1]))
         one, other = (e.run(e.load([image]), [plan], ["score_map"])["score_map"].ravel() for e in engines)
         worst = max(worst, np.abs(one - other).max() / one.std())
-    assert verify(single, half, miniature_dir, "center", 0).largest_score_error == pytest.approx(worst, rel=1e-3)
+    assert verify_graph(single, half, miniature_dir, "center", 0).largest_score_error == pytest.approx(worst, rel=1e-3)
 
 
 @pytest.mark.parametrize("net", LOUD)
 def test_overflow_fails_before_rescaling_and_passes_after(net: str, miniature_dir: Path) -> None:
     single, half = graphs(*loud_net(net))
-    before = verify(single, half, miniature_dir, "center", 0)
+    before = verify_graph(single, half, miniature_dir, "center", 0)
     assert not before.passes(1.0)
     assert before.top1_agreement_percent < 60
-    measured = measure(single, half_tensors(half), miniature_dir, "center", 0)
+    measured = measure_ranges(single, half_tensors(half), miniature_dir, "center", 0)
     exact: Any = {tensor.name: numpy_helper.to_array(tensor) for tensor in single.graph.initializer}
-    after = verify(single, rescaled(half, exponents(half, measured.largest), exact), miniature_dir, "center", 0)
+    after = verify_graph(single, rescaled(half, exponents(half, measured.largest), exact), miniature_dir, "center", 0)
     assert after.passes(0.02)
     assert after.top1_agreement_percent == 100
 
@@ -82,18 +82,18 @@ def test_another_net_fails(miniature_dir: Path) -> None:
     spec = slim_spec("A", interface="images")
     single, _ = graphs(random_net(spec, seed=0), spec)
     _, half = graphs(random_net(spec, seed=1), spec)
-    assert not verify(single, half, miniature_dir, "center", 0).passes(0.02)
+    assert not verify_graph(single, half, miniature_dir, "center", 0).passes(0.02)
 
 
 def test_data_that_nothing_can_be_verified_with(exported: Exported, miniature_dir: Path, tmp_path: Path) -> None:
     single, half = (onnx.load(exported("A", precision=precision)) for precision in ("fp32", "fp16"))
     with pytest.raises(VerifyError, match=r"--verify: .*nowhere: no such folder"):
-        verify(single, half, tmp_path / "nowhere", "center", 0)
+        verify_graph(single, half, tmp_path / "nowhere", "center", 0)
     folder = tmp_path / "data" / "n00000001"
     folder.mkdir(parents=True)
     (folder / "a.jpg").write_bytes(b"no image")
     with pytest.raises(VerifyError, match=r"--verify: .* knows 10 classes"):
-        verify(single, half, tmp_path / "data", "center", 0)
+        verify_graph(single, half, tmp_path / "data", "center", 0)
 
 
 def test_verdict_without_labels_or_images() -> None:

@@ -23,11 +23,12 @@ from engines import (
 
 from export.tensorrt import build as trt_builder
 from export.tensorrt import library as trt_library
-from export.tensorrt import log as trt_log
-from export.tensorrt.library import LIBRARIES, BuildError, choose_targets
-from export.tensorrt.log import activation_bytes, convolution_kernels
+from export.tensorrt.build import activation_bytes, convolution_kernels
+from export.tensorrt.library import BuildError, choose_targets
 from export.tensorrt.sidecar import write_engine
 from export.to_trt import main
+from infer.tensorrt import log as trt_log
+from infer.tensorrt.library import LIBRARIES
 from infer.tensorrt.sidecar import check_sidecar
 
 RTX = LIBRARIES["tensorrt-rtx"]
@@ -68,13 +69,13 @@ def test_the_log_finds_what_the_network_hid(
     """The kernels are FP32, whatever was counted before."""
     path = tmp_path / "m.onnx"
     onnx.save(calling_itself_half(onnx.load(single)), path)
-    count = trt_builder._types
+    count = trt_builder._tensor_types
 
     def all_half(trt: Any, network: Any) -> tuple[list[str], dict[str, str]]:
         outputs, convolutions = count(trt, network)
         return ["Half", *outputs], dict.fromkeys(convolutions, "Half")
 
-    monkeypatch.setattr(trt_builder, "_types", all_half)
+    monkeypatch.setattr(trt_builder, "_tensor_types", all_half)
     assert main([str(path), "--target", "sm86"]) == 1
     assert "33 of 33 kernels of convolutions in the builder's log are not fp16, first conv1_1 (Float)" in one_line()
     assert list(tmp_path.iterdir()) == [path]
@@ -144,7 +145,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     """A double of TensorRT: RTX's module without any name that TensorRT lacks, building for "the GPU present"."""
     double = tensorrt_double(rtx, set(), frozen_api(request.param))
     monkeypatch.setitem(sys.modules, "tensorrt", double)  # type: ignore[arg-type]
-    monkeypatch.setitem(trt_log._LOGGERS, "tensorrt", trt_log.logger(rtx))
+    monkeypatch.setitem(trt_log._MESSAGES, "tensorrt", trt_log.messages(rtx))
     monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm89")
     return double
 
@@ -171,10 +172,10 @@ def test_a_log_that_says_nothing(
     """As where another logger was there first: what is not known is said to be unknown."""
 
     class Deaf(list[Any]):
-        def append(self, item: Any) -> None:
-            pass
+        def __iadd__(self, lines: Any) -> Any:
+            return self
 
-    monkeypatch.setattr(trt_log.logger(rtx), "messages", Deaf())
+    monkeypatch.setattr(trt_log.messages(rtx), "lines", Deaf())
     made = build_engine(built.engine.with_suffix(".onnx"), "-o", tmp_path / "m.engine")
     assert [profile["activation_bytes"] for profile in made.sidecar["profiles"]] == [None] * 3
     assert "(none named in the builder's log); activations: crops unknown, dense" in made.printed[-2]

@@ -17,7 +17,7 @@ from paths import GOLDEN
 
 from export.tensorrt import build as trt_builder
 from export.tensorrt import library as trt_library
-from export.tensorrt import log as trt_log
+from infer.tensorrt import log as trt_log
 
 rtx = pytest.importorskip("tensorrt_rtx")
 
@@ -68,7 +68,7 @@ def written(source: str) -> Iterator[str]:
 
 
 def sources() -> set[str]:
-    files = Path(trt_builder.__file__).parent.glob("*.py")
+    files = [*Path(trt_builder.__file__).parent.glob("*.py"), Path(str(trt_log.__file__))]
     return {name for file in files for name in written(file.read_text())}
 
 
@@ -87,7 +87,7 @@ def touched_by_tensorrt(
     touched: set[str] = set()
     double = tensorrt_double(rtx, touched, frozen_api(release) if allowed is None else allowed)
     monkeypatch.setitem(sys.modules, "tensorrt", double)  # type: ignore[arg-type]
-    monkeypatch.setitem(trt_log._LOGGERS, "tensorrt", trt_log.logger(rtx))
+    monkeypatch.setitem(trt_log._MESSAGES, "tensorrt", trt_log.messages(rtx))
     monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm89")
     argv = (
         "--workspace",

@@ -13,10 +13,10 @@ import pytest
 from engines import TENSORRT_LISTS, Built, Watched, build_engine, frozen_api, tensorrt_double
 
 from export.tensorrt import library as trt_library
-from export.tensorrt import log as trt_log
-from export.tensorrt.library import LIBRARIES, OptionError
-from export.tensorrt.options import HARDWARE, BuildOptions, apply, check_options, flag
+from export.tensorrt.library import HARDWARE, BuildOptions, OptionError, check_options, flag, set_options
 from export.to_trt import main
+from infer.tensorrt import log as trt_log
+from infer.tensorrt.library import LIBRARIES, Library
 
 rtx = pytest.importorskip("tensorrt_rtx")
 OneLine = Callable[[], str]
@@ -41,7 +41,7 @@ NOTHING = {
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Watched:
     double = tensorrt_double(rtx, set(), frozen_api(TENSORRT_LISTS[-1]))
     monkeypatch.setitem(sys.modules, "tensorrt", double)  # type: ignore[arg-type]
-    monkeypatch.setitem(trt_log._LOGGERS, "tensorrt", trt_log.logger(rtx))
+    monkeypatch.setitem(trt_log._MESSAGES, "tensorrt", trt_log.messages(rtx))
     monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm89")
     return double
 
@@ -51,7 +51,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 @pytest.mark.parametrize("library", LIBRARIES.values(), ids=lambda library: library.name)
 @pytest.mark.parametrize("name", GIVEN)
-def test_every_option_acts_or_is_refused_or_is_said_to_do_nothing(name: str, library: trt_library.Library) -> None:
+def test_every_option_acts_or_is_refused_or_is_said_to_do_nothing(name: str, library: Library) -> None:
     options = BuildOptions(**{name: GIVEN[name]})  # type: ignore[arg-type]
     if name in library.refuses:
         with pytest.raises(OptionError, match=f"{flag(name)}: {library.name} "):
@@ -63,7 +63,7 @@ def test_every_option_acts_or_is_refused_or_is_said_to_do_nothing(name: str, lib
         assert said == ["--timing-cache a.cache: tensorrt-rtx times no kernels, so it is not written"]
         return
     config = Config()
-    apply(rtx, config, dataclasses.replace(checked, timing_cache=None))
+    set_options(rtx, config, dataclasses.replace(checked, timing_cache=None))
     assert checked == options and said == [] and (config.calls or name == "timing_cache")
 
 
@@ -82,7 +82,7 @@ class Config:
 
 def test_what_the_options_set() -> None:
     config = Config()
-    apply(rtx, config, BuildOptions(2048, 5, None, True, "same-compute-capability"))
+    set_options(rtx, config, BuildOptions(2048, 5, None, True, "same-compute-capability"))
     assert config.calls == [
         ("set_memory_pool_limit", rtx.MemoryPoolType.WORKSPACE, 2 * 1024**3),
         ("builder_optimization_level", 5),
@@ -90,7 +90,7 @@ def test_what_the_options_set() -> None:
         ("hardware_compatibility_level", rtx.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY),
     ]
     untouched = Config()
-    apply(rtx, untouched, BuildOptions())
+    set_options(rtx, untouched, BuildOptions())
     assert untouched.calls == []
     assert all(hasattr(rtx.HardwareCompatibilityLevel, name) for name in HARDWARE.values())
 

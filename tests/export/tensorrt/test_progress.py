@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from export.model.source import read_source
 from export.tensorrt.build import _build
-from export.tensorrt.library import LIBRARIES, BuildError
-from export.tensorrt.options import BuildOptions
+from export.tensorrt.library import BuildError, BuildOptions
 from export.tensorrt.progress import Phases, interruptible, monitor, progress_bar
 from infer.shapes import crops_shape
+from infer.tensorrt.library import LIBRARIES
 
 rtx = pytest.importorskip("tensorrt_rtx")
 Checkpoints = Callable[..., Path]

@@ -28,7 +28,7 @@ def flops(spec: ModelSpec, size: Size) -> int | None:
 
 def flops_of_graph(spec: ModelSpec, size: Size) -> int:
     """Of one view, from the shapes that the onnx library infers for every tensor."""
-    model = write_graph(random_net(spec), spec, spec.outputs)
+    model = write_graph(random_net(spec), spec)
     sizes = {"views": 1, "view_height": size[0], "view_width": size[1]}
     for dim in (dim for given in model.graph.input for dim in given.type.tensor_type.shape.dim):
         if dim.dim_param in sizes:

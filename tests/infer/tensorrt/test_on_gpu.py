@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from evaluation.ilsvrc import main as ilsvrc
 from export.model.from_checkpoint import export_onnx
-from export.tensorrt.library import BuilderName
 from infer.cuda.device import Device
 from infer.engine import Engine
 from infer.onnx_engine import OnnxEngine
 from infer.open import open_engine
 from infer.self_test import TOLERANCE
+from infer.tensorrt.library import LibraryName
 from infer.views import PROTOCOLS, ViewPlan, plan_views
 from trainer.checkpoint import Checkpoint
 
@@ -61,7 +61,7 @@ def score_error(engine: Engine, reference: Engine, image: NDArray[np.uint8], pla
 @pytest.mark.parametrize("net", NETS)
 @each_library
 def test_every_protocol_and_profile(
-    library: BuilderName, net: str, precision: str, exported: Exported, tmp_path: Path, record_property: Record
+    library: LibraryName, net: str, precision: str, exported: Exported, tmp_path: Path, record_property: Record
 ) -> None:
     """Pixels to the bit, posteriors and class scores within what the precision costs; the self-test passes."""
     engine = gpu.opened(exported(net, precision=precision), tmp_path, library)
@@ -87,7 +87,7 @@ def test_every_protocol_and_profile(
 
 @pytest.mark.parametrize("interface", ["images", "nchw"])
 @each_library
-def test_plain_interfaces(library: BuilderName, interface: str, exported: Exported, tmp_path: Path) -> None:
+def test_plain_interfaces(library: LibraryName, interface: str, exported: Exported, tmp_path: Path) -> None:
     engine = gpu.opened(exported("A", interface=interface), tmp_path, library)
     reference = OnnxEngine(exported("A", interface=interface))
     for protocol in PROTOCOLS:
@@ -100,7 +100,7 @@ def test_plain_interfaces(library: BuilderName, interface: str, exported: Export
 
 
 @each_library
-def test_fc6_accumulates_in_single_precision(library: BuilderName, tmp_path: Path, record_property: Record) -> None:
+def test_fc6_accumulates_in_single_precision(library: LibraryName, tmp_path: Path, record_property: Record) -> None:
     """25,088 products of the same size, of which a sum in half stops growing after 2,048 or so."""
     spec = slim_spec("A", crop_px=224, train_short_px=224, width=1.0, fc_width=64)
     net = random_net(spec)
@@ -121,7 +121,7 @@ def test_fc6_accumulates_in_single_precision(library: BuilderName, tmp_path: Pat
 
 @each_library
 def test_nothing_is_left_on_the_gpu(
-    library: BuilderName, exported: Exported, tmp_path: Path, record_property: Record
+    library: LibraryName, exported: Exported, tmp_path: Path, record_property: Record
 ) -> None:
     """Memory that is free stays the same when engines come and go, and when images go by."""
     plan = gpu.build(exported("A", precision="fp16"), tmp_path, library)
@@ -142,7 +142,7 @@ def test_nothing_is_left_on_the_gpu(
 
 
 @each_library
-def test_threads_share_an_engine(library: BuilderName, exported: Exported, tmp_path: Path) -> None:
+def test_threads_share_an_engine(library: LibraryName, exported: Exported, tmp_path: Path) -> None:
     engine = gpu.opened(exported("A", precision="fp16"), tmp_path, library)
     protocols = ("ten-crop", "dense") * 3
     work = [
@@ -168,7 +168,7 @@ def test_threads_share_an_engine(library: BuilderName, exported: Exported, tmp_p
 
 
 @each_library
-def test_cuda_graphs_change_nothing(library: BuilderName, exported: Exported, tmp_path: Path) -> None:
+def test_cuda_graphs_change_nothing(library: LibraryName, exported: Exported, tmp_path: Path) -> None:
     """On and off: the same bytes, for images of one size and of changing sizes."""
     plan = gpu.build(exported("googlenet", precision="fp16"), tmp_path, library)
     engines = [open_engine(plan, cuda_graphs=graphs) for graphs in (False, True)]
@@ -184,7 +184,7 @@ def test_cuda_graphs_change_nothing(library: BuilderName, exported: Exported, tm
 
 @each_library
 def test_an_evaluation_sees_the_same_pixels(
-    library: BuilderName, exported: Exported, miniature_dir: Path, tmp_path: Path, record_property: Record
+    library: LibraryName, exported: Exported, miniature_dir: Path, tmp_path: Path, record_property: Record
 ) -> None:
     """evaluation.ilsvrc of an ensemble of two engines, and of their ONNX models on the CPU."""
     onnx = [exported(net) for net in ("A", "googlenet")]
@@ -207,7 +207,7 @@ def test_an_evaluation_sees_the_same_pixels(
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 @pytest.mark.parametrize("library", ["tensorrt"])
-def test_providers_of_onnx_runtime(library: BuilderName, provider: Any, exported: Exported) -> None:
+def test_providers_of_onnx_runtime(library: LibraryName, provider: Any, exported: Exported) -> None:
     if f"{'CUDA' if provider == 'cuda' else 'Tensorrt'}ExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip(
             f"this ONNX Runtime has no {provider} provider: pip install onnxruntime-gpu in place of onnxruntime"

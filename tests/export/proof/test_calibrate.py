@@ -13,7 +13,7 @@ from helpers import encode, network_input, noise, random_net, slim_spec
 from loud import graphs, loud_net
 
 from export.model.precision import half_tensors
-from export.proof.activation_ranges import CalibrationError, Ranges, as_json, measure, table
+from export.proof.calibrate import ActivationRanges, CalibrationError, measure_ranges
 from infer.pixels.render import render
 from infer.views import plan_views
 
@@ -37,7 +37,7 @@ def test_ranges_are_those_of_torch(net: str, folder: Path, photos: Any) -> None:
     spec = slim_spec(net)
     built = random_net(spec)
     single, half = graphs(built, spec)
-    ranges = measure(single, half_tensors(half), folder, "center", 0)
+    ranges = measure_ranges(single, half_tensors(half), folder, "center", 0)
     assert (ranges.images, len(ranges.unreadable)) == (3, 1)
     assert "broken.jpg" in ranges.unreadable[0]
     seen: dict[str, float] = {}
@@ -63,17 +63,17 @@ def test_ranges_are_those_of_torch(net: str, folder: Path, photos: Any) -> None:
 
 def test_limit_spreads_over_the_folder(folder: Path) -> None:
     single, half = graphs(*loud_net("A"))
-    few = measure(single, half_tensors(half), folder, "center", 2)
+    few = measure_ranges(single, half_tensors(half), folder, "center", 2)
     assert few.images + len(few.unreadable) == 2
 
 
 def test_no_usable_image_is_refused(tmp_path: Path) -> None:
     single, half = graphs(*loud_net("A"))
     with pytest.raises(CalibrationError, match="no images below it: --calibrate takes a folder"):
-        measure(single, half_tensors(half), tmp_path, "center", 0)
+        measure_ranges(single, half_tensors(half), tmp_path, "center", 0)
     (tmp_path / "tiny.png").write_bytes(encode(noise((3, 3)), "PNG"))
     with pytest.raises(CalibrationError, match=r"none of 1 images can be used, first .*tiny\.png: .* too small"):
-        measure(single, half_tensors(half), tmp_path, "center", 0)
+        measure_ranges(single, half_tensors(half), tmp_path, "center", 0)
 
 
 def test_a_net_that_is_not_finite_in_fp32_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -82,18 +82,18 @@ def test_a_net_that_is_not_finite_in_fp32_is_refused(folder: Path, tmp_path: Pat
     layers["conv3_1"].weight.data *= 1e38
     single, half = graphs(net, spec)
     with pytest.raises(CalibrationError, match=r"tensor conv3_1 is (inf|nan) in FP32 already"):
-        measure(single, half_tensors(half), folder, "center", 1)
+        measure_ranges(single, half_tensors(half), folder, "center", 1)
 
 
 def test_the_table_and_the_sidecar_name_the_ten_worst() -> None:
     values = {f"t{i}": float(i + 1) * 5000 for i in range(14)}
-    ranges = Ranges(values, 7, ("a.jpg: broken",))
+    ranges = ActivationRanges(values, 7, ("a.jpg: broken",))
     exponents = dict.fromkeys(values, 0) | {"t13": -3}
-    lines = table(ranges, exponents).splitlines()
+    lines = ranges.table(exponents).splitlines()
     assert len(lines) == 12
     assert "largest on 7 images" in lines[0]
     assert lines[2].split("|")[1:5] == [" t13      ", " 7e+04                 ", " 1.1e+02 %   ", " 2^-3: 13 %      "]
-    content: Any = as_json(ranges, exponents)
+    content: Any = ranges.as_json(exponents)
     assert content["worst"][0] == {"tensor": "t13", "largest": 70_000.0}
     assert (len(content["worst"]), content["rescaled"]) == (10, {"t13": -3})
 
@@ -104,7 +104,7 @@ def test_every_interface_can_be_measured(exported: Exported, folder: Path) -> No
     for interface in ("views", "images", "nchw"):
         model = onnx.load(exported("A", interface=interface))
         names = half_tensors(onnx.load(exported("A", interface=interface, precision="fp16")))
-        found.append(measure(model, names, folder, "ten-crop", 2).largest)
+        found.append(measure_ranges(model, names, folder, "ten-crop", 2).largest)
     for other in found[1:]:
         shared = found[0].keys() & other.keys()
         assert len(shared) > 20
@@ -114,5 +114,5 @@ def test_every_interface_can_be_measured(exported: Exported, folder: Path) -> No
 def test_the_measured_model_keeps_the_callers(folder: Path) -> None:
     single, half = graphs(*loud_net("A"))
     before = single.SerializeToString()
-    measure(single, half_tensors(half), folder, "center", 1)
+    measure_ranges(single, half_tensors(half), folder, "center", 1)
     assert single.SerializeToString() == before

@@ -168,22 +168,25 @@ def test_the_engine_itself_is_verified_where_its_gpu_is(
     half, single, other = exported("A", precision="fp16"), exported("A"), exported("B")
     plan = write_plan(half, tmp_path)
     code = f"""
-import json, fake_tensorrt
+import json, fake_tensorrt, msgspec
 from pathlib import Path
-from export.model.request import Proof; from export.model.source import read_source
-from export.proof.prove import GateError, prove_engine
+import onnx
+from export.model.source import Proof
+from export.proof.verify import GateError, prove_engine
+from infer.tensorrt.sidecar import content_from_json
 fake_tensorrt.install("tensorrt", "11.4.0.106")
 plan = Path({str(plan)!r})
-sidecar = json.loads(Path(str(plan) + ".json").read_text())
+sidecar = content_from_json(json.loads(Path(str(plan) + ".json").read_text()))
 proof = Proof(verify=Path({str(miniature_dir)!r}), protocol="ten-crop", limit=12)
-source = read_source(Path({str(half)!r}))
+half = Path({str(half)!r})
 for model in ({str(single)!r}, {str(other)!r}):
     try:
-        print(json.dumps(prove_engine(Path(model), source, plan.read_bytes(), sidecar, proof)))
+        proven = prove_engine(onnx.load(model), half, plan.read_bytes(), sidecar, proof)
+        print(json.dumps({{"verify_engine": proven.verify_engine}}))
     except GateError as error:
         print(error)
-sidecar["targets"] = ["sm75"]
-assert prove_engine(Path(model), source, plan.read_bytes(), sidecar, proof) == {{}}
+elsewhere = msgspec.structs.replace(sidecar, targets=("sm75",))
+assert prove_engine(onnx.load(model), half, plan.read_bytes(), elsewhere, proof) == elsewhere
 """
     seen = cudasim.run(code, tmp_path)
     seen.check()
