@@ -45,7 +45,8 @@ FLOORS: dict[str, str] = {
         graph caffe torchvision classes errors""",
     "evaluation": """
         ilsvrc
-        localization features arguments paper
+        localization features paper
+        arguments
         run report compare analyse fuse
         scores
         published errors""",
