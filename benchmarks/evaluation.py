@@ -40,8 +40,9 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this file is not the p
 
 from benchmarks.engines import MEASURED
 from benchmarks.protocols import photograph, random_checkpoint
-from evaluation.run import score as runner
+from evaluation.run.loop import make_shards
 from evaluation.run.protocol import Protocol
+from evaluation.run.score import ScoreMaker
 from evaluation.scores import table as scores
 from export.model.from_checkpoint import export_onnx
 from infer.data.dataset import Dataset, open_dataset
@@ -177,10 +178,9 @@ def host(folder: Path) -> None:
 
 
 def ours(engine: OnnxEngine, protocol: Protocol, dataset: Dataset, folder: Path) -> int:
-    """The evaluation without the runtime's work: from the files to the score table."""
-    described = runner.describe([engine], [[protocol]], "scores")
-    shards = runner.score([engine], [[protocol]], dataset, described)
-    scores.write((shard.scores[0][0] for shard in shards), folder / "host.parquet")
+    """Everything but the runtime: from the files to the score table."""
+    shards = make_shards(ScoreMaker([engine], [[protocol]], dataset, "scores"), dataset.items)
+    scores.write((shard.tables[0][0].scores for shard in shards), folder / "host.parquet")
     return len(dataset.items)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `evaluation` is the package, not the benchmark beside this
 
 from evaluation.features.svm import Choices, evaluate_sets
-from evaluation.features.table import FORMAT, PART, Row, UnfinishedTable, read
+from evaluation.features.table import FORMAT, PART, FeatureRow, FeatureShard, UnfinishedTable, read
 from evaluation.scores.table import OK
 
 
@@ -54,8 +54,7 @@ def main() -> None:
 def write(path: Path, args: argparse.Namespace) -> None:
     random = np.random.default_rng(0)
     metadata = {"format": FORMAT, "kind": "voc2007", "classes": json.dumps([f"c{i}" for i in range(args.classes)])}
-    table = UnfinishedTable(path, metadata, "", args.width, resume=False)
-
+    table = UnfinishedTable(path, metadata, "", args.width, args.rows, resume=False)
     for first in range(0, args.rows, PART):
         rows = []
         for i in range(first, min(first + PART, args.rows)):
@@ -64,8 +63,8 @@ def write(path: Path, args: argparse.Namespace) -> None:
             labels[i // args.classes % args.classes] *= not (args.difficult and i % 10 == 0)
             features[: args.classes] += labels > 0
             split = "train" if 2 * i < args.rows else "test"
-            rows.append(Row(f"{i}.jpg", split, labels, OK, "", str(i), features / np.linalg.norm(features)))
-        table.add(first, rows)
+            rows.append(FeatureRow(f"{i}.jpg", split, labels, OK, "", str(i), features / np.linalg.norm(features)))
+        table.add(FeatureShard(first, len(rows), rows))
     table.finish()
 
 

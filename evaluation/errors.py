@@ -1,4 +1,4 @@
-"""What a run, a score table and a report can fail of."""
+"""Errors of a run, a score table and a report."""
 
 from __future__ import annotations
 

@@ -12,33 +12,24 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from infer.command import exit_with
-from infer.data.dataset import Dataset, DatasetError, open_dataset
-from infer.engine import EngineError
-from infer.pipeline import behind
-from infer.views import PlanError
+from infer.command import exit_with, run
+from infer.data.dataset import Dataset, open_dataset
 
-from .arguments import check_together, make_parser
-from .errors import ReportError, RunError, ScoresError
+from .arguments import check_together, make_parser, say_interrupted
 from .published.beside import Entry
 from .report.write import result_from_scores, unreadable_images, write_report
-from .run.engines import Identities, identify, identities_of, open_members
-from .run.identity import describe, our_commit
+from .run.engines import our_commit
 from .run.mistakes import write_mistakes
-from .run.on_ray import Cluster
 from .run.progress import Watch
-from .run.score import Shard, shard_images
-from .run.shards import Task, UnfinishedRun
-from .run.submission import Plan, SubmissionError, plan_of, read_submission
-from .run.workers import Job, run_here, run_on_devices
+from .run.score import KnownEngines, score_opener, shard_images, table_metadata
+from .run.store import UnfinishedScores
+from .run.submission import RunPlan, plan_every_engine, plan_submission, read_submission
+from .run.workers import open_crew
 from .scores import table as tables
 from .scores.class_order import explain_order
-from .scores.fusion import FUSED, fuse_files
+from .scores.fusion import fuse_files
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,98 +37,62 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     check_together(parser, args)
-    try:
-        return _evaluate(args, shlex.join(["python", "-m", "evaluation.ilsvrc", *argv]))
-    except (PlanError, SubmissionError) as error:
-        parser.error(str(error))
-    except (DatasetError, EngineError, ReportError, RunError, ScoresError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-
-
-def _plan(args: argparse.Namespace) -> Plan:
-    """From --submission, or from --engine, --protocol, --scales. Raises SubmissionError."""
-    if args.submission is None:
-        scales = tuple(args.scales) if args.scales else None
-        asked = [(path, [(name, scales) for name in args.protocol]) for path in args.engine]
-        fusions = [(FUSED, [(i, j) for i in range(len(asked))]) for j in range(len(args.protocol))]
-        return Plan(asked, fusions if len(asked) > 1 else [], args.pooling or "scores")
-    return plan_of(read_submission(args.submission))
+    command = shlex.join(["python", "-m", "evaluation.ilsvrc", *argv])
+    return run(parser, lambda: _evaluate(args, command))
 
 
 def _evaluate(args: argparse.Namespace, command: str) -> int:
-    """Opens, runs, reports. Raises PlanError, SubmissionError, DatasetError, EngineError, RunError, ScoresError."""
     started = time.monotonic()
     plan = _plan(args)
     dataset = open_dataset(args.data, "val", limit=args.limit)
-    with contextlib.ExitStack() as stack:
-        members, make = _open(args, plan, stack)
-        described = describe(members.engines, members.protocols, plan.pooling, our_commit())
-        size = shard_images(members.protocols)
-        task = Task(described, dataset.listing_digest, len(dataset.items), size, args.mistakes)
-        unfinished = UnfinishedRun(args.out, task, resume=args.resume)
-        progress, before = unfinished.progress, unfinished.progress.wall_seconds
-        job = Job(plan, replace(dataset, items=()), described, args.provider, args.strict, args.workers, args.mistakes)
-        watch = stack.enter_context(Watch(len(dataset.items), progress.images, log_json=args.log_json))
-        shards = make(job, dataset, unfinished.pending, watch)
+    commit = our_commit()
+    opener = score_opener(plan, dataset, args.provider, commit=commit, strict=args.strict, mistakes=args.mistakes)
 
-        def commit(shard: Shard) -> None:
-            unfinished.add(shard, before + time.monotonic() - started)
-            watch.error(progress.top1_error_percent)
+    with contextlib.ExitStack() as stack:
+        crew = open_crew(opener, args, stack)
+        unfinished = UnfinishedScores(
+            args.out,
+            table_metadata(crew.known, plan.pooling, commit),
+            dataset.listing_digest,
+            len(dataset.items),
+            shard_images(crew.known),
+            mistakes=args.mistakes,
+            started=started,
+            resume=args.resume,
+        )
+        watch = stack.enter_context(Watch(len(dataset.items), unfinished.done, log_json=args.log_json))
 
         try:
-            behind(shards, commit)
-            table = _report(args.out, members, dataset, unfinished, plan, command)
+            unfinished.fill(crew.make(dataset.items, unfinished.pending, watch.images), watch)
+            table = _report(args.out, crew.known, dataset, unfinished, plan, command)
         except KeyboardInterrupt:
-            print(
-                f"interrupted: {progress.images} of {len(dataset.items)} images are kept in {args.out}, go on by "
-                "--resume",
-                file=sys.stderr,
-            )
-            return 130
+            return say_interrupted(f"{unfinished.done} of {len(dataset.items)} images are kept in {args.out}")
         unfinished.discard()
-        watch.say("end", images=progress.images, of=len(dataset.items), report=str(args.out / "report.json"))
+        watch.say("end", images=unfinished.done, of=len(dataset.items), report=str(args.out / "report.json"))
+
     if not args.log_json:
         print(table)
-        seconds = progress.wall_seconds
+        seconds = unfinished.progress.wall_seconds
         print(f"{len(dataset.items)} images of {args.data} in {seconds:.1f} s; scores and report in {args.out}")
     return 0
 
 
-Made = Callable[[Job, Dataset, Sequence[int], Watch], Iterator[Shard]]
-"""Makes the shards at the given starts."""
+def _plan(args: argparse.Namespace) -> RunPlan:
+    """Plans a run by --submission, or by --engine, --protocol and --scales. Raises SubmissionError."""
+    if args.submission is not None:
+        return plan_submission(read_submission(args.submission))
+    scales = tuple(args.scales) if args.scales else None
+    return plan_every_engine(args.engine, args.protocol, scales, args.pooling or "scores")
 
 
-def _open(args: argparse.Namespace, plan: Plan, stack: contextlib.ExitStack) -> tuple[Identities, Made]:
-    """What the engines are, and who makes shards by them: this process, one for each --device, or a Ray cluster."""
-    devices = args.device or [0]
-    elsewhere: Callable[[Job, Identities, Dataset, Sequence[int]], Iterator[Shard]]
-    if args.ray is not None:
-        cluster = Cluster(args.ray, plan, args.provider, args.ray_actors)
-        stack.callback(cluster.close)
-        identities, elsewhere = cluster.identify(), cluster.run
-    elif len(devices) > 1:
-        identities, elsewhere = identify(plan, args.provider, devices[0]), partial(run_on_devices, devices=devices)
-    else:
-        members = open_members(plan, args.provider, stack, device=devices[0])
-        return identities_of(members), lambda job, dataset, starts, watch: run_here(
-            job, members, dataset, starts=starts, on_images=watch.images
-        )
-
-    def made_elsewhere(job: Job, dataset: Dataset, starts: Sequence[int], watch: Watch) -> Iterator[Shard]:
-        for shard in elsewhere(job, identities, dataset, starts):
-            watch.images(shard.images)
-            yield shard
-
-    return identities, made_elsewhere
-
-
-def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun, plan: Plan, command: str) -> str:
+def _report(
+    out: Path, known: KnownEngines, dataset: Dataset, unfinished: UnfinishedScores, plan: RunPlan, command: str
+) -> str:
     """Writes the score tables and the report of a run whose shards are all there; returns the table to print."""
-    written, ilsvrc, progress = run.finish(), dataset.is_ilsvrc2012_val, run.progress
+    written, is_ilsvrc, progress = unfinished.finish(), dataset.is_ilsvrc2012_val, unfinished.progress
     entries = [
         [Entry(engine.spec, protocol.name, protocol.scales) for protocol in own]
-        for engine, own in zip(members.engines, members.protocols, strict=True)
+        for engine, own in zip(known.engines, known.protocols, strict=True)
     ]
     results = []
     for own, paths, seconds, of_tables in zip(entries, written, progress.engine_seconds, progress.tables, strict=True):
@@ -146,7 +101,7 @@ def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun
             result_from_scores(
                 tables.parts(path),
                 [one],
-                is_ilsvrc2012_val=ilsvrc,
+                is_ilsvrc2012_val=is_ilsvrc,
                 engine_seconds=round(seconds, 3),
                 wall_seconds=round(progress.wall_seconds, 3),
                 protocol_engine_seconds=round(seconds * table.view_pixels / pixels, 3) if pixels else None,
@@ -155,14 +110,16 @@ def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun
         ]
     for name, places in plan.fusions:
         fused = fuse_files([written[i][j] for i, j in places], name)
-        results.append(result_from_scores(fused, [entries[i][j] for i, j in places], is_ilsvrc2012_val=ilsvrc))
+        results.append(result_from_scores(fused, [entries[i][j] for i, j in places], is_ilsvrc2012_val=is_ilsvrc))
+
     every = [path for paths in written for path in paths]
     orders = (explain_order(tables.parts(path), dataset.class_names, dataset.devkit_order) for path in every)
     remarks = list(dict.fromkeys(remark for remark in orders if remark))
     for remark in remarks:
         print(remark, file=sys.stderr)
+
     mistakes = [table.mistakes for own in progress.tables for table in own]
-    metadata = [metadata for own in run.task.described for metadata in own]
+    metadata = [metadata for own in unfinished.metadata for metadata in own]
     write_mistakes(out, dataset, list(zip(metadata, mistakes, strict=True)))
     return write_report(
         out,
@@ -171,8 +128,8 @@ def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun
         remarks,
         classes=dataset.classes,
         class_names=dataset.class_names,
-        dataset_id=run.dataset_id,
-        is_ilsvrc2012_val=ilsvrc,
+        dataset_id=unfinished.dataset_id,
+        is_ilsvrc2012_val=is_ilsvrc,
         command=command,
         commit=metadata[0]["commit"],
     )

@@ -46,7 +46,8 @@ FLOORS: dict[str, str] = {
         bounded errors""",
     "evaluation": """
         ilsvrc
-        localization features arguments paper
+        localization features paper
+        arguments
         run report compare analyse fuse
         scores
         published errors""",

@@ -10,32 +10,31 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from tqdm import tqdm
 
-from infer.command import Parser, count_argument, exit_with, scales_argument, whole_argument
-from infer.data.dataset import DatasetError
-from infer.engine import Engine, EngineError, Provider
-from infer.views import PlanError
+from infer.command import Parser, count_argument, exit_with, run, scales_argument, whole_argument
+from infer.pipeline import behind
 
-from ..errors import RunError
-from ..run.engines import open_any
-from ..run.identity import our_commit
+from ..arguments import add_run_options, check_run_options, say_interrupted
+from ..run.engines import our_commit
+from ..run.loop import MakerOpener
+from ..run.workers import open_crew
 from ..scores.table import OK
 from . import table as tables
 from .collection import Collection
-from .extract import Combine, Normalise, Regions, Settings, extract, widths
+from .extract import Combine, FeatureMaker, KnownExtractors, Normalise, Regions, Settings
 from .paper import rows_beside
 from .readers import readers
 from .report import COMPETITION, as_text, remarks_on_c, write_submission
 from .svm import CALTECH, CS, Choices, evaluate_random, evaluate_sets, submission_scores
-from .table import FORMAT, FeatureError, UnfinishedTable
+from .table import FORMAT, FeatureShard, UnfinishedTable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,13 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_extract(commands.add_parser("extract", help="features of a data set's images, to Parquet"))
     _add_svm(commands.add_parser("svm", help="linear SVMs on features: C chosen, trained, tested"))
     args = parser.parse_args(argv)
-    try:
-        return int(args.work(parser, args))
-    except PlanError as error:
-        parser.error(str(error))
-    except (DatasetError, EngineError, FeatureError, RunError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    return run(parser, lambda: int(args.work(parser, args)))
 
 
 def _add_extract(parser: argparse.ArgumentParser) -> None:
@@ -75,13 +68,7 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         "--regions", choices=get_args(Regions), default="image", help="for voc-action (default: %(default)s)"
     )
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="F.parquet")
-    parser.add_argument("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime, for .onnx")
-    parser.add_argument("--device", type=whole_argument, default=0, metavar="N", help="which GPU (default: 0)")
-    parser.add_argument(
-        "--workers", type=count_argument, default=1, metavar="N", help="threads that decode (default: 1)"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with the run that did not end")
-    parser.add_argument("--strict", action="store_true", help="stop at the first image that has no features")
+    add_run_options(parser)
     parser.set_defaults(work=_extract)
 
 
@@ -111,52 +98,47 @@ def _add_svm(parser: argparse.ArgumentParser) -> None:
 
 def _extract(parser: Parser, args: argparse.Namespace) -> int:
     started = time.monotonic()
+    check_run_options(parser, args)
     settings = Settings(tuple(args.scales), args.combine, args.normalise, args.regions)
     collection = readers()[args.kind](args.data)
+    pictures = collection.pictures
     if settings.regions != "image" and collection.kind != "voc-action":
         parser.error(
             f"--regions {settings.regions} needs boxes, which {collection.kind} has not: use --kind voc-action"
         )
+
     with contextlib.ExitStack() as stack:
-        engines: list[Engine] = []
-        for path in args.engine:
-            engine = open_any(
-                path, provider=args.provider, device=args.device, largest_short_px=max(settings.scales, default=0)
-            )
-            stack.callback(engine.close)
-            engines.append(engine)
-        width = widths(engines, settings)
+        make = functools.partial(FeatureMaker, settings, args.strict)
+        largest = [max(settings.scales, default=0)] * len(args.engine)
+        crew = open_crew(MakerOpener(args.engine, make, args.provider, largest), args, stack)
+        known: KnownExtractors = crew.known
+        metadata = _metadata(known, collection, settings)
         unfinished = UnfinishedTable(
-            args.out, _describe(engines, collection, settings), collection.listing_digest, width, resume=args.resume
+            args.out, metadata, collection.listing_digest, known.width, len(pictures), resume=args.resume
         )
-        before = sum(engine.seconds for engine in engines)
-        pictures = collection.pictures
-        starts = unfinished.pending(len(pictures))
-        todo = sum(min(tables.PART, len(pictures) - first) for first in starts)
+        todo = len(pictures) - unfinished.done
         bar = stack.enter_context(tqdm(total=todo, desc="features", unit="img", disable=None))
-        parts = extract(
-            engines,
-            pictures,
-            settings,
-            starts=starts,
-            strict=args.strict,
-            workers=args.workers,
-            on_picture=lambda: bar.update(1),
-        )
+
+        engine_seconds = 0.0
+
+        def commit(shard: FeatureShard) -> None:
+            nonlocal engine_seconds
+            engine_seconds += shard.engine_seconds
+            unfinished.add(shard)
+            for row in shard.rows:
+                if row.status != OK:
+                    named = row.status.startswith(f"{row.image}: ")  # as infer.pixels.decode names what it cannot read
+                    tqdm.write(row.status if named else f"{row.image}: {row.status}", file=sys.stderr)
+
         try:
-            for first, rows in parts:
-                unfinished.add(first, rows)
-                for row in rows:
-                    if row.status != OK:
-                        named = row.status.startswith(f"{row.image}: ")  # as infer.image names what it cannot read
-                        tqdm.write(row.status if named else f"{row.image}: {row.status}", file=sys.stderr)
+            behind(crew.make(pictures, unfinished.pending, bar.update), commit)
         except KeyboardInterrupt:
-            print(f"interrupted: what is done is kept in {unfinished.folder}, go on by --resume", file=sys.stderr)
-            return 130
+            return say_interrupted(f"what is done is kept in {unfinished.folder}")
         rows_written = unfinished.finish()
-        engine_seconds = sum(engine.seconds for engine in engines) - before
+
     seconds = time.monotonic() - started
-    print(f"{args.out}: {rows_written} rows of {width} features, {collection.kind}, {len(collection.classes)} classes")
+    classes = f"{collection.kind}, {len(collection.classes)} classes"
+    print(f"{args.out}: {rows_written} rows of {known.width} features, {classes}")
     print(
         f"{todo} images in {seconds:.1f} s, of which engines {engine_seconds:.1f} s: "
         f"wall / engine = {seconds / max(engine_seconds, 1e-9):.2f}"
@@ -164,8 +146,9 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(engines: Sequence[Engine], collection: Collection, settings: Settings) -> dict[str, str]:
-    """All that the rows depend on but the data set's `dataset_id`, which is known when it has been read."""
+def _metadata(known: KnownExtractors, collection: Collection, settings: Settings) -> dict[str, str]:
+    """Says all that the rows depend on but the data set's `dataset_id`, which is known when it has been read."""
+    engines = known.engines
     return {
         "format": FORMAT,
         "kind": collection.kind,

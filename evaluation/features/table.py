@@ -1,7 +1,7 @@
 """Tables of features: a row for each example, as Parquet, with the labels and sets that an SVM needs.
 
 Columns: image, split, status ("ok" or why there are no features), pixels (digest of what the engines saw), sha256 (of
-the file's bytes), labels i8 [classes] (see feature_data.Example), features f32 [width], null where the status is not
+the file's bytes), labels i8 [classes] (see collection.Example), features f32 [width], null where the status is not
 "ok". They hold nothing that differs between two runs of the same command.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,8 @@ from numpy.typing import NDArray
 from infer.errors import Refused
 from infer.files import replacing
 
-from ..errors import RunError
-from ..run.identity import dataset_id
+from ..run.loop import dataset_id
+from ..run.store import UnfinishedShards
 from ..scores.table import OK
 from .collection import Labels
 
@@ -38,16 +37,26 @@ class FeatureError(Refused):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FeatureRow:
     """The features of one example, f32 [width], None where the status is not "ok"."""
 
     image: str
     split: str
     labels: Labels
     status: str
-    pixels: str
+    pixels: str  # digest of what the engines saw
     sha256: str
     features: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureShard:
+    """The rows of the examples in `images` pictures, from picture `first` on, and the seconds in all engines."""
+
+    first: int
+    images: int
+    rows: Sequence[FeatureRow]
+    engine_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,112 +83,101 @@ class Table:
         return np.array([status == OK for status in self.statuses], np.bool_)
 
 
-class UnfinishedTable:
-    """The parts of a table that is being made, in a folder beside it, each committed by rename.
+class UnfinishedTable(UnfinishedShards[FeatureShard]):
+    """The shards of a table that is being made of `pictures` pictures, in a folder beside it, NAME.parts.
 
-    Raises RunError where there are some already and `resume` was not asked for, or they are of another run. A folder
-    without any is of a run that is not begun.
+    metadata: of the table, all that its rows depend on but the data set, which `listing` says; width: of a descriptor.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, str], listing: str, width: int, *, resume: bool) -> None:
-        self._path, self._metadata, self._width = path, metadata, width
-        self.folder = path.with_name(path.name + ".parts")
-        run = {**metadata, "listing": listing}
-        if not any(self.folder.glob("*.parquet")):
-            with replacing(self.folder / "run.json") as unfinished:
-                unfinished.write_text(json.dumps(run))
-            return
-        try:
-            found = dict(json.loads((self.folder / "run.json").read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"{self.folder} is damaged ({error}): remove that folder to begin again") from None
-        if not resume:
-            raise RunError(
-                f"{self.folder} holds a run that did not end: go on with it by --resume, or remove that folder to "
-                "begin again"
-            )
-        elif found != run:
-            changed = next(key for key in run if found.get(key) != run[key])
-            raise RunError(
-                f"--resume: {changed} changed since the run in {self.folder} began: use what it began with, or remove "
-                "that folder to begin again"
-            )
+    damaged = "is damaged"
 
-    def pending(self, pictures: int) -> list[int]:
-        """The first pictures of the parts that are to be made."""
-        return [first for first in range(0, pictures, PART) if not self._part(first).is_file()]
+    def __init__(
+        self, path: Path, metadata: Mapping[str, str], listing: str, width: int, pictures: int, *, resume: bool
+    ) -> None:
+        self._table, self._metadata, self._width = path, metadata, width
+        folder = path.with_name(path.name + ".parts")
+        super().__init__(folder, {**metadata, "listing": listing}, pictures, PART, resume=resume)
 
-    def add(self, first: int, rows: Sequence[Row]) -> None:
-        """Commits the rows of the pictures from `first` on."""
-        table = _to_arrow(rows, self._width)
-        with replacing(self._part(first)) as unfinished:
-            pq.write_table(table, unfinished, compression="zstd")
+    def add(self, shard: FeatureShard) -> None:
+        with replacing(self._path(shard.first)) as unfinished:
+            pq.write_table(_to_arrow(shard.rows, self._width), unfinished, compression="zstd")
 
     def finish(self) -> int:
-        """Writes the table, a part at a time, removes the parts and returns the number of rows."""
-        parts = sorted(self.folder.glob("*.parquet"))
+        """Writes the table, a shard at a time, removes the shards and returns the number of rows."""
+        shards = sorted(self.folder.glob("*.parquet"))
+
+        # which data set it is, from what was read
         content = rows = 0
-        for path in parts:
+        for path in shards:
             known = pq.read_table(path, columns=["split", "sha256", "labels"])
             rows += len(known)
-            content += sum(_content(*row.values()) for row in known.to_pylist())
+            content += sum(_digest(**row) for row in known.to_pylist())
         metadata = {**self._metadata, "dataset_id": dataset_id(rows, content)}
-        schema = pq.read_schema(parts[0]).with_metadata(metadata)
-        with replacing(self._path) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
-            for path in parts:
+
+        # each shard is a row group
+        schema = pq.read_schema(shards[0]).with_metadata(metadata)
+        with (
+            replacing(self._table) as unfinished,
+            pq.ParquetWriter(unfinished, schema, compression="zstd") as writer,
+        ):
+            for path in shards:
                 writer.write_table(pq.read_table(path).replace_schema_metadata(metadata))
-        shutil.rmtree(self.folder)
+        self.discard()
         return rows
 
-    def _part(self, first: int) -> Path:
-        return self.folder / f"{first:08d}.parquet"
+    def _say_done(self, found: Any) -> str:
+        return ""
+
+    def _difference(self, found: Mapping[str, str], run: Mapping[str, Any]) -> str | None:
+        return next((f"{key} changed" for key in run if found.get(key) != run[key]), None)
 
 
-def _content(split: str, sha256: str, labels: Sequence[int]) -> int:
-    """Digest of one example; a data set's identity is their sum (see runner.content_of)."""
+def _digest(split: str, sha256: str, labels: Sequence[int]) -> int:
+    """Digest of one example; a data set's identity is their sum, as that of images is (run/loop.py)."""
     return int.from_bytes(hashlib.sha256(f"{split} {sha256} {labels}".encode()).digest(), "big")
 
 
-def _to_arrow(rows: Sequence[Row], width: int) -> pa.Table:
-    labels = np.stack([row.labels for row in rows])
+def _to_arrow(rows: Sequence[FeatureRow], width: int) -> pa.Table:
+    labels = np.stack([row.labels for row in rows])  # i8 [rows, classes]
     failed = np.array([row.features is None for row in rows])
     none = np.zeros(width, np.float32)
-    features = np.concatenate([none if row.features is None else row.features for row in rows])
-    texts = {name: pa.array([getattr(row, name) for row in rows], pa.string()) for name in _TEXTS}
-    return pa.table(
-        {
-            **texts,
-            "labels": pa.FixedSizeListArray.from_arrays(pa.array(labels.ravel()), labels.shape[1]),
-            "features": pa.FixedSizeListArray.from_arrays(pa.array(features), width, mask=pa.array(failed)),
-        }
-    )
+    features = np.concatenate([none if row.features is None else row.features for row in rows])  # [rows x width]
+    columns = {name: pa.array([getattr(row, name) for row in rows], pa.string()) for name in _TEXTS}
+    columns["labels"] = pa.FixedSizeListArray.from_arrays(pa.array(labels.ravel()), labels.shape[1])
+    columns["features"] = pa.FixedSizeListArray.from_arrays(pa.array(features), width, mask=pa.array(failed))
+    return pa.table(columns)
 
 
 _TEXTS = ("image", "split", "status", "pixels", "sha256")
 
 
 def read(paths: Sequence[Path]) -> Table:
-    """Tables of the same examples as one, their features side by side. Raises FeatureError."""
-    first, *others = found = [_read(path) for path in paths]
-    for number, (path, other) in enumerate(zip(paths[1:], others, strict=True), 1):
+    """Reads tables of the same examples as one, their features side by side. Raises FeatureError."""
+    found = [_read(path) for path in paths]
+    first = found[0]
+    for number, (path, other) in enumerate(zip(paths, found, strict=True)):
         same = other.metadata["dataset_id"] == first.metadata["dataset_id"] and other.images == first.images
         if not same:
             raise FeatureError(
                 f"{path} has features of other images or labels than {paths[0]} ({len(other.images)} and "
                 f"{len(first.images)} rows): use tables of one data set"
             )
-        for known, before in zip(paths, found[:number], strict=False):
+        for known, before in zip(paths[:number], found[:number], strict=True):
             if other.metadata == before.metadata:
                 raise FeatureError(f"{path} has the same features as {known}: give each table once")
+
+    # each table fills its columns
     widths = [one.width for one in found]
-    features = np.zeros((len(first.images), sum(widths)), np.float32)
+    features = np.zeros((len(first.images), sum(widths)), np.float32)  # [rows, widths of all tables]
     for path, width, end in zip(paths, widths, np.cumsum(widths).tolist(), strict=True):
         _fill(features[:, end - width : end], path)
+
+    # an example has features where it has them in every table
     statuses = zip(*(one.statuses for one in found), strict=True)
     return Table(
         first.images,
         np.array(first.splits, np.str_),
-        tuple(next((status for status in row if status != OK), OK) for row in statuses),
+        tuple(next((status for status in of_example if status != OK), OK) for of_example in statuses),
         first.labels,
         features,
         tuple(one.metadata for one in found),
@@ -187,7 +185,7 @@ def read(paths: Sequence[Path]) -> Table:
 
 
 class _Beside(NamedTuple):
-    """All of a table but its features."""
+    """A table without its features."""
 
     images: tuple[str, ...]
     splits: tuple[str, ...]
@@ -198,6 +196,7 @@ class _Beside(NamedTuple):
 
 
 def _read(path: Path) -> _Beside:
+    """Reads all of a table but its features. Raises FeatureError."""
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
@@ -206,6 +205,7 @@ def _read(path: Path) -> _Beside:
                 raise FeatureError(
                     f"{path}: not a table of features: make one by python -m evaluation.features extract"
                 )
+
             known = file.read(["image", "split", "status", "labels"])
             images, splits, statuses = (tuple(known[name].to_pylist()) for name in ("image", "split", "status"))
             labels = np.concatenate([_matrix(chunk) for chunk in known["labels"].chunks])
@@ -233,7 +233,7 @@ def _fill(features: NDArray[np.float32], path: Path) -> None:
 
 
 def _matrix(values: pa.FixedSizeListArray) -> NDArray[Any]:
-    """[rows, numbers of a list]; null rows are zero."""
+    """Returns lists as [rows, numbers of a list]; null rows are zero."""
     size = values.type.list_size
     flat = values.values.slice(values.offset * size, len(values) * size)  # unlike `flatten`, with null rows
     return np.asarray(flat.fill_null(0).to_numpy(zero_copy_only=False)).reshape(len(values), size)

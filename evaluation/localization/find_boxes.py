@@ -5,115 +5,185 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from infer.boxes.finding import BoxNet, Guess, center_boxes, find_windows, guess, inside, refused
+from infer.boxes.finding import (
+    BoxNet,
+    Guess,
+    box_net,
+    center_boxes,
+    check_together,
+    find_windows,
+    guess,
+    inside,
+    refused,
+)
 from infer.boxes.merging import Merging
-from infer.data.dataset import Dataset
-from infer.engine import Engine
+from infer.data.dataset import Dataset, Item
+from infer.engine import Engine, Provider
 from infer.files import file_sha256
-from infer.pipeline import ordered
+from infer.spec import ModelSpec
+from infer.views import check_scales, default_scales
 
 from ..errors import RunError, ScoresError
-from ..run.identity import content_of, our_commit
-from ..run.image_batch import OUT_OF_RANGE
-from ..run.images import Decoded, read_image
+from ..run.engines import KnownEngine, known_engine, our_commit
+from ..run.loop import DecodedImage, Effort, MakerOpener, ShardMaker
+from ..run.score import OUT_OF_RANGE
 from ..scores import table as tables
 from ..scores.table import OK
 from .metric import GUESSES
-from .table import SHARD_IMAGES, Row, Shard
+from .table import SHARD_IMAGES, BoxShard, LocatedImage
 
 PROTOCOLS = {"given-class": "center", "dense": "dense"}
-"""Of localisation, and the views of each."""
-Answers = Sequence[Sequence[int]] | None
-"""The likeliest classes of each image, by a score table."""
+"""Protocols of localisation, with the views of each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """All that a row depends on but its image. label_of: the engines' class of each of the data set's; exif: how they
-    want images decoded; strict: whether an image that no engine can see stops the run."""
+class ScaledNet:
+    """A box net of a run: what it is, SCR or PCR, and its scales."""
 
-    nets: tuple[BoxNet, ...]
-    classifier: Engine | None
-    protocol: str
-    rule: Merging
-    answers: Answers
-    label_of: NDArray[np.int32]
-    strict: bool
+    spec: ModelSpec
+    kind: str
+    scales: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.spec.name}/{','.join(map(str, self.scales))} {self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownNets:
+    """The engines of a run, for those who do not run them: the box nets, and all engines with the classifier last."""
+
+    nets: tuple[ScaledNet, ...]
+    engines: tuple[KnownEngine, ...]
 
     @property
-    def engines(self) -> list[Engine]:
-        return [*(net.engine for net in self.nets), *([self.classifier] if self.classifier else [])]
+    def classifier(self) -> KnownEngine | None:
+        return self.engines[-1] if len(self.engines) > len(self.nets) else None
+
+    @property
+    def runtime(self) -> str:
+        return "+".join(dict.fromkeys(engine.runtime for engine in self.engines))
 
 
-def make_shards(
-    task: Task, dataset: Dataset, starts: Sequence[int], workers: int, on_images: Callable[[int], None]
-) -> Iterator[Shard]:
-    """The shards at `starts`, images decoded by so many threads. Raises EngineError and RunError."""
-    ranges = [range(first, min(first + SHARD_IMAGES, len(dataset.items))) for first in starts]
-    items = (dataset.items[place] for places in ranges for place in places)
-    exif = task.nets[0].engine.spec.preprocessing.exif
-    decoded = ordered(functools.partial(read_image, exifs=[exif], strict=task.strict), items, workers)
-    for places in ranges:
-        started, before = time.monotonic(), sum(engine.seconds for engine in task.engines)
-        rows, content = [], 0
-        for place in places:
-            each = next(decoded)
-            rows.append(locate(task, each, None if task.answers is None else task.answers[place]))
-            content += content_of(each.item.label, each.sha256)
-            on_images(1)
-        seconds = sum(engine.seconds for engine in task.engines) - before
-        yield Shard(places.start, tuple(rows), content, seconds, time.monotonic() - started)
+class ImageToLocate(NamedTuple):
+    """An image of a run. label: its class as the nets number it, -1 if unknown; likeliest: its top-5 classes by a
+    score table, None where the classifier says them."""
+
+    item: Item
+    label: int
+    likeliest: Sequence[int] | None
 
 
-def locate(task: Task, decoded: Decoded, answers: Sequence[int] | None) -> Row:
-    """What is found in one image. Raises EngineError, and RunError where `strict`."""
-    name = decoded.item.name
-    label = -1 if decoded.item.label < 0 else int(task.label_of[decoded.item.label])
-    if not decoded.images:
-        return Row(name, label, decoded.status)
-    (image,) = decoded.images.values()
-    size = (image.shape[0], image.shape[1])
-    reason = refused(task.nets, task.classifier, PROTOCOLS[task.protocol], size)
-    if reason is not None:
-        if task.strict:
-            raise RunError(f"{name}: {reason}")
-        tqdm.write(f"{name}: {reason}", file=sys.stderr)
-        return Row(name, label, OUT_OF_RANGE, size_px=size)
-    if task.classifier is None:
-        boxes, sums = center_boxes(task.nets[0], image)
-        edges = boxes[label if len(boxes) > 1 else 0]
-        seen = label >= 0 and bool(np.isfinite(edges).all())
-        return Row(name, label, OK, _digest(sums), size, given=Guess(label, 1.0, inside(edges, size)) if seen else None)
-    windows = find_windows(task.nets, task.classifier, image, mean=answers is None)
-    if answers is None:
-        assert windows.mean is not None
-        answers = np.argsort(-windows.mean, kind="stable")[:GUESSES].tolist()
-    found = guess(windows, [*answers, *([label] if label >= 0 else [])], task.rule)
-    guesses = tuple(one for one in found[: len(answers)] if one is not None)
-    return Row(name, label, OK, _digest(windows.pixel_sums), size, guesses, found[-1] if label >= 0 else None)
+class BoxMaker(ShardMaker[ImageToLocate, Sequence[tuple[ImageToLocate, DecodedImage]], LocatedImage, BoxShard]):
+    """Box nets, with a classifier for the protocol `dense`. `strict`: an image that no engine can see stops the run."""
+
+    def __init__(self, nets: Sequence[BoxNet], classifier: Engine | None, settings: BoxSettings) -> None:
+        self._nets, self._classifier, self._settings = nets, classifier, settings
+        self.strict, self.shard_images = settings.strict, SHARD_IMAGES
+        self.engines = [*(net.engine for net in nets), *([classifier] if classifier else [])]
+        scaled = (ScaledNet(net.engine.spec, net.kind, net.scales) for net in nets)
+        self.known = KnownNets(tuple(scaled), tuple(map(known_engine, self.engines)))
+
+    def begin(
+        self, samples: Sequence[ImageToLocate], images: Sequence[DecodedImage]
+    ) -> Sequence[tuple[ImageToLocate, DecodedImage]]:
+        return list(zip(samples, images, strict=True))
+
+    def collect(self, begun: Sequence[tuple[ImageToLocate, DecodedImage]]) -> list[LocatedImage]:
+        return [self._locate(sample, image) for sample, image in begun]
+
+    def shard(
+        self, first: int, samples: Sequence[ImageToLocate], answers: Sequence[LocatedImage], effort: Effort
+    ) -> BoxShard:
+        return BoxShard(first, tuple(answers), effort)
+
+    def _locate(self, sample: ImageToLocate, decoded: DecodedImage) -> LocatedImage:
+        name, label, likeliest = sample.item.name, sample.label, sample.likeliest
+        if not decoded.images:
+            return LocatedImage(name, label, decoded.status)
+        (image,) = decoded.images.values()
+        size = (image.shape[0], image.shape[1])
+        reason = refused(self._nets, self._classifier, PROTOCOLS[self._settings.protocol], size)
+        if reason is not None:
+            if self.strict:
+                raise RunError(f"{name}: {reason}")
+            tqdm.write(f"{name}: {reason}", file=sys.stderr)
+            return LocatedImage(name, label, OUT_OF_RANGE, size_px=size)
+
+        # the box of the given class at the central crop
+        if self._classifier is None:
+            boxes, sums = center_boxes(self._nets[0], image)
+            edges = boxes[label if len(boxes) > 1 else 0]
+            seen = label >= 0 and bool(np.isfinite(edges).all())
+            given = Guess(label, 1.0, inside(edges, size)) if seen else None
+            return LocatedImage(name, label, OK, _digest(sums), size, given=given)
+
+        # boxes of the likeliest classes, and of the given one, from all windows
+        windows = find_windows(self._nets, self._classifier, image, mean=likeliest is None)
+        if likeliest is None:
+            assert windows.mean is not None
+            likeliest = np.argsort(-windows.mean, kind="stable")[:GUESSES].tolist()
+        found = guess(windows, [*likeliest, *([label] if label >= 0 else [])], self._settings.rule)
+        guesses = tuple(one for one in found[: len(likeliest)] if one is not None)
+        given = found[-1] if label >= 0 else None
+        return LocatedImage(name, label, OK, _digest(windows.pixel_sums), size, guesses, given)
+
+
+@dataclass(frozen=True, slots=True)
+class BoxSettings:
+    """Settings of a localisation. scales: of all box nets, or of each; none: each net's own."""
+
+    protocol: str
+    rule: Merging
+    scales: Sequence[Sequence[int]]
+    strict: bool
+
+
+def box_opener(
+    settings: BoxSettings, boxes: Sequence[Path], classifier: Path | None, provider: Provider, options: dict[str, Any]
+) -> MakerOpener[ImageToLocate, BoxShard]:
+    """Makes the opener of a localisation; options: of infer.open.open_engine."""
+    files = [*boxes, *([classifier] if classifier else [])]
+    largest = max((q for own in settings.scales for q in own), default=0)
+    make = functools.partial(_make, settings, len(boxes))
+    return MakerOpener(files, make, provider, [largest] * len(files), {**options, "checkpoints": False})
+
+
+def _make(settings: BoxSettings, count: int, engines: Sequence[Engine]) -> BoxMaker:
+    """Makes box nets of the first `count` engines; a classifier may follow."""
+    nets = []
+    for number, engine in enumerate(engines[:count]):
+        own = settings.scales[min(number, len(settings.scales) - 1)] if settings.scales else None
+        scales = own or default_scales(engine.spec, PROTOCOLS[settings.protocol])
+        check_scales(engine.spec, scales)
+        nets.append(box_net(engine, scales))
+
+    classifier = engines[count] if len(engines) > count else None
+    check_together(nets, classifier)
+    return BoxMaker(nets, classifier, settings)
 
 
 def _digest(sums: NDArray[np.int32]) -> str:
     return hashlib.sha256(sums.astype("<i4").tobytes()).hexdigest()[:32]
 
 
-def read_answers(
+def read_likeliest(
     path: Path, dataset: Dataset, classes: Sequence[str], label_of: NDArray[np.int32]
 ) -> tuple[list[tuple[int, ...]], str | None]:
-    """The top-5 classes of each image by a score table, and the table's data set if it has no other images.
+    """Reads the top-5 classes of each image from a score table, and the table's data set if it has no other images.
 
-    None are an image's that it could not score. Raises ScoresError for a table of other images or classes.
+    An image that the table could not score has none. label_of: the engines' class of each of the data set's. Raises
+    ScoresError for a table of other images or classes.
     """
-    answers: list[tuple[int, ...]] = []
+    likeliest: list[tuple[int, ...]] = []
     rows, scored_id = 0, None
     for part in tables.parts(path):
         if part.classes != tuple(classes):
@@ -121,38 +191,40 @@ def read_answers(
                 f"{path}: {part.model} and the box nets have different classes: use nets of the same data"
             )
         rows, scored_id = rows + len(part.images), part.metadata["dataset_id"]
-        for name, label, posterior, readable in zip(
-            part.images, part.labels, part.posterior, part.readable, strict=True
-        ):
-            if len(answers) == len(dataset.items):
+
+        images = zip(part.images, part.labels, part.posterior, part.readable, strict=True)
+        for name, label, posterior, readable in images:
+            if len(likeliest) == len(dataset.items):
                 break
-            item = dataset.items[len(answers)]
+            item = dataset.items[len(likeliest)]
             if (item.name, -1 if item.label < 0 else label_of[item.label]) != (name, label):
                 raise ScoresError(
-                    f"{path}: image {len(answers) + 1} is {name} of class {label}, but the data set has {item.name}: "
+                    f"{path}: image {len(likeliest) + 1} is {name} of class {label}, but the data set has {item.name}: "
                     "use a table of the same images"
                 )
             order = np.argsort(-posterior, kind="stable")[:GUESSES]
-            answers.append(tuple(order.tolist()) if readable and np.isfinite(posterior).all() else ())
-    if len(answers) < len(dataset.items):
+            likeliest.append(tuple(order.tolist()) if readable and np.isfinite(posterior).all() else ())
+
+    if len(likeliest) < len(dataset.items):
         raise ScoresError(f"{path}: {rows} images, but the data set has {len(dataset.items)}: use a table of the same")
-    return answers, scored_id if rows == len(dataset.items) else None
+    return likeliest, scored_id if rows == len(dataset.items) else None
 
 
-def settings_of(task: Task, dataset: Dataset, scores: Path | None) -> dict[str, str]:
-    """All that the rows depend on, for the tables' metadata."""
-    dense = task.classifier is not None
-    specs = ",".join(net.engine.spec.to_json() for net in task.nets)
+def box_metadata(settings: BoxSettings, known: KnownNets, dataset: Dataset, scores: Path | None) -> dict[str, str]:
+    """Says all that the rows depend on, for the tables' metadata."""
+    specs = ",".join(net.spec.to_json() for net in known.nets)
+    box_engines = known.engines[: len(known.nets)]
+    dense = known.classifier is not None
     return {
-        "protocol": task.protocol,
-        "scales": "+".join(",".join(map(str, net.scales)) for net in task.nets),
-        "box_engines": "+".join(net.engine.sha256 for net in task.nets),
+        "protocol": settings.protocol,
+        "scales": "+".join(",".join(map(str, net.scales)) for net in known.nets),
+        "box_engines": "+".join(engine.sha256 for engine in box_engines),
         "box_nets": f"[{specs}]",
-        "kinds": "+".join(net.kind for net in task.nets),
-        "classifier": task.classifier.sha256 if task.classifier else "none",
-        "merging": str(task.rule) if dense else "none",
+        "kinds": "+".join(net.kind for net in known.nets),
+        "classifier": known.classifier.sha256 if known.classifier else "none",
+        "merging": str(settings.rule) if dense else "none",
         "top-5_classes": f"scores {file_sha256(scores)}" if scores else "classifier" if dense else "none",
-        "runtime": "+".join(dict.fromkeys(engine.runtime for engine in task.engines)),
+        "runtime": known.runtime,
         "listing": dataset.listing_digest,
         "commit": our_commit(),
     }

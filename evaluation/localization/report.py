@@ -1,4 +1,4 @@
-"""What a localisation run is reported by: errors of a table of boxes, report.json, report.md, and the paper beside."""
+"""The report of a localisation run: errors of a table of boxes, report.json, report.md, and the paper beside."""
 
 from __future__ import annotations
 
@@ -12,36 +12,24 @@ from tabulate import tabulate
 
 from infer.data.annotations import Box, in_frame
 from infer.files import replacing
-from infer.spec import ModelSpec
 
 from ..errors import RunError
 from ..published.beside import is_papers_own
 from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, Member
 from ..scores.metrics import ErrorRate, error_rate
 from ..scores.table import OK
+from .find_boxes import ScaledNet
 from .ground_truth import GroundTruth, Truth
 from .metric import GUESSES, is_right
-from .table import Row, read_rows
+from .table import LocatedImage, read_located
 
 GIVEN, TOP5 = "given class", "top-5"
 KIND = "localization"
-"""By which report.json is known."""
+"""Value of `kind` in report.json, by which it is known."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Net:
-    """A box net of a run: what it is, SCR or PCR, and its scales."""
-
-    spec: ModelSpec
-    kind: str
-    scales: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"{self.spec.name}/{','.join(map(str, self.scales))} {self.kind}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Result:
+class LocalizationResult:
     """One row, named as in report.json.
 
     measure: "given class", one guess of the image's own class, or "top-5", five guesses as in the challenge, whose
@@ -66,7 +54,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Counts:
-    """Of the images that count: how many, and how many are wrong by each measure."""
+    """Numbers of the images that count: all, and those that are wrong by each measure."""
 
     images: int
     wrong_given: int
@@ -75,52 +63,58 @@ class Counts:
 
 
 def count(path: Path, truth: GroundTruth) -> Counts:
-    """Over a table of boxes, whose rows are in the order of `truth`. An unreadable image is wrong. Raises RunError
-    where no image counts."""
+    """Counts what is wrong in a table of boxes, whose rows are in the order of `truth`. An unreadable image is wrong.
+
+    Raises RunError where no image counts.
+    """
     images = given = top5 = unnamed = 0
-    for row, true in zip(read_rows(path), truth.truths, strict=True):
-        if true is None or row.label < 0:
+    for found, true in zip(read_located(path), truth.truths, strict=True):
+        if true is None or found.label < 0:
             continue
         images += 1
-        own = [] if row.given is None else [(row.given.label, _framed(row, true, row.given.box))]
-        guesses = [(guess.label, _framed(row, true, guess.box)) for guess in row.guesses]
-        given += not is_right(row.label, true.boxes, own)
-        top5 += not is_right(row.label, true.boxes, guesses)
-        unnamed += row.label not in [label for label, _ in guesses[:GUESSES]]
+        own = [] if found.given is None else [(found.given.label, _framed(found, true, found.given.box))]
+        guesses = [(guess.label, _framed(found, true, guess.box)) for guess in found.guesses]
+
+        given += not is_right(found.label, true.boxes, own)
+        top5 += not is_right(found.label, true.boxes, guesses)
+        unnamed += found.label not in [label for label, _ in guesses[:GUESSES]]
+
     if not images:
         raise RunError("no image counts: all are without a label, blacklisted or without readable boxes")
     return Counts(images, given, top5, unnamed)
 
 
-def _framed(row: Row, true: Truth, box: Box) -> Box:
-    return in_frame(box, row.size_px, true.size_px) if true.size_px else box
+def _framed(found: LocatedImage, true: Truth, box: Box) -> Box:
+    """Returns a box in the frame of the XML, which need not be the image's size."""
+    return in_frame(box, found.size_px, true.size_px) if true.size_px else box
 
 
 def results_of(
     counts: Counts,
-    nets: Sequence[Net],
+    nets: Sequence[ScaledNet],
     protocol: str,
     *,
     is_ilsvrc2012_val: bool,
     classes_of: str | None,
     **described: Any,
-) -> list[Result]:
-    """The rows of a run; `described` has the fields of Result that are not computed here."""
+) -> list[LocalizationResult]:
+    """Makes the rows of a run; `described` has the fields of LocalizationResult that are not computed here."""
     wrong = {GIVEN: counts.wrong_given, **({TOP5: counts.wrong_top5} if protocol == "dense" else {})}
     rows = []
     for measure, number in wrong.items():
         rate = error_rate(number, counts.images)
-        papers = is_ilsvrc2012_val and (measure == TOP5) == (protocol == "dense")
+        of_guesses = measure == TOP5
+        papers = is_ilsvrc2012_val and of_guesses == (protocol == "dense")
         rows.append(
-            Result(
+            LocalizationResult(
                 nets=" + ".join(map(str, nets)),
                 protocol=protocol,
                 measure=measure,
-                classes_of=classes_of if measure == TOP5 else None,
+                classes_of=classes_of if of_guesses else None,
                 images=counts.images,
                 localization_error_percent=rate.percent,
                 interval95_percent=rate.interval95_percent,
-                classification_error_percent=100 * counts.wrong_class / counts.images if measure == TOP5 else None,
+                classification_error_percent=100 * counts.wrong_class / counts.images if of_guesses else None,
                 paper=beside(nets, protocol, rate) if papers else [],
                 **described,
             )
@@ -128,8 +122,8 @@ def results_of(
     return rows
 
 
-def beside(nets: Sequence[Net], protocol: str, rate: ErrorRate) -> list[dict[str, Any]]:
-    """The paper's rows for these nets: several where `source["fine_tuned"]` does not say which layers were trained."""
+def beside(nets: Sequence[ScaledNet], protocol: str, rate: ErrorRate) -> list[dict[str, Any]]:
+    """Finds the paper's rows for these nets: several where `source["fine_tuned"]` does not say what was trained."""
     if not all(is_papers_own(net.spec) for net in nets):
         return []
     members = sorted((Member(net.spec.net, net.spec.train_short_px, net.scales) for net in nets), key=repr)
@@ -153,7 +147,7 @@ def beside(nets: Sequence[Net], protocol: str, rate: ErrorRate) -> list[dict[str
 
 def write_report(
     out: Path,
-    results: Sequence[Result],
+    results: Sequence[LocalizationResult],
     dataset: dict[str, Any],
     truth: GroundTruth,
     unreadable: dict[str, str],
@@ -201,11 +195,11 @@ def write_report(
 
 
 def unreadable_images(path: Path) -> dict[str, str]:
-    return {row.image: row.status for row in read_rows(path) if row.status != OK}
+    return {found.image: found.status for found in read_located(path) if found.status != OK}
 
 
-def format_table(results: Sequence[Result]) -> str:
-    """The results as a Markdown table that also reads well on a terminal."""
+def format_table(results: Sequence[LocalizationResult]) -> str:
+    """Writes the results as a Markdown table that also reads well on a terminal."""
     rows = [
         {
             "box nets": r.nets,
@@ -224,8 +218,8 @@ def format_table(results: Sequence[Result]) -> str:
     return tabulate(rows, headers="keys", tablefmt="pipe")
 
 
-def format_paper(results: Sequence[Result]) -> str:
-    """Every row of the paper's tables with our results that may stand beside it."""
+def format_paper(results: Sequence[LocalizationResult]) -> str:
+    """Writes every row of the paper's tables with our results that may stand beside it."""
     rows = [
         {
             "source": row.source,
@@ -254,7 +248,7 @@ def _say(row: dict[str, Any]) -> str:
     return f"{row['error_percent']} ({row['source']}, {row['label']}): {row['difference_percent']:+.2f}, {inside}"
 
 
-def _error(result: Result) -> str:
+def _error(result: LocalizationResult) -> str:
     low, high = result.interval95_percent
     return f"{result.localization_error_percent:.2f} [{low:.1f}, {high:.1f}]"
 

@@ -1,17 +1,13 @@
 """Tables of boxes as Parquet: for each image the guesses of classes and boxes, in the image's own pixels. Every error
 is computed from these files. They hold nothing that differs between two runs of the same command.
 
-A run keeps its tables in OUT/unfinished-boxes while it goes on: run.json says what it is, and each shard, committed by
-rename and named by its first image, carries beside its rows what they were made of and how long that took. At the end
-they become OUT/boxes/*.parquet, the same bytes however often the run was interrupted, and the folder goes.
+While a run goes on its shards are in OUT/unfinished-boxes (see run/store.py). Each carries beside its rows what they
+were made of and how long that took. At the end they become OUT/boxes/*.parquet.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +17,12 @@ import pyarrow.parquet as pq
 
 from infer.boxes.finding import Guess
 from infer.data.annotations import Box
-from infer.files import replacing
 from infer.spec import Size
 
-from ..errors import RunError, ScoresError
-from ..run.identity import dataset_id
-from ..scores.table import ROW_GROUP
+from ..errors import ScoresError
+from ..run.loop import Effort, dataset_id
+from ..run.store import UnfinishedShards
+from ..scores import table as tables
 
 SHARD_IMAGES = 8
 UNFINISHED = "unfinished-boxes"
@@ -46,121 +42,95 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LocatedImage:
     """What was found in one image: up to five guesses, the surest class first, and the box of its given class.
 
-    status "ok" or why there are none; pixels: digest of the pixel sums that the engines returned; size_px (height,
+    status: "ok" or why there are none; pixel_digest: of the pixel sums that the engines returned; size_px: (height,
     width) of the image that the boxes are in.
     """
 
     image: str
     label: int
     status: str
-    pixels: str = ""
+    pixel_digest: str = ""
     size_px: Size = (0, 0)
     guesses: tuple[Guess, ...] = ()
     given: Guess | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
-    """Rows of the images `first`, `first` + 1, ...; content: sum of the images' digests (runner.content_of)."""
+class BoxShard:
+    """What was found in the images `first`, `first` + 1, ..."""
 
     first: int
-    rows: tuple[Row, ...]
-    content: int
-    engine_seconds: float
-    wall_seconds: float
+    located: tuple[LocatedImage, ...]
+    effort: Effort
+
+    @property
+    def images(self) -> int:
+        return len(self.located)
 
 
-class UnfinishedBoxes:
-    """The shards of one run. Raises RunError if others are there and `resume` was not asked for, or of another run."""
+class UnfinishedBoxes(UnfinishedShards[BoxShard]):
+    """The shards of one run over `images` images; `settings` are all that its rows depend on."""
 
     def __init__(self, out: Path, settings: Mapping[str, str], images: int, *, resume: bool) -> None:
-        self._folder, self._settings, self._images = out / UNFINISHED, dict(settings), images
-        self._starts = range(0, images, SHARD_IMAGES)
-        described = {**self._settings, "number of images": str(images)}
-        if self.done:
-            self._check(described, resume)
-        else:
-            with replacing(self._folder / "run.json") as unfinished:
-                unfinished.write_text(json.dumps(described))
+        self._settings = dict(settings)
+        run = {**settings, "number of images": str(images)}
+        super().__init__(out / UNFINISHED, run, images, SHARD_IMAGES, resume=resume)
 
-    @property
-    def pending(self) -> list[int]:
-        return [first for first in self._starts if not self._path(first).exists()]
-
-    @property
-    def done(self) -> int:
-        """Images."""
-        shards = [int(path.stem) for path in self._folder.glob("*.parquet")]
-        return sum(min(SHARD_IMAGES, self._images - first) for first in shards)
-
-    def add(self, shard: Shard) -> None:
+    def add(self, shard: BoxShard) -> None:
         notes = {
-            "content": f"{shard.content:x}",
-            "engine_seconds": f"{shard.engine_seconds:.6f}",
-            "wall_seconds": f"{shard.wall_seconds:.6f}",
+            "content": f"{shard.effort.content:x}",
+            "engine_seconds": f"{sum(shard.effort.engine_seconds):.6f}",
+            "wall_seconds": f"{shard.effort.wall_seconds:.6f}",
         }
-        _write([_to_arrow(shard.rows, notes)], self._path(shard.first))
+        rows = pa.Table.from_pylist([_plain_row(located) for located in shard.located], SCHEMA)
+        tables.write_regrouped([rows.replace_schema_metadata(notes)], self._path(shard.first))
 
     def seconds(self) -> tuple[float, float]:
-        """(inside the engines, in all)"""
-        notes = [self._notes(first) for first in self._starts]
-        return sum(float(n["engine_seconds"]) for n in notes), sum(float(n["wall_seconds"]) for n in notes)
+        """Returns the seconds inside the engines, and in all."""
+        notes = self._notes()
+        return sum(float(note["engine_seconds"]) for note in notes), sum(float(note["wall_seconds"]) for note in notes)
 
     def dataset_id(self) -> str:
-        """Of the images read, as score tables have it."""
-        content = sum(int(self._notes(first)["content"], 16) for first in self._starts)
-        return dataset_id(self._images, content)
+        """Identifies the images read, as score tables do."""
+        return dataset_id(self.images, sum(int(note["content"], 16) for note in self._notes()))
 
     def finish(self, path: Path) -> None:
-        metadata = {**self._settings, "dataset_id": self.dataset_id()}
-        _write((pq.read_table(self._path(f)).replace_schema_metadata(metadata) for f in self._starts), path)
+        """Writes the table."""
+        self._join({**self._settings, "dataset_id": self.dataset_id()}, path)
 
-    def discard(self) -> None:
-        shutil.rmtree(self._folder)
+    def _notes(self) -> list[dict[str, str]]:
+        """Reads what each shard says of itself."""
+        found = (pq.read_schema(self._path(first)).metadata for first in self._starts)
+        return [{key.decode(): value.decode() for key, value in metadata.items()} for metadata in found]
 
-    def _path(self, first: int) -> Path:
-        return self._folder / f"{first:08d}.parquet"
-
-    def _notes(self, first: int) -> dict[str, str]:
-        metadata = pq.read_schema(self._path(first)).metadata
-        return {key.decode(): value.decode() for key, value in metadata.items()}
-
-    def _check(self, described: dict[str, str], resume: bool) -> None:
-        try:
-            found = dict(json.loads((self._folder / "run.json").read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(
-                f"{self._folder} holds a run that another version began, or is damaged ({error}): remove that folder "
-                "to begin again"
-            ) from None
-        if not resume:
-            raise RunError(
-                f"{self._folder} holds {self.done} of {found.get('number of images')} images of a run that did not "
-                "end: go on with it by --resume, or remove that folder to begin again"
-            )
-        for name in {**described, **found}:
-            before, now = (str(side.get(name)) for side in (found, described))
+    def _difference(self, found: Mapping[str, str], run: Mapping[str, Any]) -> str | None:
+        for name in {**run, **found}:
+            before, now = (str(side.get(name)) for side in (found, run))
             if before != now:
-                raise RunError(
-                    f"--resume: the {name} changed from {before[:40]} to {now[:40]} since the run in {self._folder} "
-                    "began: use what it began with, or remove that folder to begin again"
-                )
+                return f"the {name} changed from {before[:40]} to {now[:40]}"
+        return None
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Of a table, in its order. Raises ScoresError for a file that is no table of boxes."""
+def read_located(path: Path) -> Iterator[LocatedImage]:
+    """Reads a table, in its order. Raises ScoresError for a file that is no table of boxes."""
     try:
         with pq.ParquetFile(path) as file:
             if not file.schema_arrow.remove_metadata().equals(SCHEMA):
                 raise ValueError("other columns")
-            for batch in file.iter_batches(ROW_GROUP):
+            for batch in file.iter_batches(tables.ROW_GROUP):
                 for row in batch.to_pylist():
-                    size = row["height"], row["width"]
-                    guesses, given = tuple(map(_guess, row["guesses"])), row["given"] and _guess(row["given"])
-                    yield Row(row["image"], row["label"], row["status"], row["pixels"], size, guesses, given)
+                    yield LocatedImage(
+                        row["image"],
+                        row["label"],
+                        row["status"],
+                        row["pixels"],
+                        (row["height"], row["width"]),
+                        tuple(map(_guess, row["guesses"])),
+                        row["given"] and _guess(row["given"]),
+                    )
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
         raise ScoresError(f"{path}: not a table of boxes of evaluation.localization ({said})") from None
@@ -170,39 +140,18 @@ def _guess(found: Mapping[str, Any]) -> Guess:
     return Guess(found["class"], found["score"], Box(*(found[edge] for edge in Box._fields)))
 
 
-def _to_arrow(rows: Sequence[Row], metadata: Mapping[str, str]) -> pa.Table:
-    def plain(guess: Guess) -> dict[str, float]:
-        return {"class": guess.label, "score": guess.score, **guess.box._asdict()}
-
-    content = [
-        {
-            "image": row.image,
-            "label": row.label,
-            "status": row.status,
-            "pixels": row.pixels,
-            "height": row.size_px[0],
-            "width": row.size_px[1],
-            "guesses": [plain(guess) for guess in row.guesses],
-            "given": row.given and plain(row.given),
-        }
-        for row in rows
-    ]
-    return pa.Table.from_pylist(content, SCHEMA).replace_schema_metadata(dict(metadata))
+def _plain_guess(guess: Guess) -> dict[str, float]:
+    return {"class": guess.label, "score": guess.score, **guess.box._asdict()}
 
 
-def _write(tables: Iterable[pa.Table], path: Path) -> None:
-    """Bytes that depend on the rows alone, not on how they are cut into tables."""
-    waiting: list[pa.Table] = []
-    with replacing(path) as unfinished, contextlib.ExitStack() as stack:
-        writer: pq.ParquetWriter | None = None
-        for table in tables:
-            waiting.append(table)
-            if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(unfinished, table.schema, compression="zstd"))
-            while sum(map(len, waiting)) >= ROW_GROUP:
-                joined = pa.concat_tables(waiting)
-                writer.write_table(joined[:ROW_GROUP].combine_chunks(), ROW_GROUP)
-                waiting = [joined[ROW_GROUP:]]
-        rest = pa.concat_tables(waiting)
-        if len(rest) and writer is not None:
-            writer.write_table(rest.combine_chunks(), ROW_GROUP)
+def _plain_row(located: LocatedImage) -> dict[str, Any]:
+    return {
+        "image": located.image,
+        "label": located.label,
+        "status": located.status,
+        "pixels": located.pixel_digest,
+        "height": located.size_px[0],
+        "width": located.size_px[1],
+        "guesses": [_plain_guess(guess) for guess in located.guesses],
+        "given": located.given and _plain_guess(located.given),
+    }

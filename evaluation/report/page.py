@@ -202,7 +202,7 @@ def compare_tables(of_one: Report, one: Result, of_other: Report, other: Result)
             both += int(seen.sum())
             agreeing += agreement_percent(a, b, 1) * int(seen.sum())
             largest = max(largest, float(np.abs(a.posterior[seen] - b.posterior[seen]).max()))
-            pixels = np.array(a.pixels)[seen], np.array(b.pixels)[seen]
+            pixels = np.array(a.pixel_digests)[seen], np.array(b.pixel_digests)[seen]
             comparable &= bool((pixels[0] != "").all() and (pixels[1] != "").all())
             same_pixels += int((pixels[0] == pixels[1]).sum())
     if not both:

@@ -1,99 +1,97 @@
-"""The engines of a run, opened: whatever kind of file each is, and whether they can take part together."""
+"""The engines of a run: opened, whatever kind of file each is, identified, and checked to be of one data set."""
 
 from __future__ import annotations
 
-import contextlib
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from infer.engine import Engine, EngineError, Provider
+import numpy as np
+from numpy.typing import NDArray
+
+from infer.data.dataset import Dataset
+from infer.engine import Engine, EngineError
 from infer.errors import Refused
 from infer.open import open_engine
-from infer.spec import ModelSpec
-from infer.views import check_scales
+from infer.spec import ModelSpec, placeholder_classes
 
 from ..errors import RunError
-from .protocol import Protocol, resolve
-from .submission import Plan
 
 
 @dataclass(frozen=True, slots=True)
-class Members:
-    """Engines with the protocols of each."""
-
-    engines: tuple[Engine, ...]
-    protocols: tuple[tuple[Protocol, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What an engine is, for those who do not run it themselves."""
+class KnownEngine:
+    """An engine's identity, for those who do not run it themselves."""
 
     spec: ModelSpec
     runtime: str
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Identities:
-    """`Members` without the engines themselves."""
-
-    engines: tuple[Identity, ...]
-    protocols: tuple[tuple[Protocol, ...], ...]
+def known_engine(engine: Engine) -> KnownEngine:
+    return KnownEngine(engine.spec, engine.runtime, engine.sha256)
 
 
-def identify(plan: Plan, provider: Provider, device: int = 0) -> Identities:
-    """Opens what `plan` asks for and closes it again. Raises EngineError, PlanError or RunError."""
-    with contextlib.ExitStack() as soon:
-        return identities_of(open_members(plan, provider, soon, device=device))
-
-
-def identities_of(members: Members) -> Identities:
-    engines = (Identity(engine.spec, engine.runtime, engine.sha256) for engine in members.engines)
-    return Identities(tuple(engines), members.protocols)
-
-
-def open_members(
-    plan: Plan, provider: Provider, stack: contextlib.ExitStack, *, device: int = 0, threads: int = 0
-) -> Members:
-    """What `plan` asks for, closed by `stack`. Raises EngineError, PlanError or RunError.
-
-    device: ordinal of a GPU; threads: of a CPU, 0 for all.
-    """
-    engines: list[Engine] = []
-    protocols: list[tuple[Protocol, ...]] = []
-    for path, asked in plan.asked:
-        largest = max((q for _, scales in asked for q in scales or ()), default=0)
-        engine = open_any(path, provider=provider, device=device, threads=threads, largest_short_px=largest)
-        stack.callback(engine.close)
-        own = tuple(protocol for name, scales in asked for protocol in resolve([name], engine.spec, scales))
-        for protocol in own:
-            check_scales(engine.spec, protocol.scales)
-        if len(set(own)) < len(own):
-            raise RunError(f"{path} takes part twice by the same protocol and scales, expected each once")
-        engines.append(engine)
-        protocols.append(own)
-    _check_together(engines, [path for path, _ in plan.asked])
-    return Members(tuple(engines), tuple(protocols))
-
-
-def open_any(
-    path: Path, *, provider: Provider = "cpu", device: int = 0, threads: int = 0, largest_short_px: int = 0
-) -> Engine:
-    """An engine for a .pt, .onnx or .engine file. Raises EngineError."""
-    if path.suffix == ".pt":
-        from trainer.torch_engine import TorchEngine
-
+def our_commit() -> str:
+    """The commit of this checkout, or the installed version."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+        return found.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
         try:
-            place = f"cuda:{device}" if provider == "cuda" else "cpu"
-            return TorchEngine.open(path, largest_short_px=largest_short_px, place=place)
-        except (Refused, RuntimeError) as error:  # the second of a GPU that is not there
-            raise EngineError(f"{path}: {str(error).splitlines()[0].removeprefix(f'{path}: ')}") from None
-    return open_engine(path, provider=provider, device=device, threads=threads, largest_short_px=largest_short_px)
+            return f"verydeep {metadata.version('verydeep')}"
+        except metadata.PackageNotFoundError:
+            return "unknown"
 
 
-def _check_together(engines: Sequence[Engine], paths: Sequence[Path]) -> None:
+def open_any(path: Path, *, checkpoints: bool = True, **options: Any) -> Engine:
+    """Opens a .onnx or .engine file, or a .pt where `checkpoints` may take part, as an engine. Raises EngineError.
+
+    options: of infer.open.open_engine; a checkpoint only looks at provider, device and largest_short_px.
+    """
+    if path.suffix != ".pt" or not checkpoints:
+        return open_engine(path, **options)
+
+    from trainer.torch_engine import TorchEngine
+
+    try:
+        place = f"cuda:{options.get('device', 0)}" if options.get("provider") == "cuda" else "cpu"
+        return TorchEngine.open(path, largest_short_px=options.get("largest_short_px", 0), place=place)
+    except (Refused, RuntimeError) as error:  # the second of a GPU that is not there
+        raise EngineError(f"{path}: {str(error).splitlines()[0].removeprefix(f'{path}: ')}") from None
+
+
+def map_labels(dataset: Dataset, spec: ModelSpec) -> NDArray[np.int32]:
+    """Maps each class of the data set to the model's class index. Raises RunError unless the model knows them all.
+
+    A model imported without class names is taken at its word: as many classes, in the data set's own sorted order. So
+    is a data set whose labels are numbers: they are the model's own, unless it calls its classes as the model does;
+    where it has names of its own for them, there must be as many as the model has.
+    """
+    known = set(spec.classes)
+    bare = dataset.classes == tuple(map(str, range(len(dataset.classes))))
+    fits = len(dataset.classes) <= len(spec.classes) if bare else len(dataset.classes) == len(spec.classes)
+    own_numbers = dataset.numbered and fits and not known.issuperset(dataset.classes)
+    if own_numbers or spec.classes == placeholder_classes(len(dataset.classes)):
+        return np.arange(len(dataset.classes), dtype=np.int32)
+
+    missing = [name for name in dataset.classes if name not in known]
+    if missing:
+        raise RunError(
+            f"{spec.name} knows {len(spec.classes)} classes ({spec.classes[0]} ... {spec.classes[-1]}), but the data "
+            f"set has {len(missing)} of {len(dataset.classes)} others ({', '.join(missing[:3])} ...): use the data the "
+            "model was trained for"
+        )
+    index = {name: i for i, name in enumerate(spec.classes)}
+    return np.array([index[name] for name in dataset.classes], np.int32)
+
+
+def check_together(engines: Sequence[Engine], paths: Sequence[Path]) -> None:
     """Raises RunError where two engines would write the same files, or could not be fused in the end."""
     seen: dict[tuple[str, str], Path] = {}
     for engine, path in zip(engines, paths, strict=True):

@@ -13,9 +13,10 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from infer.data.dataset import Dataset
@@ -23,11 +24,9 @@ from infer.files import replacing
 from infer.pixels.decode import ImageError, decode
 from infer.pixels.render import resize
 from infer.spec import ModelSpec
-from infer.views import View, rescaled_px
+from infer.views import View, ViewPlan, rescaled_px
 
-from ..scores.metrics import is_wrong
 from ..scores.table import Scores
-from .image_batch import Row
 
 SUREST = 12
 """Views of a mistake that are kept."""
@@ -52,16 +51,31 @@ class Mistake:
     views: tuple[dict[str, Any], ...]
 
 
-def find_mistakes(scores: Scores, rows: Sequence[Row], count: int) -> tuple[Mistake, ...]:
-    """The `count` wrong answers of a table's rows with the highest posterior."""
+class AnswerByViews(Protocol):
+    """An answer to an image with the views it was made of (score.ImageAnswer)."""
+
+    @property
+    def plan(self) -> ViewPlan | None: ...
+
+    @property
+    def view_posteriors(self) -> NDArray[np.float32] | None:
+        """[views, classes]"""
+
+
+def find_mistakes(
+    scores: Scores, answers: Sequence[AnswerByViews], wrong: NDArray[np.bool_], spec: ModelSpec, count: int
+) -> tuple[Mistake, ...]:
+    """The `count` wrong answers of a table's rows with the highest posterior; `wrong` is of the labelled ones."""
     if count == 0:
         return ()
     labelled = np.flatnonzero(scores.labels >= 0)
-    wrong = [place for place in labelled[is_wrong(scores, 1)] if np.isfinite(scores.posterior[place]).all()]
-    found = [(float(scores.posterior[place].max()), int(place)) for place in wrong if rows[place].plan is not None]
-    spec, classes = ModelSpec.from_json(scores.metadata["spec"]), scores.classes
+    found = [
+        (float(scores.posterior[place].max()), int(place))
+        for place in labelled[wrong]
+        if answers[place].plan is not None and np.isfinite(scores.posterior[place]).all()
+    ]
     chosen = heapq.nlargest(count, found)
-    return surest((_mistake(scores, rows[place], place, spec, classes) for _, place in chosen), count)
+    return surest((_mistake(scores, answers[place], place, spec) for _, place in chosen), count)
 
 
 def surest(mistakes: Iterable[Mistake], count: int) -> tuple[Mistake, ...]:
@@ -69,24 +83,24 @@ def surest(mistakes: Iterable[Mistake], count: int) -> tuple[Mistake, ...]:
     return tuple(sorted(mistakes, key=lambda mistake: (-mistake.probability, mistake.image))[:count])
 
 
-def _mistake(scores: Scores, row: Row, place: int, spec: ModelSpec, classes: Sequence[str]) -> Mistake:
-    assert row.plan is not None and row.views is not None
+def _mistake(scores: Scores, answer: AnswerByViews, place: int, spec: ModelSpec) -> Mistake:
+    plan, views = answer.plan, answer.view_posteriors
+    assert plan is not None and views is not None
     posterior, label = scores.posterior[place], int(scores.labels[place])
-    answer = int(posterior.argmax())
-    order = np.argsort(-row.views[:, answer], kind="stable")[:SUREST]
-    size = row.plan.image_px
+    first = int(posterior.argmax())  # the class that was answered
+
+    order = np.argsort(-views[:, first], kind="stable")[:SUREST]
+    sure = [_view(plan.views[i], spec, plan.image_px, float(views[i, first]), float(views[i, label])) for i in order]
     return Mistake(
         scores.images[place],
-        classes[label],
-        classes[answer],
-        float(posterior[answer]),
+        spec.classes[label],
+        spec.classes[first],
+        float(posterior[first]),
         float(posterior[label]),
-        size,
-        len(row.plan),
-        int((row.views.argmax(1) == answer).sum()),
-        tuple(
-            _view(row.plan.views[i], spec, size, float(row.views[i, answer]), float(row.views[i, label])) for i in order
-        ),
+        plan.image_px,
+        len(plan),
+        int((views.argmax(1) == first).sum()),
+        tuple(sure),
     )
 
 

@@ -13,42 +13,40 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic
 
 import pyarrow as pa
 
-from infer.data.dataset import Dataset
-from infer.engine import EngineError, Provider
-from infer.views import PlanError
+from infer.errors import Refused
 
 from ..errors import RunError
-from .engines import Identities, identify
-from .score import Shard, shard_images
-from .submission import Plan
-from .workers import Group, Job, Worker, groups_of
+from .loop import Group, MakerOpener, Sample, Shard, Worker, group_shards
 
-OURS = (EngineError, PlanError, RunError)
 LOCAL_CPUS_PER_ACTOR = 2
-"""Of a Ray that is started here: with fewer, Ray Data waits for ever for a CPU for its own tasks."""
+"""CPUs of a Ray that is started here: with fewer, Ray Data waits for ever for a CPU for its own tasks."""
 
 
-class Cluster:
-    """A connection to Ray, ended by `close`. Raises RunError.
+class Cluster(Generic[Sample, Shard]):
+    """A connection to Ray, ended by `close`. Raises EngineError, PlanError or RunError.
 
     address: of a running cluster ("10.0.0.1:6379"), or "auto": the one that this machine belongs to, or
     else one of this machine alone. actors: 0 for one for each GPU, or on CPUs one for each machine.
     """
 
-    def __init__(self, address: str, plan: Plan, provider: Provider, actors: int) -> None:
+    def __init__(
+        self, opener: MakerOpener[Sample, Shard], address: str, actors: int, decoders: int, stack: contextlib.ExitStack
+    ) -> None:
         try:
             ray: Any = importlib.import_module("ray")
             importlib.import_module("ray.data")
         except ImportError as error:
             raise RunError(f"--ray: Ray is not installed ({error}): pip install 'verydeep[distributed]'") from None
-        self._ray, self._plan, self._provider = ray, _absolute(plan), provider
-        self._on_gpu = provider != "cpu" or any(path.suffix == ".engine" for path, _ in plan.asked)
+
+        files = [path.resolve() for path in opener.files]  # for processes with another working directory
+        self._ray, self._opener, self._decoders = ray, replace(opener, files=files), decoders
+        self._on_gpu = opener.provider != "cpu" or any(path.suffix == ".engine" for path in opener.files)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # whatever is lost is made again
         connect = functools.partial(ray.init, logging_level=logging.ERROR, log_to_driver=False)
@@ -61,42 +59,43 @@ class Cluster:
             cpus = max(os.cpu_count() or 1, LOCAL_CPUS_PER_ACTOR * max(1, actors))
             with _silent():
                 connect(num_cpus=cpus, include_dashboard=False)
+        stack.callback(ray.shutdown)
+
         resources = ray.cluster_resources()
         machines = sum(key.startswith("node:") and not key.startswith("node:__") for key in resources)
-        self.actors = actors or (int(resources.get("GPU", 0)) if self._on_gpu else max(1, machines))
-        if self._on_gpu and resources.get("GPU", 0) < max(1, self.actors):
-            self.close()
+        gpus = int(resources.get("GPU", 0))
+        self._actors = actors or (gpus if self._on_gpu else max(1, machines))
+        if self._on_gpu and gpus < max(1, self._actors):
             raise RunError(
-                f"--ray: the cluster has {int(resources.get('GPU', 0))} GPUs, expected {max(1, self.actors)} for these "
-                "engines: use fewer --ray-actors, or --provider cpu with .onnx"
+                f"--ray: the cluster has {gpus} GPUs, expected {max(1, self._actors)} for these engines: use fewer "
+                "--ray-actors, or --provider cpu with .onnx"
             )
-        self._per_machine = -(-self.actors // max(1, machines))
+        self._per_machine = -(-self._actors // max(1, machines))
 
-    def close(self) -> None:
-        self._ray.shutdown()
-
-    def identify(self) -> Identities:
-        """What the engines are, seen by one of the actors' machines. Raises EngineError, PlanError or RunError."""
-        remote = self._ray.remote(num_gpus=1 if self._on_gpu else 0, max_retries=3)(_identify)
-        found: Identities | Exception = self._ray.get(remote.remote(self._plan, self._provider))
-        if isinstance(found, Exception):
+        # what the engines are, seen by one of the actors' machines
+        remote = ray.remote(num_gpus=1 if self._on_gpu else 0, max_retries=3)(_identify)
+        found = ray.get(remote.remote(self._opener))
+        if isinstance(found, Refused):
             raise found
-        return found
+        self.known, self._shard_images = found
 
-    def run(self, job: Job, members: Identities, dataset: Dataset, starts: Sequence[int]) -> Iterator[Shard]:
-        """Shards in any order. Raises what the actors raise, as one of our errors."""
+    def make(
+        self, samples: Sequence[Sample], starts: Sequence[int], on_images: Callable[[int], object]
+    ) -> Iterator[Shard]:
+        """Makes shards in any order. Raises what the actors raise, as one of our errors."""
         context = self._ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.enable_operator_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the exception says it
-        groups = list(groups_of(dataset, shard_images(members.protocols), starts))
-        if not groups:
+
+        rows = [{"group": pickle.dumps(group)} for group in group_shards(samples, self._shard_images, starts)]
+        if not rows:
             return
-        rows = [{"group": pickle.dumps(group)} for group in groups]
+        worker = pickle.dumps((self._opener, self.known, self._decoders))
         found = self._ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             Actor,
-            fn_constructor_args=(pickle.dumps(replace(job, plan=self._plan)), self._per_machine),
-            compute=self._ray.data.ActorPoolStrategy(size=min(self.actors, len(rows))),
+            fn_constructor_args=(worker, self._per_machine),
+            compute=self._ray.data.ActorPoolStrategy(size=min(self._actors, len(rows))),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=1,
@@ -105,9 +104,11 @@ class Cluster:
         try:
             for row in found.iter_rows():
                 made = pickle.loads(row["made"])
-                if isinstance(made, Exception):
+                if isinstance(made, Refused):
                     raise made
-                yield from made
+                for shard in made:
+                    on_images(shard.images)
+                    yield shard
         except self._ray.exceptions.RayError as error:
             raise RunError(f"--ray: {str(error).strip().splitlines()[-1]}") from None
 
@@ -118,23 +119,23 @@ class Actor:
     Our own errors come back as rows: what Ray makes of an exception says little, and it tries again.
     """
 
-    def __init__(self, job: bytes, per_machine: int) -> None:
-        self._worker: Worker | None = None
+    def __init__(self, worker: bytes, per_machine: int) -> None:
+        self._worker: Worker[Any, Any] | None = None
         try:
-            self._worker = Worker(pickle.loads(job), threads=max(1, (os.cpu_count() or 1) // per_machine))
-        except OURS as error:
+            self._worker = Worker(*pickle.loads(worker), threads=max(1, (os.cpu_count() or 1) // per_machine))
+        except Refused as error:
             self._failure = error
 
     def __call__(self, table: Any) -> Any:
         made = [self._make(pickle.loads(group)) for group in table["group"].to_pylist()]
         return pa.table({"made": pa.array([pickle.dumps(each) for each in made], pa.large_binary())})
 
-    def _make(self, group: Group) -> list[Shard] | Exception:
+    def _make(self, group: Group[Any]) -> list[Any] | Refused:
         if self._worker is None:
             return self._failure
         try:
             return self._worker(group)
-        except OURS as error:
+        except Refused as error:
             return error
 
 
@@ -152,13 +153,11 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _identify(plan: Plan, provider: Provider) -> Identities | Exception:
+def _identify(opener: MakerOpener[Any, Any]) -> tuple[object, int] | Refused:
+    """Says what the engines are and how many images a shard has, for the process that collects."""
     try:
-        return identify(plan, provider)
-    except OURS as error:
+        with contextlib.ExitStack() as soon:
+            maker = opener.open(soon)
+            return maker.known, maker.shard_images
+    except Refused as error:
         return error
-
-
-def _absolute(plan: Plan) -> Plan:
-    """The same files for a process with another working directory."""
-    return replace(plan, asked=[(path.resolve(), asked) for path, asked in plan.asked])

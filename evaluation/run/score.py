@@ -1,56 +1,303 @@
-"""Runs engines over a data set: decode once, plan views, one posterior per image, protocol and model, in shards."""
+"""Images through the engines of a classification: every distinct view once, a posterior for each protocol.
+
+A ScoreMaker says to the run loop (loop.py) what is made of a few images and of a shard.
+"""
 
 from __future__ import annotations
 
 import functools
-import json
+import hashlib
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from infer.data.dataset import Dataset, Item
-from infer.engine import DeviceImage, Engine, Starting
-from infer.pipeline import one_behind, ordered
-from infer.views import SINGLE_SCALE
+from infer.engine import DeviceImage, Engine, Provider, Started, start
+from infer.spec import Size
+from infer.views import SINGLE_SCALE, MergedPlan, ViewPlan, check_scales, merge_plans, out_of_range, plan_views
 
-from ..scores.table import UNKNOWN_LABEL, Scores, concatenate, with_dataset_id
-from .identity import Described, content_of, dataset_id, describe
-from .image_batch import Row, Running, planner, start_batch
-from .images import Decoded, read_image
-from .labels import map_labels
+from ..errors import RunError
+from ..scores.metrics import is_wrong
+from ..scores.table import OK, UNKNOWN_LABEL, Scores, concatenate, with_dataset_id
+from .engines import KnownEngine, check_together, known_engine, map_labels
+from .loop import DecodedImage, Effort, MakerOpener, ShardMaker, dataset_id, make_shards
 from .mistakes import Mistake, find_mistakes
-from .protocol import POOLING_OUTPUT, Pooling, Protocol
+from .protocol import POOLING_OUTPUT, Pooling, Protocol, resolve
+from .submission import RunPlan
 
 SMALL_BATCH, LARGE_BATCH = 40, 8
 """Images of a shard: the first when their protocols have few views each, which then share calls."""
+OUT_OF_RANGE = "out of range"
+PLANS = 64
+"""Image sizes whose plans are kept: most photographs of a data set have one of a few sizes."""
+
+TableMetadata = Sequence[Sequence[dict[str, str]]]
+"""The metadata of every table, [engine][protocol]."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
-    """The rows of images `first`, `first` + 1, ... for each engine and each of its protocols.
+class KnownEngines:
+    """The engines of a run, for those who do not run them themselves, with the protocols of each."""
 
-    content: sum of the images' digests (see `content_of`); engine_seconds of each engine, all its protocols together;
-    view_pixels and mistakes for each engine and protocol.
-    """
+    engines: tuple[KnownEngine, ...]
+    protocols: tuple[tuple[Protocol, ...], ...]
+
+
+def table_metadata(known: KnownEngines, pooling: Pooling, commit: str = "unknown") -> TableMetadata:
+    """Says what the rows of each table depend on beside the data set, whose id is known when it has been read."""
+
+    def metadata(engine: KnownEngine, protocol: Protocol) -> dict[str, str]:
+        return {
+            "spec": engine.spec.to_json(),
+            "runtime": engine.runtime,
+            "protocol": protocol.name,
+            "scales": ",".join(map(str, protocol.scales)),
+            "pooling": pooling,
+            "engine_sha256": engine.sha256,
+            "commit": commit,
+        }
+
+    return tuple(
+        tuple(metadata(engine, protocol) for protocol in own)
+        for engine, own in zip(known.engines, known.protocols, strict=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageAnswer:
+    """The answer of one engine and protocol to an image, f32 [classes], and to each view, f32 [views, classes]."""
+
+    status: str
+    pixel_digest: str = ""
+    posterior: NDArray[np.float32] | None = None
+    plan: ViewPlan | None = None
+    view_posteriors: NDArray[np.float32] | None = None
+
+    @property
+    def view_pixels(self) -> int:
+        """Pixels of all views: the work that the protocol is for a convolutional net."""
+        return sum(view.size_px[0] * view.size_px[1] for view in self.plan.views) if self.plan else 0
+
+
+@dataclass(frozen=True, slots=True)
+class TablePart:
+    """The rows of a shard in one table, and what they came to; `wrong` first answers are those of labelled images."""
+
+    scores: Scores
+    wrong: int
+    view_pixels: int
+    mistakes: tuple[Mistake, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreShard:
+    """The rows of images `first`, `first` + 1, ... in every table, [engine][protocol]."""
 
     first: int
-    scores: tuple[tuple[Scores, ...], ...]
-    content: int
-    engine_seconds: tuple[float, ...]
-    view_pixels: tuple[tuple[int, ...], ...]
-    mistakes: tuple[tuple[tuple[Mistake, ...], ...], ...]
+    tables: tuple[tuple[TablePart, ...], ...]
+    effort: Effort
 
     @property
     def images(self) -> int:
-        return len(self.scores[0][0].images)
+        return len(self.tables[0][0].scores.images)
+
+    @property
+    def labelled(self) -> int:
+        return int((self.tables[0][0].scores.labels >= 0).sum())
+
+
+class SizePlan(NamedTuple):
+    """For images of one size: plans of the protocols that can see it, by number, merged; why the others cannot."""
+
+    plans: dict[int, ViewPlan]
+    refused: dict[int, str]
+    merged: MergedPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Scores of each (engine, protocol), engine by engine, and where the time went."""
+class EngineTables:
+    """An engine with the protocols, and the metadata, of the tables that it makes.
+
+    label_of: the engine's class of each class of the data set; plan: of an image of some (height, width).
+    """
+
+    engine: Engine
+    protocols: tuple[Protocol, ...]
+    metadata: Sequence[dict[str, str]]
+    label_of: NDArray[np.int32]
+    plan: Callable[[Size], SizePlan]
+
+
+@dataclass(frozen=True, slots=True)
+class BegunBatch:
+    """A few images that an engine works on.
+
+    answers: [image][protocol], those that are to come in place; work: the images that are seen, with their plans.
+    """
+
+    answers: list[list[ImageAnswer]]
+    work: Sequence[tuple[int, SizePlan]]
+    output: str
+    started: Started | None
+
+    def collect(self) -> list[list[ImageAnswer]]:
+        """Waits for the engine; returns [image][protocol]. Raises EngineError."""
+        if self.started is None:
+            return self.answers
+
+        results = self.started.result()
+        start = 0
+        for place, (plans, _, merged) in self.work:
+            own = slice(start, start + len(merged.plan))
+            start = own.stop
+            views = results[self.output][own]  # f32 [distinct views, classes]
+            sums = results["pixel_sums"][own]  # i32 [distinct views, 6]
+            means = merged.weights @ views.astype(np.float64)  # [protocols, classes]
+            for (number, plan), mean, places in zip(plans.items(), means, merged.places, strict=True):
+                digest = hashlib.sha256(sums[places].astype("<i4").tobytes()).hexdigest()[:32]
+                self.answers[place][number] = ImageAnswer(OK, digest, mean.astype(np.float32), plan, views[places])
+        return self.answers
+
+
+class ScoreMaker(ShardMaker[Item, list[BegunBatch], list[list[ImageAnswer]], ScoreShard]):
+    """Engines, each by its own protocols, over the images of `dataset`. An answer is [engine][protocol].
+
+    An image that an engine's shapes do not admit gets a status and stops nothing unless `strict`. Each table of a
+    shard has its `mistakes` most confident ones. Raises RunError where an engine does not know the data set's classes.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        protocols: Sequence[Sequence[Protocol]],
+        dataset: Dataset,
+        pooling: Pooling,
+        *,
+        commit: str = "unknown",
+        strict: bool = False,
+        mistakes: int = 0,
+    ) -> None:
+        self.engines, self.strict, self._mistakes = engines, strict, mistakes
+        self.known = KnownEngines(tuple(map(known_engine, engines)), tuple(map(tuple, protocols)))
+        self.shard_images = shard_images(self.known)
+        self.together = SMALL_BATCH if self.shard_images == SMALL_BATCH else 1
+        self._output = POOLING_OUTPUT[pooling]
+
+        metadata = table_metadata(self.known, pooling, commit)
+        self._tables = [
+            EngineTables(engine, own, metadata_of_own, map_labels(dataset, engine.spec), _planner(engine, own))
+            for engine, own, metadata_of_own in zip(engines, self.known.protocols, metadata, strict=True)
+        ]
+
+    def item(self, sample: Item) -> Item:
+        return sample
+
+    def begin(self, samples: Sequence[Item], images: Sequence[DecodedImage]) -> list[BegunBatch]:
+        loaded: dict[tuple[str, str], DeviceImage] = {}  # engines that see the same pixels in one place share them
+        begun = []
+        for tables in self._tables:
+            engine, exif = tables.engine, tables.engine.spec.preprocessing.exif
+            if (engine.device, exif) not in loaded:
+                loaded[engine.device, exif] = engine.load([each.images[exif] for each in images if each.images])
+            begun.append(self._begin(tables, images, loaded[engine.device, exif]))
+        return begun
+
+    def _begin(self, tables: EngineTables, images: Sequence[DecodedImage], loaded: DeviceImage) -> BegunBatch:
+        """Gives an engine every distinct view of a few images, once; `loaded` holds the readable ones."""
+        answers = [[ImageAnswer(image.status) for _ in tables.protocols] for image in images]
+        work: list[tuple[int, SizePlan]] = []
+        for place, image in enumerate(images):
+            if not image.images:
+                continue
+            height, width, _ = image.images[tables.engine.spec.preprocessing.exif].shape
+            planned = tables.plan((height, width))
+            for number, reason in planned.refused.items():
+                if self.strict:
+                    raise RunError(f"{image.item.name}: {reason}")
+                tqdm.write(f"{image.item.name}: {reason}", file=sys.stderr)
+                answers[place][number] = ImageAnswer(OUT_OF_RANGE)
+            work.append((place, planned))
+
+        if not any(planned.plans for _, planned in work):
+            return BegunBatch(answers, work, self._output, None)
+        plans = [planned.merged.plan for _, planned in work]
+        started = start(tables.engine, loaded, plans, (self._output, "pixel_sums"))
+        return BegunBatch(answers, work, self._output, started)
+
+    def collect(self, begun: list[BegunBatch]) -> list[list[list[ImageAnswer]]]:
+        of_engines: list[list[list[ImageAnswer]]] = [[] for _ in begun]  # [engine][image][protocol]
+        for number in reversed(range(len(begun))):  # when the last GPU engine is done, the others are: one wait
+            of_engines[number] = begun[number].collect()
+        return [list(of_image) for of_image in zip(*of_engines, strict=True)]
+
+    def shard(
+        self, first: int, samples: Sequence[Item], answers: Sequence[list[list[ImageAnswer]]], effort: Effort
+    ) -> ScoreShard:
+        parts = []
+        for number, tables in enumerate(self._tables):
+            columns = zip(*(of_image[number] for of_image in answers), strict=True)  # [protocol][image]
+            parts.append(
+                tuple(
+                    self._part(samples, tables, metadata, column)
+                    for metadata, column in zip(tables.metadata, columns, strict=True)
+                )
+            )
+        return ScoreShard(first, tuple(parts), effort)
+
+    def _part(
+        self, items: Sequence[Item], tables: EngineTables, metadata: dict[str, str], column: Sequence[ImageAnswer]
+    ) -> TablePart:
+        """Makes the rows of one table."""
+        spec = tables.engine.spec
+        labels = np.array([item.label for item in items])  # of the data set
+        failed = np.zeros(len(spec.classes), np.float32)
+        scores = Scores(
+            tuple(item.name for item in items),
+            np.where(labels == UNKNOWN_LABEL, UNKNOWN_LABEL, tables.label_of[labels]).astype(np.int32),
+            tuple(answer.status for answer in column),
+            tuple(answer.pixel_digest for answer in column),
+            np.stack([failed if answer.posterior is None else answer.posterior for answer in column]),
+            metadata,
+        )
+
+        wrong = is_wrong(scores, 1)
+        mistakes = find_mistakes(scores, column, wrong, spec, self._mistakes)
+        return TablePart(scores, int(wrong.sum()), sum(answer.view_pixels for answer in column), mistakes)
+
+
+def score_opener(
+    plan: RunPlan, dataset: Dataset, provider: Provider, *, commit: str, strict: bool, mistakes: int
+) -> MakerOpener[Item, ScoreShard]:
+    """Makes the opener of a classification over the images of `dataset`."""
+    options = {"commit": commit, "strict": strict, "mistakes": mistakes}
+    make = functools.partial(_make, plan, replace(dataset, items=()), options)
+    largest = [max((q for _, scales in engine.asked for q in scales or ()), default=0) for engine in plan.engines]
+    return MakerOpener([engine.path for engine in plan.engines], make, provider, largest)
+
+
+def _make(plan: RunPlan, dataset: Dataset, options: dict[str, Any], engines: Sequence[Engine]) -> ScoreMaker:
+    protocols = []
+    for engine, (path, asked) in zip(engines, plan.engines, strict=True):
+        own = [protocol for name, scales in asked for protocol in resolve([name], engine.spec, scales)]
+        for protocol in own:
+            check_scales(engine.spec, protocol.scales)
+        if len(set(own)) < len(own):
+            raise RunError(f"{path} takes part twice by the same protocol and scales, expected each once")
+        protocols.append(own)
+
+    check_together(engines, [engine.path for engine in plan.engines])
+    return ScoreMaker(engines, protocols, dataset, plan.pooling, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRun:
+    """Scores in memory, [engine][protocol], and where the time went."""
 
     scores: tuple[tuple[Scores, ...], ...]
     engine_seconds: tuple[float, ...]
@@ -64,116 +311,38 @@ def evaluate(
     *,
     pooling: Pooling = "scores",
     strict: bool = False,
-) -> Run:
-    """Scores of every engine for its own `protocols`, over all images, in memory. Raises RunError."""
+) -> ScoredRun:
+    """Scores every engine by its own `protocols`, over all images, in memory. Raises RunError."""
     started = time.monotonic()
-    described = describe(engines, protocols, pooling)
-    shards = list(score(engines, protocols, dataset, described, strict=strict))
-    content = dataset_id(len(dataset.items), sum(shard.content for shard in shards))
-    tables = tuple(
-        tuple(with_dataset_id(concatenate([shard.scores[i][j] for shard in shards]), content) for j in range(len(own)))
-        for i, own in enumerate(protocols)
-    )
-    seconds = tuple(sum(column) for column in zip(*(shard.engine_seconds for shard in shards), strict=True))
-    return Run(tables, seconds, time.monotonic() - started)
+    maker = ScoreMaker(engines, protocols, dataset, pooling, strict=strict)
+    shards = list(make_shards(maker, dataset.items))
+
+    content = dataset_id(len(dataset.items), sum(shard.effort.content for shard in shards))
+    tables = []
+    for number, own in enumerate(protocols):
+        parts = [[shard.tables[number][place].scores for shard in shards] for place in range(len(own))]
+        tables.append(tuple(with_dataset_id(concatenate(of_table), content) for of_table in parts))
+    seconds = tuple(sum(column) for column in zip(*(shard.effort.engine_seconds for shard in shards), strict=True))
+    return ScoredRun(tuple(tables), seconds, time.monotonic() - started)
 
 
-def shard_images(protocols: Sequence[Sequence[Protocol]]) -> int:
-    """How many images a shard has: what may be lost, and what shares a call where there are few views of each."""
-    single = all(protocol.name in SINGLE_SCALE for own in protocols for protocol in own)
+def shard_images(known: KnownEngines) -> int:
+    """Chooses the images of a shard: so many may be lost, and share a call where there are few views of each."""
+    single = all(protocol.name in SINGLE_SCALE for own in known.protocols for protocol in own)
     return SMALL_BATCH if single else LARGE_BATCH
 
 
-def score(
-    engines: Sequence[Engine],
-    protocols: Sequence[Sequence[Protocol]],
-    dataset: Dataset,
-    described: Described,
-    *,
-    starts: Iterable[int] | None = None,
-    strict: bool = False,
-    workers: int = 1,
-    mistakes: int = 0,
-    on_images: Callable[[int], None] = lambda _: None,
-) -> Iterator[Shard]:
-    """Shards of the images at `starts` (multiples of `shard_images`; all by default), by `workers` decoding threads.
+def _planner(engine: Engine, protocols: Sequence[Protocol]) -> Callable[[Size], SizePlan]:
+    @functools.lru_cache(maxsize=PLANS)
+    def plan(size: Size) -> SizePlan:
+        plans, refused = {}, {}
+        for number, protocol in enumerate(protocols):
+            own = plan_views(engine.spec, protocol.name, size, protocol.scales)
+            reason = out_of_range(own, engine.shapes, engine.spec)
+            if reason is None:
+                plans[number] = own
+            else:
+                refused[number] = reason
+        return SizePlan(plans, refused, merge_plans(size, list(plans.values())))
 
-    An image that cannot be read, or that an engine's shapes do not admit, gets a status and stops nothing unless
-    `strict`. Of each table a shard has its `mistakes` most confident ones. `on_images` hears of each batch, how many
-    images it had. Raises RunError, also where the data set is no longer what it was.
-    """
-    size = shard_images(protocols)
-    starts = range(0, len(dataset.items), size) if starts is None else starts
-    ranges = [range(start, min(start + size, len(dataset.items))) for start in starts]
-    labels = [map_labels(dataset, engine.spec) for engine in engines]
-    plans = [planner(engine, own) for engine, own in zip(engines, protocols, strict=True)]
-    exifs = list(dict.fromkeys(engine.spec.preprocessing.exif for engine in engines))
-    output = POOLING_OUTPUT[described[0][0]["pooling"]]  # type: ignore[index]
-    together = size if size == SMALL_BATCH else 1  # images of one call
-    items = (dataset.items[place] for places in ranges for place in places)
-    decoded = ordered(functools.partial(read_image, exifs=exifs, strict=strict), items, workers, ahead=together)
-
-    def start(images: int) -> tuple[list[Decoded], list[Running]]:
-        batch = [next(decoded) for _ in range(images)]
-        loaded: dict[tuple[str, str], DeviceImage] = {}  # engines that see the same pixels in one place share them
-        running = []
-        for engine, own, plan in zip(engines, protocols, plans, strict=True):
-            exif = engine.spec.preprocessing.exif
-            if (engine.device, exif) not in loaded:
-                loaded[engine.device, exif] = engine.load([each.images[exif] for each in batch if each.images])
-            running.append(start_batch(engine, own, plan, batch, loaded[engine.device, exif], output, strict))
-        return batch, running
-
-    counts = (min(together, places.stop - first) for places in ranges for first in places[::together])
-    started: Iterator[tuple[list[Decoded], list[Running]]] = map(start, counts)
-    if any(isinstance(engine, Starting) for engine in engines):
-        started = one_behind(started)
-    for places in ranges:
-        rows: list[list[list[Row]]] = [[] for _ in engines]  # [engine][image][protocol]
-        before, content = [engine.seconds for engine in engines], 0
-        while len(rows[0]) < len(places):
-            batch, running = next(started)
-            for number in reversed(range(len(engines))):  # when the last GPU engine is done, the others are
-                rows[number] += running[number].collect()
-            content += sum(content_of(each.item.label, each.sha256) for each in batch)
-            on_images(len(batch))
-        own_items = [dataset.items[place] for place in places]
-        columns = [list(zip(*engine_rows, strict=True)) for engine_rows in rows]  # [engine][protocol][image]
-        tables = tuple(
-            _tables(own_items, label_of, own_columns, metadata)
-            for label_of, own_columns, metadata in zip(labels, columns, described, strict=True)
-        )
-        yield Shard(
-            places.start,
-            tables,
-            content,
-            tuple(engine.seconds - earlier for engine, earlier in zip(engines, before, strict=True)),
-            tuple(tuple(sum(row.view_pixels for row in column) for column in own) for own in columns),
-            tuple(
-                tuple(find_mistakes(one, column, mistakes) for one, column in zip(table, own, strict=True))
-                for table, own in zip(tables, columns, strict=True)
-            ),
-        )
-
-
-def _tables(
-    items: Sequence[Item],
-    label_of: NDArray[np.int32],
-    columns: Sequence[Sequence[Row]],
-    described: Sequence[dict[str, str]],
-) -> tuple[Scores, ...]:
-    """The rows of one engine, [protocol][image], as a table for each protocol."""
-    labels = np.array([item.label for item in items])
-    known = np.where(labels == UNKNOWN_LABEL, UNKNOWN_LABEL, label_of[labels]).astype(np.int32)
-    failed = np.zeros(len(json.loads(described[0]["spec"])["classes"]), np.float32)
-    return tuple(
-        Scores(
-            tuple(item.name for item in items),
-            known,
-            tuple(row.status for row in column),
-            tuple(row.pixels for row in column),
-            np.stack([failed if row.posterior is None else row.posterior for row in column]),
-            metadata,
-        )
-        for metadata, column in zip(described, columns, strict=True)
-    )
+    return plan

@@ -13,19 +13,24 @@ from __future__ import annotations
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from infer.errors import UsageError
 from infer.views import PROTOCOLS
 
+from ..scores.fusion import FUSED
 from .protocol import POOLING_OUTPUT, Pooling
 
 MAX_BYTES, MAX_DEPTH = 100_000, 4
+
+
+Scales = tuple[int, ...] | None
+"""Shorter sides in pixels; None: the model's own."""
 
 
 class SubmissionError(UsageError):
@@ -33,12 +38,12 @@ class SubmissionError(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """An engine with the protocol and scales it takes part by; scales None: the model's own."""
+class SubmissionMember:
+    """An engine with the protocol and scales it takes part by."""
 
     engine: Path
     protocol: str
-    scales: tuple[int, ...] | None
+    scales: Scales
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,43 +51,60 @@ class Submission:
     """Members to be fused, under one name."""
 
     name: str
-    members: tuple[Member, ...]
+    members: tuple[SubmissionMember, ...]
     pooling: Pooling = "scores"
 
 
+class PlannedEngine(NamedTuple):
+    """An engine's file, and the protocols and scales that are asked of it, in order."""
+
+    path: Path
+    asked: list[tuple[str, Scales]]
+
+
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is asked of each engine: (protocol, scales or None for its own) in order, and which tables are fused.
+class RunPlan:
+    """The engines of a run with what is asked of each, and which tables are fused.
 
     `fusions`: under a name, (engine, protocol) by their numbers.
     """
 
-    asked: list[tuple[Path, list[tuple[str, tuple[int, ...] | None]]]]
+    engines: list[PlannedEngine]
     fusions: list[tuple[str, list[tuple[int, int]]]]
     pooling: Pooling
 
 
-def plan_of(submission: Submission) -> Plan:
-    """Every engine once, with all that it takes part by."""
-    asked: dict[Path, list[tuple[str, tuple[int, ...] | None]]] = {}
+def plan_every_engine(engines: Sequence[Path], protocols: Sequence[str], scales: Scales, pooling: Pooling) -> RunPlan:
+    """Plans all protocols for every engine; several engines are fused, protocol by protocol."""
+    planned = [PlannedEngine(path, [(name, scales) for name in protocols]) for path in engines]
+    fusions = [(FUSED, [(i, j) for i in range(len(engines))]) for j in range(len(protocols))]
+    return RunPlan(planned, fusions if len(engines) > 1 else [], pooling)
+
+
+def plan_submission(submission: Submission) -> RunPlan:
+    """Plans every engine once, with all that it takes part by."""
+    asked: dict[Path, list[tuple[str, Scales]]] = {}
     places = []
     for member in submission.members:
         own = asked.setdefault(member.engine, [])
         own.append((member.protocol, member.scales))
         places.append((list(asked).index(member.engine), len(own) - 1))
-    return Plan(list(asked.items()), [(submission.name, places)], submission.pooling)
+    planned = [PlannedEngine(path, own) for path, own in asked.items()]
+    return RunPlan(planned, [(submission.name, places)], submission.pooling)
 
 
 def read_submission(path: Path) -> Submission:
-    """Raises SubmissionError; whether the engines exist is not looked at."""
-    content = _read_yaml(path)
-    values = _mapping(path, "the submission", content, {"name", "members"}, {"pooling"})
+    """Reads a submission; whether the engines exist is not looked at. Raises SubmissionError."""
+    values = _mapping(path, "the submission", _read_yaml(path), {"name", "members"}, {"pooling"})
+
     pooling = values.get("pooling", "scores")
     known = isinstance(pooling, str) and pooling in POOLING_OUTPUT
     _require(path, known, f"pooling {reprlib.repr(pooling)}", f"one of {', '.join(POOLING_OUTPUT)}")
+
     name = values["name"]
     plain = isinstance(name, str) and re.fullmatch(r"[\w.+-]{1,100}", name)
     _require(path, plain, f"name {reprlib.repr(name)}", "a word of letters, digits and .+-_")
+
     _require(path, isinstance(values["members"], list) and values["members"], "no members", "a list of two or more")
     members = tuple(_member(path, number, one) for number, one in enumerate(values["members"], 1))
     _require(path, len(members) > 1, "1 member", "two or more to fuse")
@@ -95,17 +117,20 @@ def read_submission(path: Path) -> Submission:
 
 
 def _read_yaml(path: Path) -> Any:
+    """Reads a small YAML file, each key once. Raises SubmissionError."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SubmissionError(f"{path}: {path.stat().st_size} bytes, expected a submission (.yaml)")
         text = path.read_text(encoding="utf-8")
         _check_tokens(path, text)
+
         for mapping in _mappings(yaml.compose(text, yaml.SafeLoader)):
             keys = Counter(str(key.value) for key, _ in mapping.value)
             twice = [key for key, count in keys.items() if count > 1]
             if twice:  # YAML would take the last without a word
                 raise SubmissionError(f"{path}: says {reprlib.repr(twice[0])} twice in one place, expected each once")
         return yaml.safe_load(text)
+
     except SubmissionError:
         raise
     except OSError as error:
@@ -127,7 +152,7 @@ def _check_tokens(path: Path, text: str) -> None:
 
 
 def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """All mappings in a document."""
+    """Walks through all mappings of a document."""
     if isinstance(node, yaml.MappingNode):
         yield node
     if isinstance(node, yaml.CollectionNode):
@@ -135,10 +160,11 @@ def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
             yield from _mappings(child[1] if isinstance(child, tuple) else child)
 
 
-def _member(path: Path, number: int, content: Any) -> Member:
+def _member(path: Path, number: int, content: Any) -> SubmissionMember:
     values = _mapping(path, f"member {number}", content, {"engine", "protocol"}, {"scales"})
     engine, protocol, scales = values["engine"], values["protocol"], values.get("scales")
     where = f"member {number}: "
+
     named = isinstance(engine, str) and engine != "" and engine.isprintable()
     _require(path, named, f"{where}engine {reprlib.repr(engine)}", "the name of a file")
     known = isinstance(protocol, str) and protocol in PROTOCOLS
@@ -146,7 +172,7 @@ def _member(path: Path, number: int, content: Any) -> Member:
     whole = isinstance(scales, list) and scales and all(type(q) is int and q > 0 for q in scales)
     got = f"{where}scales {reprlib.repr(scales)}"
     _require(path, scales is None or whole, got, "a list of pixels like [256, 384, 512]")
-    return Member(path.parent / engine, protocol, None if scales is None else tuple(scales))
+    return SubmissionMember(path.parent / engine, protocol, None if scales is None else tuple(scales))
 
 
 def _mapping(path: Path, what: str, content: Any, needed: set[str], optional: set[str]) -> dict[str, Any]:

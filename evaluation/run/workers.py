@@ -1,141 +1,108 @@
-"""Who makes the shards of a run: this process, one process for each GPU, or the machines of a Ray cluster.
+"""The makers of a run's shards: this process, one process for each GPU, or the machines of a Ray cluster.
 
 Wherever a shard is made it has the same rows, and whoever collects them takes them in any order.
 """
 
 from __future__ import annotations
 
+import argparse
 import concurrent.futures
 import contextlib
 import itertools
 import multiprocessing
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from typing import Any
-
-from infer.data.dataset import Dataset, Item
-from infer.engine import Provider
+from typing import Any, Generic
 
 from ..errors import RunError
-from .engines import Identities, Members, open_members
-from .identity import Described, describe
-from .score import Shard, score, shard_images
-from .submission import Plan
+from .loop import Group, MakerOpener, Sample, Shard, Worker, group_shards, make_shards
+from .on_ray import Cluster
 
-GROUP = 4
-"""Shards of a task: decoding runs ahead of the engine within one."""
+OnImages = Callable[[int], object]
+"""Hears how many more images are done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """All that a process needs to know but its device and its images. `dataset` has no items."""
+class ThisProcess(Generic[Sample, Shard]):
+    """The engines open in this process, on one device."""
 
-    plan: Plan
-    dataset: Dataset
-    described: Described
-    provider: Provider
-    strict: bool
-    decoders: int
-    mistakes: int
+    def __init__(
+        self, opener: MakerOpener[Sample, Shard], decoders: int, device: int, stack: contextlib.ExitStack
+    ) -> None:
+        self._maker, self._decoders = opener.open(stack, device=device), decoders
+        self.known = self._maker.known
 
-
-Group = tuple[int, Sequence[Item]]
-"""The first image of some shards, and the images of them all."""
+    def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard]:
+        return make_shards(self._maker, samples, starts, decoders=self._decoders, on_images=on_images)
 
 
-class Worker:
-    """One process with its engines open. Raises EngineError, PlanError or RunError."""
+class DeviceProcesses(Generic[Sample, Shard]):
+    """A process for each of `devices`. The engines are opened here too for a moment, to say what they are."""
 
-    def __init__(self, job: Job, device: int = 0, threads: int = 0) -> None:
-        self._job, self._stack = job, contextlib.ExitStack()
-        self._members = open_members(job.plan, job.provider, self._stack, device=device, threads=threads)
-        here = describe(self._members.engines, self._members.protocols, job.plan.pooling, job.described[0][0]["commit"])
-        if here != job.described:
-            raise RunError(
-                f"{socket.gethostname()}: an engine here is another file, or another version runs it, than where the "
-                "run began: use the same engines and the same code on every machine"
-            )
+    def __init__(self, opener: MakerOpener[Sample, Shard], decoders: int, devices: Sequence[int]) -> None:
+        self._opener, self._decoders, self._devices = opener, decoders, devices
+        with contextlib.ExitStack() as soon:
+            maker = opener.open(soon, device=devices[0])
+            self.known, self._shard_images = maker.known, maker.shard_images
 
-    def __call__(self, group: Group) -> list[Shard]:
-        first, items = group
-        shards = run_here(self._job, self._members, replace(self._job.dataset, items=items))
-        return [replace(shard, first=first + shard.first) for shard in shards]
+    def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard]:
+        """Makes the shards at `starts`, in any order. Raises RunError where a process dies, as for want of memory."""
+        context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor torch's threads
+        ordinals = context.Queue()
+        for device in self._devices:
+            ordinals.put(device)
+        threads = max(1, (os.cpu_count() or 1) // len(self._devices))
+        begin = (self._opener, self.known, self._decoders, ordinals, threads)
+        groups = group_shards(samples, self._shard_images, starts)
 
-
-def run_here(
-    job: Job,
-    members: Members,
-    dataset: Dataset,
-    *,
-    starts: Sequence[int] | None = None,
-    on_images: Callable[[int], None] = lambda _: None,
-) -> Iterator[Shard]:
-    """Shards by this process."""
-    return score(
-        members.engines,
-        members.protocols,
-        dataset,
-        job.described,
-        starts=starts,
-        strict=job.strict,
-        workers=job.decoders,
-        mistakes=job.mistakes,
-        on_images=on_images,
-    )
+        with concurrent.futures.ProcessPoolExecutor(len(self._devices), context, _begin, begin) as pool:
+            try:
+                running = {pool.submit(_work, group) for group in itertools.islice(groups, 2 * len(self._devices))}
+                while running:
+                    done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                    running |= {pool.submit(_work, group) for group in itertools.islice(groups, len(done))}
+                    for future in done:
+                        for shard in future.result():
+                            on_images(shard.images)
+                            yield shard
+            except BrokenProcessPool:
+                raise RunError(
+                    "a process of --device ended without a word, as when memory runs out: what is done is kept, go on "
+                    "with --resume"
+                ) from None
+            finally:  # whatever ends this, nobody waits for shards that nobody takes
+                for process in multiprocessing.active_children():
+                    process.terminate()
 
 
-def run_on_devices(
-    job: Job, members: Identities, dataset: Dataset, starts: Sequence[int], devices: Sequence[int]
-) -> Iterator[Shard]:
-    """Shards by one process for each of `devices`. Raises RunError where one dies, as for want of memory."""
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor torch's threads
-    ordinals = context.Queue()
-    for device in devices:
-        ordinals.put(device)
-    threads = max(1, (os.cpu_count() or 1) // len(devices))
-    groups = groups_of(dataset, shard_images(members.protocols), starts)
-    with concurrent.futures.ProcessPoolExecutor(len(devices), context, _begin, (job, ordinals, threads)) as pool:
-        try:
-            running = {pool.submit(_work, group) for group in itertools.islice(groups, 2 * len(devices))}
-            while running:
-                done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                running |= {pool.submit(_work, group) for group in itertools.islice(groups, len(done))}
-                for future in done:
-                    yield from future.result()
-        except BrokenProcessPool:
-            raise RunError(
-                "a process of --device ended without a word, as when memory runs out: what is done is kept, go on "
-                "with --resume"
-            ) from None
-        finally:  # whatever ends this, nobody waits for shards that nobody takes
-            for process in multiprocessing.active_children():
-                process.terminate()
+def open_crew(
+    opener: MakerOpener[Sample, Shard], args: argparse.Namespace, stack: contextlib.ExitStack
+) -> ThisProcess[Sample, Shard] | DeviceProcesses[Sample, Shard] | Cluster[Sample, Shard]:
+    """Opens the engines where --device or --ray says (see arguments.add_run_options); `stack` closes them.
+
+    Each of the three has `known`, which says what the engines are (see ShardMaker), and `make`, which makes the shards
+    at the given starts and says to `on_images` how many more images are done. Raises EngineError, PlanError,
+    RunError.
+    """
+    if args.ray is not None:
+        return Cluster(opener, args.ray, args.ray_actors, args.workers, stack)
+    devices = args.device or [0]
+    if len(devices) > 1:
+        return DeviceProcesses(opener, args.workers, devices)
+    return ThisProcess(opener, args.workers, devices[0], stack)
 
 
-def groups_of(dataset: Dataset, size: int, starts: Sequence[int]) -> Iterator[Group]:
-    """`starts` of shards of `size` images, up to GROUP together where they follow each other."""
-    run: list[int] = []
-    for start in [*starts, -1]:
-        if run and (len(run) == GROUP or start != run[-1] + size):
-            yield run[0], dataset.items[run[0] : run[-1] + size]
-            run = []
-        run.append(start)
+_worker: Worker[Any, Any] | None = None
 
 
-_worker: Worker | None = None
-
-
-def _begin(job: Job, ordinals: Any, threads: int) -> None:
+def _begin(opener: MakerOpener[Any, Any], known: object, decoders: int, ordinals: Any, threads: int) -> None:
     """Opens the engines of this process, once. Ctrl-C is for the process that collects."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker = Worker(job, ordinals.get(), threads)
+    _worker = Worker(opener, known, decoders, device=ordinals.get(), threads=threads)
 
 
-def _work(group: Group) -> list[Shard]:
+def _work(group: Group[Any]) -> list[Any]:
     assert _worker is not None
     return _worker(group)

@@ -52,7 +52,9 @@ def compare(one: Scores, other: Scores) -> Comparison:
     percents = [(a.percent, b.percent) if a and b else None for a, b in errors]
     tests = [mcnemar(one, other, k) for k in (1, 5)]
     same_views = all(one.metadata[key] == other.metadata[key] for key in ("protocol", "scales"))
-    comparable = same_views and all(digest for scores in (one, other) for digest in np.array(scores.pixels)[seen])
+    comparable = same_views and all(
+        digest for scores in (one, other) for digest in np.array(scores.pixel_digests)[seen]
+    )
     return Comparison(
         int(seen.sum()),
         int((~seen).sum()),
@@ -65,7 +67,7 @@ def compare(one: Scores, other: Scores) -> Comparison:
         tests[0].p,
         (tests[1].only_first_wrong, tests[1].only_second_wrong),
         tests[1].p,
-        int((np.array(one.pixels) == np.array(other.pixels))[seen].sum()) if comparable else None,
+        int((np.array(one.pixel_digests) == np.array(other.pixel_digests))[seen].sum()) if comparable else None,
         _differing(one, other, np.flatnonzero(seen)),
     )
 

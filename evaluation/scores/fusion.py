@@ -39,7 +39,7 @@ def fuse(members: Sequence[Scores], name: str = FUSED) -> Scores:
         first.images,
         first.labels,
         statuses,
-        first.pixels if all(m.pixels == first.pixels for m in members) else ("",) * len(statuses),
+        first.pixel_digests if all(m.pixel_digests == first.pixel_digests for m in members) else ("",) * len(statuses),
         np.where(readable[:, None], mean, 0).astype(np.float32),
         {"spec": json.dumps(spec), **metadata},
     )

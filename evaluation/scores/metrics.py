@@ -76,7 +76,7 @@ def select(parts: Iterable[Scores], *, images: Collection[str] = (), classes: Co
             images=tuple(part.images[place] for place in chosen),
             labels=part.labels[chosen],
             statuses=tuple(part.statuses[place] for place in chosen),
-            pixels=tuple(part.pixels[place] for place in chosen),
+            pixel_digests=tuple(part.pixel_digests[place] for place in chosen),
             posterior=part.posterior[chosen],
         )
 

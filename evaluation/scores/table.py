@@ -28,14 +28,14 @@ UNKNOWN_LABEL = -1
 class Scores:
     """One row per image, in the order of the data set.
 
-    labels i32 [N], -1 where unknown; statuses "ok" or why the image could not be scored; pixels: digest of the
+    labels i32 [N], -1 where unknown; statuses "ok" or why the image could not be scored; pixel_digests: digest of the
     pixel sums that the engine returned; posterior f32 [N, classes], zero where the status is not "ok".
     """
 
     images: tuple[str, ...]
     labels: NDArray[np.int32]
     statuses: tuple[str, ...]
-    pixels: tuple[str, ...]
+    pixel_digests: tuple[str, ...]
     posterior: NDArray[np.float32]
     metadata: Mapping[str, str]  # spec, protocol, scales, pooling, runtime, dataset_id, engine_sha256, commit
 
@@ -76,7 +76,7 @@ def concatenate(parts: Sequence[Scores]) -> Scores:
         tuple(name for part in parts for name in part.images),
         np.concatenate([part.labels for part in parts]),
         tuple(status for part in parts for status in part.statuses),
-        tuple(digest for part in parts for digest in part.pixels),
+        tuple(digest for part in parts for digest in part.pixel_digests),
         np.concatenate([part.posterior for part in parts]),
         parts[0].metadata,
     )
@@ -94,7 +94,12 @@ def check_same_images(one: Scores, other: Scores) -> None:
 
 
 def write(parts: Iterable[Scores], path: Path) -> None:
-    """Writes the parts of one table, in order, under a temporary name and renames.
+    """Writes the parts of one table, in order, as `write_regrouped` does."""
+    write_regrouped(map(_to_arrow, parts), path)
+
+
+def write_regrouped(parts: Iterable[pa.Table], path: Path) -> None:
+    """Writes the parts of one Parquet table, in order, under a temporary name and renames.
 
     The bytes depend on the rows alone, not on how they are cut into parts. Holds ROW_GROUP rows and a part in memory.
     """
@@ -102,13 +107,14 @@ def write(parts: Iterable[Scores], path: Path) -> None:
         writer: pq.ParquetWriter | None = None
         waiting: list[pa.Table] = []
         for part in parts:
-            waiting.append(_to_arrow(part))
+            waiting.append(part)
             if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(unfinished, waiting[0].schema, compression="zstd"))
+                writer = stack.enter_context(pq.ParquetWriter(unfinished, part.schema, compression="zstd"))
             while sum(map(len, waiting)) >= ROW_GROUP:
                 table = pa.concat_tables(waiting)
                 writer.write_table(table[:ROW_GROUP].combine_chunks(), ROW_GROUP)
                 waiting = [table[ROW_GROUP:]]
+
         rest = pa.concat_tables(waiting)
         if len(rest) and writer is not None:
             writer.write_table(rest.combine_chunks(), ROW_GROUP)
@@ -121,7 +127,7 @@ def _to_arrow(scores: Scores) -> pa.Table:
             "image": pa.array(scores.images, pa.string()),
             "label": pa.array(scores.labels, pa.int32()),
             "status": pa.array(scores.statuses, pa.string()),
-            "pixels": pa.array(scores.pixels, pa.string()),
+            "pixels": pa.array(scores.pixel_digests, pa.string()),
             "posterior": pa.FixedSizeListArray.from_arrays(pa.array(scores.posterior.ravel()), classes),
         }
     ).replace_schema_metadata(dict(scores.metadata))

@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from evaluation.errors import RunError
-from evaluation.run.identity import content_of, dataset_id
-from evaluation.run.images import read_image
-from evaluation.run.labels import map_labels
+from evaluation.run.engines import map_labels
+from evaluation.run.loop import DecodedImage, dataset_id, read_image
 from evaluation.scores.metrics import agreement_percent, mcnemar, top_errors
 from evaluation.scores.table import OK, UNKNOWN_LABEL, Scores
 from infer.cuda.device import Device
 from infer.cuda.driver import CudaError
-from infer.data.dataset import Dataset, DatasetError, Item, open_dataset
+from infer.data.dataset import Dataset, DatasetError, open_dataset
 from infer.engine import Engine
 from infer.open import open_engine
 from infer.pixels.decode import Pixels
@@ -235,8 +234,7 @@ def _compare(
 class _Seen(NamedTuple):
     """An image of the data set, its views, and for each engine OK or why it cannot see the image."""
 
-    item: Item
-    sha256: str
+    image: DecodedImage
     statuses: tuple[str, str]
     pixels: Pixels
     plan: ViewPlan
@@ -254,7 +252,7 @@ def _images(engines: Engines, dataset: Dataset, protocol: str, scales: tuple[int
     for item in dataset.items:
         read = read_image(item, [exif], strict=False)
         if not read.images:
-            yield _Seen(item, read.sha256, (read.status, read.status), NOTHING, ViewPlan(protocol, (0, 0), ()))
+            yield _Seen(read, (read.status, read.status), NOTHING, ViewPlan(protocol, (0, 0), ()))
             continue
 
         pixels = read.images[exif]  # [h, w, 3]
@@ -263,7 +261,7 @@ def _images(engines: Engines, dataset: Dataset, protocol: str, scales: tuple[int
         for reason in filter(None, reasons):
             print(f"{item.name}: {reason}", file=sys.stderr)
         one, other = (OK if reason is None else OUT_OF_RANGE for reason in reasons)
-        yield _Seen(item, read.sha256, (one, other), pixels, plan)
+        yield _Seen(read, (one, other), pixels, plan)
 
 
 def _compare_posteriors(
@@ -278,8 +276,9 @@ def _compare_posteriors(
     content, largest_score_error = 0, 0.0
 
     for seen in _images(engines, dataset, protocol, scales):
-        content += content_of(seen.item.label, seen.sha256)
-        labels.append(UNKNOWN_LABEL if seen.item.label == UNKNOWN_LABEL else int(label_of[seen.item.label]))
+        content += seen.image.digest
+        label = seen.image.item.label
+        labels.append(UNKNOWN_LABEL if label == UNKNOWN_LABEL else int(label_of[label]))
         merged = merge_plans(seen.plan.image_px, [seen.plan])  # as the evaluation runs it
         class_scores = []
         for number, engine in enumerate(engines):

@@ -19,12 +19,12 @@ def tinted(number: int, colour: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def voc(root: Path, *, server: bool = False) -> Path:
-    """36 images, every third for training, validation and test; odd ones are a bus, even ones a cat, and in every
+def voc(root: Path, *, server: bool = False, images: int = 36) -> Path:
+    """`images` images, every third for training, validation and test; odd ones are a bus, even ones a cat, and in every
     twelfth there is a bus that is difficult. For actions, each image has two people and a horse between them."""
     for folder in ("ImageSets/Main", "ImageSets/Action", "JPEGImages", "Annotations"):
         (root / folder).mkdir(parents=True)
-    names = [f"{i:06d}" for i in range(1, 37)]
+    names = [f"{i:06d}" for i in range(1, images + 1)]
     sets = {"train": names[0::3], "val": names[1::3], "test": names[2::3]}
     sets["trainval"] = sorted(sets["train"] + sets["val"])
     for name, own in sets.items():

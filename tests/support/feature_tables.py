@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.features.collection import one_of
-from evaluation.features.table import FORMAT, Row, Table, UnfinishedTable
+from evaluation.features.table import FORMAT, FeatureRow, FeatureShard, Table, UnfinishedTable
 from evaluation.scores.table import OK
 
 
@@ -37,14 +37,14 @@ def write_table(path: Path, table: Table, **metadata: str) -> Path:
     keys = ("scales", "combine", "normalise", "regions", "engine_sha256", "commit")
     values = {"format": FORMAT, **dict.fromkeys(keys, "1"), "specs": json.dumps([{"name": "hand"}])}
     values |= {**table.metadata[0], **metadata}
-    unfinished = UnfinishedTable(path, values, "listing", table.features.shape[1], resume=False)
+    unfinished = UnfinishedTable(path, values, "listing", table.features.shape[1], len(table.images), resume=False)
     rows = [
-        Row(image, str(split), labels, status, "", image, features if status == OK else None)
+        FeatureRow(image, str(split), labels, status, "", image, features if status == OK else None)
         for image, split, labels, status, features in zip(
             table.images, table.splits, table.labels, table.statuses, table.features, strict=True
         )
     ]
-    unfinished.add(0, rows[:70])
-    unfinished.add(64, rows[70:])
+    unfinished.add(FeatureShard(0, 64, rows[:70]))
+    unfinished.add(FeatureShard(64, len(rows) - 64, rows[70:]))
     assert unfinished.finish() == len(rows)
     return path

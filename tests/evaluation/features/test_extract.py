@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evaluation.errors import RunError
-from evaluation.features import extract as feature_extract
 from evaluation.features import table as feature_table
 from evaluation.features.__main__ import main
 from evaluation.features.collection import Collection
-from evaluation.features.extract import Settings, box_in, descriptor, extract
+from evaluation.features.extract import FeatureMaker, Settings, box_in, descriptor
 from evaluation.features.readers import open_folders
+from evaluation.run import loop
+from evaluation.run.loop import make_shards
 from infer.open import open_engine
 from infer.spec import ModelSpec
 from infer.views import rescaled_px
@@ -65,8 +66,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def features_of(
     engine: Path, collection: Collection, settings: Settings, **options: Any
 ) -> dict[str, NDArray[np.float32]]:
-    opened = open_engine(engine)
-    rows = [row for _, part in extract([opened], collection.pictures, settings, **options) for row in part]
+    maker = FeatureMaker(settings, False, [open_engine(engine)])
+    rows = [row for shard in make_shards(maker, collection.pictures, **options) for row in shard.rows]
     assert all(row.features is not None for row in rows)
     return {row.image: row.features for row in rows if row.features is not None}
 
@@ -107,24 +108,24 @@ def test_neither_order_nor_threads_nor_parts_change_a_bit(
     collection, settings = open_folders(folders), Settings((72, 96))
     expected = features_of(exported("A"), collection, settings)
     backwards = Collection(collection.kind, collection.classes, collection.pictures[::-1])
-    others = [features_of(exported("A"), backwards, settings, workers=3)]
-    monkeypatch.setattr(feature_extract, "PART", 2)
-    others.append(features_of(exported("A"), collection, settings, workers=2))
+    others = [features_of(exported("A"), backwards, settings, decoders=3)]
+    monkeypatch.setattr(feature_table, "PART", 2)
+    others.append(features_of(exported("A"), collection, settings, decoders=2))
     for found in others:
         assert {name: row.tobytes() for name, row in found.items()} == {k: v.tobytes() for k, v in expected.items()}
 
 
 def test_images_are_read_as_they_are_needed(exported: Exported, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    real = feature_extract.read_image
-    monkeypatch.setattr(feature_extract, "PART", 1)
-    monkeypatch.setattr(
-        feature_extract, "read_image", lambda item, **options: [read.append(item.name), real(item, **options)][1]
+    real = loop.read_image
+    monkeypatch.setattr(feature_table, "PART", 1)
+    monkeypatch.setattr(loop, "read_image", lambda item, **options: [read.append(item.name), real(item, **options)][1])
+    shards = make_shards(
+        FeatureMaker(Settings((72,)), False, [open_engine(exported("A"))]), open_folders(folders).pictures
     )
-    parts = extract([open_engine(exported("A"))], open_folders(folders).pictures, Settings((72,)))
-    next(parts)
+    next(shards)
     assert len(read) < 4
-    parts.close()  # type: ignore[attr-defined]
+    shards.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -249,17 +250,16 @@ def test_class_folders_from_end_to_end(
 def test_a_run_that_ends_early_is_gone_on_with(
     exported: Exported, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: OneLine
 ) -> None:
-    for module in (feature_extract, feature_table):
-        monkeypatch.setattr(module, "PART", 3)
+    monkeypatch.setattr(feature_table, "PART", 3)
     whole, out = tmp_path / "whole.parquet", tmp_path / "f.parquet"
     assert main(command([exported("A")], folders, whole)) == 0
     real, added = feature_table.UnfinishedTable.add, list[int]()
 
-    def add(table: Any, first: int, rows: Any) -> None:
+    def add(table: Any, shard: Any) -> None:
         if len(added) == 2:
             raise RunError("killed")
-        added.append(first)
-        real(table, first, rows)
+        added.append(shard.first)
+        real(table, shard)
 
     monkeypatch.setattr(feature_table.UnfinishedTable, "add", add)
     assert main(command([exported("A")], folders, out)) == 1

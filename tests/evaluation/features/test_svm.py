@@ -285,7 +285,7 @@ def test_bad_tables_are_one_line(tmp_path: Path, one_line: OneLine) -> None:
         assert main(["svm", *map(str, paths)]) == 1
         assert message in one_line()
     with pytest.raises(RunError, match=r"h\.parquet\.parts is damaged \("):
-        UnfinishedTable(tmp_path / "h.parquet", {}, "", 1, resume=True)
+        UnfinishedTable(tmp_path / "h.parquet", {}, "", 1, 1, resume=True)
 
 
 @pytest.mark.parametrize(

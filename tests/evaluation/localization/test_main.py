@@ -25,9 +25,10 @@ from evaluation import ilsvrc
 from evaluation.errors import ScoresError
 from evaluation.localization import find_boxes as locate
 from evaluation.localization.__main__ import main
+from evaluation.localization.find_boxes import ScaledNet
 from evaluation.localization.ground_truth import read_ground_truth
-from evaluation.localization.report import Counts, Net, beside, format_paper, format_table, results_of
-from evaluation.localization.table import Row, read_rows
+from evaluation.localization.report import Counts, beside, format_paper, format_table, results_of
+from evaluation.localization.table import LocatedImage, read_located
 from evaluation.published.papers import LOCALIZATION, LOCALIZATION_LITERATURE
 from evaluation.scores import metrics
 from evaluation.scores import table as tables
@@ -137,7 +138,7 @@ def test_the_dense_protocol_is_a_slow_reading_of_it(
 ) -> None:
     """Every guess of every image, and the two errors, from the engines' maps by loops."""
     assert main([*dense, "--merge-at", str(at), "--limit", "10", "--out", str(tmp_path / "out")]) == 0
-    rows = list(read_rows(only(tmp_path / "out")))
+    rows = list(read_located(only(tmp_path / "out")))
     items = open_dataset(miniature_dir, limit=10).items
     assert [row.image for row in rows] == [item.name for item in items] and len(rows) == 10
     classifier = opened(nets["cls"])
@@ -186,7 +187,7 @@ def test_the_given_class_at_the_central_crop(
     arguments = ["--boxes", str(nets[kind]), "--data", str(miniature_dir), "--protocol", "given-class"]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     net, wrong = opened(nets[kind]), 0
-    rows = list(read_rows(only(tmp_path)))
+    rows = list(read_located(only(tmp_path)))
     for item, row in zip(open_dataset(miniature_dir).items, rows, strict=True):
         image = decode(item.read_bytes())
         plan = plan_views(net.spec, "center", (image.shape[0], image.shape[1]))
@@ -220,7 +221,7 @@ def test_the_top_5_classes_of_a_score_table(dense: list[str], scored: Path, tmp_
     assert main([*dense, "--limit", "9", "--out", str(tmp_path / "own")]) == 0
     assert main([*dense, "--scores", str(scored), "--out", str(tmp_path / "given")]) == 0
     assert main([*dense, "--scores", str(scored), "--limit", "9", "--out", str(tmp_path / "nine")]) == 0
-    own, given, nine = (list(read_rows(only(tmp_path / name))) for name in ("own", "given", "nine"))
+    own, given, nine = (list(read_located(only(tmp_path / name))) for name in ("own", "given", "nine"))
     table = tables.read(scored)
     for place, row in enumerate(given):
         assert [guess.label for guess in row.guesses] == np.argsort(-table.posterior[place], kind="stable")[:5].tolist()
@@ -230,7 +231,7 @@ def test_the_top_5_classes_of_a_score_table(dense: list[str], scored: Path, tmp_
     assert nine == given[:9]
 
 
-def closely(one: Row, other: Row) -> bool:
+def closely(one: LocatedImage, other: LocatedImage) -> bool:
     """Views that share a call with others round otherwise."""
     assert one.given is not None and other.given is not None
     return one.given.label == other.given.label and np.allclose(one.given.box, other.given.box, atol=1e-3)
@@ -240,7 +241,7 @@ def test_scores_of_another_data_set(
     dense: list[str], scored: Path, miniature_copy: Path, tmp_path: Path, one_line: Any
 ) -> None:
     arguments = [*dense, "--scores", str(scored), "--out", str(tmp_path / "out")]
-    whole = [Row(item.name, item.label, "ok") for item in open_dataset(miniature_copy).items]
+    whole = [LocatedImage(item.name, item.label, "ok") for item in open_dataset(miniature_copy).items]
     image = miniature_copy / "ILSVRC2012_img_val" / "ILSVRC2012_val_00000007.JPEG"
     data = image.read_bytes()
     shutil.copy(image.with_name("ILSVRC2012_val_00000009.JPEG"), image)
@@ -262,7 +263,7 @@ def test_scores_of_another_data_set(
     with pytest.raises(
         ScoresError, match=r"slim-a and the box nets have different classes: use nets of the same data$"
     ):
-        locate.read_answers(scored, open_dataset(miniature_copy), tuple("abcdefghij"), np.arange(10))
+        locate.read_likeliest(scored, open_dataset(miniature_copy), tuple("abcdefghij"), np.arange(10))
 
 
 def test_an_image_that_was_not_scored_has_no_top_5(tmp_path: Path) -> None:
@@ -272,11 +273,13 @@ def test_an_image_that_was_not_scored_has_no_top_5(tmp_path: Path) -> None:
     tables.write([table], tmp_path / "t.parquet")
     items = [Item(f"{i}.jpg", label, File(tmp_path)) for i, label in enumerate((2, 0, 1, -1))]
     dataset = Dataset(tmp_path, items, table.classes, table.classes, is_ilsvrc2012_val=False)
-    answers, scored = locate.read_answers(tmp_path / "t.parquet", dataset, table.classes, np.arange(7, dtype=np.int32))
+    answers, scored = locate.read_likeliest(
+        tmp_path / "t.parquet", dataset, table.classes, np.arange(7, dtype=np.int32)
+    )
     best = [tuple(np.argsort(-row)[:5].tolist()) for row in posterior]
     assert answers == [best[0], (), (), best[3]] and scored == "0123456789abcdef"
     dataset = replace(dataset, items=items[:1])
-    assert locate.read_answers(tmp_path / "t.parquet", dataset, table.classes, np.arange(7, dtype=np.int32)) == (
+    assert locate.read_likeliest(tmp_path / "t.parquet", dataset, table.classes, np.arange(7, dtype=np.int32)) == (
         best[:1],
         None,
     )
@@ -438,7 +441,7 @@ def test_blacklisted_images_do_not_count(
     arguments = given_class(nets, miniature_copy, "--out", str(tmp_path / "out"))
     assert main(arguments) == 0
     before = report(tmp_path / "out")["results"][0]
-    rows = list(read_rows(only(tmp_path / "out")))
+    rows = list(read_located(only(tmp_path / "out")))
     data = miniature_copy / "ILSVRC2012_devkit_t12" / "data"
     (data / "ILSVRC2014_det_validation_blacklist.txt").write_text("9\n")
     if where == "option":
@@ -555,7 +558,7 @@ def test_images_that_no_engine_sees(
     assert list(found["dataset"]["unreadable_images"]) == [
         f"ILSVRC2012_img_val/ILSVRC2012_val_{number:08d}.JPEG" for number in (2, 6)
     ]
-    rows = list(read_rows(only(tmp_path / "out")))
+    rows = list(read_located(only(tmp_path / "out")))
     assert [row.status == "ok" for row in rows] == [True, False, True, True, True, False, True, True]
     assert rows[5].status == "out of range" and rows[5].size_px == (70, 1400) and rows[5].given is None
     assert found["results"][0]["images"] == 8
@@ -574,7 +577,7 @@ def test_a_report_of_another_command_is_not_lost(
 def test_a_file_that_is_no_table_of_boxes(scored: Path, tmp_path: Path) -> None:
     for path in (scored, tmp_path / "none.parquet"):
         with pytest.raises(ScoresError, match=r"not a table of boxes of evaluation.localization \("):
-            list(read_rows(path))
+            list(read_located(path))
 
 
 PAPER = """
@@ -622,7 +625,7 @@ def test_the_paper_stands_beside_what_it_measured() -> None:
         "engine_seconds": 1.0,
         "wall_seconds": 2.0,
     }
-    counts, nets = Counts(100, 40, 30, 10), [Net(full_spec("D", train_short_px=384), "PCR", (384,))]
+    counts, nets = Counts(100, 40, 30, 10), [ScaledNet(full_spec("D", train_short_px=384), "PCR", (384,))]
     given, top5 = results_of(counts, nets, "dense", is_ilsvrc2012_val=True, **described)
     assert (given.paper, [row["source"] for row in top5.paper]) == ([], ["VGG Table 9"])
     assert (given.localization_error_percent, top5.localization_error_percent) == (40, 30)
@@ -641,8 +644,8 @@ def test_the_paper_stands_beside_what_it_measured() -> None:
 def test_what_may_stand_beside_the_paper() -> None:
     rate = error_rate(13_600, 48_238)  # 28.19 %
 
-    def net(s: int, *scales: int, kind: str = "PCR", **changes: Any) -> Net:
-        return Net(full_spec("D", train_short_px=s, **changes), kind, scales)
+    def net(s: int, *scales: int, kind: str = "PCR", **changes: Any) -> ScaledNet:
+        return ScaledNet(full_spec("D", train_short_px=s, **changes), kind, scales)
 
     (row,) = beside([net(384, 384)], "dense", rate)
     assert row["source"] == "VGG Table 9" and row["error_percent"] == 28.2 and row["inside_interval95"]
@@ -654,4 +657,4 @@ def test_what_may_stand_beside_the_paper() -> None:
     assert [row["error_percent"] for row in beside([trained], "given-class", rate)] == [33.1]
     assert beside([net(384, 384, kind="SCR")], "dense", rate) == []
     assert beside([net(384, 384, 416)], "dense", rate) == []
-    assert beside([Net(slim_spec("D"), "PCR", (384,))], "dense", rate) == []
+    assert beside([ScaledNet(slim_spec("D"), "PCR", (384,))], "dense", rate) == []

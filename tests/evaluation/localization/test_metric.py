@@ -12,7 +12,8 @@ from evaluation.errors import RunError
 from evaluation.localization.ground_truth import GroundTruth, Truth
 from evaluation.localization.metric import is_right, overlap
 from evaluation.localization.report import Counts, count
-from evaluation.localization.table import SHARD_IMAGES, Row, Shard, UnfinishedBoxes
+from evaluation.localization.table import SHARD_IMAGES, BoxShard, LocatedImage, UnfinishedBoxes
+from evaluation.run.loop import Effort
 from infer.boxes.finding import Guess
 from infer.data.annotations import Box
 
@@ -109,17 +110,17 @@ def random_box(rng: random.Random) -> Box:
     return Box(x, y, x + rng.randint(2, 7), y + rng.randint(2, 7))
 
 
-Commit = Callable[[list[Row]], Path]
+Commit = Callable[[list[LocatedImage]], Path]
 
 
 @pytest.fixture
 def commit(tmp_path: Path) -> Commit:
     """Writes rows as a run does."""
 
-    def write(rows: list[Row]) -> Path:
+    def write(rows: list[LocatedImage]) -> Path:
         run = UnfinishedBoxes(tmp_path, {"protocol": "dense"}, len(rows), resume=False)
         for first in run.pending:
-            run.add(Shard(first, tuple(rows[first : first + SHARD_IMAGES]), 0, 0.0, 0.0))
+            run.add(BoxShard(first, tuple(rows[first : first + SHARD_IMAGES]), Effort(0, (0.0,), 0.0)))
         run.finish(tmp_path / "boxes.parquet")
         run.discard()
         return tmp_path / "boxes.parquet"
@@ -127,9 +128,9 @@ def commit(tmp_path: Path) -> Commit:
     return write
 
 
-def rows_of(labels: list[int], pred: list[Rec], size: tuple[int, int] = (20, 20)) -> list[Row]:
+def rows_of(labels: list[int], pred: list[Rec], size: tuple[int, int] = (20, 20)) -> list[LocatedImage]:
     return [
-        Row(f"{i}.jpg", label, "ok", "", size, tuple(Guess(c, 1.0, box) for c, box in guesses[:5]))
+        LocatedImage(f"{i}.jpg", label, "ok", "", size, tuple(Guess(c, 1.0, box) for c, box in guesses[:5]))
         for i, (label, guesses) in enumerate(zip(labels, pred, strict=True))
     ]
 
@@ -166,11 +167,11 @@ def test_what_has_no_answer_is_wrong_and_what_has_no_label_does_not_count(commit
     box = Box(1, 1, 10, 10)
     found = Guess(3, 1.0, box)
     rows = [
-        Row("a", 3, "ok", "", (20, 20), (found,), found),
-        Row("b", 3, "b: not an image"),
-        Row("c", -1, "ok", "", (20, 20), (found,)),
-        Row("d", 3, "ok", "", (20, 20), (), found),
-        Row("e", 3, "ok", "", (20, 20), (found,), None),
+        LocatedImage("a", 3, "ok", "", (20, 20), (found,), found),
+        LocatedImage("b", 3, "b: not an image"),
+        LocatedImage("c", -1, "ok", "", (20, 20), (found,)),
+        LocatedImage("d", 3, "ok", "", (20, 20), (), found),
+        LocatedImage("e", 3, "ok", "", (20, 20), (found,), None),
     ]
     truth = Truth((box,), (20, 20))
     path = commit(rows)

@@ -8,18 +8,19 @@ import pytest
 
 from evaluation.errors import RunError
 from evaluation.localization import table as box_table
-from evaluation.localization.table import Row, Shard, UnfinishedBoxes, read_rows
-from evaluation.run.identity import dataset_id
+from evaluation.localization.table import BoxShard, LocatedImage, UnfinishedBoxes, read_located
+from evaluation.run.loop import Effort, dataset_id
+from evaluation.scores import table as tables
 from infer.boxes.finding import Guess
 from infer.data.annotations import Box
 
 SETTINGS = {"protocol": "dense", "scales": "72", "commit": "abc"}
 
 
-def rows(count: int) -> list[Row]:
+def rows(count: int) -> list[LocatedImage]:
     guesses = [Guess(i % 4, 0.1 * i, Box(1 + i / 3, 2, 30 + i, 40.5)) for i in range(count)]
     return [
-        Row(
+        LocatedImage(
             f"{i}.jpg",
             i % 3 - 1,
             "ok" if i % 5 else "damaged",
@@ -32,13 +33,13 @@ def rows(count: int) -> list[Row]:
     ]
 
 
-def run_of(out: Path, content: list[Row], order: list[int]) -> Path:
+def run_of(out: Path, content: list[LocatedImage], order: list[int]) -> Path:
     """A run whose shards come in some order."""
     run = UnfinishedBoxes(out, SETTINGS, len(content), resume=False)
     for place in order:
         first = run.pending[place % len(run.pending)]
         own = content[first : first + box_table.SHARD_IMAGES]
-        run.add(Shard(first, tuple(own), sum(range(first, first + len(own))), 1.5, 2.0))
+        run.add(BoxShard(first, tuple(own), Effort(sum(range(first, first + len(own))), (1.5,), 2.0)))
     assert run.pending == [] and run.done == len(content)
     run.finish(out / "boxes.parquet")
     assert run.dataset_id() == dataset_id(len(content), sum(range(len(content))))
@@ -48,14 +49,14 @@ def run_of(out: Path, content: list[Row], order: list[int]) -> Path:
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
-    assert list(read_rows(run_of(tmp_path, rows(21), [0, 0, 0]))) == rows(21)
+    assert list(read_located(run_of(tmp_path, rows(21), [0, 0, 0]))) == rows(21)
 
 
 def test_the_same_bytes_however_the_shards_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(box_table, "ROW_GROUP", 7)
+    monkeypatch.setattr(tables, "ROW_GROUP", 7)
     whole = run_of(tmp_path / "one", rows(30), [0] * 4).read_bytes()
     assert run_of(tmp_path / "two", rows(30), [2, 1, 1, 0]).read_bytes() == whole
-    assert list(read_rows(tmp_path / "two" / "boxes.parquet")) == rows(30)
+    assert list(read_located(tmp_path / "two" / "boxes.parquet")) == rows(30)
     assert run_of(tmp_path / "three", rows(29), [0] * 4).read_bytes() != whole
     monkeypatch.setattr(box_table, "SHARD_IMAGES", 5)
     assert run_of(tmp_path / "four", rows(30), [0] * 6).read_bytes() == whole
@@ -65,7 +66,7 @@ def test_another_run_and_a_damaged_one(tmp_path: Path) -> None:
     run = UnfinishedBoxes(tmp_path, SETTINGS, 20, resume=False)
     UnfinishedBoxes(tmp_path, {**SETTINGS, "scales": "80"}, 20, resume=False)  # nothing is lost of one without a shard
     UnfinishedBoxes(tmp_path, SETTINGS, 20, resume=False)
-    run.add(Shard(16, tuple(rows(4)), 0, 0.0, 0.0))
+    run.add(BoxShard(16, tuple(rows(4)), Effort(0, (0.0,), 0.0)))
     assert (run.done, run.pending) == (4, [0, 8])
     assert UnfinishedBoxes(tmp_path, SETTINGS, 20, resume=True).pending == [0, 8]
     with pytest.raises(RunError, match=r"holds 4 of 20 images of a run that did not end: go on with it by --resume"):

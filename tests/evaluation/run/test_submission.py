@@ -14,7 +14,7 @@ from paths import ROOT
 
 from evaluation.ilsvrc import main
 from evaluation.published.beside import Entry, find
-from evaluation.run import engines as members_of_runs
+from evaluation.run import loop
 from evaluation.run.engines import open_any
 from evaluation.run.submission import SubmissionError, read_submission
 from evaluation.scores.fusion import fuse
@@ -140,7 +140,7 @@ def test_each_engine_is_opened_once(
         opened.append(path)
         return open_any(path, **options)
 
-    monkeypatch.setattr(members_of_runs, "open_any", counted)
+    monkeypatch.setattr(loop, "open_any", counted)
     for net in "AB":
         (tmp_path / f"{net}.pt").write_bytes(slim_checkpoint(net).read_bytes())
     members = [f"{{engine: {net}.pt, protocol: {protocol}}}" for protocol in ("center", "ten-crop") for net in "BA"]

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from evaluation.ilsvrc import main
-from evaluation.run import workers
-from evaluation.run.workers import GROUP, groups_of
+from evaluation.run import loop
+from evaluation.run.loop import GROUP, group_shards
 from infer.data.dataset import open_dataset
 
 Exported = Callable[..., Path]
@@ -56,7 +56,7 @@ def test_a_process_that_dies_and_a_ctrl_c_keep_what_is_done(
 ) -> None:
     """The process of a device is killed, or Ctrl-C comes, as soon as something is kept."""
     out, struck = tmp_path / "out", []
-    monkeypatch.setattr(workers, "GROUP", 1)
+    monkeypatch.setattr(loop, "GROUP", 1)
 
     def strike() -> None:
         while not (out / "unfinished" / "progress.json").exists():
@@ -87,9 +87,9 @@ def test_devices_that_are_none(devices: str, arguments: list[str], tmp_path: Pat
 
 def test_tasks_are_shards_that_follow_each_other(miniature_dir: Path) -> None:
     dataset = open_dataset(miniature_dir)  # 24 images
-    groups = list(groups_of(dataset, 3, [0, 3, 6, 9, 12, 18, 21]))
+    groups = list(group_shards(dataset.items, 3, [0, 3, 6, 9, 12, 18, 21]))
     assert [first for first, _ in groups] == [0, 12, 18]
     assert [len(items) for _, items in groups] == [3 * GROUP, 3, 6]
     assert all(items == dataset.items[first : first + len(items)] for first, items in groups)
-    assert list(groups_of(dataset, 7, [21])) == [(21, dataset.items[21:])]
-    assert list(groups_of(dataset, 7, [])) == []
+    assert list(group_shards(dataset.items, 7, [21])) == [(21, dataset.items[21:])]
+    assert list(group_shards(dataset.items, 7, [])) == []

@@ -42,7 +42,7 @@ def table(labels: Answers, answers: Answers, classes: int, statuses: tuple[str, 
             images=whole.images[a:b],
             labels=whole.labels[a:b],
             statuses=whole.statuses[a:b],
-            pixels=whole.pixels[a:b],
+            pixel_digests=whole.pixel_digests[a:b],
             posterior=whole.posterior[a:b],
         )
         for a, b in itertools.pairwise(cuts)

@@ -32,7 +32,7 @@ def test_round_trip(tmp_path: Path) -> None:
     again = read(tmp_path / "scores" / "a.parquet")
     assert again.images == scores.images
     assert again.statuses == scores.statuses
-    assert again.pixels == scores.pixels
+    assert again.pixel_digests == scores.pixel_digests
     assert again.labels.dtype == np.int32
     assert again.labels.tolist() == [2, -1, 0]
     assert again.posterior.dtype == np.float32
@@ -72,7 +72,7 @@ def test_two_runs_of_one_command_write_the_same_bytes(
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     fields = ("spec", "runtime", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit")
     assert set(read(one[0]).metadata) == set(fields)  # and no time
-    assert len(set(read(one[0]).pixels)) == 4  # each image has its own digest
+    assert len(set(read(one[0]).pixel_digests)) == 4  # each image has its own digest
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet at all", b"PAR1 and then PAR1"])

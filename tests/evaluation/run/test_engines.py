@@ -12,7 +12,7 @@ from helpers import slim_spec
 
 from evaluation.errors import RunError
 from evaluation.ilsvrc import main
-from evaluation.run.labels import map_labels
+from evaluation.run.engines import map_labels
 from evaluation.scores.table import read
 from infer.data.dataset import open_dataset
 from infer.spec import placeholder_classes

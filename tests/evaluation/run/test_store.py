@@ -20,8 +20,7 @@ import pytest
 from helpers import make_scores
 
 from evaluation.ilsvrc import main
-from evaluation.run import images as images_of_runs
-from evaluation.run import score as runner
+from evaluation.run import loop
 from evaluation.scores import table as tables
 from evaluation.scores.table import concatenate, parts, write
 
@@ -56,15 +55,15 @@ def whole(arguments: list[str], tmp_path: Path) -> dict[str, bytes]:
 
 def stop_early(arguments: list[str], out: Path, data: Path, number: int) -> None:
     """A run whose data set is gone from image `number` on, and comes back afterwards."""
-    lost, moved = set(images(data)[number:]), []
+    lost, moved, real = set(images(data)[number:]), [], loop.read_image
 
     def read_image(item: Any, **rules: Any) -> Any:
         if item.path in lost:
             moved.append((item.path, item.path.rename(data.with_name(f"{item.path.name}.away"))))
-        return images_of_runs.read_image(item, **rules)
+        return real(item, **rules)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "read_image", read_image)
+        patch.setattr(loop, "read_image", read_image)
         assert main([*arguments, "--out", str(out)]) == 1
     for path, away in moved:
         away.rename(path)

@@ -1,0 +1,254 @@
+"""The run loop: images in shards, decoded ahead by threads, begun on the engines and collected one behind.
+
+Classification, localisation and feature extraction each bring a ShardMaker, which says what engines make of images.
+This file knows neither tables nor protocols.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from infer.data.dataset import Item
+from infer.engine import Engine, Provider, Starting
+from infer.pipeline import one_behind, ordered
+from infer.pixels.decode import ImageError, Pixels, decode
+from infer.spec import Exif
+
+from ..errors import RunError
+from ..scores.table import OK
+from .engines import open_any
+
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENODEV)
+"""How a file system says that it is no longer there."""
+GROUP = 4
+"""Shards that a process is given at a time: decoding runs ahead of the engine within them."""
+
+Sample = TypeVar("Sample")
+"""An image of a run with all that is known of it beforehand, such as its labels."""
+Begun = TypeVar("Begun")
+"""The work of a few images that engines were given."""
+Answer = TypeVar("Answer")
+"""The result of one image."""
+
+
+class AnyShard(Protocol):
+    """The rows of the images `first`, `first` + 1, ...: `images` of them, ready to be committed."""
+
+    @property
+    def first(self) -> int: ...
+
+    @property
+    def images(self) -> int: ...
+
+
+Shard = TypeVar("Shard", bound=AnyShard)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An image of the data set for each way of treating EXIF, or in `status` why there is none."""
+
+    item: Item
+    status: str
+    images: dict[str, Pixels]
+    sha256: str = ""  # of the file's bytes, empty where they cannot be read
+
+    @property
+    def digest(self) -> int:
+        """Digest of the label and the bytes: a data set's identity is the sum over its images (dataset_id).
+
+        Sums of shards add up, so that no image is read for its identity alone (an incremental multiset hash).
+        """
+        return int.from_bytes(hashlib.sha256(f"{self.item.label} {self.sha256}".encode()).digest(), "big")
+
+
+def dataset_id(images: int, content: int) -> str:
+    """Identifies what was read: the bytes and labels of all images, in whatever folder, archive or shards they lie.
+
+    content: sum of the images' digests (DecodedImage.digest).
+    """
+    return hashlib.sha256(f"{images} {content % 2**256:064x}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """The seconds that a shard took, in each engine and in all. `content` is the sum of its images' digests."""
+
+    content: int
+    engine_seconds: tuple[float, ...]
+    wall_seconds: float
+
+
+class ShardMaker(ABC, Generic[Sample, Begun, Answer, Shard]):
+    """Engines that are open, and what they make of images.
+
+    engines: all that take part; known: picklable, what others need to know of them, equal in every process of a run;
+    shard_images: images of a shard; together: how many of them share a call; strict: whether an image that cannot be
+    read stops the run.
+    """
+
+    engines: Sequence[Engine]
+    known: Any
+    shard_images: int
+    together: int = 1
+    strict: bool = False
+
+    def item(self, sample: Any) -> Item:
+        """Says where the image of a sample lies."""
+        found: Item = sample.item
+        return found
+
+    @abstractmethod
+    def begin(self, samples: Sequence[Sample], images: Sequence[DecodedImage]) -> Begun:
+        """Gives engines the work of a few images. Raises EngineError and RunError."""
+
+    @abstractmethod
+    def collect(self, begun: Begun) -> Sequence[Answer]:
+        """Waits for the engines: an answer for each image. Raises EngineError and RunError."""
+
+    @abstractmethod
+    def shard(self, first: int, samples: Sequence[Sample], answers: Sequence[Answer], effort: Effort) -> Shard:
+        """Puts the answers of a shard together; `first` is the place of its first image in the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakerOpener(Generic[Sample, Shard]):
+    """Everything that a process needs to open the engines of a run; picklable.
+
+    files: the engines'; make: makes a ShardMaker of the engines, in the order of the files, and raises EngineError,
+    PlanError or RunError; largest_short_px: the largest scale each will be asked for; options: others of
+    infer.open.open_engine.
+    """
+
+    files: Sequence[Path]
+    make: Callable[[Sequence[Engine]], ShardMaker[Sample, Any, Any, Shard]]
+    provider: Provider
+    largest_short_px: Sequence[int]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(
+        self, stack: contextlib.ExitStack, *, device: int = 0, threads: int = 0
+    ) -> ShardMaker[Sample, Any, Any, Shard]:
+        """Opens the engines, which `stack` closes. Raises EngineError, PlanError or RunError.
+
+        device: ordinal of a GPU; threads: of a CPU, 0 for all.
+        """
+        engines: list[Engine] = []
+        for path, largest in zip(self.files, self.largest_short_px, strict=True):
+            place: dict[str, Any] = {"provider": self.provider, "device": device, "threads": threads}
+            engines.append(open_any(path, largest_short_px=largest, **place, **self.options))
+            stack.callback(engines[-1].close)
+        return self.make(engines)
+
+
+def read_image(item: Item, exifs: Sequence[Exif], strict: bool) -> DecodedImage:
+    """Reads and decodes one image. Raises RunError where `strict`, or where the file is gone, which is no bad image."""
+    sha256 = ""
+    try:
+        data = item.file.read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        return DecodedImage(item, OK, {exif: decode(data, exif=exif, name=item.name) for exif in exifs}, sha256)
+    except (ImageError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in GONE and not item.path.is_symlink():
+            raise RunError(
+                f"{item.path}: {error.strerror}, though it was there when the run began: bring the data set back and "
+                "go on with --resume"
+            ) from None
+
+        reason = str(error) if isinstance(error, ImageError) else f"{item.name}: cannot be read ({error.strerror})"
+        if strict:
+            raise RunError(f"{reason} (--strict stops at the first unreadable image)") from None
+        return DecodedImage(item, reason, {}, sha256)
+
+
+def make_shards(
+    maker: ShardMaker[Sample, Any, Any, Shard],
+    samples: Sequence[Sample],
+    starts: Sequence[int] | None = None,
+    *,
+    decoders: int = 1,
+    offset: int = 0,
+    on_images: Callable[[int], object] = lambda _: None,
+) -> Iterator[Shard]:
+    """Makes the shards at `starts` (multiples of `shard_images`; all by default), by `decoders` threads.
+
+    `samples` are those of the run from number `offset` on. `on_images` hears of each batch, how many images it had.
+    Raises EngineError, and RunError also where the data set is no longer what it was.
+    """
+    size, together = maker.shard_images, maker.together
+    starts = range(0, len(samples), size) if starts is None else starts
+    ranges = [range(start, min(start + size, len(samples))) for start in starts]
+
+    exifs = list(dict.fromkeys(engine.spec.preprocessing.exif for engine in maker.engines))
+    read = functools.partial(read_image, exifs=exifs, strict=maker.strict)
+    items = (maker.item(samples[place]) for places in ranges for place in places)
+    decoded = ordered(read, items, decoders, ahead=together)
+
+    def begin(places: range) -> tuple[list[DecodedImage], Any]:
+        images = [next(decoded) for _ in places]
+        return images, maker.begin(samples[places.start : places.stop], images)
+
+    batches = (places[first : first + together] for places in ranges for first in range(0, len(places), together))
+    begun: Iterator[tuple[list[DecodedImage], Any]] = map(begin, batches)
+    if any(isinstance(engine, Starting) for engine in maker.engines):
+        begun = one_behind(begun)  # a GPU computes while the host makes the next images ready
+
+    for places in ranges:
+        started, before = time.monotonic(), [engine.seconds for engine in maker.engines]
+        answers: list[Any] = []
+        content = 0
+        while len(answers) < len(places):
+            images, running = next(begun)
+            answers += maker.collect(running)
+            content += sum(image.digest for image in images)
+            on_images(len(images))
+
+        seconds = tuple(engine.seconds - earlier for engine, earlier in zip(maker.engines, before, strict=True))
+        effort = Effort(content, seconds, time.monotonic() - started)
+        yield maker.shard(offset + places.start, samples[places.start : places.stop], answers, effort)
+
+
+Group = tuple[int, Sequence[Sample]]
+"""The place of the first sample of some shards, and the samples of them all."""
+
+
+def group_shards(samples: Sequence[Sample], size: int, starts: Sequence[int]) -> Iterator[Group[Sample]]:
+    """Puts shards of `size` samples that follow each other together, up to GROUP, as the work of one process."""
+    run: list[int] = []
+    for start in [*starts, -1]:
+        if run and (len(run) == GROUP or start != run[-1] + size):
+            yield run[0], samples[run[0] : run[-1] + size]
+            run = []
+        run.append(start)
+
+
+class Worker(Generic[Sample, Shard]):
+    """A process with its engines open, beside others of the same run.
+
+    `known` is what the engines are where the run began. Raises RunError where they are not the same here.
+    """
+
+    def __init__(
+        self, opener: MakerOpener[Sample, Shard], known: object, decoders: int, *, device: int = 0, threads: int = 0
+    ) -> None:
+        self._decoders, self._stack = decoders, contextlib.ExitStack()
+        self._maker = opener.open(self._stack, device=device, threads=threads)
+        if self._maker.known != known:
+            raise RunError(
+                f"{socket.gethostname()}: an engine here is another file, or another version runs it, than where the "
+                "run began: use the same engines and the same code on every machine"
+            )
+
+    def __call__(self, group: Group[Sample]) -> list[Shard]:
+        first, samples = group
+        return list(make_shards(self._maker, samples, decoders=self._decoders, offset=first))
