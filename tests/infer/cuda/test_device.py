@@ -196,14 +196,14 @@ def test_what_is_freed_early_is_freed_once(binding: str, tmp_path: Path) -> None
 
 @both
 def test_importing_starts_nothing(binding: str, tmp_path: Path) -> None:
-    module = {"pycuda": "cuda_pycuda", "cuda-python": "cuda_python"}[binding]
-    seen = cudasim.run(f"import infer.cuda, infer.{module}", tmp_path, binding=binding)
+    module = {"pycuda": "pycuda", "cuda-python": "cuda_python"}[binding]
+    seen = cudasim.run(f"import infer.cuda.device, infer.cuda.{module}", tmp_path, binding=binding)
     assert seen.code == 0 and seen.count("cuInit", "cuDevicePrimaryCtxRetain", "cuCtxCreate") == 0, seen.stderr
 
 
 def _error(before: str) -> str:
     """What opening a device says, without the simulated driver."""
-    code = f"{before}\nfrom infer.cuda import CudaError, Device\ntry: Device()\nexcept CudaError as e: print(e)"
+    code = f"{before}\nfrom infer.cuda.device import Device\nfrom infer.cuda.driver import CudaError\ntry: Device()\nexcept CudaError as e: print(e)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout.removesuffix("\n")
