@@ -203,7 +203,8 @@ def test_importing_starts_nothing(binding: str, tmp_path: Path) -> None:
 
 def _error(before: str) -> str:
     """What opening a device says, without the simulated driver."""
-    code = f"{before}\nfrom infer.cuda.device import Device\nfrom infer.cuda.driver import CudaError\ntry: Device()\nexcept CudaError as e: print(e)"
+    imports = "from infer.cuda.device import Device\nfrom infer.cuda.driver import CudaError"
+    code = f"{before}\n{imports}\ntry: Device()\nexcept CudaError as e: print(e)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout.removesuffix("\n")
