@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         "--json; needs an --engine exported with --outputs score_map (docs/localization.md)",
     )
     parser.add_argument("--box-engine", action="append", type=Path, metavar="BOXES.onnx", help="repeat for several")
+
     args = parser.parse_args(argv)
     return run(parser, lambda: _work(args))
 

@@ -49,6 +49,7 @@ class OnnxEngine:
         """Raises EngineError for a file that is no model of ours, or a provider that does not load."""
         self._session = _open_session(path, provider, device, threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
+        self._self_test: str = metadata.get("self_test", "null")
         if "spec" not in metadata:
             raise EngineError(f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx")
         try:
@@ -56,7 +57,6 @@ class OnnxEngine:
         except SpecError as error:
             raise EngineError(f"{path}: {error}") from None
 
-        self.self_test: Any = json.loads(metadata.get("self_test", "null"))
         self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
         self.runtime = f"onnxruntime-{self.spec.precision}"
         self.sha256 = file_sha256(path)
@@ -65,6 +65,11 @@ class OnnxEngine:
         self._bound_to: tuple[str, int] | None = None if provider == "cpu" else ("cuda", device)
         place = rescale or ("host" if provider == "cpu" else "graph")
         self._graph_rescales = self.spec.interface == "views" and place == "graph"
+
+    @property
+    def self_test(self) -> Any:
+        """The right answers that the model carries, for infer.self_test.check; None where it carries none."""
+        return json.loads(self._self_test)
 
     def load(self, images: Sequence[Pixels]) -> DeviceImage:
         return load_on_host(images)
@@ -99,7 +104,7 @@ class OnnxEngine:
 
     def _check_sizes(self, views: Sequence[NumberedView]) -> None:
         crop = self.spec.crop_px
-        for height, width in {view.size_px for _, view in views}:
+        for height, width in dict.fromkeys(view.size_px for _, view in views):
             if min(height, width) < crop:
                 raise EngineError(
                     f"view of {height}x{width} px is smaller than the {crop} px that {self.spec.name} needs: "

@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_engine_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
     args = parser.parse_args(argv)
     return run(parser, lambda: _work(args))
 

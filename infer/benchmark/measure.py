@@ -75,7 +75,7 @@ def figures(seconds: Seconds, batch: int, flops_per_image: int | None, peak: Pea
     Latencies are of a run, percentiles between neighbours linear; the split is a run's mean; the share of the peak
     counts `compute` alone.
     """
-    latency, share = seconds.sum(1), None
+    latency, share = seconds.sum(1), None  # [runs]
     if flops_per_image is not None and peak is not None:
         share = 100 * flops_per_image * batch / seconds[:, 2].mean() / peak.flops_per_second
     return {

@@ -51,7 +51,8 @@ class Gpu:
         self.returned: deque[Left] = deque()
         self._memory: list[Memory] = []
         self._pinned: list[Pinned] = []
-        self._events: dict[bool, list[Event]] = {False: [], True: []}
+        self._events: dict[bool, list[Event]] = {False: [], True: []}  # by timing
+
         try:
             with self.device.current():
                 self.upload, self.compute, self.download = (self.device.stream() for _ in range(3))

@@ -65,6 +65,7 @@ class Pending:
         self._image: DeviceImage | None = image  # whose buffers must stay until this was collected
         self._resident: Resident | None = resident
         self._collected = False
+
         self._buffers: list[Memory | Pinned] = []
         self._events: list[Event] = []  # the end of all
         self._timed: list[Event] = []  # start and end of computing

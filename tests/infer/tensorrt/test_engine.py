@@ -373,7 +373,7 @@ REFUSALS = {
         r"built for sm80, sm90, but cudasim .* is sm86: python -m export\.to_trt .* \(on this ",
     ),
     "profiles": ([], "has 3 profiles, but its sidecar names 0: python -m export"),
-    "spec": ({}, r"\.json: cannot be understood \(not a model spec: KeyError\('preprocessing'\)\), written by"),
+    "spec": ({}, r"\.json: cannot be understood \(not a model spec: Object missing required field `name`\), "),
     "outputs": ("", r"has outputs .*pixel_sums.*, but its spec says posterior: python -m export"),
     "plan": (
         b"something else",
