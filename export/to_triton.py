@@ -16,7 +16,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,7 @@ from infer.command import Parser, exit_with, run
 from infer.errors import Refused
 from infer.shapes import default_shapes
 from infer.spec import ModelSpec, SpecError
-from infer.tensorrt.sidecar import Entry, check_sidecar, content_from_json
+from infer.tensorrt.sidecar import Entry, check_sidecar
 
 from .graph.interface import INPUTS, outputs_in_graph
 from .model.source import read_source
@@ -40,6 +40,18 @@ class TritonError(Refused):
     """A model that Triton cannot serve; one line."""
 
 
+class _PlanProfile(msgspec.Struct):
+    inputs: dict[str, Entry]
+
+
+class _PlanContent(msgspec.Struct):
+    """The part of a plan's sidecar that a server needs; all else may be missing."""
+
+    spec: dict[str, Any]
+    builder: str
+    profiles: list[_PlanProfile]
+
+
 class Served(NamedTuple):
     """The files for the server by their names there, and the shapes of the inputs, profile by profile."""
 
@@ -52,10 +64,10 @@ def open_plan(path: Path) -> Served:
     """A plan by its sidecar. Raises EngineError for another's sidecar, TritonError for a plan of TensorRT-RTX."""
     values = check_sidecar(path)
     try:
-        content = content_from_json(values)
+        content = msgspec.convert(values, _PlanContent)
         spec = ModelSpec.from_json(json.dumps(content.spec))
-        if not content.profiles or not all(profile.inputs for profile in content.profiles):
-            raise SpecError("profiles without inputs")
+        if not content.profiles:
+            raise SpecError("no profiles")
     except (msgspec.ValidationError, SpecError) as error:
         raise TritonError(f"{path}.json: damaged ({error!r}): build the engine again with export.to_trt") from None
 
