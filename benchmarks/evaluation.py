@@ -180,7 +180,7 @@ def host(folder: Path) -> None:
 def ours(engine: OnnxEngine, protocol: Protocol, dataset: Dataset, folder: Path) -> int:
     """Everything but the runtime: from the files to the score table."""
     shards = make_shards(ScoreMaker([engine], [[protocol]], dataset, "scores"), dataset.items)
-    scores.write((shard.tables[0][0].scores for shard in shards), folder / "host.parquet")
+    scores.write((shard.rows[0][0].scores for shard in shards), folder / "host.parquet")
     return len(dataset.items)
 
 

@@ -22,7 +22,8 @@ import numpy as np
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `evaluation` is the package, not the benchmark beside this
 
 from evaluation.features.svm import Choices, evaluate_sets
-from evaluation.features.table import FORMAT, PART, FeatureRow, FeatureShard, UnfinishedTable, read
+from evaluation.features.table import FORMAT, PART, FeatureRow, UnfinishedTable, read
+from evaluation.run.loop import Effort, Shard
 from evaluation.scores.table import OK
 
 
@@ -64,7 +65,7 @@ def write(path: Path, args: argparse.Namespace) -> None:
             features[: args.classes] += labels > 0
             split = "train" if 2 * i < args.rows else "test"
             rows.append(FeatureRow(f"{i}.jpg", split, labels, OK, "", str(i), features / np.linalg.norm(features)))
-        table.add(FeatureShard(first, len(rows), rows))
+        table.add(Shard(first, len(rows), rows, Effort(0, (), 0.0)))
     table.finish()
 
 

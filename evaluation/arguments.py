@@ -23,29 +23,22 @@ def make_parser() -> Parser:
     add = parser.add_argument
 
     # what is run
-    add(
-        "--engine",
-        action="append",
-        type=Path,
-        help="a model: .pt, .onnx or .engine; repeat to evaluate and fuse several",
-    )
+    model = "a model: .pt, .onnx or .engine; repeat to evaluate and fuse several"
     data = "ILSVRC-2012 or class folders, a tar of them, or shards (docs/data.md)"
+    pooling = (
+        "what is averaged over the positions of a dense view: class scores, before the softmax, as in the paper, or "
+        "posteriors, after it (default: scores)"
+    )
+    submission = (
+        "engines to fuse, each with its protocol and scales (examples/submissions), instead of --engine, --protocol, "
+        "--scales and --pooling"
+    )
+    add("--engine", action="append", type=Path, help=model)
     add("--data", required=True, type=Path, help=data)
     add("--protocol", type=_protocols, metavar="P[,P...]", help=f"of {', '.join(PROTOCOLS)} (docs/evaluation.md)")
     add("--scales", type=scales_argument, metavar="Q[,Q...]", help="shorter sides in px (default: each model's own)")
-    add(
-        "--pooling",
-        choices=list(POOLING_OUTPUT),
-        help="what is averaged over the positions of a dense view: class scores, before the softmax, as in the paper, "
-        "or posteriors, after it (default: scores)",
-    )
-    add(
-        "--submission",
-        type=Path,
-        metavar="FILE.yaml",
-        help="engines to fuse, each with its protocol and scales (examples/submissions), instead of --engine, "
-        "--protocol, --scales and --pooling",
-    )
+    add("--pooling", choices=list(POOLING_OUTPUT), help=pooling)
+    add("--submission", type=Path, metavar="FILE.yaml", help=submission)
     add("--limit", type=count_argument, metavar="N", help="only the first N images")
 
     # where and how
@@ -53,58 +46,36 @@ def make_parser() -> Parser:
     add_run_options(parser)
 
     # what is said
-    add(
-        "--mistakes",
-        type=whole_argument,
-        default=8,
-        metavar="N",
-        help="of each table, the most confident mistakes to show in the report, with thumbnails (default: 8)",
-    )
-    add(
-        "--log-json",
-        action="store_true",
-        help="events as JSON lines on stdout (docs/evaluation.md), in place of the table",
-    )
+    mistakes = "of each table, the most confident mistakes to show in the report, with thumbnails (default: 8)"
+    events = "events as JSON lines on stdout (docs/evaluation.md), in place of the table"
+    add("--mistakes", type=whole_argument, default=8, metavar="N", help=mistakes)
+    add("--log-json", action="store_true", help=events)
     return parser
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say where engines run, and how a run goes on; `check_run_options` checks them."""
     add = parser.add_argument
+    device = (
+        "GPUs of this machine, by ordinal; several run one process each, which changes no result (default: 0). With "
+        "--provider cpu a number only stands for a process"
+    )
+    ray = (
+        "run on a Ray cluster (docs/cluster.md): the one this machine belongs to, else one of this machine alone, or "
+        "the one at ADDRESS"
+    )
+    actors = "processes of the cluster (default: one for each GPU; with --provider cpu one for each machine)"
+    workers = "threads that decode; changes no result (default: 1)"
+    resume = "go on with the unfinished run, if there is one and it is this one"
+    strict = "stop at the first image that cannot be read or seen, instead of counting it wrong"
+
     add("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime (default: %(default)s)")
-    add(
-        "--device",
-        type=_devices,
-        metavar="N[,N...]",
-        help="GPUs of this machine, by ordinal; several run one process each, which changes no result (default: 0). "
-        "With --provider cpu a number only stands for a process",
-    )
-    add(
-        "--ray",
-        metavar="auto|ADDRESS",
-        help="run on a Ray cluster (docs/cluster.md): the one this machine belongs to, else one of this machine alone, "
-        "or the one at ADDRESS",
-    )
-    add(
-        "--ray-actors",
-        type=whole_argument,
-        default=0,
-        metavar="N",
-        help="processes of the cluster (default: one for each GPU; with --provider cpu one for each machine)",
-    )
-    add(
-        "--workers",
-        type=count_argument,
-        default=1,
-        metavar="N",
-        help="threads that decode; changes no result (default: 1)",
-    )
-    add("--resume", action="store_true", help="go on with the unfinished run, if there is one and it is this one")
-    add(
-        "--strict",
-        action="store_true",
-        help="stop at the first image that cannot be read or seen, instead of counting it wrong",
-    )
+    add("--device", type=_devices, metavar="N[,N...]", help=device)
+    add("--ray", metavar="auto|ADDRESS", help=ray)
+    add("--ray-actors", type=whole_argument, default=0, metavar="N", help=actors)
+    add("--workers", type=count_argument, default=1, metavar="N", help=workers)
+    add("--resume", action="store_true", help=resume)
+    add("--strict", action="store_true", help=strict)
 
 
 def check_run_options(parser: Parser, args: argparse.Namespace) -> None:

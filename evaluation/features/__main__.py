@@ -14,6 +14,7 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -24,17 +25,17 @@ from infer.pipeline import behind
 
 from ..arguments import add_run_options, check_run_options, say_interrupted
 from ..run.engines import our_commit
-from ..run.loop import MakerOpener
+from ..run.loop import MakerOpener, Shard
 from ..run.workers import open_crew
 from ..scores.table import OK
 from . import table as tables
 from .collection import Collection
 from .extract import Combine, FeatureMaker, KnownExtractors, Normalise, Regions, Settings
 from .paper import rows_beside
-from .readers import readers
+from .readers import READERS
 from .report import COMPETITION, as_text, remarks_on_c, write_submission
 from .svm import CALTECH, CS, Choices, evaluate_random, evaluate_sets, submission_scores
-from .table import FORMAT, FeatureShard, UnfinishedTable
+from .table import FORMAT, FeatureRow, UnfinishedTable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,52 +48,36 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _add_extract(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--engine",
-        action="append",
-        required=True,
-        type=Path,
-        help="a model exported with --outputs features: .onnx or .engine; repeat to stack several",
-    )
-    parser.add_argument("--data", required=True, type=Path, help="VOC2007, VOC2012, Caltech, ILSVRC or class folders")
-    parser.add_argument("--kind", choices=list(readers()), default="auto", help="of data set (default: by its folders)")
-    parser.add_argument("--scales", required=True, type=scales_argument, metavar="Q[,Q...]", help="shorter sides in px")
-    parser.add_argument("--combine", choices=get_args(Combine), default="average", help="scales (default: %(default)s)")
-    parser.add_argument(
-        "--normalise",
-        choices=get_args(Normalise),
-        default="descriptor",
-        help="L2 norm of each net's whole descriptor, or before that of each scale's too (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--regions", choices=get_args(Regions), default="image", help="for voc-action (default: %(default)s)"
-    )
-    parser.add_argument("-o", "--out", required=True, type=Path, metavar="F.parquet")
+    add = parser.add_argument
+    engines = "a model exported with --outputs features: .onnx or .engine; repeat to stack several"
+    normalise = "L2 norm of each net's whole descriptor, or before that of each scale's too (default: %(default)s)"
+
+    add("--engine", action="append", required=True, type=Path, help=engines)
+    add("--data", required=True, type=Path, help="VOC2007, VOC2012, Caltech, ILSVRC or class folders")
+    add("--kind", choices=list(READERS), default="auto", help="of data set (default: by its folders)")
+    add("--scales", required=True, type=scales_argument, metavar="Q[,Q...]", help="shorter sides in px")
+    add("--combine", choices=get_args(Combine), default="average", help="scales (default: %(default)s)")
+    add("--normalise", choices=get_args(Normalise), default="descriptor", help=normalise)
+    add("--regions", choices=get_args(Regions), default="image", help="for voc-action (default: %(default)s)")
+    add("-o", "--out", required=True, type=Path, metavar="F.parquet")
     add_run_options(parser)
     parser.set_defaults(work=_extract)
 
 
 def _add_svm(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tables", nargs="+", type=Path, metavar="F.parquet", help="of one data set: they are stacked")
-    parser.add_argument(
-        "--c", type=_numbers, default=CS, metavar="C[,C...]", help="to choose from (default: 0.01 to 100 by tens)"
-    )
-    parser.add_argument("--seed", type=whole_argument, default=0, metavar="N", help="of all that is drawn")
-    parser.add_argument("--test", choices=("val", "test"), help="which set is tested (default: test where labelled)")
-    parser.add_argument(
-        "--train-images",
-        type=count_argument,
-        metavar="N",
-        help="of each class, where sets are drawn (default: 30 for Caltech-101, 60 for Caltech-256)",
-    )
-    parser.add_argument(
-        "--test-images", type=count_argument, metavar="N", help="of each class, at most (default: 50 for 101, else all)"
-    )
-    parser.add_argument("--results", type=Path, metavar="DIR", help="write VOC's files for its server, of the test set")
-    parser.add_argument(
-        "--workers", type=count_argument, default=1, metavar="N", help="SVMs at a time; changes no result"
-    )
-    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+    add = parser.add_argument
+    train = "of each class, where sets are drawn (default: 30 for Caltech-101, 60 for Caltech-256)"
+    test = "of each class, at most (default: 50 for 101, else all)"
+
+    add("tables", nargs="+", type=Path, metavar="F.parquet", help="of one data set: they are stacked")
+    add("--c", type=_numbers, default=CS, metavar="C[,C...]", help="to choose from (default: 0.01 to 100 by tens)")
+    add("--seed", type=whole_argument, default=0, metavar="N", help="of all that is drawn")
+    add("--test", choices=("val", "test"), help="which set is tested (default: test where labelled)")
+    add("--train-images", type=count_argument, metavar="N", help=train)
+    add("--test-images", type=count_argument, metavar="N", help=test)
+    add("--results", type=Path, metavar="DIR", help="write VOC's files for its server, of the test set")
+    add("--workers", type=count_argument, default=1, metavar="N", help="SVMs at a time; changes no result")
+    add("--json", action="store_true", help="everything as one JSON object")
     parser.set_defaults(work=_svm)
 
 
@@ -100,7 +85,7 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
     started = time.monotonic()
     check_run_options(parser, args)
     settings = Settings(tuple(args.scales), args.combine, args.normalise, args.regions)
-    collection = readers()[args.kind](args.data)
+    collection = READERS[args.kind](args.data)
     pictures = collection.pictures
     if settings.regions != "image" and collection.kind != "voc-action":
         parser.error(
@@ -121,9 +106,9 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
 
         engine_seconds = 0.0
 
-        def commit(shard: FeatureShard) -> None:
+        def commit(shard: Shard[Sequence[FeatureRow]]) -> None:
             nonlocal engine_seconds
-            engine_seconds += shard.engine_seconds
+            engine_seconds += sum(shard.effort.engine_seconds)
             unfinished.add(shard)
             for row in shard.rows:
                 if row.status != OK:
@@ -165,6 +150,7 @@ def _metadata(known: KnownExtractors, collection: Collection, settings: Settings
 
 
 def _svm(parser: Parser, args: argparse.Namespace) -> int:
+    # --results stands alone
     if args.results is not None:
         for option in ("--test", "--json", "--train-images", "--test-images"):
             if getattr(args, option[2:].replace("-", "_")):
@@ -172,12 +158,15 @@ def _svm(parser: Parser, args: argparse.Namespace) -> int:
                     f"{option} does not go with --results, which trains on train and val and writes the scores of "
                     "test: leave one out"
                 )
+
     table = tables.read(args.tables)
     choices = Choices(tuple(args.c), args.seed, args.workers)
     if args.results is not None:
         if table.kind not in COMPETITION:
             parser.error(f"--results is for VOC, the table is of {table.kind}: leave it out")
         return _write_results(table, choices, args.results)
+
+    # by the sets of the data set, or by random ones
     if (table.splits != "").any():
         found = evaluate_sets(table, args.test, choices)
     else:
@@ -186,15 +175,17 @@ def _svm(parser: Parser, args: argparse.Namespace) -> int:
         if not train:
             parser.error("the data set has no train and val: say by --train-images how many of each class train")
         found = evaluate_random(table, train, test, choices)
+
     failed = {name: s for name, s in zip(table.images, table.statuses, strict=True) if s != OK}
     paper, not_shown = rows_beside(
         table.kind, table.classes, found.get("train_images_per_class"), found.get("test_images_per_class")
     )
+    keys = ("scales", "combine", "normalise", "regions", "dataset_id", "engine_sha256", "commit")
     report = {
         "kind": table.kind,
         "models": [spec["name"] for metadata in table.metadata for spec in json.loads(metadata["specs"])],
         "tables": [
-            {**{key: metadata[key] for key in _KEYS}, "file": str(path)}
+            {**{key: metadata[key] for key in keys}, "file": str(path)}
             for path, metadata in zip(args.tables, table.metadata, strict=True)
         ],
         "classes": len(table.classes),
@@ -211,6 +202,7 @@ def _svm(parser: Parser, args: argparse.Namespace) -> int:
 def _write_results(table: tables.Table, choices: Choices, folder: Path) -> int:
     places, scores, said = submission_scores(table, choices)
     write_submission(table, places, scores, folder)
+
     what = "people" if table.kind == "voc-action" else "images"
     unknown = int((~table.readable[places]).sum())
     if unknown:
@@ -223,9 +215,6 @@ def _write_results(table: tables.Table, choices: Choices, folder: Path) -> int:
     for remark in remarks_on_c([said]):
         print(remark)
     return 0
-
-
-_KEYS = ("scales", "combine", "normalise", "regions", "dataset_id", "engine_sha256", "commit")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ Convention = Literal["11-point", "all-point"]
 
 
 def eleven_point(scores: NDArray[np.floating], labels: NDArray[np.int8]) -> float | None:
-    """Mean over the recalls 0, 0.1, ..., 1 of the best precision at that recall or more (VOC 2007, section 4.1).
+    """Averages over the recalls 0, 0.1, ..., 1 the best precision at that recall or more (VOC 2007, section 4.1).
 
     scores [N]: higher stands first, of equal ones the earlier; labels [N]: 1, -1, or 0 for an image that does not
     count. None without positives. Recalls are compared as fractions, so that 3 of 10 reach 0.3.
@@ -26,7 +26,7 @@ def eleven_point(scores: NDArray[np.floating], labels: NDArray[np.int8]) -> floa
 
 
 def all_point(scores: NDArray[np.floating], labels: NDArray[np.int8]) -> float | None:
-    """Mean over the positives of the best precision at its recall or more: the area below the curve of VOC 2010."""
+    """Averages over the positives the best precision at its recall or more: the area below the curve of VOC 2010."""
     true, ranks = _positives(scores, labels)
     if not len(true):
         return None
@@ -34,7 +34,7 @@ def all_point(scores: NDArray[np.floating], labels: NDArray[np.int8]) -> float |
 
 
 def _positives(scores: NDArray[np.floating], labels: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each positive, first to last: how many positives stand there or before, and how many images.
+    """Counts for each positive, first to last, the positives that stand there or before, and the images.
 
     Precision is best at a positive, so nothing else is looked at.
     """

@@ -1,4 +1,4 @@
-"""What features are made of: pictures with the labels, sets and boxes of what is in them, whatever folder has them."""
+"""Pictures with the labels, sets and boxes of what is in them, whatever folder has them: features are made of these."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Labels = NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What an SVM learns from or is asked about: an image, or a person in it.
+    """An image, or a person in it, that an SVM learns from or is asked about.
 
     labels i8 [classes]: 1, -1, or 0 where it does not count or is not known; split: "" where none is given.
     """
@@ -59,7 +59,7 @@ class Collection:
 
 
 def one_of(classes: int) -> Labels:
-    """i8 [classes + 1, classes]: row i labels an example of class i, the last (-1) one of an unknown class."""
+    """Makes labels i8 [classes + 1, classes]: row i of an example of class i, the last (-1) of an unknown class."""
     every = np.where(np.eye(classes, dtype=bool), 1, -1).astype(np.int8)
     return np.concatenate([every, np.zeros((1, classes), np.int8)])
 

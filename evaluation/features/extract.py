@@ -22,11 +22,11 @@ from infer.views import Rect, ViewPlan, check_scales, out_of_range, plan_views
 
 from ..errors import RunError
 from ..run.engines import KnownEngine, known_engine
-from ..run.loop import DecodedImage, Effort, ShardMaker
+from ..run.loop import DecodedImage, ShardMaker
 from ..scores.table import OK
 from . import table
 from .collection import Picture
-from .table import FeatureRow, FeatureShard
+from .table import FeatureRow
 
 Combine = Literal["average", "stack"]
 Normalise = Literal["descriptor", "scale"]
@@ -140,7 +140,7 @@ class PictureBegun(NamedTuple):
     engines: list[FeaturesBegun]
 
 
-class FeatureMaker(ShardMaker[Picture, list[PictureBegun], list[FeatureRow], FeatureShard]):
+class FeatureMaker(ShardMaker[Picture, list[PictureBegun], Sequence[FeatureRow]]):
     """Engines that make descriptors of pictures; the answer to a picture is a row for each of its examples.
 
     What cannot be read, or seen by an engine, gets a status and stops nothing unless `strict`. Raises EngineError and
@@ -156,13 +156,10 @@ class FeatureMaker(ShardMaker[Picture, list[PictureBegun], list[FeatureRow], Fea
         return [PictureBegun(picture, image, self._begin(picture, image)) for picture, image in pairs]
 
     def collect(self, begun: list[PictureBegun]) -> list[list[FeatureRow]]:
-        return [self._rows(each) for each in begun]
+        return [self._rows_of(each) for each in begun]
 
-    def shard(
-        self, first: int, samples: Sequence[Picture], answers: Sequence[list[FeatureRow]], effort: Effort
-    ) -> FeatureShard:
-        rows = [row for of_picture in answers for row in of_picture]
-        return FeatureShard(first, len(samples), rows, sum(effort.engine_seconds))
+    def rows(self, samples: Sequence[Picture], answers: Sequence[list[FeatureRow]]) -> list[FeatureRow]:
+        return [row for of_picture in answers for row in of_picture]
 
     def _begin(self, picture: Picture, image: DecodedImage) -> list[FeaturesBegun]:
         """Gives every engine all regions of a picture: the whole where it is asked for, then each example's box."""
@@ -185,7 +182,7 @@ class FeatureMaker(ShardMaker[Picture, list[PictureBegun], list[FeatureRow], Fea
             begun.append(FeaturesBegun(regions, started))
         return begun
 
-    def _rows(self, begun: PictureBegun) -> list[FeatureRow]:
+    def _rows_of(self, begun: PictureBegun) -> list[FeatureRow]:
         """Waits for the engines. Raises EngineError, and RunError where `strict`."""
         picture, image, _ = begun
         found = [_descriptors(one, self._settings) for one in begun.engines]

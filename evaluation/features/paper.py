@@ -18,9 +18,9 @@ ACTIONS = (
     *("jumping", OTHER, "phoning", "playinginstrument", "reading", "ridingbike", "ridinghorse", "running"),
     *("takingphoto", "usingcomputer", "walking"),
 )
-"""VOC-2012's, by the names of ImageSets/Action."""
+"""VOC-2012's actions, by the names of ImageSets/Action."""
 CALTECH_CLASSES = {"caltech-101": 102, "caltech-256": 257}
-"""With the clutter (appendix B)."""
+"""Numbers of classes with the clutter (appendix B)."""
 
 
 class PaperRow(NamedTuple):
@@ -33,21 +33,19 @@ class PaperRow(NamedTuple):
     source: str
 
 
-def _table_11(
-    method: str,
-    voc2007: float | None,
-    voc2012: float | None,
-    caltech101: tuple[float, float] | None,
-    caltech256: tuple[float, float] | None,
-) -> list[PaperRow]:
-    """The cells of a row that are not empty."""
-    cells: tuple[tuple[Kind, float | None, float | None], ...] = (
-        ("voc2007", voc2007, None),
-        ("voc2012", voc2012, None),
-        ("caltech-101", *(caltech101 or (None, None))),
-        ("caltech-256", *(caltech256 or (None, None))),
-    )
-    return [PaperRow(method, kind, value, std, "VGG Table 11") for kind, value, std in cells if value is not None]
+Cell = float | tuple[float, float] | None
+"""Percent, or percent and standard deviation; None: not in the paper."""
+
+
+def _table_11(method: str, *cells: Cell) -> list[PaperRow]:
+    """Makes a result of each cell of a row that is not empty."""
+    found = []
+    kinds: tuple[Kind, ...] = ("voc2007", "voc2012", "caltech-101", "caltech-256")
+    for kind, cell in zip(kinds, cells, strict=True):
+        if cell is not None:
+            percent, std = cell if isinstance(cell, tuple) else (cell, None)
+            found.append(PaperRow(method, kind, percent, std, "VGG Table 11"))
+    return found
 
 
 def _table_12(method: str, percent: float) -> PaperRow:
@@ -69,28 +67,32 @@ ROWS = (
     _table_12("VGG nets D and E, image only", 79.2),
     _table_12("VGG nets D and E, image and box", 84.0),
 )
-"""In the order of the tables."""
+"""Results in the order of the tables."""
 
 
 def rows_beside(
     kind: str, classes: Sequence[str], train_images: int | None, test_images: int | None
 ) -> tuple[list[PaperRow], str]:
-    """The paper's rows to show beside a result, or none and why: the data set only has the name of the paper's.
+    """Finds the paper's rows to show beside a result, or says why none: the data set only has the name of the paper's.
 
     train_images, test_images: of a class, where sets are drawn.
     """
     rows = [row for row in ROWS if row.kind == kind]
     if not rows:
         return [], ""
+
     why = "the paper's rows are not shown"
     names = ACTIONS if kind == "voc-action" else OBJECTS
     expected = CALTECH_CLASSES.get(kind, len(names))
     if len(classes) != expected:
         return [], f"{why}: they are of {expected} classes, this data set has {len(classes)}"
+
+    # what trains and tests in the paper
     if kind in CALTECH_CLASSES and (train_images, test_images) != CALTECH[kind]:
         sizes = CALTECH[kind], (train_images, test_images)
         theirs, ours = (f"{train} and {test or 'all others'}" for train, test in sizes)
         return [], f"{why}: {theirs} images of a class train and test there, {ours} here"
+
     if kind not in CALTECH_CLASSES and set(classes) != set(names):
         other = min(set(classes) - set(names))
         return [], f"{why}: {other} is none of the classes that they are of"

@@ -1,4 +1,4 @@
-"""What is made of a finished run of SVMs on features: a table to read, and the files that VOC's server takes."""
+"""The report of a finished run of SVMs on features: a table to read, and the files that VOC's server takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPETITION = {"voc2007": ("cls", 2), "voc2012": ("cls", 2), "voc": ("cls", 2), 
 
 
 def write_submission(table: Table, places: NDArray[np.intp], scores: NDArray[np.float64], folder: Path) -> None:
-    """`comp2_cls_test_CLASS.txt`, or comp10_action's, of the test images at `places`; scores f64 [N, classes].
+    """Writes `comp2_cls_test_CLASS.txt`, or comp10_action's, of the test images at `places`; scores f64 [N, classes].
 
     One of -inf (no features) is written as 1 below the lowest of its file: the server asks for numbers.
     """
@@ -34,10 +34,12 @@ def write_submission(table: Table, places: NDArray[np.intp], scores: NDArray[np.
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """A table with the paper's rows for the same data set below ours, and the conditions of ours."""
+    """Writes a table with the paper's rows for the same data set below ours, and the conditions of ours."""
     first = report["tables"][0]
     conditions = f"{first['combine']} over Q = {first['scales']}, {first['regions']}, data set {first['dataset_id']}"
     ours = " + ".join(report["models"])
+
+    # our rows, by one of three measures
     if "splits" in report:
         value = f"{report['mean_class_recall_percent']:.2f} +- {report['std_percent']:.2f}"
         lines, measure = [[ours, value, "here"]], "mean class recall %"
@@ -51,25 +53,23 @@ def as_text(report: dict[str, Any]) -> str:
             measure = "top-1 error %"
             lines = [[ours, f"{report['top1_error_percent']:.2f} [{low:.1f}, {high:.1f}]", "here"]]
         else:
-            measure = "mAP %"
-            lines = [
-                [
-                    f"{ours}, {convention} ({report['tested']})",
-                    f"{report[f'map_{convention}_percent'.replace('-', '_')]:.2f}",
-                    "here",
-                ]
-                for convention in ("11-point", "all-point")
-            ]
+            measure, lines = "mAP %", []
+            for convention in ("11-point", "all-point"):
+                percent = report[f"map_{convention}_percent".replace("-", "_")]
+                lines.append([f"{ours}, {convention} ({report['tested']})", f"{percent:.2f}", "here"])
+
+    # the paper's
     for row in report["paper"]:
         std = "" if row["std_percent"] is None else f" +- {row['std_percent']}"
         of_test = " (test)" if report.get("tested") == "val" else ""
         lines.append([f"{row['method']}{of_test}", f"{row['percent']}{std}", row["source"]])
+
     table = tabulate(lines, [report["kind"], measure, "source"], tablefmt="pipe", disable_numparse=True)
     return f"{table}\n\n{conditions}; {tested}; C = {chosen}{_remarks(report)}"
 
 
 def remarks_on_c(fits: Sequence[dict[str, Any]]) -> list[str]:
-    """What one should know of how the SVMs were trained, a line each."""
+    """Says what one should know of how the SVMs were trained, a line each."""
     said = []
     grid = [float(c) for c in fits[0]["held_out_percent"]]
     edge = [fit["c"] for fit in fits if grid and fit["c"] in (min(grid), max(grid))]
@@ -81,8 +81,9 @@ def remarks_on_c(fits: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _remarks(report: dict[str, Any]) -> str:
-    """What one should know before believing the numbers, a line each."""
+    """Says what one should know before believing the numbers, a line each."""
     said = remarks_on_c(report.get("splits", [report]))
+
     precisions = report.get("ap_all_point_percent", {})
     absent = [name for name, value in precisions.items() if value is None]
     if absent:
@@ -90,6 +91,7 @@ def _remarks(report: dict[str, Any]) -> str:
             f"no image that is tested has {', '.join(absent)}: without AP, {len(absent)} of {len(precisions)} classes "
             "are not in the mAP"
         )
+
     if report["paper_not_shown"]:
         said.append(report["paper_not_shown"])
     if report["without_features"]:

@@ -31,17 +31,17 @@ ITERATIONS = 10_000
 ROWS = 1024
 """Examples that are scored at a time."""
 CALTECH = {"caltech-101": (30, 50), "caltech-256": (60, None)}
-"""Images of a class that train, and how many at most test (None: all others)."""
+"""Images of a class that train, and that test at most (None: all others)."""
 
 Features = NDArray[np.float32]
 Places = NDArray[np.intp]
 Measure = Callable[[NDArray[np.float64], Labels], float]
-"""Of scores f64 [N, classes] and labels i8 [N, classes], in percent; more is better."""
+"""Rates scores f64 [N, classes] by labels i8 [N, classes], in percent; more is better."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """cs: of which one is chosen; seed: of what is held out, the solver, and the first random split."""
+    """Choices of a run. cs: C is one of these; seed: of what is held out, the solver, and the first random split."""
 
     cs: tuple[float, ...] = CS
     seed: int = 0
@@ -59,7 +59,7 @@ class Trained(NamedTuple):
 
 
 def scores_of(trained: Trained, features: Features) -> NDArray[np.float64]:
-    """f64 [N, classes]: signed distances, up to a factor of each class."""
+    """Computes signed distances f64 [N, classes], up to a factor of each class."""
     parts = [features[first : first + ROWS] @ trained.weights.T for first in range(0, max(len(features), 1), ROWS)]
     return np.concatenate(parts) + trained.bias  # in parts, since each is made f64
 
@@ -72,28 +72,29 @@ def train(
     choices: Choices,
     images: Sequence[str] = (),
 ) -> Trained:
-    """One SVM for each class, from training images alone. Raises FeatureError for a class that cannot be learnt.
+    """Trains an SVM for each class, on training images alone. Raises FeatureError for a class that cannot be learnt.
 
     images: see hold_out.
     """
+    if len(choices.cs) == 1:
+        return _fit(features, labels, classes, choices.cs[0], choices)
+
+    held_out = hold_out(labels, choices.seed, images)
+    if not held_out.any():
+        raise FeatureError(
+            f"{len(labels)} images that train are too few to hold any out and choose C: name one C by --c"
+        )
     found: dict[str, float] = {}
-    best = choices.cs[0]
-    if len(choices.cs) > 1:
-        held_out = hold_out(labels, choices.seed, images)
-        if not held_out.any():
-            raise FeatureError(
-                f"{len(labels)} images that train are too few to hold any out and choose C: name one C by --c"
-            )
-        own, rest = labels[held_out], ~held_out
-        for c in choices.cs:
-            fitted = _fit(features[rest], labels[rest], classes, c, choices)
-            found[f"{c:g}"] = measure(scores_of(fitted, features[held_out]), own)
-        best = max(choices.cs, key=lambda c: (found[f"{c:g}"], -c))
+    for c in choices.cs:
+        fitted = _fit(features[~held_out], labels[~held_out], classes, c, choices)
+        found[f"{c:g}"] = measure(scores_of(fitted, features[held_out]), labels[held_out])
+
+    best = max(choices.cs, key=lambda c: (found[f"{c:g}"], -c))  # of equal ones the smallest
     return _fit(features, labels, classes, best, choices)._replace(held_out_percent=found)
 
 
 def hold_out(labels: Labels, seed: int, images: Sequence[str] = ()) -> NDArray[np.bool_]:
-    """Which 20 % of the images choose C: of each class where an image has one, else of all.
+    """Draws the 20 % of the images that choose C: of each class where an image has one, else of all.
 
     images: of each example, where several may be of one: all of them are held out, or none.
     """
@@ -101,6 +102,7 @@ def hold_out(labels: Labels, seed: int, images: Sequence[str] = ()) -> NDArray[n
     if len(set(images)) < len(images):
         names = np.unique(images)
         return np.isin(images, random.permutation(names)[: round(HELD_OUT * len(names))])
+
     chosen = np.zeros(len(labels), np.bool_)
     single = bool(((labels > 0).sum(1) == 1).all())
     groups = [np.flatnonzero(column > 0) for column in labels.T] if single else [np.arange(len(labels))]
@@ -110,10 +112,9 @@ def hold_out(labels: Labels, seed: int, images: Sequence[str] = ()) -> NDArray[n
 
 
 def _fit(features: Features, labels: Labels, classes: Sequence[str], c: float, choices: Choices) -> Trained:
+    """Trains an SVM for each class with one C. Raises FeatureError for a class that cannot be learnt."""
     from sklearn.exceptions import ConvergenceWarning
 
-    wide = features.astype(np.float64)  # as LIBLINEAR takes them, once for all classes
-    one = functools.partial(_fit_class, wide, c=c, seed=choices.seed)
     for name, column in zip(classes, labels.T, strict=True):
         if not (column > 0).any() or not (column < 0).any():
             what = "images with" if not (column > 0).any() else "images without"
@@ -121,6 +122,9 @@ def _fit(features: Features, labels: Labels, classes: Sequence[str], c: float, c
                 f"{name}: no {what} it among the {len(labels)} that train, so nothing can be learnt: add some or, if "
                 "they were held out to choose C, name one C by --c"
             )
+
+    wide = features.astype(np.float64)  # as LIBLINEAR takes them, once for all classes
+    one = functools.partial(_fit_class, wide, c=c, seed=choices.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
         planes = list(ordered(one, labels.T, choices.workers))
@@ -131,8 +135,10 @@ def _fit(features: Features, labels: Labels, classes: Sequence[str], c: float, c
 def _fit_class(
     features: NDArray[np.float64], labels: Labels, *, c: float, seed: int
 ) -> tuple[NDArray[np.float64], float, bool]:
-    """(weights, bias, whether the solver gave up) of a class; images of label 0 take no part: weight 0 leaves them out
-    as copying the others would, to the bit."""
+    """Trains the SVM of one class: (weights, bias, whether the solver gave up).
+
+    Images of label 0 take no part: weight 0 leaves them out as copying the others would, to the bit.
+    """
     from sklearn.svm import LinearSVC
 
     svm = LinearSVC(C=c, dual="auto", max_iter=ITERATIONS, random_state=seed)
@@ -141,13 +147,13 @@ def _fit_class(
 
 
 def mean_ap_percent(convention: Convention, scores: NDArray[np.float64], labels: Labels) -> float:
-    """Mean over the classes that have positives."""
+    """Averages AP over the classes that have positives."""
     every = [CONVENTIONS[convention](own, label) for own, label in zip(scores.T, labels.T, strict=True)]
     return float(100 * np.mean([ap for ap in every if ap is not None] or [0.0]))
 
 
 def class_recalls(scores: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:
-    """Of each class the part of its images that have its score first, and any score; NaN without images."""
+    """Computes for each class the part of its images that have its score first, and any score; NaN without images."""
     true = labels.argmax(1)
     is_right = (scores.argmax(1) == true) & np.isfinite(scores).all(1)
     counts = np.bincount(true, minlength=labels.shape[1])
@@ -164,7 +170,7 @@ def accuracy_percent(scores: NDArray[np.float64], labels: Labels) -> float:
 
 
 def evaluate_sets(table: Table, tested: str | None, choices: Choices) -> dict[str, Any]:
-    """mAP (VOC) or top-1 error (folders) of the `tested` set; what comes before it trains.
+    """Measures mAP (VOC) or top-1 error (folders) of the `tested` set; what comes before it trains.
 
     None: test where it has labels, else val. Images without features train nothing, and stand last when tested.
     """
@@ -184,10 +190,8 @@ def evaluate_sets(table: Table, tested: str | None, choices: Choices) -> dict[st
             raise FeatureError(
                 f"no labelled image of the set {name} has features: extract them from the whole data set"
             )
-    used: Convention = "11-point" if table.kind == "voc2007" else "all-point"
-    measure = functools.partial(_mean_of_actions, table.classes, used) if is_voc else accuracy_percent
-    images = _images(table, train_at)
-    trained = train(table.features[train_at], table.labels[train_at], table.classes, measure, choices, images)
+
+    trained = _train_on(table, train_at, choices)
     scores = _scores(trained, table, test_at)
     common = {"tested": tested, "train_images": len(train_at), "test_images": len(test_at), **_said(trained)}
     if not is_voc:
@@ -198,29 +202,29 @@ def evaluate_sets(table: Table, tested: str | None, choices: Choices) -> dict[st
 
 
 def submission_scores(table: Table, choices: Choices) -> tuple[Places, NDArray[np.float64], dict[str, Any]]:
-    """For VOC's server: (the test images, their scores, how C was chosen) when all of train and val trains."""
+    """Scores the test images for VOC's server: (places, scores, how C was chosen). All of train and val trains."""
     train_at = np.flatnonzero(np.isin(table.splits, ["train", "val"]) & table.readable)
-    used: Convention = "11-point" if table.kind == "voc2007" else "all-point"
-    measure = functools.partial(_mean_of_actions, table.classes, used)
     test_at = np.flatnonzero(table.splits == "test")
     if not len(train_at) or not len(test_at):
         raise FeatureError("no images of train, or of test, have features: extract them from the whole data set")
-    images = _images(table, train_at)
-    trained = train(table.features[train_at], table.labels[train_at], table.classes, measure, choices, images)
+    trained = _train_on(table, train_at, choices)
     return test_at, _scores(trained, table, test_at), _said(trained)
 
 
 def evaluate_random(table: Table, train_images: int, test_images: int | None, choices: Choices) -> dict[str, Any]:
-    """Mean class recall over random splits: `train_images` of each class train, the others (at most so many) test."""
+    """Measures mean class recall over random splits: `train_images` of each class train, the others (at most
+    `test_images`) test."""
     splits = []
     for seed in range(choices.seed, choices.seed + SPLITS):
         train_at, test_at = random_split(table, train_images, test_images, seed)
         kept = train_at[table.readable[train_at]]
+
         own = Choices(choices.cs, seed, choices.workers)
         trained = train(table.features[kept], table.labels[kept], table.classes, mean_recall_percent, own)
         recall = mean_recall_percent(_scores(trained, table, test_at), table.labels[test_at])
         counts = {"train_images": len(kept), "test_images": len(test_at)}
         splits.append({"seed": seed, **counts, **_said(trained), "mean_class_recall_percent": recall})
+
     recalls = [float(one["mean_class_recall_percent"]) for one in splits]
     return {
         "train_images_per_class": train_images,
@@ -232,7 +236,7 @@ def evaluate_random(table: Table, train_images: int, test_images: int | None, ch
 
 
 def random_split(table: Table, train_images: int, test_images: int | None, seed: int) -> tuple[Places, Places]:
-    """(training, test) rows, sorted. Raises FeatureError for a class with none left to test."""
+    """Draws (training, test) rows, sorted. Raises FeatureError for a class with none left to test."""
     random = np.random.default_rng(seed)
     chosen: tuple[list[int], list[int]] = ([], [])
     for name, column in zip(table.classes, table.labels.T, strict=True):
@@ -248,14 +252,20 @@ def random_split(table: Table, train_images: int, test_images: int | None, seed:
 
 
 def _scores(trained: Trained, table: Table, places: Places) -> NDArray[np.float64]:
-    """What has no features stands behind everything, and is of no class: -inf."""
+    """Scores rows; one without features stands behind everything, and is of no class: -inf."""
     return np.where(table.readable[places, None], scores_of(trained, table.features[places]), -np.inf)
 
 
-def _images(table: Table, places: Places) -> tuple[str, ...]:
-    """The images that examples are of: several people, IMAGE/1 and IMAGE/2, may be of one."""
-    names = (table.images[place] for place in places)
-    return tuple(name.rpartition("/")[0] if table.kind == "voc-action" else name for name in names)
+def _train_on(table: Table, places: Places, choices: Choices) -> Trained:
+    """Trains on the examples at `places`; C is chosen by the measure that is reported."""
+    convention: Convention = "11-point" if table.kind == "voc2007" else "all-point"
+    of_voc = functools.partial(_mean_of_actions, table.classes, convention)
+    measure = of_voc if table.kind.startswith("voc") else accuracy_percent
+
+    # the images that examples are of: several people, IMAGE/1 and IMAGE/2, may be of one
+    names = [table.images[place] for place in places]
+    images = [name.rpartition("/")[0] for name in names] if table.kind == "voc-action" else names
+    return train(table.features[places], table.labels[places], table.classes, measure, choices, images)
 
 
 def _said(trained: Trained) -> dict[str, Any]:
@@ -266,13 +276,13 @@ def _said(trained: Trained) -> dict[str, Any]:
 def _mean_of_actions(
     classes: Sequence[str], convention: Convention, scores: NDArray[np.float64], labels: Labels
 ) -> float:
-    """Mean AP as the devkit has it, without the distractors."""
+    """Averages AP as the devkit does, without the distractors."""
     counted = [i for i, name in enumerate(classes) if name != OTHER]
     return mean_ap_percent(convention, scores[:, counted], labels[:, counted])
 
 
 def _precisions(table: Table, scores: NDArray[np.float64], labels: Labels) -> dict[str, Any]:
-    """mAP and each class's AP by both conventions; a class without positives has none, and is named."""
+    """Measures mAP and each class's AP by both conventions; a class without positives has none, and is named."""
     found: dict[str, Any] = {}
     for convention, ap in CONVENTIONS.items():
         every = {name: ap(scores[:, i], labels[:, i]) for i, name in enumerate(table.classes)}

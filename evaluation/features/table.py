@@ -7,9 +7,10 @@ the file's bytes), labels i8 [classes] (see collection.Example), features f32 [w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from infer.errors import Refused
 from infer.files import replacing
 
-from ..run.loop import dataset_id
+from ..run.loop import Shard, dataset_id
 from ..run.store import UnfinishedShards
 from ..scores.table import OK
 from .collection import Labels
@@ -50,18 +51,10 @@ class FeatureRow:
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureShard:
-    """The rows of the examples in `images` pictures, from picture `first` on, and the seconds in all engines."""
-
-    first: int
-    images: int
-    rows: Sequence[FeatureRow]
-    engine_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Table:
-    """All examples in memory. labels i8 [N, classes]; features f32 [N, width], zero where the status is not "ok"."""
+    """A table, or several side by side, in memory.
+
+    labels i8 [N, classes]; features f32 [N, width], zero where the status is not "ok"."""
 
     images: tuple[str, ...]
     splits: NDArray[np.str_]
@@ -83,7 +76,7 @@ class Table:
         return np.array([status == OK for status in self.statuses], np.bool_)
 
 
-class UnfinishedTable(UnfinishedShards[FeatureShard]):
+class UnfinishedTable(UnfinishedShards[Sequence[FeatureRow]]):
     """The shards of a table that is being made of `pictures` pictures, in a folder beside it, NAME.parts.
 
     metadata: of the table, all that its rows depend on but the data set, which `listing` says; width: of a descriptor.
@@ -98,7 +91,7 @@ class UnfinishedTable(UnfinishedShards[FeatureShard]):
         folder = path.with_name(path.name + ".parts")
         super().__init__(folder, {**metadata, "listing": listing}, pictures, PART, resume=resume)
 
-    def add(self, shard: FeatureShard) -> None:
+    def add(self, shard: Shard[Sequence[FeatureRow]]) -> None:
         with replacing(self._path(shard.first)) as unfinished:
             pq.write_table(_to_arrow(shard.rows, self._width), unfinished, compression="zstd")
 
@@ -195,41 +188,43 @@ class _Beside(NamedTuple):
     metadata: Mapping[str, str]
 
 
-def _read(path: Path) -> _Beside:
-    """Reads all of a table but its features. Raises FeatureError."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """Opens a table; turns what fails of reading it into a FeatureError."""
     try:
         with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-            if metadata.get("format") != FORMAT:
-                raise FeatureError(
-                    f"{path}: not a table of features: make one by python -m evaluation.features extract"
-                )
-
-            known = file.read(["image", "split", "status", "labels"])
-            images, splits, statuses = (tuple(known[name].to_pylist()) for name in ("image", "split", "status"))
-            labels = np.concatenate([_matrix(chunk) for chunk in known["labels"].chunks])
-            return _Beside(images, splits, statuses, labels, schema.field("features").type.list_size, metadata)
+            yield file
     except FileNotFoundError:
         raise FeatureError(f"{path}: no such file, expected a table of features (.parquet)") from None
     except (OSError, KeyError, pa.ArrowException) as error:
         raise FeatureError(f"{path}: not a table of features ({str(error).splitlines()[0]})") from None
 
 
+def _read(path: Path) -> _Beside:
+    """Reads all of a table but its features. Raises FeatureError."""
+    with _opened(path) as file:
+        schema = file.schema_arrow
+        metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+        if metadata.get("format") != FORMAT:
+            raise FeatureError(f"{path}: not a table of features: make one by python -m evaluation.features extract")
+
+        known = file.read(["image", "split", "status", "labels"])
+        images, splits, statuses = (tuple(known[name].to_pylist()) for name in ("image", "split", "status"))
+        labels = np.concatenate([_matrix(chunk) for chunk in known["labels"].chunks])  # i8 [rows, classes]
+        return _Beside(images, splits, statuses, labels, schema.field("features").type.list_size, metadata)
+
+
 def _fill(features: NDArray[np.float32], path: Path) -> None:
-    """Reads a table's features into their place, a row group (as `extract` writes them: a part) at a time.
+    """Reads a table's features into their place, a row group (as `extract` writes them: a shard) at a time.
 
     `iter_batches` would keep as much again as the whole table.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            first = 0
-            for group in range(file.num_row_groups):
-                for chunk in file.read_row_group(group, ["features"])["features"].chunks:
-                    features[first : first + len(chunk)] = _matrix(chunk)
-                    first += len(chunk)
-    except (OSError, pa.ArrowException) as error:
-        raise FeatureError(f"{path}: not a table of features ({str(error).splitlines()[0]})") from None
+    first = 0
+    with _opened(path) as file:
+        for group in range(file.num_row_groups):
+            for chunk in file.read_row_group(group, ["features"])["features"].chunks:
+                features[first : first + len(chunk)] = _matrix(chunk)
+                first += len(chunk)
 
 
 def _matrix(values: pa.FixedSizeListArray) -> NDArray[Any]:

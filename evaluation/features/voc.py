@@ -26,7 +26,7 @@ from .collection import Collection, Example, Kind, Labels, Picture, Split
 SETS = "ImageSets"
 MAIN, ACTION = "Main", "Action"
 KINDS: dict[str, Kind] = {"VOC2007": "voc2007", "VOC2012": "voc2012"}
-"""By the folder's name; another year, or another name, is just "voc": the paper has no result for it."""
+"""Kinds by the folder's name; another year, or another name, is just "voc": the paper has no result for it."""
 OTHER = "other"
 """People who do none of the ten actions: distractors, whose class the devkit does not evaluate."""
 
@@ -39,7 +39,7 @@ def is_voc(root: Path) -> bool:
 
 
 def open_classification(root: Path) -> Collection:
-    """train, val and test images with the labels of all classes. Raises DatasetError."""
+    """Opens train, val and test images with the labels of all classes. Raises DatasetError."""
     voc = _open(root)
     classes, labels = _read_labels(voc, MAIN)
     pictures = [
@@ -51,18 +51,20 @@ def open_classification(root: Path) -> Collection:
 
 
 def open_action(root: Path) -> Collection:
-    """The people of train, val and test images with the labels of all actions, and their boxes. Raises DatasetError."""
+    """Opens the people of train, val and test images, with labels of all actions and boxes. Raises DatasetError."""
     voc = _open(root)
     classes, labels = _read_labels(voc, ACTION)
     people: dict[str, list[tuple[int, Split, Labels]]] = {}
     for (name, person), (split, own) in sorted(labels.items()):
         people.setdefault(name, []).append((person, split, own))
+
     xmls = _below(voc.folder, "Annotations").files
     pictures = []
     for name, of_image in people.items():
         xml = xmls.get(f"{name}.xml")
         if xml is None:
             raise DatasetError(f"{voc.root / 'Annotations'}/{name}.xml: no such file, though {SETS}/Action names it")
+
         boxes = _boxes(xml, voc.root)
         for person, _, _ in of_image:
             if not 1 <= person <= len(boxes):
@@ -110,11 +112,12 @@ def _below(folder: Folder, name: str) -> Folder:
 
 
 def _read_labels(voc: _Voc, task: str) -> tuple[tuple[str, ...], dict[Key, tuple[Split, Labels]]]:
-    """(classes, the set and labels of every example). Raises DatasetError."""
+    """Reads (classes, the set and labels of every example). Raises DatasetError."""
     files = _below(_below(voc.folder, SETS), task).files
     classes = tuple(sorted(name.removesuffix(_TRAINVAL) for name in files if name.endswith(_TRAINVAL)))
     if not classes:
         raise DatasetError(f"{voc.root / SETS / task}: no CLASS{_TRAINVAL} there, expected one for each class")
+
     persons = task == ACTION
     labels: dict[Key, tuple[Split, Labels]] = {}
     validation = {key[0] for key, _ in _lines(files["val.txt"], labelled=False)} if "val.txt" in files else set()
@@ -129,8 +132,11 @@ def _read_labels(voc: _Voc, task: str) -> tuple[tuple[str, ...], dict[Key, tuple
                     raise DatasetError(f"{files[f'{name}_test.txt'].path}: {key[0]} is in trainval too")
                 known[1][number] = label
                 read += not of_test and label > 0
+
         if not read:
             raise DatasetError(f"{files[f'{name}{_TRAINVAL}'].path}: no image of {name} (1), so nothing can be learnt")
+
+    # a test set whose labels a server keeps
     if "test.txt" in files and not any(split == "test" for split, _ in labels.values()):
         for key, _ in _lines(files["test.txt"], persons=persons, labelled=False):
             labels.setdefault(key, ("test", np.zeros(len(classes), np.int8)))
@@ -141,11 +147,12 @@ _TRAINVAL = "_trainval.txt"
 
 
 def _lines(file: File, *, persons: bool = False, labelled: bool = True) -> Iterator[tuple[Key, int]]:
-    """((image, person), label) of each line of a set. Raises DatasetError."""
+    """Reads ((image, person), label) of each line of a set. Raises DatasetError."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{file.path}: cannot be read ({error})") from None
+
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words:
@@ -159,11 +166,12 @@ def _lines(file: File, *, persons: bool = False, labelled: bool = True) -> Itera
         except (ValueError, IndexError):
             expected = "IMAGE" + " PERSON" * persons + " and 1, 0 or -1" * labelled
             raise DatasetError(f"{file.path}: line {number} is {line[:60]!r}, expected {expected}") from None
+
         yield (name, person), label
 
 
 def _boxes(xml: File, root: Path) -> list[Rect]:
-    """(top, left, height, width) of each object. Raises DatasetError."""
+    """Reads (top, left, height, width) of each object. Raises DatasetError."""
     try:
         objects = read_annotation(xml, str(root / "Annotations" / xml.path.name)).objects
     except AnnotationError as error:

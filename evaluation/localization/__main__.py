@@ -52,25 +52,16 @@ def _parser() -> Parser:
     add = parser.add_argument
 
     # what is run
+    scales = "shorter sides in px, for all box nets, or repeated for each of them (default: each net's own)"
+    merge_at = "boxes that match worse than this are left apart (default: 0.75; with literal 0.25)"
     add("--boxes", action="append", required=True, type=Path, metavar="BOXES.onnx", help="a box net; repeat")
     add("--engine", type=Path, help="the classifier that rates boxes, with a score_map (not for given-class)")
     add("--scores", type=Path, metavar="TABLE.parquet", help="has the top-5 classes (default: --engine's)")
     add("--data", required=True, type=Path, help="the data set, as for evaluation.ilsvrc (docs/data.md)")
     add("--protocol", required=True, choices=list(PROTOCOLS))
-    add(
-        "--scales",
-        action="append",
-        type=scales_argument,
-        metavar="Q[,Q...]",
-        help="shorter sides in px, for all box nets, or repeated for each of them (default: each net's own)",
-    )
+    add("--scales", action="append", type=scales_argument, metavar="Q[,Q...]", help=scales)
     add("--match", choices=list(MATCHES), default="overlap", help="match_score of the merging (default: %(default)s)")
-    add(
-        "--merge-at",
-        type=float,
-        metavar="T",
-        help="boxes that match worse than this are left apart (default: 0.75; with literal 0.25)",
-    )
+    add("--merge-at", type=float, metavar="T", help=merge_at)
     add("--annotations", type=Path, metavar="DIR|TAR", help="the XMLs (default: DATA/ILSVRC2012_bbox_val_v3)")
     add("--blacklist", type=Path, metavar="FILE", help="numbers of images not to count (default: the devkit's, if any)")
     add("--limit", type=count_argument, metavar="N", help="only the first N images")
@@ -143,14 +134,11 @@ def _images_to_locate(
     spec = known.nets[0].spec
     label_of = map_labels(dataset, spec)
     likeliest, scored_id = read_likeliest(scores, dataset, spec.classes, label_of) if scores else (None, None)
-    images = [
-        ImageToLocate(
-            item,
-            -1 if item.label < 0 else int(label_of[item.label]),
-            None if likeliest is None else likeliest[place],
-        )
-        for place, item in enumerate(dataset.items)
-    ]
+
+    images = []
+    for place, item in enumerate(dataset.items):
+        label = -1 if item.label < 0 else int(label_of[item.label])
+        images.append(ImageToLocate(item, label, None if likeliest is None else likeliest[place]))
     return images, scored_id
 
 

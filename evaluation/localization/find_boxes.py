@@ -1,9 +1,8 @@
-"""Images through box nets and a classifier: what is found in each, by the protocols of the VGG paper's appendix A."""
+"""Images through box nets and a classifier, by the protocols of the VGG paper's appendix A."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,12 +33,12 @@ from infer.views import check_scales, default_scales
 
 from ..errors import RunError, ScoresError
 from ..run.engines import KnownEngine, known_engine, our_commit
-from ..run.loop import DecodedImage, Effort, MakerOpener, ShardMaker
+from ..run.loop import DecodedImage, MakerOpener, ShardMaker, digest_pixels
 from ..run.score import OUT_OF_RANGE
 from ..scores import table as tables
 from ..scores.table import OK
 from .metric import GUESSES
-from .table import SHARD_IMAGES, BoxShard, LocatedImage
+from .table import SHARD_IMAGES, LocatedImage
 
 PROTOCOLS = {"given-class": "center", "dense": "dense"}
 """Protocols of localisation, with the views of each."""
@@ -82,7 +81,11 @@ class ImageToLocate(NamedTuple):
     likeliest: Sequence[int] | None
 
 
-class BoxMaker(ShardMaker[ImageToLocate, Sequence[tuple[ImageToLocate, DecodedImage]], LocatedImage, BoxShard]):
+Pairs = Sequence[tuple[ImageToLocate, DecodedImage]]
+"""A few images of a run, decoded."""
+
+
+class BoxMaker(ShardMaker[ImageToLocate, Pairs, Sequence[LocatedImage]]):
     """Box nets, with a classifier for the protocol `dense`. `strict`: an image that no engine can see stops the run."""
 
     def __init__(self, nets: Sequence[BoxNet], classifier: Engine | None, settings: BoxSettings) -> None:
@@ -92,20 +95,17 @@ class BoxMaker(ShardMaker[ImageToLocate, Sequence[tuple[ImageToLocate, DecodedIm
         scaled = (ScaledNet(net.engine.spec, net.kind, net.scales) for net in nets)
         self.known = KnownNets(tuple(scaled), tuple(map(known_engine, self.engines)))
 
-    def begin(
-        self, samples: Sequence[ImageToLocate], images: Sequence[DecodedImage]
-    ) -> Sequence[tuple[ImageToLocate, DecodedImage]]:
+    def begin(self, samples: Sequence[ImageToLocate], images: Sequence[DecodedImage]) -> Pairs:
         return list(zip(samples, images, strict=True))
 
-    def collect(self, begun: Sequence[tuple[ImageToLocate, DecodedImage]]) -> list[LocatedImage]:
+    def collect(self, begun: Pairs) -> list[LocatedImage]:
         return [self._locate(sample, image) for sample, image in begun]
 
-    def shard(
-        self, first: int, samples: Sequence[ImageToLocate], answers: Sequence[LocatedImage], effort: Effort
-    ) -> BoxShard:
-        return BoxShard(first, tuple(answers), effort)
+    def rows(self, samples: Sequence[ImageToLocate], answers: Sequence[LocatedImage]) -> Sequence[LocatedImage]:
+        return answers
 
     def _locate(self, sample: ImageToLocate, decoded: DecodedImage) -> LocatedImage:
+        """Finds the boxes of one image. Raises EngineError, and RunError where `strict`."""
         name, label, likeliest = sample.item.name, sample.label, sample.likeliest
         if not decoded.images:
             return LocatedImage(name, label, decoded.status)
@@ -124,7 +124,7 @@ class BoxMaker(ShardMaker[ImageToLocate, Sequence[tuple[ImageToLocate, DecodedIm
             edges = boxes[label if len(boxes) > 1 else 0]
             seen = label >= 0 and bool(np.isfinite(edges).all())
             given = Guess(label, 1.0, inside(edges, size)) if seen else None
-            return LocatedImage(name, label, OK, _digest(sums), size, given=given)
+            return LocatedImage(name, label, OK, digest_pixels(sums), size, given=given)
 
         # boxes of the likeliest classes, and of the given one, from all windows
         windows = find_windows(self._nets, self._classifier, image, mean=likeliest is None)
@@ -134,7 +134,7 @@ class BoxMaker(ShardMaker[ImageToLocate, Sequence[tuple[ImageToLocate, DecodedIm
         found = guess(windows, [*likeliest, *([label] if label >= 0 else [])], self._settings.rule)
         guesses = tuple(one for one in found[: len(likeliest)] if one is not None)
         given = found[-1] if label >= 0 else None
-        return LocatedImage(name, label, OK, _digest(windows.pixel_sums), size, guesses, given)
+        return LocatedImage(name, label, OK, digest_pixels(windows.pixel_sums), size, guesses, given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class BoxSettings:
 
 def box_opener(
     settings: BoxSettings, boxes: Sequence[Path], classifier: Path | None, provider: Provider, options: dict[str, Any]
-) -> MakerOpener[ImageToLocate, BoxShard]:
+) -> MakerOpener[ImageToLocate, Sequence[LocatedImage]]:
     """Makes the opener of a localisation; options: of infer.open.open_engine."""
     files = [*boxes, *([classifier] if classifier else [])]
     largest = max((q for own in settings.scales for q in own), default=0)
@@ -169,10 +169,6 @@ def _make(settings: BoxSettings, count: int, engines: Sequence[Engine]) -> BoxMa
     classifier = engines[count] if len(engines) > count else None
     check_together(nets, classifier)
     return BoxMaker(nets, classifier, settings)
-
-
-def _digest(sums: NDArray[np.int32]) -> str:
-    return hashlib.sha256(sums.astype("<i4").tobytes()).hexdigest()[:32]
 
 
 def read_likeliest(
@@ -212,9 +208,10 @@ def read_likeliest(
 
 def box_metadata(settings: BoxSettings, known: KnownNets, dataset: Dataset, scores: Path | None) -> dict[str, str]:
     """Says all that the rows depend on, for the tables' metadata."""
-    specs = ",".join(net.spec.to_json() for net in known.nets)
+    specs = ",".join(net.spec.to_json() for net in known.nets)  # a JSON list, as it always was
     box_engines = known.engines[: len(known.nets)]
     dense = known.classifier is not None
+
     return {
         "protocol": settings.protocol,
         "scales": "+".join(",".join(map(str, net.scales)) for net in known.nets),

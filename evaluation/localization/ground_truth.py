@@ -1,4 +1,4 @@
-"""Where the objects of a data set really are, and which of its images count."""
+"""The ground truth: where the objects of a data set really are, and which of its images count."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})")
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The boxes of the image's class, in an image of `size_px` (None: of the image itself)."""
+    """Boxes of an image's class, in an image of `size_px` (None: in the image itself)."""
 
     boxes: tuple[Box, ...]
     size_px: Size | None
@@ -38,9 +38,12 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
-    """For each image of a data set its truth, or None if it does not count: `blacklisted` of them, or `broken`, the
-    message of each XML that could not be read. has_blacklist: whether there was a list. without: images that count but
-    have no box of their class, so that whatever is found is wrong."""
+    """The truth of each image of a data set, None where it does not count.
+
+    blacklisted: how many of those are on the list; broken: the message of each XML that could not be read;
+    has_blacklist: whether there was a list; without: images that count but have no box of their class, so that
+    whatever is found is wrong.
+    """
 
     truths: tuple[Truth | None, ...]
     blacklisted: int
@@ -50,14 +53,17 @@ class GroundTruth:
 
 
 def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Path | None) -> GroundTruth:
-    """annotations: the XMLs, by default BOXES beside the images; blacklist: by default the devkit's, if there is one.
+    """Reads the boxes of all images that count.
 
+    annotations: the XMLs, by default BOXES beside the images; blacklist: by default the devkit's, if there is one.
     Raises DatasetError where they are missing, or one is for an image that is not blacklisted, or no image counts or
     none has a box of its class.
     """
     folder = open_folder(annotations) if annotations else boxes_beside(_root(dataset), BOXES)
     files = find_annotations(folder)
     unwanted = _read_blacklist(blacklist) if blacklist else _devkits_blacklist(dataset)
+
+    # every image that counts needs an XML of its name
     stems = [item.name.rpartition("/")[2].rpartition(".")[0] for item in dataset.items]
     if len(set(stems)) < len(stems):
         raise DatasetError(f"{dataset.root}: two images differ by their folders alone, so an XML could be of either")
@@ -68,26 +74,29 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
             f"{folder.path}: no XML for {len(lacking)} of {len(stems)} images ({lacking[0]}.xml ...): expected the "
             "bounding boxes of this data set, or name others by --annotations"
         )
+
     find = class_of(dataset.classes, dataset.class_names)
-    truths: list[Truth | None] = []
+    truths: list[Truth | None] = [None] * len(stems)
+    labelled: list[Truth] = []
     broken: list[str] = []
-    for item, stem, counts in zip(dataset.items, stems, counted, strict=True):
-        truths.append(None)
-        if counts:
-            try:
-                found = read_annotation(files[stem], f"{stem}.xml")
-                truths[-1] = Truth(boxes_of(found, item.label, find), found.size_px)
-            except AnnotationError as error:
-                broken.append(str(error))
-    of_label = [
-        truth for truth, item in zip(truths, dataset.items, strict=True) if truth is not None and item.label >= 0
-    ]
-    if not of_label:
+    for place, (item, stem) in enumerate(zip(dataset.items, stems, strict=True)):
+        if not counted[place]:
+            continue
+        try:
+            found = read_annotation(files[stem], f"{stem}.xml")
+            truth = truths[place] = Truth(boxes_of(found, item.label, find), found.size_px)
+        except AnnotationError as error:
+            broken.append(str(error))
+            continue
+        if item.label >= 0:
+            labelled.append(truth)
+
+    if not labelled:
         raise DatasetError(
             f"{dataset.root}: no image counts, all are without a label, blacklisted or without readable boxes"
         )
-    without = sum(not truth.boxes for truth in of_label)
-    if without == len(of_label):
+    without = sum(not truth.boxes for truth in labelled)
+    if without == len(labelled):
         raise DatasetError(
             f"{folder.path}: no object is of its image's class, expected names like {dataset.classes[0]!r} in the XMLs"
         )
@@ -95,20 +104,20 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
 
 
 def _root(dataset: Dataset) -> Folder:
-    """What holds the images' folder, the boxes' and the devkit. Raises DatasetError."""
+    """Opens the folder that holds the images, the boxes and the devkit. Raises DatasetError."""
     images_alone = dataset.root.name == f"{VAL}{TAR}"
     return open_folder(dataset.root.parent if images_alone else dataset.root)
 
 
 def _numbers(stems: Sequence[str]) -> list[int]:
-    """Of images, from 1: those in their names where all are ILSVRC-2012's, else their places in the order of names."""
+    """Numbers images from 1: by their names where all are ILSVRC-2012's, else by their places in the order of names."""
     named = [int(found[1]) for stem in stems if (found := NUMBERED.fullmatch(stem))]
     places = {stem: number for number, stem in enumerate(sorted(stems), start=1)}
     return named if len(named) == len(stems) else [places[stem] for stem in stems]
 
 
 def _devkits_blacklist(dataset: Dataset) -> frozenset[int] | None:
-    """None where there is none."""
+    """Finds the latest devkit's list, None where there is none."""
     try:
         root = _root(dataset)
     except DatasetError:  # shards have no devkit beside them
@@ -126,7 +135,7 @@ def _read_blacklist(path: Path) -> frozenset[int]:
 
 
 def _parse_blacklist(content: bytes, name: str) -> frozenset[int]:
-    """Numbers of images, see _numbers. Raises DatasetError."""
+    """Reads numbers of images (see _numbers). Raises DatasetError."""
     words = content.decode(errors="replace").split()
     wrong = [word for word in words if not (word.isascii() and word.isdigit() and int(word) > 0)]
     if wrong:

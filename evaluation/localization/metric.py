@@ -29,8 +29,10 @@ def is_found(box: Box, truths: Iterable[Box]) -> bool:
 
 
 def is_right(label: int, truths: Sequence[Box], guesses: Sequence[tuple[int, Box]]) -> bool:
-    """Of an image of class `label` with `truths`, the boxes of that class; guesses are (class, box), the surest first,
-    and more than GUESSES are ignored."""
+    """Judges the guesses for an image of class `label`, whose boxes are `truths`.
+
+    guesses: (class, box), the surest first; more than GUESSES are ignored.
+    """
     return any(named == label and is_found(box, truths) for named, box in guesses[:GUESSES])
 
 

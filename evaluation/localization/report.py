@@ -126,23 +126,27 @@ def beside(nets: Sequence[ScaledNet], protocol: str, rate: ErrorRate) -> list[di
     """Finds the paper's rows for these nets: several where `source["fine_tuned"]` does not say what was trained."""
     if not all(is_papers_own(net.spec) for net in nets):
         return []
+
     members = sorted((Member(net.spec.net, net.spec.train_short_px, net.scales) for net in nets), key=repr)
     trained = {net.spec.source.get("fine_tuned") for net in nets} - {None}
+    kinds = {net.kind for net in nets}
     low, high = rate.interval95_percent
-    return [
-        {
-            "error_percent": row.error_percent,
-            "test_error_percent": row.test_error_percent,
-            "source": row.source,
-            "label": row.label,
-            "difference_percent": round(rate.percent - row.error_percent, 3),
-            "inside_interval95": low <= row.error_percent <= high,
-        }
-        for row in LOCALIZATION
-        if (row.protocol, sorted(row.members, key=repr)) == (protocol, members)
-        and {net.kind for net in nets} == {row.kind}
-        and trained <= {row.fine_tuned}
-    ]
+
+    found = []
+    for row in LOCALIZATION:
+        same_nets = (row.protocol, sorted(row.members, key=repr)) == (protocol, members)
+        if same_nets and kinds == {row.kind} and trained <= {row.fine_tuned}:
+            found.append(
+                {
+                    "error_percent": row.error_percent,
+                    "test_error_percent": row.test_error_percent,
+                    "source": row.source,
+                    "label": row.label,
+                    "difference_percent": round(rate.percent - row.error_percent, 3),
+                    "inside_interval95": low <= row.error_percent <= high,
+                }
+            )
+    return found
 
 
 def write_report(
@@ -169,6 +173,7 @@ def write_report(
     }
     with replacing(out / "report.json") as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
+
     table = format_table(results)
     lines = [
         "# Localisation",
@@ -200,47 +205,37 @@ def unreadable_images(path: Path) -> dict[str, str]:
 
 def format_table(results: Sequence[LocalizationResult]) -> str:
     """Writes the results as a Markdown table that also reads well on a terminal."""
-    rows = [
-        {
-            "box nets": r.nets,
-            "classifier": r.classifier or "-",
-            "runtime": r.runtime,
-            "protocol": r.protocol,
-            "merging": r.merging or "-",
-            "images": r.images,
-            "classes": r.measure if r.classes_of is None else f"{r.measure} of {r.classes_of}",
-            "localisation error %": _error(r),
-            "classification error %": _number(r.classification_error_percent),
-            "paper: ours - paper": "; ".join(_say(row) for row in r.paper) or "-",
-        }
-        for r in results
-    ]
+    rows = []
+    for result in results:
+        of_model = "" if result.classes_of is None else f" of {result.classes_of}"
+        rows.append(
+            {
+                "box nets": result.nets,
+                "classifier": result.classifier or "-",
+                "runtime": result.runtime,
+                "protocol": result.protocol,
+                "merging": result.merging or "-",
+                "images": result.images,
+                "classes": f"{result.measure}{of_model}",
+                "localisation error %": _error(result),
+                "classification error %": _number(result.classification_error_percent),
+                "paper: ours - paper": "; ".join(map(_say, result.paper)) or "-",
+            }
+        )
     return tabulate(rows, headers="keys", tablefmt="pipe")
 
 
 def format_paper(results: Sequence[LocalizationResult]) -> str:
     """Writes every row of the paper's tables with our results that may stand beside it."""
-    rows = [
-        {
-            "source": row.source,
-            "result": row.label,
-            "val %": _number(row.error_percent, 1),
-            "test %": _number(row.test_error_percent, 1),
-            "ours": "; ".join(_error(r) for r in results if row.label in [one["label"] for one in r.paper]) or "-",
-        }
-        for row in LOCALIZATION
+    papers: list[tuple[str, str, float | None, float | None]] = [
+        *((row.source, row.label, row.error_percent, row.test_error_percent) for row in LOCALIZATION),
+        *((row.source, row.method, row.error_percent, row.test_error_percent) for row in LOCALIZATION_LITERATURE),
     ]
-    rows += [
-        {
-            "source": row.source,
-            "result": row.method,
-            "val %": _number(row.error_percent, 1),
-            "test %": _number(row.test_error_percent, 1),
-            "ours": "-",
-        }
-        for row in LOCALIZATION_LITERATURE
-    ]
-    return tabulate(rows, headers="keys", tablefmt="pipe")
+    rows = []
+    for source, name, validation, test in papers:
+        ours = [_error(result) for result in results if name in [one["label"] for one in result.paper]]
+        rows.append([source, name, _number(validation, 1), _number(test, 1), "; ".join(ours) or "-"])
+    return tabulate(rows, headers=["source", "result", "val %", "test %", "ours"], tablefmt="pipe")
 
 
 def _say(row: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
-"""Tables of boxes as Parquet: for each image the guesses of classes and boxes, in the image's own pixels. Every error
-is computed from these files. They hold nothing that differs between two runs of the same command.
+"""Tables of boxes as Parquet: for each image the guesses of classes and boxes, in the image's own pixels.
+
+Every error is computed from these files. They hold nothing that differs between two runs of the same command.
 
 While a run goes on its shards are in OUT/unfinished-boxes (see run/store.py). Each carries beside its rows what they
 were made of and how long that took. At the end they become OUT/boxes/*.parquet.
@@ -7,7 +8,7 @@ were made of and how long that took. At the end they become OUT/boxes/*.parquet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from infer.data.annotations import Box
 from infer.spec import Size
 
 from ..errors import ScoresError
-from ..run.loop import Effort, dataset_id
+from ..run.loop import Shard, dataset_id
 from ..run.store import UnfinishedShards
 from ..scores import table as tables
 
@@ -43,7 +44,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class LocatedImage:
-    """What was found in one image: up to five guesses, the surest class first, and the box of its given class.
+    """The boxes found in one image: up to five guesses, the surest class first, and the box of its given class.
 
     status: "ok" or why there are none; pixel_digest: of the pixel sums that the engines returned; size_px: (height,
     width) of the image that the boxes are in.
@@ -58,20 +59,7 @@ class LocatedImage:
     given: Guess | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BoxShard:
-    """What was found in the images `first`, `first` + 1, ..."""
-
-    first: int
-    located: tuple[LocatedImage, ...]
-    effort: Effort
-
-    @property
-    def images(self) -> int:
-        return len(self.located)
-
-
-class UnfinishedBoxes(UnfinishedShards[BoxShard]):
+class UnfinishedBoxes(UnfinishedShards[Sequence[LocatedImage]]):
     """The shards of one run over `images` images; `settings` are all that its rows depend on."""
 
     def __init__(self, out: Path, settings: Mapping[str, str], images: int, *, resume: bool) -> None:
@@ -79,13 +67,13 @@ class UnfinishedBoxes(UnfinishedShards[BoxShard]):
         run = {**settings, "number of images": str(images)}
         super().__init__(out / UNFINISHED, run, images, SHARD_IMAGES, resume=resume)
 
-    def add(self, shard: BoxShard) -> None:
+    def add(self, shard: Shard[Sequence[LocatedImage]]) -> None:
         notes = {
             "content": f"{shard.effort.content:x}",
             "engine_seconds": f"{sum(shard.effort.engine_seconds):.6f}",
             "wall_seconds": f"{shard.effort.wall_seconds:.6f}",
         }
-        rows = pa.Table.from_pylist([_plain_row(located) for located in shard.located], SCHEMA)
+        rows = pa.Table.from_pylist([_plain_row(located) for located in shard.rows], SCHEMA)
         tables.write_regrouped([rows.replace_schema_metadata(notes)], self._path(shard.first))
 
     def seconds(self) -> tuple[float, float]:
@@ -120,6 +108,7 @@ def read_located(path: Path) -> Iterator[LocatedImage]:
         with pq.ParquetFile(path) as file:
             if not file.schema_arrow.remove_metadata().equals(SCHEMA):
                 raise ValueError("other columns")
+
             for batch in file.iter_batches(tables.ROW_GROUP):
                 for row in batch.to_pylist():
                     yield LocatedImage(

@@ -16,7 +16,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from infer.data.dataset import Item
 from infer.engine import Engine, Provider, Starting
@@ -37,21 +40,8 @@ Sample = TypeVar("Sample")
 """An image of a run with all that is known of it beforehand, such as its labels."""
 Begun = TypeVar("Begun")
 """The work of a few images that engines were given."""
-Answer = TypeVar("Answer")
-"""The result of one image."""
-
-
-class AnyShard(Protocol):
-    """The rows of the images `first`, `first` + 1, ...: `images` of them, ready to be committed."""
-
-    @property
-    def first(self) -> int: ...
-
-    @property
-    def images(self) -> int: ...
-
-
-Shard = TypeVar("Shard", bound=AnyShard)
+Rows = TypeVar("Rows")
+"""The rows of a shard in the tables of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +79,17 @@ class Effort:
     wall_seconds: float
 
 
-class ShardMaker(ABC, Generic[Sample, Begun, Answer, Shard]):
+@dataclass(frozen=True, slots=True)
+class Shard(Generic[Rows]):
+    """The rows of the images `first`, `first` + 1, ...: `images` of them, ready to be committed."""
+
+    first: int
+    images: int
+    rows: Rows
+    effort: Effort
+
+
+class ShardMaker(ABC, Generic[Sample, Begun, Rows]):
     """Engines that are open, and what they make of images.
 
     engines: all that take part; known: picklable, what others need to know of them, equal in every process of a run;
@@ -113,16 +113,16 @@ class ShardMaker(ABC, Generic[Sample, Begun, Answer, Shard]):
         """Gives engines the work of a few images. Raises EngineError and RunError."""
 
     @abstractmethod
-    def collect(self, begun: Begun) -> Sequence[Answer]:
+    def collect(self, begun: Begun) -> Sequence[Any]:
         """Waits for the engines: an answer for each image. Raises EngineError and RunError."""
 
     @abstractmethod
-    def shard(self, first: int, samples: Sequence[Sample], answers: Sequence[Answer], effort: Effort) -> Shard:
-        """Puts the answers of a shard together; `first` is the place of its first image in the run."""
+    def rows(self, samples: Sequence[Sample], answers: Sequence[Any]) -> Rows:
+        """Makes the rows of a shard from the answers to its images."""
 
 
 @dataclass(frozen=True, slots=True)
-class MakerOpener(Generic[Sample, Shard]):
+class MakerOpener(Generic[Sample, Rows]):
     """Everything that a process needs to open the engines of a run; picklable.
 
     files: the engines'; make: makes a ShardMaker of the engines, in the order of the files, and raises EngineError,
@@ -131,14 +131,12 @@ class MakerOpener(Generic[Sample, Shard]):
     """
 
     files: Sequence[Path]
-    make: Callable[[Sequence[Engine]], ShardMaker[Sample, Any, Any, Shard]]
+    make: Callable[[Sequence[Engine]], ShardMaker[Sample, Any, Rows]]
     provider: Provider
     largest_short_px: Sequence[int]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(
-        self, stack: contextlib.ExitStack, *, device: int = 0, threads: int = 0
-    ) -> ShardMaker[Sample, Any, Any, Shard]:
+    def open(self, stack: contextlib.ExitStack, *, device: int = 0, threads: int = 0) -> ShardMaker[Sample, Any, Rows]:
         """Opens the engines, which `stack` closes. Raises EngineError, PlanError or RunError.
 
         device: ordinal of a GPU; threads: of a CPU, 0 for all.
@@ -149,6 +147,11 @@ class MakerOpener(Generic[Sample, Shard]):
             engines.append(open_any(path, largest_short_px=largest, **place, **self.options))
             stack.callback(engines[-1].close)
         return self.make(engines)
+
+
+def digest_pixels(sums: NDArray[np.int32]) -> str:
+    """Digest of the pixel sums that engines returned, i32 [views, 6]."""
+    return hashlib.sha256(sums.astype("<i4").tobytes()).hexdigest()[:32]
 
 
 def read_image(item: Item, exifs: Sequence[Exif], strict: bool) -> DecodedImage:
@@ -172,14 +175,14 @@ def read_image(item: Item, exifs: Sequence[Exif], strict: bool) -> DecodedImage:
 
 
 def make_shards(
-    maker: ShardMaker[Sample, Any, Any, Shard],
+    maker: ShardMaker[Sample, Any, Rows],
     samples: Sequence[Sample],
     starts: Sequence[int] | None = None,
     *,
     decoders: int = 1,
     offset: int = 0,
     on_images: Callable[[int], object] = lambda _: None,
-) -> Iterator[Shard]:
+) -> Iterator[Shard[Rows]]:
     """Makes the shards at `starts` (multiples of `shard_images`; all by default), by `decoders` threads.
 
     `samples` are those of the run from number `offset` on. `on_images` hears of each batch, how many images it had.
@@ -215,7 +218,8 @@ def make_shards(
 
         seconds = tuple(engine.seconds - earlier for engine, earlier in zip(maker.engines, before, strict=True))
         effort = Effort(content, seconds, time.monotonic() - started)
-        yield maker.shard(offset + places.start, samples[places.start : places.stop], answers, effort)
+        rows = maker.rows(samples[places.start : places.stop], answers)
+        yield Shard(offset + places.start, len(places), rows, effort)
 
 
 Group = tuple[int, Sequence[Sample]]
@@ -232,14 +236,14 @@ def group_shards(samples: Sequence[Sample], size: int, starts: Sequence[int]) ->
         run.append(start)
 
 
-class Worker(Generic[Sample, Shard]):
+class Worker(Generic[Sample, Rows]):
     """A process with its engines open, beside others of the same run.
 
     `known` is what the engines are where the run began. Raises RunError where they are not the same here.
     """
 
     def __init__(
-        self, opener: MakerOpener[Sample, Shard], known: object, decoders: int, *, device: int = 0, threads: int = 0
+        self, opener: MakerOpener[Sample, Rows], known: object, decoders: int, *, device: int = 0, threads: int = 0
     ) -> None:
         self._decoders, self._stack = decoders, contextlib.ExitStack()
         self._maker = opener.open(self._stack, device=device, threads=threads)
@@ -249,6 +253,6 @@ class Worker(Generic[Sample, Shard]):
                 "run began: use the same engines and the same code on every machine"
             )
 
-    def __call__(self, group: Group[Sample]) -> list[Shard]:
+    def __call__(self, group: Group[Sample]) -> list[Shard[Rows]]:
         first, samples = group
         return list(make_shards(self._maker, samples, decoders=self._decoders, offset=first))

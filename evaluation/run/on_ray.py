@@ -22,13 +22,13 @@ import pyarrow as pa
 from infer.errors import Refused
 
 from ..errors import RunError
-from .loop import Group, MakerOpener, Sample, Shard, Worker, group_shards
+from .loop import Group, MakerOpener, Rows, Sample, Shard, Worker, group_shards
 
 LOCAL_CPUS_PER_ACTOR = 2
 """CPUs of a Ray that is started here: with fewer, Ray Data waits for ever for a CPU for its own tasks."""
 
 
-class Cluster(Generic[Sample, Shard]):
+class Cluster(Generic[Sample, Rows]):
     """A connection to Ray, ended by `close`. Raises EngineError, PlanError or RunError.
 
     address: of a running cluster ("10.0.0.1:6379"), or "auto": the one that this machine belongs to, or
@@ -36,7 +36,7 @@ class Cluster(Generic[Sample, Shard]):
     """
 
     def __init__(
-        self, opener: MakerOpener[Sample, Shard], address: str, actors: int, decoders: int, stack: contextlib.ExitStack
+        self, opener: MakerOpener[Sample, Rows], address: str, actors: int, decoders: int, stack: contextlib.ExitStack
     ) -> None:
         try:
             ray: Any = importlib.import_module("ray")
@@ -81,7 +81,7 @@ class Cluster(Generic[Sample, Shard]):
 
     def make(
         self, samples: Sequence[Sample], starts: Sequence[int], on_images: Callable[[int], object]
-    ) -> Iterator[Shard]:
+    ) -> Iterator[Shard[Rows]]:
         """Makes shards in any order. Raises what the actors raise, as one of our errors."""
         context = self._ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False

@@ -9,11 +9,11 @@ from typing import Any
 from tqdm import tqdm
 
 LEAST_SECONDS = 1.0
-"""Between two lines of progress."""
+"""Least time between two lines of progress."""
 
 
 class Watch:
-    """Shows how far a run of `total` images is; `done` of them were done before.
+    """A display of how far a run of `total` images is; `done` of them were done before.
 
     With `log_json`, each event is one line on stdout: {"event": "begin" | "progress" | "end", "images", "of", …}.
     """
@@ -32,9 +32,10 @@ class Watch:
         self._bar.close()
 
     def images(self, count: int) -> None:
-        """So many more are done."""
+        """Counts so many more as done."""
         self._done += count
         self._bar.update(count)
+
         now = time.monotonic()
         if now - self._said >= LEAST_SECONDS or self._done == self._total:
             self._said = now
@@ -49,7 +50,7 @@ class Watch:
             )
 
     def error(self, top1_percent: float | None) -> None:
-        """Of the first table, over what is committed."""
+        """Takes note of the error of the first table, over what is committed."""
         self._error = None if top1_percent is None else round(top1_percent, 3)
         if top1_percent is not None:
             self._bar.set_postfix_str(f"top-1 error {top1_percent:.1f} %", refresh=False)

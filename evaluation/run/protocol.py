@@ -20,11 +20,10 @@ class Protocol:
 
 Pooling = Literal["scores", "posteriors"]
 
-
 POOLING_OUTPUT: dict[Pooling, str] = {"scores": "posterior", "posteriors": "posterior_positions"}
 """Mean of the class score map over positions, then softmax (the paper's words), or softmax first, then the mean."""
 
 
 def resolve(names: Sequence[str], spec: ModelSpec, scales: Sequence[int] | None) -> tuple[Protocol, ...]:
-    """The protocols of one model: at the given scales, or at its own defaults."""
+    """Resolves the protocols of one model: at the given scales, or at its own defaults."""
     return tuple(Protocol(name, tuple(scales) if scales else default_scales(spec, name)) for name in names)

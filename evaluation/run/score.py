@@ -6,7 +6,6 @@ A ScoreMaker says to the run loop (loop.py) what is made of a few images and of 
 from __future__ import annotations
 
 import functools
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from ..errors import RunError
 from ..scores.metrics import is_wrong
 from ..scores.table import OK, UNKNOWN_LABEL, Scores, concatenate, with_dataset_id
 from .engines import KnownEngine, check_together, known_engine, map_labels
-from .loop import DecodedImage, Effort, MakerOpener, ShardMaker, dataset_id, make_shards
+from .loop import DecodedImage, MakerOpener, ShardMaker, dataset_id, digest_pixels, make_shards
 from .mistakes import Mistake, find_mistakes
 from .protocol import POOLING_OUTPUT, Pooling, Protocol, resolve
 from .submission import RunPlan
@@ -95,21 +94,8 @@ class TablePart:
     mistakes: tuple[Mistake, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreShard:
-    """The rows of images `first`, `first` + 1, ... in every table, [engine][protocol]."""
-
-    first: int
-    tables: tuple[tuple[TablePart, ...], ...]
-    effort: Effort
-
-    @property
-    def images(self) -> int:
-        return len(self.tables[0][0].scores.images)
-
-    @property
-    def labelled(self) -> int:
-        return int((self.tables[0][0].scores.labels >= 0).sum())
+TableParts = Sequence[Sequence[TablePart]]
+"""The rows of a shard in every table, [engine][protocol]."""
 
 
 class SizePlan(NamedTuple):
@@ -160,12 +146,12 @@ class BegunBatch:
             sums = results["pixel_sums"][own]  # i32 [distinct views, 6]
             means = merged.weights @ views.astype(np.float64)  # [protocols, classes]
             for (number, plan), mean, places in zip(plans.items(), means, merged.places, strict=True):
-                digest = hashlib.sha256(sums[places].astype("<i4").tobytes()).hexdigest()[:32]
+                digest = digest_pixels(sums[places])
                 self.answers[place][number] = ImageAnswer(OK, digest, mean.astype(np.float32), plan, views[places])
         return self.answers
 
 
-class ScoreMaker(ShardMaker[Item, list[BegunBatch], list[list[ImageAnswer]], ScoreShard]):
+class ScoreMaker(ShardMaker[Item, list[BegunBatch], TableParts]):
     """Engines, each by its own protocols, over the images of `dataset`. An answer is [engine][protocol].
 
     An image that an engine's shapes do not admit gets a status and stops nothing unless `strict`. Each table of a
@@ -236,19 +222,13 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], list[list[ImageAnswer]], Sco
             of_engines[number] = begun[number].collect()
         return [list(of_image) for of_image in zip(*of_engines, strict=True)]
 
-    def shard(
-        self, first: int, samples: Sequence[Item], answers: Sequence[list[list[ImageAnswer]]], effort: Effort
-    ) -> ScoreShard:
+    def rows(self, samples: Sequence[Item], answers: Sequence[list[list[ImageAnswer]]]) -> TableParts:
         parts = []
         for number, tables in enumerate(self._tables):
             columns = zip(*(of_image[number] for of_image in answers), strict=True)  # [protocol][image]
-            parts.append(
-                tuple(
-                    self._part(samples, tables, metadata, column)
-                    for metadata, column in zip(tables.metadata, columns, strict=True)
-                )
-            )
-        return ScoreShard(first, tuple(parts), effort)
+            own = zip(tables.metadata, columns, strict=True)
+            parts.append([self._part(samples, tables, metadata, column) for metadata, column in own])
+        return parts
 
     def _part(
         self, items: Sequence[Item], tables: EngineTables, metadata: dict[str, str], column: Sequence[ImageAnswer]
@@ -273,7 +253,7 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], list[list[ImageAnswer]], Sco
 
 def score_opener(
     plan: RunPlan, dataset: Dataset, provider: Provider, *, commit: str, strict: bool, mistakes: int
-) -> MakerOpener[Item, ScoreShard]:
+) -> MakerOpener[Item, TableParts]:
     """Makes the opener of a classification over the images of `dataset`."""
     options = {"commit": commit, "strict": strict, "mistakes": mistakes}
     make = functools.partial(_make, plan, replace(dataset, items=()), options)
@@ -320,7 +300,7 @@ def evaluate(
     content = dataset_id(len(dataset.items), sum(shard.effort.content for shard in shards))
     tables = []
     for number, own in enumerate(protocols):
-        parts = [[shard.tables[number][place].scores for shard in shards] for place in range(len(own))]
+        parts = [[shard.rows[number][place].scores for shard in shards] for place in range(len(own))]
         tables.append(tuple(with_dataset_id(concatenate(of_table), content) for of_table in parts))
     seconds = tuple(sum(column) for column in zip(*(shard.effort.engine_seconds for shard in shards), strict=True))
     return ScoredRun(tuple(tables), seconds, time.monotonic() - started)

@@ -24,10 +24,10 @@ from infer.pipeline import behind
 
 from ..errors import RunError
 from ..scores import table as tables
-from .loop import Shard, dataset_id
+from .loop import Rows, Shard, dataset_id
 from .mistakes import Mistake, surest
 from .progress import Watch
-from .score import ScoreShard, TableMetadata
+from .score import TableMetadata, TableParts
 
 SAID = {
     "engine_sha256": "the engine",
@@ -38,10 +38,10 @@ SAID = {
     "pooling": "the pooling",
     "commit": "the code (commit)",
 }
-"""What the metadata of a score table says, in the order in which a difference is reported."""
+"""Names of what the metadata of a score table says, in the order in which a difference is reported."""
 
 
-class UnfinishedShards(ABC, Generic[Shard]):
+class UnfinishedShards(ABC, Generic[Rows]):
     """The shards of a run of `images` images in `folder`.
 
     run: all that the rows depend on. Raises RunError where shards are there and `resume` was not asked for, or they
@@ -96,13 +96,13 @@ class UnfinishedShards(ABC, Generic[Shard]):
         return None
 
     @abstractmethod
-    def add(self, shard: Shard) -> None:
+    def add(self, shard: Shard[Rows]) -> None:
         """Commits a shard."""
 
-    def fill(self, shards: Iterable[Shard], watch: Watch) -> None:
+    def fill(self, shards: Iterable[Shard[Rows]], watch: Watch) -> None:
         """Commits `shards`, each in a thread while the next is made."""
 
-        def commit(shard: Shard) -> None:
+        def commit(shard: Shard[Rows]) -> None:
             self.add(shard)
             watch.error(self.top1_error_percent)
 
@@ -134,7 +134,7 @@ class UnfinishedShards(ABC, Generic[Shard]):
 
 @dataclass(slots=True)
 class TableProgress:
-    """What the done images of one table came to: wrong first answers among those with a label, and the surest ones."""
+    """Results of the done images in one table: wrong first answers of labelled images, and the surest of them."""
 
     wrong: int = 0
     view_pixels: int = 0
@@ -143,7 +143,7 @@ class TableProgress:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run came, as in progress.json.
+    """The content of progress.json: how far a run came.
 
     done: ranges of images, sorted, as (first, last + 1); content: sum of the images' digests; tables: for each engine
     and protocol.
@@ -159,14 +159,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRun:
-    """What run.json says of a run: the listing of the data set and the metadata of the tables."""
+    """The content of run.json: the listing of the data set and the metadata of the tables."""
 
     listing: str
     images: int
     tables: list[list[dict[str, str]]]
 
 
-class UnfinishedScores(UnfinishedShards[ScoreShard]):
+class UnfinishedScores(UnfinishedShards[TableParts]):
     """The shards of the score tables in OUT/unfinished, a folder for each table. progress.json has what they came to.
 
     metadata: of the tables, [engine][protocol]; mistakes: how many are kept for each table; started: when the command
@@ -188,6 +188,8 @@ class UnfinishedScores(UnfinishedShards[ScoreShard]):
         resume: bool,
     ) -> None:
         self.metadata, self._scores, self._mistakes = metadata, out / "scores", mistakes
+
+        # how far an earlier run came
         self.progress = Progress([], 0, 0, [0.0] * len(metadata), [[TableProgress() for _ in own] for own in metadata])
         folder = out / "unfinished"
         try:
@@ -196,6 +198,7 @@ class UnfinishedScores(UnfinishedShards[ScoreShard]):
             pass
         except ValueError as error:
             raise RunError(f"{folder} {self.damaged} ({error}): remove that folder to begin again") from None
+
         self._wall_started = started - self.progress.wall_seconds
         run = {"listing": listing, "images": images, "tables": metadata}
         super().__init__(folder, run, images, shard_images, resume=resume)
@@ -219,16 +222,16 @@ class UnfinishedScores(UnfinishedShards[ScoreShard]):
         """Identifies the images done."""
         return dataset_id(self.done, self.progress.content)
 
-    def add(self, shard: ScoreShard) -> None:
+    def add(self, shard: Shard[TableParts]) -> None:
         progress = self.progress
-        for parts, metadata, so_far in zip(shard.tables, self.metadata, progress.tables, strict=True):
+        for parts, metadata, so_far in zip(shard.rows, self.metadata, progress.tables, strict=True):
             for part, own_metadata, table in zip(parts, metadata, so_far, strict=True):
                 tables.write([part.scores], self._path(shard.first, _folder(own_metadata)))
                 table.wrong += part.wrong
                 table.view_pixels += part.view_pixels
                 table.mistakes = surest([*table.mistakes, *part.mistakes], self._mistakes)
 
-        progress.labelled += shard.labelled
+        progress.labelled += int((shard.rows[0][0].scores.labels >= 0).sum())
         progress.content += shard.effort.content
         seconds = zip(progress.engine_seconds, shard.effort.engine_seconds, strict=True)
         progress.engine_seconds = [so_far + more for so_far, more in seconds]

@@ -17,36 +17,36 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic
 
 from ..errors import RunError
-from .loop import Group, MakerOpener, Sample, Shard, Worker, group_shards, make_shards
+from .loop import Group, MakerOpener, Rows, Sample, Shard, Worker, group_shards, make_shards
 from .on_ray import Cluster
 
 OnImages = Callable[[int], object]
 """Hears how many more images are done."""
 
 
-class ThisProcess(Generic[Sample, Shard]):
+class ThisProcess(Generic[Sample, Rows]):
     """The engines open in this process, on one device."""
 
     def __init__(
-        self, opener: MakerOpener[Sample, Shard], decoders: int, device: int, stack: contextlib.ExitStack
+        self, opener: MakerOpener[Sample, Rows], decoders: int, device: int, stack: contextlib.ExitStack
     ) -> None:
         self._maker, self._decoders = opener.open(stack, device=device), decoders
         self.known = self._maker.known
 
-    def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard]:
+    def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard[Rows]]:
         return make_shards(self._maker, samples, starts, decoders=self._decoders, on_images=on_images)
 
 
-class DeviceProcesses(Generic[Sample, Shard]):
+class DeviceProcesses(Generic[Sample, Rows]):
     """A process for each of `devices`. The engines are opened here too for a moment, to say what they are."""
 
-    def __init__(self, opener: MakerOpener[Sample, Shard], decoders: int, devices: Sequence[int]) -> None:
+    def __init__(self, opener: MakerOpener[Sample, Rows], decoders: int, devices: Sequence[int]) -> None:
         self._opener, self._decoders, self._devices = opener, decoders, devices
         with contextlib.ExitStack() as soon:
             maker = opener.open(soon, device=devices[0])
             self.known, self._shard_images = maker.known, maker.shard_images
 
-    def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard]:
+    def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard[Rows]]:
         """Makes the shards at `starts`, in any order. Raises RunError where a process dies, as for want of memory."""
         context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor torch's threads
         ordinals = context.Queue()
@@ -77,13 +77,13 @@ class DeviceProcesses(Generic[Sample, Shard]):
 
 
 def open_crew(
-    opener: MakerOpener[Sample, Shard], args: argparse.Namespace, stack: contextlib.ExitStack
-) -> ThisProcess[Sample, Shard] | DeviceProcesses[Sample, Shard] | Cluster[Sample, Shard]:
+    opener: MakerOpener[Sample, Rows], args: argparse.Namespace, stack: contextlib.ExitStack
+) -> ThisProcess[Sample, Rows] | DeviceProcesses[Sample, Rows] | Cluster[Sample, Rows]:
     """Opens the engines where --device or --ray says (see arguments.add_run_options); `stack` closes them.
 
     Each of the three has `known`, which says what the engines are (see ShardMaker), and `make`, which makes the shards
-    at the given starts and says to `on_images` how many more images are done. Raises EngineError, PlanError,
-    RunError.
+    at the given starts and says to `on_images` how many more images are done.
+    Raises EngineError, PlanError or RunError.
     """
     if args.ray is not None:
         return Cluster(opener, args.ray, args.ray_actors, args.workers, stack)

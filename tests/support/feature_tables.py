@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.features.collection import one_of
-from evaluation.features.table import FORMAT, FeatureRow, FeatureShard, Table, UnfinishedTable
+from evaluation.features.table import FORMAT, FeatureRow, Table, UnfinishedTable
+from evaluation.run.loop import Effort, Shard
 from evaluation.scores.table import OK
 
 
@@ -44,7 +45,8 @@ def write_table(path: Path, table: Table, **metadata: str) -> Path:
             table.images, table.splits, table.labels, table.statuses, table.features, strict=True
         )
     ]
-    unfinished.add(FeatureShard(0, 64, rows[:70]))
-    unfinished.add(FeatureShard(64, len(rows) - 64, rows[70:]))
+    effort = Effort(0, (), 0.0)
+    unfinished.add(Shard(0, 64, rows[:70], effort))
+    unfinished.add(Shard(64, len(rows) - 64, rows[70:], effort))
     assert unfinished.finish() == len(rows)
     return path

@@ -11,8 +11,7 @@ import pytest
 from feature_sets import CLASSES, caltech, voc
 from helpers import encode, noise
 
-from evaluation.features.caltech import open_caltech
-from evaluation.features.readers import open_folders, readers
+from evaluation.features.readers import READERS, open_caltech, open_folders
 from evaluation.features.voc import open_action, open_classification
 from infer.data.folder import DatasetError
 
@@ -51,7 +50,7 @@ def test_marks_of_other_systems_are_read(tmp_path: Path) -> None:
 def test_voc_is_found_in_the_devkits_folder(tmp_path: Path) -> None:
     voc(tmp_path / "VOCdevkit" / "VOC2007")
     for root in (tmp_path, tmp_path / "VOCdevkit", tmp_path / "VOCdevkit" / "VOC2007"):
-        assert readers()["auto"](root).kind == "voc2007"
+        assert READERS["auto"](root).kind == "voc2007"
     assert open_classification(voc(tmp_path / "VOC2010")).kind == "voc"
     shutil.rmtree(tmp_path / "VOC2010")
     voc(tmp_path / "VOCdevkit" / "VOC2012")
@@ -77,7 +76,7 @@ def test_caltech_counts_clutter_and_passes_over_what_is_no_image(tmp_path: Path)
         found = open_caltech(path)
         assert (found.kind, found.classes) == ("caltech-256", ("001.ak47", "002.bear", "257.clutter"))
         assert len(found.pictures) == 6
-        assert readers()["auto"](path).listing_digest == found.listing_digest
+        assert READERS["auto"](path).listing_digest == found.listing_digest
 
 
 def test_the_listing_knows_labels_and_boxes(tmp_path: Path) -> None:
@@ -132,7 +131,7 @@ def test_folders_that_are_no_such_set(tmp_path: Path) -> None:
         packed.write_bytes(gzip.compress(b"a tar"))
         for path, kind in ((packed, "auto"), (packed.parent, "auto"), (packed.parent, "caltech")):
             with pytest.raises(DatasetError, match=rf"{name}: is compressed, .*gunzip"):
-                readers()[kind](path)
+                READERS[kind](path)
         packed.unlink()
     root = caltech(tmp_path, "101_ObjectCategories", 1)
     (root / "zebra").mkdir()

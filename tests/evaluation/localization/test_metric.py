@@ -12,8 +12,8 @@ from evaluation.errors import RunError
 from evaluation.localization.ground_truth import GroundTruth, Truth
 from evaluation.localization.metric import is_right, overlap
 from evaluation.localization.report import Counts, count
-from evaluation.localization.table import SHARD_IMAGES, BoxShard, LocatedImage, UnfinishedBoxes
-from evaluation.run.loop import Effort
+from evaluation.localization.table import SHARD_IMAGES, LocatedImage, UnfinishedBoxes
+from evaluation.run.loop import Effort, Shard
 from infer.boxes.finding import Guess
 from infer.data.annotations import Box
 
@@ -120,7 +120,8 @@ def commit(tmp_path: Path) -> Commit:
     def write(rows: list[LocatedImage]) -> Path:
         run = UnfinishedBoxes(tmp_path, {"protocol": "dense"}, len(rows), resume=False)
         for first in run.pending:
-            run.add(BoxShard(first, tuple(rows[first : first + SHARD_IMAGES]), Effort(0, (0.0,), 0.0)))
+            own = rows[first : first + SHARD_IMAGES]
+            run.add(Shard(first, len(own), own, Effort(0, (0.0,), 0.0)))
         run.finish(tmp_path / "boxes.parquet")
         run.discard()
         return tmp_path / "boxes.parquet"

@@ -8,8 +8,8 @@ import pytest
 
 from evaluation.errors import RunError
 from evaluation.localization import table as box_table
-from evaluation.localization.table import BoxShard, LocatedImage, UnfinishedBoxes, read_located
-from evaluation.run.loop import Effort, dataset_id
+from evaluation.localization.table import LocatedImage, UnfinishedBoxes, read_located
+from evaluation.run.loop import Effort, Shard, dataset_id
 from evaluation.scores import table as tables
 from infer.boxes.finding import Guess
 from infer.data.annotations import Box
@@ -39,7 +39,7 @@ def run_of(out: Path, content: list[LocatedImage], order: list[int]) -> Path:
     for place in order:
         first = run.pending[place % len(run.pending)]
         own = content[first : first + box_table.SHARD_IMAGES]
-        run.add(BoxShard(first, tuple(own), Effort(sum(range(first, first + len(own))), (1.5,), 2.0)))
+        run.add(Shard(first, len(own), own, Effort(sum(range(first, first + len(own))), (1.5,), 2.0)))
     assert run.pending == [] and run.done == len(content)
     run.finish(out / "boxes.parquet")
     assert run.dataset_id() == dataset_id(len(content), sum(range(len(content))))
@@ -66,7 +66,7 @@ def test_another_run_and_a_damaged_one(tmp_path: Path) -> None:
     run = UnfinishedBoxes(tmp_path, SETTINGS, 20, resume=False)
     UnfinishedBoxes(tmp_path, {**SETTINGS, "scales": "80"}, 20, resume=False)  # nothing is lost of one without a shard
     UnfinishedBoxes(tmp_path, SETTINGS, 20, resume=False)
-    run.add(BoxShard(16, tuple(rows(4)), Effort(0, (0.0,), 0.0)))
+    run.add(Shard(16, 4, rows(4), Effort(0, (0.0,), 0.0)))
     assert (run.done, run.pending) == (4, [0, 8])
     assert UnfinishedBoxes(tmp_path, SETTINGS, 20, resume=True).pending == [0, 8]
     with pytest.raises(RunError, match=r"holds 4 of 20 images of a run that did not end: go on with it by --resume"):
