@@ -25,8 +25,9 @@ from infer.views import PlanError
 
 from .arguments import check_together, make_parser
 from .errors import ReportError, RunError, ScoresError
-from .published.beside import Entry
-from .report.write import result_from_scores, unreadable_images, write_report
+from .published.beside import EvaluatedNet
+from .report.results import result_from_summary
+from .report.write import write_report
 from .run.engines import Identities, identify, identities_of, open_members
 from .run.identity import describe, our_commit
 from .run.mistakes import write_mistakes
@@ -36,9 +37,9 @@ from .run.score import Shard, shard_images
 from .run.shards import Task, UnfinishedRun
 from .run.submission import Plan, SubmissionError, plan_of, read_submission
 from .run.workers import Job, run_here, run_on_devices
-from .scores import table as tables
 from .scores.class_order import explain_order
-from .scores.fusion import FUSED, fuse_files
+from .scores.fusion import FUSED
+from .scores.summary import summarise
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -135,39 +136,48 @@ def _open(args: argparse.Namespace, plan: Plan, stack: contextlib.ExitStack) -> 
 def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun, plan: Plan, command: str) -> str:
     """Writes the score tables and the report of a run whose shards are all there; returns the table to print."""
     written, ilsvrc, progress = run.finish(), dataset.is_ilsvrc2012_val, run.progress
-    entries = [
-        [Entry(engine.spec, protocol.name, protocol.scales) for protocol in own]
+    nets = [
+        [EvaluatedNet(engine.spec, protocol.name, protocol.scales) for protocol in own]
         for engine, own in zip(members.engines, members.protocols, strict=True)
     ]
+
+    # every table is decoded once
+    paths = [path for own in written for path in own]
+    place_of = {path: place for place, path in enumerate(paths)}
+    fusions = [(name, [place_of[written[i][j]] for i, j in places]) for name, places in plan.fusions]
+    of_tables, of_fusions = summarise(paths, fusions)
+
     results = []
-    for own, paths, seconds, of_tables in zip(entries, written, progress.engine_seconds, progress.tables, strict=True):
-        pixels = sum(table.view_pixels for table in of_tables)
-        results += [
-            result_from_scores(
-                tables.parts(path),
-                [one],
-                is_ilsvrc2012_val=ilsvrc,
-                engine_seconds=round(seconds, 3),
-                wall_seconds=round(progress.wall_seconds, 3),
-                protocol_engine_seconds=round(seconds * table.view_pixels / pixels, 3) if pixels else None,
+    summaries = iter(of_tables)
+    for own, seconds, of_engine in zip(nets, progress.engine_seconds, progress.tables, strict=True):
+        pixels = sum(table.view_pixels for table in of_engine)
+        for net, table in zip(own, of_engine, strict=True):
+            results.append(
+                result_from_summary(
+                    next(summaries),
+                    [net],
+                    is_ilsvrc2012_val=ilsvrc,
+                    engine_seconds=round(seconds, 3),
+                    wall_seconds=round(progress.wall_seconds, 3),
+                    protocol_engine_seconds=round(seconds * table.view_pixels / pixels, 3) if pixels else None,
+                )
             )
-            for one, path, table in zip(own, paths, of_tables, strict=True)
-        ]
-    for name, places in plan.fusions:
-        fused = fuse_files([written[i][j] for i, j in places], name)
-        results.append(result_from_scores(fused, [entries[i][j] for i, j in places], is_ilsvrc2012_val=ilsvrc))
-    every = [path for paths in written for path in paths]
-    orders = (explain_order(tables.parts(path), dataset.class_names, dataset.devkit_order) for path in every)
+    for summary, (_, places) in zip(of_fusions, plan.fusions, strict=True):
+        results.append(result_from_summary(summary, [nets[i][j] for i, j in places], is_ilsvrc2012_val=ilsvrc))
+
+    orders = (explain_order(one.answers, dataset.class_names, dataset.devkit_order) for one in of_tables)
     remarks = list(dict.fromkeys(remark for remark in orders if remark))
     for remark in remarks:
         print(remark, file=sys.stderr)
+    unreadable = {name: status for one in of_tables for name, status in one.unreadable.items()}
+
     mistakes = [table.mistakes for own in progress.tables for table in own]
     metadata = [metadata for own in run.task.described for metadata in own]
     write_mistakes(out, dataset, list(zip(metadata, mistakes, strict=True)))
     return write_report(
         out,
         results,
-        unreadable_images(tables.parts(path) for path in every),
+        unreadable,
         remarks,
         classes=dataset.classes,
         class_names=dataset.class_names,

@@ -6,14 +6,14 @@ FP16, FP16 engines for NVIDIA's RTX GPUs -> the same protocols on the FP32 ONNX 
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from evaluation.report.write import Result, format_table
+from evaluation.report.results import read_run
+from evaluation.report.write import format_table
 
 PROTOCOLS = ("--protocol", "center,dense,multicrop,multicrop+dense", "--scales", "72,96,120")
 
@@ -41,11 +41,7 @@ def main(out: Path) -> None:
         ],
     }
     seconds = {stage: sum(run(command) for command in commands) for stage, commands in stages.items()}
-    rows = [
-        Result(**row)
-        for report in ("torch", "onnx")
-        for row in json.loads((out / report / "report.json").read_text())["results"]
-    ]
+    rows = [result for folder in ("torch", "onnx") for result in read_run(out / folder).report.results]
     print(f"\n{format_table(rows)}\n")
     print("On 400 images the intervals are wide: where they overlap, no protocol or fusion is shown to beat another.")
     print(f"Built here, but not run: {a.with_suffix('.engine')} and {d.with_suffix('.engine')} need an NVIDIA GPU.\n")

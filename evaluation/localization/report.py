@@ -16,7 +16,7 @@ from infer.spec import ModelSpec
 
 from ..errors import RunError
 from ..published.beside import is_papers_own
-from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, Member
+from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, PaperNet
 from ..scores.metrics import ErrorRate, error_rate
 from ..scores.table import OK
 from .ground_truth import GroundTruth, Truth
@@ -132,7 +132,7 @@ def beside(nets: Sequence[Net], protocol: str, rate: ErrorRate) -> list[dict[str
     """The paper's rows for these nets: several where `source["fine_tuned"]` does not say which layers were trained."""
     if not all(is_papers_own(net.spec) for net in nets):
         return []
-    members = sorted((Member(net.spec.net, net.spec.train_short_px, net.scales) for net in nets), key=repr)
+    members = sorted((PaperNet(net.spec.net, net.spec.train_short_px, net.scales) for net in nets), key=repr)
     trained = {net.spec.source.get("fine_tuned") for net in nets} - {None}
     low, high = rate.interval95_percent
     return [

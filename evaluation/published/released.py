@@ -1,36 +1,17 @@
-"""What weights that others released are known to score on ILSVRC-2012's validation set: errors in percent, sourced.
+"""Results that are known of weights that others released: errors in percent on ILSVRC-2012's validation set.
 
-`protocol` and `scales` are ours where theirs see the same views; `pixels` is how they rescale, as far as it is known,
-and may differ from what a model's own preprocessing does here. The last rows were measured with another rescaling than
-the weights were made for: what a mistake costs.
+A row's protocol and scales are ours where theirs see the same views; the label says how they rescale, as far as it is
+known, which may differ from what a model's own preprocessing does here. The last rows were measured with another
+rescaling than the weights were made for: they show what a mistake costs.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from .papers import PaperNet, PublishedRow
 
 Scales = tuple[int, ...]
+"""Test scales in px. None where images were not rescaled by their shorter side: then no protocol of ours is alike."""
 Percent = float | None
-
-
-class Released(NamedTuple):
-    """One published result of released weights.
-
-    scales: empty where images were not rescaled by their shorter side, so that no protocol of ours is the same.
-    origin: what their importer here writes into a model (`paper.origin`).
-    """
-
-    weights: str
-    net: str
-    protocol: str
-    scales: Scales
-    pixels: str
-    top1_error_percent: Percent
-    top5_error_percent: Percent
-    source: str
-    origin: str
-    test_top5_error_percent: Percent = None
-
 
 CAFFE = "export.from_caffe"
 VGG16, VGG19, BVLC, PRINCETON = "Oxford VGG-16", "Oxford VGG-19", "BVLC GoogLeNet", "Princeton GoogLeNet"
@@ -51,6 +32,23 @@ CV_CUBIC = "OpenCV's bicubic, not antialiased"  # keras-applications issue 99
 TF_LINEAR = "bilinear, not antialiased"  # slim's vgg_preprocessing.py
 
 
+def _released(
+    weights: str,
+    net: str,
+    protocol: str,
+    scales: Scales,
+    pixels: str,
+    top1: Percent,
+    top5: Percent,
+    source: str,
+    origin: str,
+    test_top5: Percent = None,
+) -> PublishedRow:
+    views = f"{protocol} at {','.join(map(str, scales))}" if scales else protocol
+    label = f"{weights} ({net}), {views}, {pixels}"
+    return PublishedRow(label, top1, top5, test_top5, source, (PaperNet(net, None, scales),), protocol, origin)
+
+
 def _caffe(
     weights: str,
     protocol: str,
@@ -59,22 +57,23 @@ def _caffe(
     top1: Percent,
     top5: Percent,
     source: str,
-    test: Percent = None,
-) -> Released:
-    return Released(weights, NETS[weights], protocol, scales, pixels, top1, top5, source, CAFFE, test)
+    test_top5: Percent = None,
+) -> PublishedRow:
+    return _released(weights, NETS[weights], protocol, scales, pixels, top1, top5, source, CAFFE, test_top5)
 
 
-def _torchvision(name: str, net: str, top1: float, top5: float, source: str) -> Released:
+def _torchvision(name: str, net: str, top1: float, top5: float, source: str) -> PublishedRow:
+    """A row from accuracies; the name of the weights is their origin."""
     weights, pixels = f"torchvision {name}", "bilinear, antialiased"
-    return Released(weights, net, "center", (256,), pixels, _error(top1), _error(top5), source, name)
+    return _released(weights, net, "center", (256,), pixels, _error(top1), _error(top5), source, name)
 
 
 def _error(accuracy_percent: float) -> float:
-    """Of what is published as an accuracy."""
+    """The error of what is published as an accuracy."""
     return round(100 - accuracy_percent, 3)
 
 
-LEDGER = (
+RELEASED_ROWS = (
     _caffe(VGG16, "dense", (384,), UNTOLD, None, 8.1, NOTES),
     _caffe(VGG16, "dense", (256, 384, 512), UNTOLD, None, 7.5, NOTES, 7.4),
     _caffe(VGG19, "dense", (384,), UNTOLD, None, 8.0, NOTES),
@@ -89,14 +88,14 @@ LEDGER = (
     _caffe(BVLC, "center", (256,), UNTOLD, _error(68.928), _error(89.144), OPENVINO),
     _caffe(VGG16, "center", (256,), TF_LINEAR, _error(71.5), _error(89.8), SLIM),
     _caffe(VGG19, "center", (256,), TF_LINEAR, _error(71.1), _error(89.8), SLIM),
-    Released(
+    _released(
         weights="slim Inception V1",
         net="googlenet-tv",
         protocol="center",
         scales=(),
         pixels="middle 87.5 % of both sides, warped to 224x224",
-        top1_error_percent=_error(69.8),
-        top5_error_percent=_error(89.6),
+        top1=_error(69.8),
+        top5=_error(89.6),
         source=SLIM,
         origin="googlenet",
     ),

@@ -1,40 +1,24 @@
-"""What a run is reported by: report.json, report.md, report.html, the table on stdout; and runs beside each other.
-
-python -m evaluation.report OUT [OUT ...] [-o FILE]
-"""
+"""The report of a run: report.json, report.md, report.html, and the table for stdout."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 from tabulate import tabulate
 
 from infer.files import replacing
 
-from ..scores.table import OK, Scores
-from .page import write_html
-from .results import Result as Result
-from .results import read_report, say_paper
-from .results import result_from_scores as result_from_scores
+from .page import HTML, say_paper, write_html
+from .results import REPORT, DataSet, Environment, Interval, Report, ReportedRun, Result
 
-HTML, COMPARISON = "report.html", "comparison.html"
-
-
-def unreadable_images(tables: Iterable[Iterable[Scores]]) -> dict[str, str]:
-    """The images of which some table says why they could not be scored."""
-    return {
-        name: status
-        for parts in tables
-        for part in parts
-        for name, status in zip(part.images, part.statuses, strict=True)
-        if status != OK
-    }
+PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
+"""Packages whose versions a report tells."""
 
 
 def write_report(
@@ -50,43 +34,28 @@ def write_report(
     classes: Sequence[str] = (),
     class_names: Sequence[str] = (),
 ) -> str:
-    """Writes report.json, report.md and, of these and all else in `out`, report.html; returns the table as text.
+    """Writes report.json, report.md and, from these and all else in `out`, report.html; returns the table as text.
 
-    `class_names` has words for each of `classes`. Raises ReportError and ScoresError.
+    unreadable: the reason for each image that could not be scored. class_names: words for each of `classes`.
+    Raises ReportError and ScoresError.
     """
     words = {name: words for name, words in zip(classes, class_names, strict=True) if name != words}
-    dataset = {
-        "id": dataset_id,
-        "is_ilsvrc2012_val": is_ilsvrc2012_val,
-        "images": results[0].images,
-        "unreadable": len(unreadable),
-    }
-    environment = {
-        "command": command,
-        "commit": commit,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "packages": {
-            name: _version(name) for name in ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
-        },
-    }
-    content = {
-        "dataset": {
-            **dataset,
-            "unreadable_images": dict(unreadable),
-            **({"class_names": words} if words else {}),
-        },
-        "results": [dataclasses.asdict(result) for result in results],
-        "remarks": list(remarks),
-        "environment": environment,
-    }
-    with replacing(out / "report.json") as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    versions = {name: _version(name) for name in PACKAGES}
+    report = Report(
+        DataSet(dataset_id, is_ilsvrc2012_val, results[0].images, len(unreadable), dict(unreadable), words),
+        list(results),
+        list(remarks),
+        Environment(command, commit, platform.python_version(), machine, versions),
+    )
+    with replacing(out / REPORT) as unfinished:
+        unfinished.write_text(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")
+
     table = format_table(results)
     lines = [
         "# Evaluation",
         "",
-        f"Data set {dataset_id}, {dataset['images']} images, {dataset['unreadable']} unreadable or out of range. "
+        f"Data set {dataset_id}, {results[0].images} images, {len(unreadable)} unreadable or out of range. "
         "Errors in percent with 95 % intervals (Wilson).",
         "",
         table,
@@ -97,30 +66,32 @@ def write_report(
     ]
     with replacing(out / "report.md") as unfinished:
         unfinished.write_text("\n".join(lines) + "\n")
-    write_html([read_report(out)], out / HTML)
+
+    write_html([ReportedRun(out, report)], out / HTML)
     return table
 
 
 def format_table(results: Sequence[Result]) -> str:
     """The results as a Markdown table that also reads well on a terminal."""
-    rows = [
-        {
-            "model": r.model,
-            "runtime": r.runtime,
-            "protocol": r.protocol,
-            "Q": ",".join(map(str, r.scales)),
-            "pooling": r.pooling,
-            "images": r.images,
-            "top-1 error %": _error(r.top1_error_percent, r.top1_interval95_percent),
-            "top-5 error %": _error(r.top5_error_percent, r.top5_interval95_percent),
-            "paper: ours - paper": say_paper(r.paper),
-        }
-        for r in results
-    ]
+    rows = []
+    for result in results:
+        rows.append(
+            {
+                "model": result.model,
+                "runtime": result.runtime,
+                "protocol": result.protocol,
+                "Q": ",".join(map(str, result.scales)),
+                "pooling": result.pooling,
+                "images": result.images,
+                "top-1 error %": _error(result.top1_error_percent, result.top1_interval95_percent),
+                "top-5 error %": _error(result.top5_error_percent, result.top5_interval95_percent),
+                "paper: ours - paper": say_paper(result.paper),
+            }
+        )
     return tabulate(rows, headers="keys", tablefmt="pipe")
 
 
-def _error(percent: float | None, interval: tuple[float, float] | None) -> str:
+def _error(percent: float | None, interval: Interval | None) -> str:
     if percent is None or interval is None:
         return "unknown"
     return f"{percent:.2f} [{interval[0]:.1f}, {interval[1]:.1f}]"

@@ -16,12 +16,13 @@ from infer.engine import HOST, DeviceImage, Engine
 from infer.pipeline import one_behind, ordered
 from infer.views import SINGLE_SCALE
 
+from ..scores.mistakes import Mistake
 from ..scores.table import UNKNOWN_LABEL, Scores, concatenate, with_dataset_id
 from .identity import Described, content_of, dataset_id, describe
 from .image_batch import Row, Running, planner, start_batch
 from .images import Decoded, read_image
 from .labels import map_labels
-from .mistakes import Mistake, find_mistakes
+from .mistakes import find_mistakes
 from .protocol import POOLING_OUTPUT, Pooling, Protocol
 
 SMALL_BATCH, LARGE_BATCH = 40, 8

@@ -14,14 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from infer.files import replacing
 
 from ..errors import RunError
 from ..scores import table as tables
 from ..scores.metrics import is_wrong
+from ..scores.mistakes import Mistake, surest
 from ..scores.table import Scores, with_dataset_id
 from .identity import Described, dataset_id
-from .mistakes import Mistake, surest
 from .score import Shard
 
 SAID = {
@@ -172,9 +174,7 @@ class UnfinishedRun:
 def _read_progress(content: Any) -> Progress:
     of_tables = [
         [
-            TableProgress(
-                table["wrong"], table["view_pixels"], tuple(Mistake(**mistake) for mistake in table["mistakes"])
-            )
+            TableProgress(table["wrong"], table["view_pixels"], msgspec.convert(table["mistakes"], tuple[Mistake, ...]))
             for table in own
         ]
         for own in content["tables"]

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from helpers import encode, make_scores, noise
 
-from evaluation.report.write import result_from_scores, unreadable_images, write_report
+from evaluation.report.results import result_from_summary
+from evaluation.report.write import write_report
 from evaluation.scores import table as tables
 from evaluation.scores.fusion import fuse
+from evaluation.scores.summary import summary_of
 from evaluation.scores.table import Scores
 
 CLASSES = 10
@@ -55,15 +57,15 @@ def write_run(
         index += list(_mistakes(out, scores, mistakes))
         share = None if seconds is None else seconds * 2**place
         timed = {"engine_seconds": 9.0, "wall_seconds": 10.0, "protocol_engine_seconds": share}
-        results.append(result_from_scores([scores], [], is_ilsvrc2012_val=False, **timed))  # type: ignore[arg-type]
+        results.append(result_from_summary(summary_of([scores]), [], is_ilsvrc2012_val=False, **timed))  # type: ignore[arg-type]
     if fused:
-        results.append(result_from_scores([fuse(members)], [], is_ilsvrc2012_val=False))
+        results.append(result_from_summary(summary_of([fuse(members)]), [], is_ilsvrc2012_val=False))
     if index:
         (out / "mistakes" / "index.json").write_text(json.dumps(index))
     write_report(
         out,
         results,
-        unreadable_images([[scores] for scores in members]),
+        {name: status for scores in members for name, status in summary_of([scores]).unreadable.items()},
         remarks,
         dataset_id=members[0].metadata["dataset_id"],
         is_ilsvrc2012_val=False,
