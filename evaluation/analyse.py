@@ -41,7 +41,7 @@ def _analyse(args: argparse.Namespace) -> int:
         names = set(args.images.read_text().split("\n")) - {""} if args.images else set()
     except UnicodeDecodeError as error:
         raise ScoresError(str(error)) from None
-    known = tables.class_names(tables.read_metadata(args.table))
+    known = tables.read_head(args.table).classes
     if not classes <= set(known):
         raise ScoresError(f"--classes: {args.table} has no class {min(classes - set(known))!r}")
 
@@ -58,7 +58,6 @@ def _analyse(args: argparse.Namespace) -> int:
 
 def _content(errors: Errors, found: Details) -> dict[str, object]:
     """Everything, for --json."""
-    images = dict(zip(found.classes, found.class_images.tolist(), strict=True))
     bins = zip(found.bin_images.tolist(), found.bin_confidence.tolist(), found.bin_accuracy.tolist(), strict=True)
     confused = found.most_confused(len(found.classes) ** 2)
     return {
@@ -67,7 +66,7 @@ def _content(errors: Errors, found: Details) -> dict[str, object]:
         "top5": asdict(errors[1]) if errors[1] else None,
         "expected_calibration_error_percent": found.expected_calibration_error_percent,
         "calibration": [{"images": n, "confidence": sure, "accuracy": right} for n, sure, right in bins],
-        "classes": {name: {"images": images[name], **asdict(rate)} for name, rate in found.class_errors().items()},
+        "classes": {name: {"images": images, **asdict(rate)} for name, images, rate in found.class_errors()},
         "confused": [{"true": true, "answer": answer, "images": count} for true, answer, count in confused],
     }
 
@@ -80,9 +79,8 @@ def _format(errors: Errors, found: Details, count: int) -> str:
     if calibration is not None:
         lines.append(f"expected calibration error {calibration:.2f} % ({len(found.bin_images)} bins of confidence)")
 
-    images = dict(zip(found.classes, found.class_images.tolist(), strict=True))
-    worst = sorted(found.class_errors().items(), key=lambda item: -item[1].percent)[:count]
-    rows = [(name, images[name], _percent(rate)) for name, rate in worst]
+    worst = sorted(found.class_errors(), key=lambda one: -one.rate.percent)[:count]
+    rows = [(name, images, _percent(rate)) for name, images, rate in worst]
     lines += ["", tabulate(rows, headers=["worst classes", "images", "top-1 error"], tablefmt="pipe")]
 
     confused = found.most_confused(count)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from infer.command import Parser, exit_with, run
 
 from .scores import table as tables
 from .scores.comparison import Comparison, compare
+from .scores.table import Scores
 
 DIFFERING = 20
 """Images on which the tables differ that are listed unless told otherwise."""
@@ -24,11 +24,10 @@ DIFFERING = 20
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m evaluation.compare", description="Compare two score tables of the same images.")
-    parser.add_argument("tables", nargs=2, type=Path, metavar="TABLE.parquet")
-    parser.add_argument(
-        "--top", type=int, default=DIFFERING, metavar="N", help="differing images (default: %(default)s)"
-    )
-    parser.add_argument("--json", action="store_true", help="everything as one JSON object, all differing images too")
+    add = parser.add_argument
+    add("tables", nargs=2, type=Path, metavar="TABLE.parquet")
+    add("--top", type=int, default=DIFFERING, metavar="N", help="differing images (default: %(default)s)")
+    add("--json", action="store_true", help="everything as one JSON object, all differing images too")
     args = parser.parse_args(argv)
     return run(parser, lambda: _compare(args))
 
@@ -38,13 +37,14 @@ def _compare(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(asdict(found)))
     else:
-        print(format_comparison(found, [tables.read_metadata(path) for path in args.tables], args.top))
+        one, other = map(tables.read_head, args.tables)
+        print(format_comparison(found, one, other, args.top))
     return 0
 
 
-def format_comparison(found: Comparison, metadata: Sequence[Mapping[str, str]], count: int) -> str:
+def format_comparison(found: Comparison, one: Scores, other: Scores, count: int) -> str:
     """The comparison of tables A and B to read, with the first `count` differing images."""
-    lines = [f"{letter}: {_describe_table(own)}" for letter, own in zip("AB", metadata, strict=True)]
+    lines = [f"A: {_describe_table(one)}", f"B: {_describe_table(other)}"]
     lines.append(
         f"{found.images} images scored by both, {found.unreadable} not: same top-1 for "
         f"{found.top1_agreement_percent:.2f} %, same top-5 for {found.top5_agreement_percent:.2f} %; "
@@ -77,9 +77,9 @@ def format_comparison(found: Comparison, metadata: Sequence[Mapping[str, str]], 
     return "\n".join(lines)
 
 
-def _describe_table(metadata: Mapping[str, str]) -> str:
-    views = f"{metadata['protocol']} at {metadata['scales']}"
-    return f"{tables.model_name(metadata)} ({metadata['runtime']}, {views})"
+def _describe_table(table: Scores) -> str:
+    metadata = table.metadata
+    return f"{table.model} ({metadata['runtime']}, {metadata['protocol']} at {metadata['scales']})"
 
 
 if __name__ == "__main__":

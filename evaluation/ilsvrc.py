@@ -26,8 +26,8 @@ from infer.views import PlanError
 from .arguments import check_together, make_parser
 from .errors import ReportError, RunError, ScoresError
 from .published.beside import EvaluatedNet
-from .report.results import result_from_summary
-from .report.write import write_report
+from .report.page import HTML, write_html
+from .report.results import Seconds, format_table, summarise, write_report
 from .run.engines import Identities, identify, identities_of, open_members
 from .run.identity import describe, our_commit
 from .run.mistakes import write_mistakes
@@ -39,7 +39,6 @@ from .run.submission import Plan, SubmissionError, plan_of, read_submission
 from .run.workers import Job, run_here, run_on_devices
 from .scores.class_order import explain_order
 from .scores.fusion import FUSED
-from .scores.summary import summarise
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -143,8 +142,7 @@ def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun
 
     # every table is decoded once
     paths = [path for own in written for path in own]
-    place_of = {path: place for place, path in enumerate(paths)}
-    fusions = [(name, [place_of[written[i][j]] for i, j in places]) for name, places in plan.fusions]
+    fusions = [(name, [written[i][j] for i, j in places]) for name, places in plan.fusions]
     of_tables, of_fusions = summarise(paths, fusions)
 
     results = []
@@ -152,18 +150,11 @@ def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun
     for own, seconds, of_engine in zip(nets, progress.engine_seconds, progress.tables, strict=True):
         pixels = sum(table.view_pixels for table in of_engine)
         for net, table in zip(own, of_engine, strict=True):
-            results.append(
-                result_from_summary(
-                    next(summaries),
-                    [net],
-                    is_ilsvrc2012_val=ilsvrc,
-                    engine_seconds=round(seconds, 3),
-                    wall_seconds=round(progress.wall_seconds, 3),
-                    protocol_engine_seconds=round(seconds * table.view_pixels / pixels, 3) if pixels else None,
-                )
-            )
+            share = round(seconds * table.view_pixels / pixels, 3) if pixels else None
+            taken = Seconds(round(seconds, 3), round(progress.wall_seconds, 3), share)
+            results.append(next(summaries).result([net], taken, is_ilsvrc2012_val=ilsvrc))
     for summary, (_, places) in zip(of_fusions, plan.fusions, strict=True):
-        results.append(result_from_summary(summary, [nets[i][j] for i, j in places], is_ilsvrc2012_val=ilsvrc))
+        results.append(summary.result([nets[i][j] for i, j in places], is_ilsvrc2012_val=ilsvrc))
 
     orders = (explain_order(one.answers, dataset.class_names, dataset.devkit_order) for one in of_tables)
     remarks = list(dict.fromkeys(remark for remark in orders if remark))
@@ -174,7 +165,7 @@ def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun
     mistakes = [table.mistakes for own in progress.tables for table in own]
     metadata = [metadata for own in run.task.described for metadata in own]
     write_mistakes(out, dataset, list(zip(metadata, mistakes, strict=True)))
-    return write_report(
+    reported = write_report(
         out,
         results,
         unreadable,
@@ -186,6 +177,8 @@ def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun
         command=command,
         commit=metadata[0]["commit"],
     )
+    write_html([reported], out / HTML)
+    return format_table(results)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,9 @@ from .published.beside import Beside, put_beside
 from .published.papers import OTHERS_ROWS, PAPER_ROWS, PublishedRow
 from .published.released import RELEASED_ROWS
 from .report.results import Result, read_run
+
+ERRORS = ("top1_error_percent", "top5_error_percent")
+DIFFERENCES = tuple(f"top{k}_{name}" for k in (1, 5) for name in ("difference_percent", "inside_interval95"))
 
 
 class Line(NamedTuple):
@@ -43,84 +46,54 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    lines_beside = released_lines if args.released else paper_lines
+    rows = RELEASED_ROWS if args.released else (*PAPER_ROWS, *OTHERS_ROWS)
     ours: list[Result] = []
     for out in args.out:
-        found = read_results(out)
-        if not any(line.ours for line in lines_beside(found)):
+        report = read_run(out).report
+        found = report.results if report.dataset.is_ilsvrc2012_val else []
+        if not any(line.ours for line in lines_beside(rows, found)):
             print(f"{out}: no result for any of these rows: all are of whole nets on ILSVRC-2012", file=sys.stderr)
         ours += found
-    lines = lines_beside(ours)
-    print(json.dumps(list(map(_content, lines)), indent=2) if args.json else format_tables(lines))
+
+    lines = lines_beside(rows, ours)
+    print(json.dumps([_content(line) for line in lines], indent=2) if args.json else format_tables(lines))
     return 0
 
 
-def read_results(out: Path) -> list[Result]:
-    """Results of a run; none unless it is on ILSVRC-2012's whole validation set. Raises ReportError."""
-    report = read_run(out).report
-    return report.results if report.dataset.is_ilsvrc2012_val else []
-
-
-def paper_lines(ours: Sequence[Result]) -> list[Line]:
-    """Every row of the papers, each with our results for the same nets, protocol and scales."""
-
-    def belongs(result: Result, row: PublishedRow) -> bool:
-        return result.paper is not None and result.paper.label == row.label
-
-    return _lines([*PAPER_ROWS, *OTHERS_ROWS], ours, belongs)
-
-
-def released_lines(ours: Sequence[Result]) -> list[Line]:
-    """Every row of released weights, each with our results for the same net, protocol and scales.
-
-    Imported weights stand beside what is known of them, a net that was trained here beside all of its kind.
-    """
-
-    def belongs(result: Result, row: PublishedRow) -> bool:
-        (net,) = row.nets
-        same_views = (result.net, result.protocol, result.scales) == (net.net, row.protocol, net.scales)
-        return same_views and result.origin in (None, row.origin)
-
-    return _lines(RELEASED_ROWS, ours, belongs)
-
-
-def _lines(
-    rows: Sequence[PublishedRow], ours: Sequence[Result], belongs: Callable[[Result, PublishedRow], bool]
-) -> list[Line]:
+def lines_beside(rows: Sequence[PublishedRow], ours: Sequence[Result]) -> list[Line]:
+    """Every row with our results for the same nets, protocol and scales."""
     lines = [Line(row, []) for row in rows]
     for row, beside in lines:
         for result in ours:
-            if belongs(result, row):
+            if _may_stand_beside(row, result):
                 percents = result.top1_error_percent, result.top5_error_percent
                 intervals = result.top1_interval95_percent, result.top5_interval95_percent
                 beside.append((result, put_beside(row, percents, intervals)))
     return lines
 
 
+def _may_stand_beside(row: PublishedRow, result: Result) -> bool:
+    """Imported weights stand beside what is known of them, a net that was trained here beside all of its kind."""
+    if row.origin is None:  # a row of the papers, which the report has found
+        return result.paper is not None and result.paper.label == row.label
+    (net,) = row.nets
+    same_views = (result.net, result.protocol, result.scales) == (net.net, row.protocol, net.scales)
+    return same_views and result.origin in (None, row.origin)
+
+
 def _content(line: Line) -> dict[str, Any]:
     """A line for --json."""
-    row = line.row
     return {
-        "source": row.source,
-        "label": row.label,
-        "top1_error_percent": row.top1_error_percent,
-        "top5_error_percent": row.top5_error_percent,
-        "test_top5_error_percent": row.test_top5_error_percent,
+        **_fields(line.row, ("source", "label", *ERRORS, "test_top5_error_percent")),
         "ours": [
-            {
-                "model": result.model,
-                "runtime": result.runtime,
-                "pooling": result.pooling,
-                "top1_error_percent": result.top1_error_percent,
-                "top5_error_percent": result.top5_error_percent,
-                "top1_difference_percent": beside.top1_difference_percent,
-                "top1_inside_interval95": beside.top1_inside_interval95,
-                "top5_difference_percent": beside.top5_difference_percent,
-                "top5_inside_interval95": beside.top5_inside_interval95,
-            }
+            {**_fields(result, ("model", "runtime", "pooling", *ERRORS)), **_fields(beside, DIFFERENCES)}
             for result, beside in line.ours
         ],
     }
+
+
+def _fields(value: object, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
 
 
 def format_tables(lines: Sequence[Line]) -> str:

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from infer.spec import ModelSpec
 
-from .papers import PAPER_ROWS, PaperNet, PublishedRow
+from .papers import PAPER_ROWS, PaperNet, Percent, PublishedRow
 
-Percent = float | None
 Interval = tuple[float, float] | None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+Percent = float | None
 TrainShort = int | tuple[int, int]
 """S in px, or the range that it was drawn from."""
 JITTER = (256, 512)
@@ -29,6 +30,9 @@ class PaperNet(NamedTuple):
         return self.net if self.net == "googlenet" else f"{self.net}/{trained}/{','.join(map(str, self.scales))}"
 
 
+Nets = tuple[PaperNet, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedRow:
     """One published result on classification: errors on the validation set, and on the test set where they are told.
@@ -39,27 +43,20 @@ class PublishedRow:
     """
 
     label: str
-    top1_error_percent: float | None
-    top5_error_percent: float | None
-    test_top5_error_percent: float | None
+    top1_error_percent: Percent
+    top5_error_percent: Percent
+    test_top5_error_percent: Percent
     source: str
-    nets: tuple[PaperNet, ...] = ()
+    nets: Nets = ()
     protocol: str = ""
     origin: str | None = None
 
 
-def _paper(
-    nets: tuple[PaperNet, ...],
-    protocol: str,
-    top1: float | None,
-    top5: float,
-    source: str,
-    test_top5: float | None = None,
-) -> PublishedRow:
+def _paper(nets: Nets, protocol: str, top1: Percent, top5: Percent, source: str, test: Percent = None) -> PublishedRow:
     """A row of the papers, labelled by its nets as Net/S/Q and its protocol."""
     counted = {str(net): nets.count(net) for net in nets}
     named = " + ".join(name if count == 1 else f"{count} x {name}" for name, count in counted.items())
-    return PublishedRow(f"{named}, {protocol}", top1, top5, test_top5, source, nets, protocol)
+    return PublishedRow(f"{named}, {protocol}", top1, top5, test, source, nets, protocol)
 
 
 def _vgg(
@@ -171,7 +168,7 @@ class PaperBoxRow(NamedTuple):
     protocol: one of evaluation.localization; "dense" with the top-5 classes of the best classification system.
     """
 
-    members: tuple[PaperNet, ...]
+    members: Nets
     kind: str
     fine_tuned: str
     protocol: str

@@ -18,23 +18,18 @@ import numpy as np
 from infer.files import replacing
 
 from ..errors import NothingInCommon, ReportError
-from ..published.beside import Beside
 from ..scores.comparison import Comparison, compare
-from ..scores.metrics import BINS, Details, ErrorRate, details
+from ..scores.metrics import BINS, ClassError, Details, details
 from ..scores.mistakes import Mistake
 from . import charts
 from .charts import Point
 from .results import ReportedRun, Result, read_mistakes
 
 HTML = "report.html"
-WORST = 20
-"""Classes that are listed at once; the others unfold."""
 CONFUSED = 12
 """Classes in the figure of the confusion."""
 LISTED = 8
 """Worst classes and pairs of the tables that are not shown in detail."""
-NAMED = 500
-"""Images that are named among those that could not be scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +54,6 @@ class ResultRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
-    name: str
-    images: int
-    rate: ErrorRate
-
-
-@dataclass(frozen=True, slots=True)
 class TableDetail:
     """A score table beyond its errors; only the table that is shown in full has figures."""
 
@@ -73,7 +61,7 @@ class TableDetail:
     labelled: int
     unanswered: int
     calibration_error_percent: float | None
-    classes: list[ClassRow]  # the worst first
+    classes: list[ClassError]  # the worst first
     confused: list[tuple[str, str, int]]
     mistakes: list[Mistake]
     reliability: str = ""
@@ -99,7 +87,7 @@ def write_html(runs: Sequence[ReportedRun], path: Path) -> None:
             reports=[run.report for run in runs],
             runs=names,
             rows=rows,
-            best=min(labelled, key=_top1, default=None) if same_data else None,
+            best=min(labelled, key=lambda row: row.result.top1_error_percent or 0, default=None) if same_data else None,
             time=_time_figure(comparable, several=len(runs) > 1),
             scale=_scale_figure(comparable),
             details=found,
@@ -109,9 +97,7 @@ def write_html(runs: Sequence[ReportedRun], path: Path) -> None:
             same_data=same_data,
             whisker_most=_axis_end(rows),
             BINS=BINS,
-            WORST=WORST,
             LISTED=LISTED,
-            NAMED=NAMED,
         )
     )
     with replacing(path) as unfinished:
@@ -128,20 +114,10 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "say_paper": say_paper,
-        "say_scales": _say_scales,
         "three_digits": _three_digits,
         "first_word": first_word,
     }
     return environment
-
-
-def say_paper(paper: Beside | None) -> str:
-    return str(paper or "-")
-
-
-def _say_scales(scales: Sequence[int]) -> str:
-    return ", ".join(map(str, scales))
 
 
 def _three_digits(value: float) -> str:
@@ -152,11 +128,6 @@ def _three_digits(value: float) -> str:
 def first_word(names: Mapping[str, str], name: str) -> str:
     """The first synonym of a class; its id where it has no words."""
     return names.get(name, name).split(",")[0]
-
-
-def _top1(row: ResultRow) -> float:
-    assert row.result.top1_error_percent is not None
-    return row.result.top1_error_percent
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:
@@ -229,8 +200,6 @@ def _detail(run: ReportedRun, result: Result, path: Path, mistakes: Sequence[Mis
             "run the evaluation again"
         )
 
-    images = dict(zip(found.classes, found.class_images.tolist(), strict=True))
-    classes = [ClassRow(name, images[name], rate) for name, rate in found.class_errors().items()]
     views = (*result.views, result.runtime)
     calibration = found.expected_calibration_error_percent
     return TableDetail(
@@ -238,7 +207,7 @@ def _detail(run: ReportedRun, result: Result, path: Path, mistakes: Sequence[Mis
         labelled,
         int(found.unanswered.sum()),
         calibration,
-        sorted(classes, key=lambda row: (-row.rate.percent, -row.images, row.name)),
+        sorted(found.class_errors(), key=lambda row: (-row.rate.percent, -row.images, row.name)),
         found.most_confused(LISTED),
         [one for one in mistakes if (one.model, one.protocol, one.scales, one.pooling, one.runtime) == views],
         charts.reliability(found) if full and calibration is not None else "",

@@ -4,24 +4,48 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
+from tabulate import tabulate
+
+from infer.files import replacing
 
 from ..errors import ReportError
 from ..published import beside
 from ..published.beside import Beside, EvaluatedNet
 from ..scores import table as tables
+from ..scores.class_order import FirstAnswers
+from ..scores.fusion import fuse, in_step
+from ..scores.metrics import ErrorCounts
 from ..scores.mistakes import INDEX, Mistake
-from ..scores.summary import TableSummary
-from ..scores.table import Scores
+from ..scores.table import OK, Scores
 
 REPORT = "report.json"
+PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
+"""Packages whose versions a report tells."""
+PAPER = "paper: ours - paper"
+"""Heading of the paper's column."""
 Interval = tuple[float, float]
 T = TypeVar("T")
+
+
+class Seconds(NamedTuple):
+    """Time that a result took, named as in report.json."""
+
+    engine_seconds: float | None
+    wall_seconds: float | None
+    protocol_engine_seconds: float | None
+
+
+NO_SECONDS = Seconds(None, None, None)
+"""A fusion has no time of its own."""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -78,39 +102,67 @@ class Report(msgspec.Struct, frozen=True):
     environment: Environment
 
 
-def result_from_summary(
-    summary: TableSummary,
-    nets: Sequence[EvaluatedNet],
-    *,
-    is_ilsvrc2012_val: bool,
-    engine_seconds: float | None = None,
-    wall_seconds: float | None = None,
-    protocol_engine_seconds: float | None = None,
-) -> Result:
-    """The row of one table; `nets` is its net or, for a fusion, each of its nets."""
-    spec = nets[0].spec if len(nets) == 1 else None
-    top1, top5 = summary.errors.rates()
-    percents = top1.percent if top1 else None, top5.percent if top5 else None
-    intervals = top1.interval95_percent if top1 else None, top5.interval95_percent if top5 else None
-    row = beside.find_paper_row(nets) if is_ilsvrc2012_val else None
-    return Result(
-        model=tables.model_name(summary.metadata),
-        net=spec.net if spec and beside.is_papers_size(spec) else None,
-        origin=beside.origin_of(spec) if spec else None,
-        runtime=summary.metadata["runtime"],
-        protocol=summary.metadata["protocol"],
-        scales=tables.scales(summary.metadata),
-        pooling=summary.metadata["pooling"],
-        images=summary.images,
-        top1_error_percent=percents[0],
-        top5_error_percent=percents[1],
-        top1_interval95_percent=intervals[0],
-        top5_interval95_percent=intervals[1],
-        paper=beside.put_beside(row, percents, intervals) if row else None,
-        engine_seconds=engine_seconds,
-        wall_seconds=wall_seconds,
-        protocol_engine_seconds=protocol_engine_seconds,
-    )
+@dataclass(slots=True)
+class TableSummary:
+    """Counts of one score table, taken part by part; unreadable: the reason, by the image's name."""
+
+    head: Scores | None = None  # its first part without rows
+    images: int = 0
+    errors: ErrorCounts = field(default_factory=ErrorCounts)  # top-1, top-5
+    answers: FirstAnswers = field(default_factory=FirstAnswers)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def add(self, part: Scores) -> None:
+        self.head = self.head or part.rows([])
+        self.images += len(part.images)
+        self.errors.add(part)
+        self.answers.add(part)
+        for name, status in zip(part.images, part.statuses, strict=True):
+            if status != OK:
+                self.unreadable[name] = status
+
+    def result(self, nets: Sequence[EvaluatedNet], seconds: Seconds = NO_SECONDS, *, is_ilsvrc2012_val: bool) -> Result:
+        """The row of the table; `nets` is its net or, for a fusion, each of its nets."""
+        assert self.head is not None
+        metadata = self.head.metadata
+        spec = nets[0].spec if len(nets) == 1 else None
+        top1, top5 = self.errors.rates()
+        percents = top1.percent if top1 else None, top5.percent if top5 else None
+        intervals = top1.interval95_percent if top1 else None, top5.interval95_percent if top5 else None
+        row = beside.find_paper_row(nets) if is_ilsvrc2012_val else None
+        return Result(
+            self.head.model,
+            spec.net if spec and beside.is_papers_size(spec) else None,
+            beside.origin_of(spec) if spec else None,
+            metadata["runtime"],
+            metadata["protocol"],
+            self.head.scales,
+            metadata["pooling"],
+            self.images,
+            *percents,
+            *intervals,
+            beside.put_beside(row, percents, intervals) if row else None,
+            *seconds,
+        )
+
+
+def summarise(
+    paths: Sequence[Path], fusions: Sequence[tuple[str, Sequence[Path]]] = ()
+) -> tuple[list[TableSummary], list[TableSummary]]:
+    """Summaries of tables of the same images, and of fusions: each a name and its members among `paths`.
+
+    Every table is decoded once, one part of each at a time. Raises ScoresError.
+    """
+    of_tables = [TableSummary() for _ in paths]
+    of_fusions = [TableSummary() for _ in fusions]
+    for parts in in_step(paths):
+        for summary, part in zip(of_tables, parts, strict=True):
+            summary.add(part)
+
+        part_of = dict(zip(paths, parts, strict=True))
+        for summary, (name, members) in zip(of_fusions, fusions, strict=True):
+            summary.add(fuse([part_of[path] for path in members], name))
+    return of_tables, of_fusions
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +204,77 @@ class ReportedRun:
             own = [one for one in self.report.results if (one.model, one.runtime) == same]
             seconds = result.engine_seconds if len(own) == 1 else None
         return None if seconds is None else 1000 * seconds / result.images
+
+
+def write_report(
+    out: Path,
+    results: Sequence[Result],
+    unreadable: Mapping[str, str],
+    remarks: Sequence[str] = (),
+    *,
+    dataset_id: str,
+    is_ilsvrc2012_val: bool,
+    command: str,
+    commit: str,
+    classes: Sequence[str] = (),
+    class_names: Sequence[str] = (),
+) -> ReportedRun:
+    """Writes report.json and report.md.
+
+    unreadable: the reason for each image that could not be scored. class_names: words for each of `classes`.
+    """
+    words = {name: words for name, words in zip(classes, class_names, strict=True) if name != words}
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    versions = {name: _version(name) for name in PACKAGES}
+    report = Report(
+        DataSet(dataset_id, is_ilsvrc2012_val, results[0].images, len(unreadable), dict(unreadable), words),
+        list(results),
+        list(remarks),
+        Environment(command, commit, platform.python_version(), machine, versions),
+    )
+    with replacing(out / REPORT) as unfinished:
+        unfinished.write_text(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")
+
+    lines = [
+        "# Evaluation",
+        "",
+        f"Data set {dataset_id}, {results[0].images} images, {len(unreadable)} unreadable or out of range. "
+        "Errors in percent with 95 % intervals (Wilson).",
+        "",
+        format_table(results),
+        "",
+        *(f"Remark: {remark}\n" for remark in remarks),
+        *(f"- {name}: {status}" for name, status in unreadable.items()),
+        f"Command: `{command}`, commit {commit}.",
+    ]
+    with replacing(out / "report.md") as unfinished:
+        unfinished.write_text("\n".join(lines) + "\n")
+    return ReportedRun(out, report)
+
+
+def format_table(results: Sequence[Result]) -> str:
+    """The results as a Markdown table that also reads well on a terminal."""
+    headers = ("model", "runtime", "protocol", "Q", "pooling", "images", "top-1 error %", "top-5 error %", PAPER)
+    rows = []
+    for result in results:
+        views = (result.protocol, ",".join(map(str, result.scales)), result.pooling)
+        top1 = _error(result.top1_error_percent, result.top1_interval95_percent)
+        top5 = _error(result.top5_error_percent, result.top5_interval95_percent)
+        rows.append((result.model, result.runtime, *views, result.images, top1, top5, str(result.paper or "-")))
+    return tabulate(rows, headers, tablefmt="pipe")
+
+
+def _error(percent: float | None, interval: Interval | None) -> str:
+    if percent is None or interval is None:
+        return "unknown"
+    return f"{percent:.2f} [{interval[0]:.1f}, {interval[1]:.1f}]"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def read_run(out: Path) -> ReportedRun:

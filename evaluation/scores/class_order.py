@@ -44,18 +44,14 @@ class FirstAnswers:
 
     def halves(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Numbers of images [label, answer], of the even and of the odd images of each class."""
+        even, odd = np.zeros((2, self._classes, self._classes), np.int64)
         labels = np.concatenate([np.zeros(0, np.int32), *self._labels])  # [images]
         answers = np.concatenate([np.zeros(0, np.int32), *self._answers])
-
-        # the number of an image within its class
-        by_label = np.argsort(labels, kind="stable")
-        starts = np.searchsorted(labels[by_label], labels[by_label])
-        number = np.empty(len(labels), np.int64)
-        number[by_label] = np.arange(len(labels)) - starts
-
-        counts = np.zeros((2, self._classes, self._classes), np.int64)
-        np.add.at(counts, (number % 2, labels, answers), 1)
-        return counts[0], counts[1]
+        for label in np.unique(labels):
+            own = answers[labels == label]
+            even[label] = np.bincount(own[::2], minlength=self._classes)
+            odd[label] = np.bincount(own[1::2], minlength=self._classes)
+        return even, odd
 
 
 def explain_order(found: FirstAnswers, class_names: Sequence[str] = (), devkit_order: Sequence[int] = ()) -> str | None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import NothingInCommon
-from .metrics import ErrorCounts, McNemar, mcnemar, same_answers
-from .table import Scores, check_same_images, has_same_images, other_images
+from ..errors import NothingInCommon, ScoresError
+from .metrics import McNemar, same_answers, wrong_answers
+from .table import Scores, check_same_images, have_same_images, say_other_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,76 +53,73 @@ def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
     Raises ScoresError unless the tables have the same images and classes, and its kind NothingInCommon where no image
     was scored by both.
     """
-    images = seen_images = same_pixels = 0
-    largest, comparable = np.float32(0), True
-    errors = ErrorCounts(), ErrorCounts()
+    images = scored = labelled = same_pixels = 0
+    wrong, only_wrong = np.zeros((2, 2), np.int64), np.zeros((2, 2), np.int64)  # [top-1, top-5][one, other]
     agreeing = np.zeros(2, np.int64)  # [top-1, top-5]
-    only_wrong = np.zeros((2, 2), np.int64)  # [top-1, top-5][only the first, only the second]
+    largest, comparable = np.float32(0), True
     differing: list[DifferingImage] = []
-    models = "", ""
+    models: tuple[str, ...] = ()
 
     for a, b in _in_step(one, other):
+        models, images = (a.model, b.model), images + len(a.images)
+
+        # every labelled image counts for the errors, read or not
+        first, second = wrong_answers(a), wrong_answers(b)  # [top-1, top-5][labelled]
+        labelled += first.shape[1]
+        wrong += np.stack([first.sum(1), second.sum(1)], 1)
+        only_wrong += np.stack([(first & ~second).sum(1), (~first & second).sum(1)], 1)
+
+        # answers, posteriors and pixels are compared where both have them
         seen = a.readable & b.readable
-        images, seen_images = images + len(seen), seen_images + int(seen.sum())
-        models = a.model, b.model
-
-        # what is wrong counts every labelled image
-        errors[0].add(a)
-        errors[1].add(b)
-        for place, k in enumerate((1, 5)):
-            test = mcnemar(a, b, k)
-            only_wrong[place] += test.only_first_wrong, test.only_second_wrong
-            agreeing[place] += same_answers(a, b, k).sum()
-
-        # posteriors and pixels are compared where both have them
-        differences = np.abs(a.posterior[seen] - b.posterior[seen])
-        largest = np.maximum(largest, differences.max(initial=0))  # NaN stays NaN
-        digests = np.array(a.pixels, np.str_)[seen], np.array(b.pixels, np.str_)[seen]
-        same_views = all(a.metadata[key] == b.metadata[key] for key in ("protocol", "scales"))
-        comparable &= same_views and all(bool((own != "").all()) for own in digests)
-        same_pixels += int((digests[0] == digests[1]).sum())
+        scored += int(seen.sum())
+        agreeing += [same_answers(a, b, k).sum() for k in (1, 5)]
+        largest = np.maximum(largest, np.abs(a.posterior[seen] - b.posterior[seen]).max(initial=0))  # NaN stays NaN
         differing += _differing(a, b, np.flatnonzero(seen))
 
-    if not seen_images:
-        raise NothingInCommon(f"none of {images} images was scored by both {models[0]} and {models[1]}")
-    rates = zip(errors[0].rates(), errors[1].rates(), strict=True)  # top-1, top-5
-    percents = [(a.percent, b.percent) if a and b else None for a, b in rates]
-    top1, top5 = (McNemar(int(first), int(second)) for first, second in only_wrong)
+        digests = np.array([a.pixels, b.pixels], np.str_)[:, seen]
+        same_views = all(a.metadata[key] == b.metadata[key] for key in ("protocol", "scales"))
+        comparable &= same_views and bool((digests != "").all())
+        same_pixels += int((digests[0] == digests[1]).sum())
+
+    if not scored:
+        raise NothingInCommon(f"none of {images} images was scored by both {' and '.join(models)}")
+    percents = [(100 * x / labelled, 100 * y / labelled) if labelled else None for x, y in wrong.tolist()]
+    only_top1, only_top5 = only_wrong.tolist()
+    agreement = 100 * (agreeing / scored)
     return Comparison(
-        images=seen_images,
-        unreadable=images - seen_images,
-        top1_agreement_percent=100 * float(agreeing[0] / seen_images),
-        top5_agreement_percent=100 * float(agreeing[1] / seen_images),
-        largest_posterior_difference=float(largest),
-        top1_error_percent=percents[0],
-        top5_error_percent=percents[1],
-        top1_only_wrong=(top1.only_first_wrong, top1.only_second_wrong),
-        top1_mcnemar_p=top1.p,
-        top5_only_wrong=(top5.only_first_wrong, top5.only_second_wrong),
-        top5_mcnemar_p=top5.p,
-        same_pixels=same_pixels if comparable else None,
-        differing=tuple(sorted(differing, key=lambda each: -(each.first_probability + each.second_probability))),
+        scored,
+        images - scored,
+        float(agreement[0]),
+        float(agreement[1]),
+        float(largest),
+        percents[0],
+        percents[1],
+        (only_top1[0], only_top1[1]),
+        McNemar(*only_top1).p,
+        (only_top5[0], only_top5[1]),
+        McNemar(*only_top5).p,
+        same_pixels if comparable else None,
+        tuple(sorted(differing, key=lambda each: -(each.first_probability + each.second_probability))),
     )
 
 
 def _in_step(one: Iterable[Scores], other: Iterable[Scores]) -> Iterator[tuple[Scores, Scores]]:
-    """The same parts of both tables. Raises ScoresError, with the images of the whole tables counted."""
-    ones, others = iter(one), iter(other)
-    checked = 0
-    ended: tuple[Scores | None, Scores | None] = (None, None)
+    """Pairs of the same parts of both tables. Raises ScoresError, which tells the images of the whole tables."""
+    pairs = itertools.zip_longest(one, other)
+    heads = next(pairs, (None, None))
+    if heads[0] is None or heads[1] is None:
+        raise ScoresError("a table has no images: expected two tables of the same images")
 
-    for first, second in itertools.zip_longest(ones, others):
-        a, b = first or ended[0], second or ended[1]  # a shorter table goes on with no rows
-        if a is None or b is None:
-            return
-        if not has_same_images(a, b):
-            one_count = checked + len(a.images) + sum(len(part.images) for part in ones)
-            other_count = checked + len(b.images) + sum(len(part.images) for part in others)
-            raise other_images(a, b, one_count, other_count)
+    checked = 0
+    for a, b in itertools.chain([heads], pairs):
+        if a is None or b is None or not have_same_images(a, b):
+            counts = [checked, checked]
+            for place, part in enumerate(itertools.chain([a, b], *pairs)):
+                counts[place % 2] += len(part.images) if part else 0
+            raise ScoresError(say_other_images(heads[0], heads[1], *counts))
         check_same_images(a, b)
         yield a, b
         checked += len(a.images)
-        ended = a.rows([]), b.rows([])
 
 
 def _differing(one: Scores, other: Scores, places: np.ndarray) -> Iterator[DifferingImage]:

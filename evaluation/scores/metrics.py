@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,27 +45,33 @@ def ranks(posterior: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[
     return np.where(finite, stands_before.sum(1), np.iinfo(np.int64).max)
 
 
-def is_wrong(scores: Scores, k: int) -> NDArray[np.bool_]:
-    """Mask over the labelled images: their class is not among the first k answers, or they could not be read."""
+def wrong_answers(scores: Scores, ks: Sequence[int] = (1, 5)) -> NDArray[np.bool_]:
+    """Mask [k, labelled image]: the class is not among the first k answers, or the image could not be read."""
     labelled = scores.labels >= 0
-    wrong = ranks(scores.posterior[labelled], scores.labels[labelled]) >= k
-    return wrong | ~scores.readable[labelled]
+    places = ranks(scores.posterior[labelled], scores.labels[labelled])  # [labelled]
+    wrong = (places >= np.array(ks)[:, None]) | ~scores.readable[labelled]
+    return np.asarray(wrong, np.bool_)
+
+
+def is_wrong(scores: Scores, k: int) -> NDArray[np.bool_]:
+    """Mask of the labelled images that are wrong by `wrong_answers` for one k."""
+    return np.asarray(wrong_answers(scores, (k,))[0])
 
 
 class ErrorCounts:
     """Wrong top-k answers over the labelled images of a table, for each k; an unreadable image counts as wrong."""
 
     def __init__(self, ks: Sequence[int] = (1, 5)) -> None:
-        self._ks, self._wrong, self._labelled = ks, [0] * len(ks), 0
+        self._ks, self._wrong, self._labelled = ks, np.zeros(len(ks), np.int64), 0
 
     def add(self, part: Scores) -> None:
-        for place, k in enumerate(self._ks):
-            self._wrong[place] += int(is_wrong(part, k).sum())
-        self._labelled += int((part.labels >= 0).sum())
+        wrong = wrong_answers(part, self._ks)
+        self._wrong += wrong.sum(1)
+        self._labelled += wrong.shape[1]
 
     def rates(self) -> tuple[ErrorRate | None, ...]:
         """The error for each k, None without labels."""
-        return tuple(error_rate(wrong, self._labelled) if self._labelled else None for wrong in self._wrong)
+        return tuple(error_rate(int(wrong), self._labelled) if self._labelled else None for wrong in self._wrong)
 
 
 def top_errors(parts: Iterable[Scores], ks: Sequence[int]) -> tuple[ErrorRate | None, ...]:
@@ -86,6 +93,12 @@ def select(parts: Iterable[Scores], *, images: Collection[str] = (), classes: Co
             labels = part.labels
             places = [place for place in places if labels[place] >= 0 and known[labels[place]] in classes]
         yield part.rows(places)
+
+
+class ClassError(NamedTuple):
+    name: str
+    images: int
+    rate: ErrorRate
 
 
 class Details:
@@ -133,14 +146,10 @@ class Details:
         """Labelled images of each true class."""
         return np.asarray(self.confusion.sum(1) + self.unanswered)
 
-    def class_errors(self) -> dict[str, ErrorRate]:
+    def class_errors(self) -> list[ClassError]:
         """Top-1 error of every class that has images."""
-        right, images = self.confusion.diagonal().tolist(), self.class_images.tolist()
-        return {
-            name: error_rate(images[place] - right[place], images[place])
-            for place, name in enumerate(self.classes)
-            if images[place]
-        }
+        rows = zip(self.classes, self.class_images.tolist(), self.confusion.diagonal().tolist(), strict=True)
+        return [ClassError(name, count, error_rate(count - right, count)) for name, count, right in rows if count]
 
     def most_confused(self, count: int) -> list[tuple[str, str, int]]:
         """(true class, answer, images) of the wrong answers that are given most often."""

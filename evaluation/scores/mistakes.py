@@ -33,23 +33,6 @@ class MistakeView:
     answer_probability: float
     label_probability: float
 
-    @property
-    def box_percent(self) -> tuple[float, float, float, float]:
-        """(left, top, width, height) of the box in percent of the image's width and height."""
-        top, left, height, width = self.box
-        image_height, image_width = self.rescaled_px
-        return (
-            100 * left / image_width,
-            100 * top / image_height,
-            100 * width / image_width,
-            100 * height / image_height,
-        )
-
-    @property
-    def is_whole(self) -> bool:
-        """True for a dense view, which has the size of the whole image."""
-        return self.box[2:] == self.rescaled_px
-
 
 @dataclass(frozen=True, slots=True)
 class Mistake:

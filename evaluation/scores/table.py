@@ -49,16 +49,18 @@ class Scores:
 
     @property
     def model(self) -> str:
-        return model_name(self.metadata)
+        return str(json.loads(self.metadata["spec"])["name"])
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, one for each column of `posterior`."""
-        return class_names(self.metadata)
+        return tuple(json.loads(self.metadata["spec"])["classes"])
 
     @property
     def scales(self) -> tuple[int, ...]:
-        return scales(self.metadata)
+        """Test scales Q in px, as they were given; for a fusion over different scales all of them, sorted."""
+        sets = [tuple(int(q) for q in given.split(",")) for given in self.metadata["scales"].split("+")]
+        return sets[0] if len(sets) == 1 else tuple(sorted(set().union(*sets)))
 
     @property
     def readable(self) -> NDArray[np.bool_]:
@@ -77,25 +79,11 @@ class Scores:
         )
 
 
-def model_name(metadata: Mapping[str, str]) -> str:
-    return str(json.loads(metadata["spec"])["name"])
-
-
-def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(json.loads(metadata["spec"])["classes"])
-
-
-def scales(metadata: Mapping[str, str]) -> tuple[int, ...]:
-    """Test scales Q in px, as they were given; for a fusion over different scales all of them, sorted."""
-    sets = [tuple(int(q) for q in given.split(",")) for given in metadata["scales"].split("+")]
-    return sets[0] if len(sets) == 1 else tuple(sorted(set().union(*sets)))
-
-
 def file_name(metadata: Mapping[str, str]) -> str:
     """MODEL.RUNTIME-PRECISION.PROTOCOL.qQ1-Q2.POOLING.parquet"""
-    scales_px = metadata["scales"].replace(",", "-")
-    views = f"{metadata['protocol']}.q{scales_px}.{metadata['pooling']}"
-    return f"{model_name(metadata)}.{metadata['runtime']}.{views}.parquet"
+    model = json.loads(metadata["spec"])["name"]
+    scales = metadata["scales"].replace(",", "-")
+    return f"{model}.{metadata['runtime']}.{metadata['protocol']}.q{scales}.{metadata['pooling']}.parquet"
 
 
 def with_dataset_id(scores: Scores, dataset_id: str) -> Scores:
@@ -114,21 +102,21 @@ def concatenate(parts: Sequence[Scores]) -> Scores:
     )
 
 
+def have_same_images(one: Scores, other: Scores) -> bool:
+    return other.metadata["dataset_id"] == one.metadata["dataset_id"] and other.images == one.images
+
+
 def check_same_images(one: Scores, other: Scores) -> None:
     """Raises ScoresError unless two tables (or the same parts of two) have the same images and classes."""
-    if not has_same_images(one, other):
-        raise other_images(one, other, len(one.images), len(other.images))
+    if not have_same_images(one, other):
+        raise ScoresError(say_other_images(one, other, len(one.images), len(other.images)))
     if other.classes != one.classes:
         raise ScoresError(f"{other.model} and {one.model} have different classes: their posteriors mean other things")
 
 
-def has_same_images(one: Scores, other: Scores) -> bool:
-    return other.metadata["dataset_id"] == one.metadata["dataset_id"] and other.images == one.images
-
-
-def other_images(one: Scores, other: Scores, one_count: int, other_count: int) -> ScoresError:
-    """The error that two tables, with these numbers of images, were scored on different images."""
-    return ScoresError(
+def say_other_images(one: Scores, other: Scores, one_count: int, other_count: int) -> str:
+    """Text of the error that two tables, with these numbers of images, were scored on different images."""
+    return (
         f"{other.model} was scored on data set {other.metadata['dataset_id']} ({other_count} images), "
         f"{one.model} on {one.metadata['dataset_id']} ({one_count}): use tables of the same images"
     )
@@ -177,10 +165,10 @@ def read(path: Path) -> Scores:
     return concatenate(list(parts(path)))
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Metadata of a table, without its rows. Raises ScoresError for a file that is no score table."""
+def read_head(path: Path) -> Scores:
+    """The table without its rows, for its metadata. Raises ScoresError for a file that is no score table."""
     with _opened(path) as (_, metadata):
-        return metadata
+        return Scores((), np.zeros(0, np.int32), (), (), np.zeros((0, 0), np.float32), metadata)
 
 
 def parts(path: Path) -> Iterator[Scores]:

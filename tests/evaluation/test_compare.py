@@ -20,7 +20,6 @@ from evaluation.scores.table import write
 
 FIRST = make_scores([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.0, 0.0]], [0, 0, 1, 1], ("ok", "ok", "ok", "broken"))
 SECOND = dataclasses.replace(FIRST, posterior=np.array([[0.8, 0.2], [0.3, 0.7], [0.3, 0.7], [0.0, 0.0]], np.float32))
-METADATA = (FIRST.metadata, SECOND.metadata)
 
 
 def test_worked_by_hand() -> None:
@@ -38,11 +37,11 @@ def test_worked_by_hand() -> None:
 
 
 def test_described() -> None:
-    text = format_comparison(compare([FIRST], [SECOND]), METADATA, 20)
+    text = format_comparison(compare([FIRST], [SECOND]), FIRST, SECOND, 20)
     assert "3 images scored by both, 1 not: same top-1 for 66.67 %, same top-5 for 100.00 %" in text
     assert "top-1 error 25.00 % and 50.00 %: only A wrong on 0, only B on 1 images, McNemar's exact test p = 1" in text
     assert "| 1.jpg   | a      | a 0.60 | b 0.70 |" in text
-    assert "... and 1 more" in format_comparison(compare([FIRST], [SECOND]), METADATA, 0)
+    assert "... and 1 more" in format_comparison(compare([FIRST], [SECOND]), FIRST, SECOND, 0)
 
 
 @pytest.mark.parametrize(

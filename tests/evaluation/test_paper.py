@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from helpers import full_spec, slim_spec
 
-from evaluation.paper import main, released_lines
+from evaluation.paper import lines_beside, main
 from evaluation.published.beside import EvaluatedNet, find_paper_row
 from evaluation.published.papers import OTHERS_ROWS, PAPER_ROWS
 from evaluation.published.released import RELEASED_ROWS
@@ -330,7 +330,7 @@ def test_results_that_stand_beside_nothing_are_said(tmp_path: Path, one_line: Ca
 
 
 def test_no_row_without_ours_has_any() -> None:
-    assert not any(line.ours for line in released_lines([]))
+    assert not any(line.ours for line in lines_beside(RELEASED_ROWS, []))
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import VAL_DIGITS
-from helpers import slim_spec
+from helpers import slim_spec, summary_of
 from numpy.typing import NDArray
 
 from evaluation.scores.class_order import explain_order
-from evaluation.scores.summary import summary_of
 from evaluation.scores.table import OK, Scores
 from infer.data.dataset import VAL, open_dataset
 from trainer.miniature import DEVKIT_ORDER, WNIDS

@@ -1,4 +1,4 @@
-"""evaluation/report/write.py: when the paper stands beside a result, and what is written of results without labels."""
+"""evaluation/report/results.py: when the paper stands beside a result, what is written of results without labels."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import full_spec, make_scores
+from helpers import full_spec, make_scores, summary_of
 
 from evaluation.published.beside import Beside, EvaluatedNet
 from evaluation.published.papers import SUBMISSION
-from evaluation.report.results import Result, result_from_summary
-from evaluation.report.write import format_table, write_report
+from evaluation.report.page import HTML, write_html
+from evaluation.report.results import Result, format_table, write_report
 from evaluation.scores.fusion import fuse
-from evaluation.scores.summary import summary_of
 from evaluation.scores.table import UNKNOWN_LABEL, Scores
 
 JITTER = (256, 512)
@@ -34,7 +33,7 @@ def entry(net: str, protocol: str = "dense", scales: tuple[int, ...] = (256, 384
 
 
 def result_of(scores: Scores, nets: Sequence[EvaluatedNet], *, is_ilsvrc2012_val: bool) -> Result:
-    return result_from_summary(summary_of([scores]), nets, is_ilsvrc2012_val=is_ilsvrc2012_val)
+    return summary_of([scores]).result(nets, is_ilsvrc2012_val=is_ilsvrc2012_val)
 
 
 def test_the_paper_stands_beside_its_own_nets_on_ilsvrc_only() -> None:
@@ -64,9 +63,7 @@ def test_a_fusion_has_the_papers_row_of_both_nets() -> None:
 
 def test_a_fusion_over_different_scales_is_reported_without_the_paper() -> None:
     fused = fuse([scores_of("D"), scores_of("C", scales="224,256,288")])
-    result = result_from_summary(
-        summary_of([fused]), [entry("D"), entry("C", scales=(224, 256, 288))], is_ilsvrc2012_val=True
-    )
+    result = result_of(fused, [entry("D"), entry("C", scales=(224, 256, 288))], is_ilsvrc2012_val=True)
     assert result.paper is None
     assert result.top1_error_percent == 50
 
@@ -113,7 +110,7 @@ def test_the_table_says_error_and_interval() -> None:
 def test_a_report_of_unlabelled_images(tmp_path: Path, status: str) -> None:
     scores = make_scores([[0.9, 0.1]], [UNKNOWN_LABEL], (status,))
     result = result_of(scores, [], is_ilsvrc2012_val=False)
-    table = write_report(
+    reported = write_report(
         tmp_path,
         [result],
         summary_of([scores]).unreadable,
@@ -122,10 +119,11 @@ def test_a_report_of_unlabelled_images(tmp_path: Path, status: str) -> None:
         command="python -m x",
         commit="abc",
     )
+    write_html([reported], tmp_path / HTML)
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["results"][0]["top1_error_percent"] is None
     assert content["results"][0]["top5_interval95_percent"] is None
-    assert table.count("unknown") == 2
+    assert format_table([result]).count("unknown") == 2
     assert content["dataset"]["unreadable"] == (status != "ok")
     assert content["dataset"]["is_ilsvrc2012_val"] is False
     assert (f"- 0.jpg: {status}" in (tmp_path / "report.md").read_text()) == (status != "ok")
