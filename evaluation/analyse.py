@@ -5,73 +5,84 @@ python -m evaluation.analyse TABLE.parquet [--classes A,B,...] [--images FILE] [
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from tabulate import tabulate
 
-from infer.command import Parser, exit_with
+from infer.command import Parser, exit_with, run
 
 from .errors import ScoresError
 from .scores import table as tables
-from .scores.metrics import Details, ErrorRate, details, select, top_errors
+from .scores.metrics import Details, ErrorCounts, ErrorRate, select
+
+Errors = tuple[ErrorRate | None, ...]
+"""Top-1 and top-5 error."""
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m evaluation.analyse", description="Errors of a score table in detail.")
-    parser.add_argument("table", type=Path, metavar="TABLE.parquet")
-    parser.add_argument("--classes", default="", metavar="A[,B...]", help="only images of these true classes")
-    parser.add_argument("--images", type=Path, metavar="FILE", help="only the images named in FILE, one a line")
-    parser.add_argument("--worst", type=int, default=10, metavar="N", help="rows of each list (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+    add = parser.add_argument
+    add("table", type=Path, metavar="TABLE.parquet")
+    add("--classes", default="", metavar="A[,B...]", help="only images of these true classes")
+    add("--images", type=Path, metavar="FILE", help="only the images named in FILE, one a line")
+    add("--worst", type=int, default=10, metavar="N", help="rows of each list (default: %(default)s)")
+    add("--json", action="store_true", help="everything as one JSON object")
     args = parser.parse_args(argv)
+    return run(parser, lambda: _analyse(args))
+
+
+def _analyse(args: argparse.Namespace) -> int:
+    # the subset that is asked for
+    classes = {name for name in args.classes.split(",") if name}
     try:
-        classes = [name for name in args.classes.split(",") if name]
         names = set(args.images.read_text().split("\n")) - {""} if args.images else set()
-        known = set(tables.classes(args.table))
-        if not known >= set(classes):
-            raise ScoresError(f"--classes: {args.table} has no class {min(set(classes) - known)!r}")
-        errors = top_errors(select(tables.parts(args.table), images=names, classes=classes), (1, 5))
-        found = details(select(tables.parts(args.table), images=names, classes=classes))
-        if errors[0] is None:
-            raise ScoresError(f"{args.table}: no labelled image of this subset")
-    except (ScoresError, OSError, UnicodeDecodeError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(_content(errors, found)) if args.json else _describe(errors, found, args.worst))
+    except UnicodeDecodeError as error:
+        raise ScoresError(str(error)) from None
+    known = tables.read_head(args.table).classes
+    if not classes <= set(known):
+        raise ScoresError(f"--classes: {args.table} has no class {min(classes - set(known))!r}")
+
+    counts, found = ErrorCounts(), Details(known)
+    for part in select(tables.parts(args.table), images=names, classes=classes):
+        counts.add(part)
+        found.add(part)
+    errors = counts.rates()
+    if errors[0] is None:
+        raise ScoresError(f"{args.table}: no labelled image of this subset")
+    print(json.dumps(_content(errors, found)) if args.json else _format(errors, found, args.worst))
     return 0
 
 
-def _content(errors: tuple[ErrorRate | None, ...], found: Details) -> dict[str, object]:
+def _content(errors: Errors, found: Details) -> dict[str, object]:
+    """Everything, for --json."""
     bins = zip(found.bin_images.tolist(), found.bin_confidence.tolist(), found.bin_accuracy.tolist(), strict=True)
+    confused = found.most_confused(len(found.classes) ** 2)
     return {
         "images": int(found.class_images.sum()),
         "top1": asdict(errors[0]) if errors[0] else None,
         "top5": asdict(errors[1]) if errors[1] else None,
         "expected_calibration_error_percent": found.expected_calibration_error_percent,
         "calibration": [{"images": n, "confidence": sure, "accuracy": right} for n, sure, right in bins],
-        "classes": {
-            name: {"images": int(found.class_images[found.classes.index(name)]), **asdict(rate)}
-            for name, rate in found.class_errors().items()
-        },
-        "confused": [
-            {"true": true, "answer": answer, "images": images}
-            for true, answer, images in found.most_confused(len(found.classes) ** 2)
-        ],
+        "classes": {name: {"images": images, **asdict(rate)} for name, images, rate in found.class_errors()},
+        "confused": [{"true": true, "answer": answer, "images": count} for true, answer, count in confused],
     }
 
 
-def _describe(errors: tuple[ErrorRate | None, ...], found: Details, count: int) -> str:
+def _format(errors: Errors, found: Details, count: int) -> str:
+    """The same to read, with `count` rows of each list."""
     lines = [f"{found.class_images.sum()} labelled images, {found.unanswered.sum()} without an answer"]
     lines += [f"top-{k} error {_percent(rate)}" for k, rate in zip((1, 5), errors, strict=True) if rate]
     calibration = found.expected_calibration_error_percent
     if calibration is not None:
         lines.append(f"expected calibration error {calibration:.2f} % ({len(found.bin_images)} bins of confidence)")
-    worst = sorted(found.class_errors().items(), key=lambda item: -item[1].percent)[:count]
-    rows = [(name, found.class_images[found.classes.index(name)], _percent(rate)) for name, rate in worst]
+
+    worst = sorted(found.class_errors(), key=lambda one: -one.rate.percent)[:count]
+    rows = [(name, images, _percent(rate)) for name, images, rate in worst]
     lines += ["", tabulate(rows, headers=["worst classes", "images", "top-1 error"], tablefmt="pipe")]
+
     confused = found.most_confused(count)
     if confused:
         lines += ["", tabulate(confused, headers=["true class", "first answer", "images"], tablefmt="pipe")]

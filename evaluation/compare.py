@@ -5,36 +5,52 @@ python -m evaluation.compare A.parquet B.parquet [--top N] [--json]
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from tabulate import tabulate
 
-from infer.command import Parser, exit_with
+from infer.command import Parser, exit_with, run
 
-from .errors import ScoresError
 from .scores import table as tables
 from .scores.comparison import Comparison, compare
 from .scores.table import Scores
 
 DIFFERING = 20
-"""How many images on which the tables differ are listed unless told otherwise."""
+"""Images on which the tables differ that are listed unless told otherwise."""
 
 
-def describe(found: Comparison, one: Scores, other: Scores, count: int) -> str:
-    """The comparison to read, with the first `count` differing images."""
-    names = [
-        f"{s.model} ({s.metadata['runtime']}, {s.metadata['protocol']} at {s.metadata['scales']})" for s in (one, other)
-    ]
-    lines = [
-        f"A: {names[0]}",
-        f"B: {names[1]}",
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m evaluation.compare", description="Compare two score tables of the same images.")
+    add = parser.add_argument
+    add("tables", nargs=2, type=Path, metavar="TABLE.parquet")
+    add("--top", type=int, default=DIFFERING, metavar="N", help="differing images (default: %(default)s)")
+    add("--json", action="store_true", help="everything as one JSON object, all differing images too")
+    args = parser.parse_args(argv)
+    return run(parser, lambda: _compare(args))
+
+
+def _compare(args: argparse.Namespace) -> int:
+    found = compare(*map(tables.parts, args.tables))
+    if args.json:
+        print(json.dumps(asdict(found)))
+    else:
+        one, other = map(tables.read_head, args.tables)
+        print(format_comparison(found, one, other, args.top))
+    return 0
+
+
+def format_comparison(found: Comparison, one: Scores, other: Scores, count: int) -> str:
+    """The comparison of tables A and B to read, with the first `count` differing images."""
+    lines = [f"A: {_describe_table(one)}", f"B: {_describe_table(other)}"]
+    lines.append(
         f"{found.images} images scored by both, {found.unreadable} not: same top-1 for "
         f"{found.top1_agreement_percent:.2f} %, same top-5 for {found.top5_agreement_percent:.2f} %; "
-        f"largest difference of a posterior {found.largest_posterior_difference:.2g}",
-    ]
+        f"largest difference of a posterior {found.largest_posterior_difference:.2g}"
+    )
+
     for k, percents, only, p in (
         (1, found.top1_error_percent, found.top1_only_wrong, found.top1_mcnemar_p),
         (5, found.top5_error_percent, found.top5_only_wrong, found.top5_mcnemar_p),
@@ -44,42 +60,26 @@ def describe(found: Comparison, one: Scores, other: Scores, count: int) -> str:
                 f"top-{k} error {percents[0]:.2f} % and {percents[1]:.2f} %: only A wrong on {only[0]}, only B on "
                 f"{only[1]} images, McNemar's exact test p = {p:.2g}"
             )
+
     if found.same_pixels is None:
         lines.append("pixels: not comparable, since the views differ or a table is a fusion")
     else:
         lines.append(f"pixels: the same for {found.same_pixels} of {found.images} images")
+
     if found.differing:
-        rows = [
-            (
-                each.image,
-                each.label,
-                f"{each.first} {each.first_probability:.2f}",
-                f"{each.second} {each.second_probability:.2f}",
-            )
-            for each in found.differing[:count]
-        ]
+        rows = []
+        for each in found.differing[:count]:
+            answers = f"{each.first} {each.first_probability:.2f}", f"{each.second} {each.second_probability:.2f}"
+            rows.append((each.image, each.label, *answers))
         lines += ["", tabulate(rows, headers=["image", "true", "A", "B"], tablefmt="pipe")]
         if len(found.differing) > count:
             lines.append(f"... and {len(found.differing) - count} more")
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m evaluation.compare", description="Compare two score tables of the same images.")
-    parser.add_argument("tables", nargs=2, type=Path, metavar="TABLE.parquet")
-    parser.add_argument(
-        "--top", type=int, default=DIFFERING, metavar="N", help="differing images (default: %(default)s)"
-    )
-    parser.add_argument("--json", action="store_true", help="everything as one JSON object, all differing images too")
-    args = parser.parse_args(argv)
-    try:
-        one, other = (tables.read(path) for path in args.tables)
-        found = compare(one, other)
-    except (ScoresError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(asdict(found)) if args.json else describe(found, one, other, args.top))
-    return 0
+def _describe_table(table: Scores) -> str:
+    metadata = table.metadata
+    return f"{table.model} ({metadata['runtime']}, {metadata['protocol']} at {metadata['scales']})"
 
 
 if __name__ == "__main__":

@@ -13,5 +13,9 @@ class ScoresError(Refused):
     """A file that is not a score table, or tables that do not belong together; one line."""
 
 
+class NothingInCommon(ScoresError):
+    """Two tables of the same images, none of which was scored by both; one line."""
+
+
 class ReportError(Refused):
     """A folder without the report of an evaluation; one line."""

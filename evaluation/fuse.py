@@ -5,12 +5,10 @@ python -m evaluation.fuse A.parquet B.parquet -o F.parquet
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from infer.command import Parser, exit_with
+from infer.command import Parser, exit_with, run
 
-from .errors import ScoresError
 from .scores import table as tables
 from .scores.fusion import fuse_files
 
@@ -20,12 +18,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("tables", nargs="+", type=Path, metavar="TABLE.parquet")
     parser.add_argument("-o", "--out", required=True, type=Path)
     args = parser.parse_args(argv)
-    try:
-        tables.write(fuse_files(args.tables), args.out)
-    except (ScoresError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{args.out}: mean of {len(args.tables)} tables")
+    return run(parser, lambda: _fuse(args.tables, args.out))
+
+
+def _fuse(paths: list[Path], out: Path) -> int:
+    tables.write(fuse_files(paths), out)
+    print(f"{out}: mean of {len(paths)} tables")
     return 0
 
 

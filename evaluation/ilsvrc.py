@@ -18,8 +18,9 @@ from infer.command import exit_with, run
 from infer.data.dataset import Dataset, open_dataset
 
 from .arguments import check_together, make_parser, say_interrupted
-from .published.beside import Entry
-from .report.write import result_from_scores, unreadable_images, write_report
+from .published.beside import EvaluatedNet
+from .report.page import HTML, write_html
+from .report.results import Seconds, format_table, summarise, write_report
 from .run.engines import our_commit
 from .run.mistakes import write_mistakes
 from .run.progress import Watch
@@ -27,9 +28,7 @@ from .run.score import KnownEngines, score_opener, shard_images, table_metadata
 from .run.store import UnfinishedScores
 from .run.submission import RunPlan, plan_every_engine, plan_submission, read_submission
 from .run.workers import open_crew
-from .scores import table as tables
 from .scores.class_order import explain_order
-from .scores.fusion import fuse_files
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,41 +89,40 @@ def _report(
 ) -> str:
     """Writes the score tables and the report of a run whose shards are all there; returns the table to print."""
     written, is_ilsvrc, progress = unfinished.finish(), dataset.is_ilsvrc2012_val, unfinished.progress
-    entries = [
-        [Entry(engine.spec, protocol.name, protocol.scales) for protocol in own]
+    nets = [
+        [EvaluatedNet(engine.spec, protocol.name, protocol.scales) for protocol in own]
         for engine, own in zip(known.engines, known.protocols, strict=True)
     ]
-    results = []
-    for own, paths, seconds, of_tables in zip(entries, written, progress.engine_seconds, progress.tables, strict=True):
-        pixels = sum(table.view_pixels for table in of_tables)
-        results += [
-            result_from_scores(
-                tables.parts(path),
-                [one],
-                is_ilsvrc2012_val=is_ilsvrc,
-                engine_seconds=round(seconds, 3),
-                wall_seconds=round(progress.wall_seconds, 3),
-                protocol_engine_seconds=round(seconds * table.view_pixels / pixels, 3) if pixels else None,
-            )
-            for one, path, table in zip(own, paths, of_tables, strict=True)
-        ]
-    for name, places in plan.fusions:
-        fused = fuse_files([written[i][j] for i, j in places], name)
-        results.append(result_from_scores(fused, [entries[i][j] for i, j in places], is_ilsvrc2012_val=is_ilsvrc))
 
-    every = [path for paths in written for path in paths]
-    orders = (explain_order(tables.parts(path), dataset.class_names, dataset.devkit_order) for path in every)
+    # every table is decoded once
+    paths = [path for own in written for path in own]
+    fusions = [(name, [written[i][j] for i, j in places]) for name, places in plan.fusions]
+    of_tables, of_fusions = summarise(paths, fusions)
+
+    results = []
+    summaries = iter(of_tables)
+    for own, seconds, of_engine in zip(nets, progress.engine_seconds, progress.tables, strict=True):
+        pixels = sum(table.view_pixels for table in of_engine)
+        for net, table in zip(own, of_engine, strict=True):
+            share = round(seconds * table.view_pixels / pixels, 3) if pixels else None
+            taken = Seconds(round(seconds, 3), round(progress.wall_seconds, 3), share)
+            results.append(next(summaries).result([net], taken, is_ilsvrc2012_val=is_ilsvrc))
+    for summary, (_, places) in zip(of_fusions, plan.fusions, strict=True):
+        results.append(summary.result([nets[i][j] for i, j in places], is_ilsvrc2012_val=is_ilsvrc))
+
+    orders = (explain_order(one.answers, dataset.class_names, dataset.devkit_order) for one in of_tables)
     remarks = list(dict.fromkeys(remark for remark in orders if remark))
     for remark in remarks:
         print(remark, file=sys.stderr)
+    unreadable = {name: status for one in of_tables for name, status in one.unreadable.items()}
 
     mistakes = [table.mistakes for own in progress.tables for table in own]
     metadata = [metadata for own in unfinished.metadata for metadata in own]
     write_mistakes(out, dataset, list(zip(metadata, mistakes, strict=True)))
-    return write_report(
+    reported = write_report(
         out,
         results,
-        unreadable_images(tables.parts(path) for path in every),
+        unreadable,
         remarks,
         classes=dataset.classes,
         class_names=dataset.class_names,
@@ -133,6 +131,8 @@ def _report(
         command=command,
         commit=metadata[0]["commit"],
     )
+    write_html([reported], out / HTML)
+    return format_table(results)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ FP16, FP16 engines for NVIDIA's RTX GPUs -> the same protocols on the FP32 ONNX 
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from evaluation.report.write import Result, format_table
+from evaluation.report.results import format_table, read_run
 
 PROTOCOLS = ("--protocol", "center,dense,multicrop,multicrop+dense", "--scales", "72,96,120")
 
@@ -23,7 +22,6 @@ def main(out: Path) -> None:
     data, a, d = out / "miniature", out / "a" / "ckpt.pt", out / "d" / "ckpt.pt"
     a32, d32 = a.with_name("fp32.onnx"), d.with_name("fp32.onnx")
     rtx, alone = ("--builder", "tensorrt-rtx"), ("--final-protocol", "none")  # evaluated in a stage of its own
-
     stages: dict[str, list[tuple[object, ...]]] = {
         "the digits, in ILSVRC-2012's shape": [("trainer.miniature", data)],
         "train mini-a": [("trainer", "--recipe", "mini-a", "--data", data, "--out", a.parent, *alone)],
@@ -41,18 +39,11 @@ def main(out: Path) -> None:
             ("evaluation.ilsvrc", "--engine", a32, "--engine", d32, "--data", data, *PROTOCOLS, "--out", out / "onnx")
         ],
     }
-
     seconds = {stage: sum(run(command) for command in commands) for stage, commands in stages.items()}
-    rows = [
-        Result(**row)
-        for report in ("torch", "onnx")
-        for row in json.loads((out / report / "report.json").read_text())["results"]
-    ]
-
+    rows = [result for folder in ("torch", "onnx") for result in read_run(out / folder).report.results]
     print(f"\n{format_table(rows)}\n")
     print("On 400 images the intervals are wide: where they overlap, no protocol or fusion is shown to beat another.")
     print(f"Built here, but not run: {a.with_suffix('.engine')} and {d.with_suffix('.engine')} need an NVIDIA GPU.\n")
-
     for stage, taken in seconds.items():
         print(f"{taken:6.0f} s  {stage}")
     print(f"{sum(seconds.values()):6.0f} s  in all; everything is in {out}/")

@@ -15,7 +15,7 @@ from infer.files import replacing
 
 from ..errors import RunError
 from ..published.beside import is_papers_own
-from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, Member
+from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, PaperNet
 from ..scores.metrics import ErrorRate, error_rate
 from ..scores.table import OK
 from .find_boxes import ScaledNet
@@ -127,7 +127,7 @@ def beside(nets: Sequence[ScaledNet], protocol: str, rate: ErrorRate) -> list[di
     if not all(is_papers_own(net.spec) for net in nets):
         return []
 
-    members = sorted((Member(net.spec.net, net.spec.train_short_px, net.scales) for net in nets), key=repr)
+    members = sorted((PaperNet(net.spec.net, net.spec.train_short_px, net.scales) for net in nets), key=repr)
     trained = {net.spec.source.get("fine_tuned") for net in nets} - {None}
     kinds = {net.kind for net in nets}
     low, high = rate.interval95_percent

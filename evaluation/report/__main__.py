@@ -1,18 +1,19 @@
-"""evaluation/report/__main__.py."""
+"""The page of a finished run made anew, or one page that compares several runs.
+
+python -m evaluation.report OUT [OUT ...] [-o FILE]
+"""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from infer.command import Parser, exit_with
+from infer.command import Parser, exit_with, run
+from infer.errors import UsageError
 
-from ..errors import ReportError, ScoresError
-from .page import write_html
-from .results import Result as Result
-from .results import read_report
-from .results import result_from_scores as result_from_scores
-from .write import COMPARISON, HTML
+from .page import HTML, write_html
+from .results import read_run
+
+COMPARISON = "comparison.html"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,23 +22,22 @@ def main(argv: list[str] | None = None) -> int:
         description="Make report.html anew from what a run left in OUT (report.json, scores/, mistakes/), or a page "
         "that compares several runs with the first.",
     )
-    parser.add_argument("out", nargs="+", type=Path, metavar="OUT", help="OUT folders of evaluation.ilsvrc")
-    parser.add_argument(
-        "-o",
-        "--html",
-        type=Path,
-        metavar="FILE",
-        help=f"the page to write (default: OUT/{HTML} of one run, {COMPARISON} in this folder of several)",
-    )
+    add = parser.add_argument
+    add("out", nargs="+", type=Path, metavar="OUT", help="OUT folders of evaluation.ilsvrc")
+    page_help = f"the page to write (default: OUT/{HTML} of one run, {COMPARISON} in this folder of several)"
+    add("-o", "--html", type=Path, metavar="FILE", help=page_help)
     args = parser.parse_args(argv)
-    if len({out.resolve() for out in args.out}) < len(args.out):
-        parser.error("a folder is named twice: expected different ones, the first being what others are compared with")
-    path = args.html or (args.out[0] / HTML if len(args.out) == 1 else Path(COMPARISON))
-    try:
-        write_html([read_report(out) for out in args.out], path)
-    except (ReportError, ScoresError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    return run(parser, lambda: _write(args.out, args.html))
+
+
+def _write(folders: list[Path], path: Path | None) -> int:
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UsageError(
+            "a folder is named twice: expected different ones, the first being what others are compared with"
+        )
+    if path is None:
+        path = folders[0] / HTML if len(folders) == 1 else Path(COMPARISON)
+    write_html([read_run(folder) for folder in folders], path)
     print(path)
     return 0
 

@@ -30,33 +30,26 @@ COLORS = dict(zip(("ink", "muted", "grid", "paper"), (INK, MUTED, GRID, PAPER), 
 MARKERS = "osD^vPX*"
 
 _STYLE: dict[Any, Any] = {
-    "axes.edgecolor": MUTED,
-    "axes.facecolor": "none",
+    **dict.fromkeys(
+        ("axes.labelcolor", "legend.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), INK
+    ),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
+    **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False),
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.labelcolor": INK,
     "axes.labelsize": 10,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.facecolor": "none",
     "font.family": "DejaVu Sans",  # matplotlib's own: laid out alike on every machine; the page's font is drawn
     "font.size": 9.5,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
     "svg.fonttype": "none",
-    "text.color": INK,
     "text.parse_math": False,  # a class may have a $ in its name
-    "xtick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.color": MUTED,
-    "ytick.labelcolor": INK,
 }
 
 
 class Point(NamedTuple):
-    """A result to draw: `series` has one colour, `mark` one sign; a hollow one is seen where it lies on another."""
+    """A result to draw: `series` has one colour, `mark` one marker; a hollow one is seen where it lies on another."""
 
     series: str
     mark: str
@@ -67,53 +60,72 @@ class Point(NamedTuple):
 
 
 def error_against_time(points: Sequence[Point]) -> str:
-    """Top-1 error over milliseconds an image, `mark`: protocol."""
-    series, marks = (list(dict.fromkeys(column)) for column in zip(*(point[:2] for point in points), strict=True))
+    """Top-1 error over milliseconds an image; `mark`: protocol."""
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
+    def draw(axes: Axes) -> None:
         for point in points:
-            color = SERIES[series.index(point.series) % len(SERIES)]
-            marker = MARKERS[marks.index(point.mark) % len(MARKERS)]
-            _error_bar(axes, point, color, marker)
+            _error_bar(axes, point, *_look(points, point))
         axes.set_xscale("log")
         _plain_numbers(axes, [point.x for point in points])
-        _percent_axis(axes, points)
         axes.set_xlabel("engine time, ms per image (log)")
-        _legend(figure, points, series, marks)
 
-    return _svg("time", (4.7, 3.5 + 0.1 * len(series + marks)), draw)
+    return _error_figure("time", points, draw)
 
 
 def error_against_scale(points: Sequence[Point], scales: Sequence[str]) -> str:
     """Top-1 error over scales, `x` being a place in `scales`; single scales of one series are joined."""
-    series, marks = (list(dict.fromkeys(column)) for column in zip(*(point[:2] for point in points), strict=True))
+    pairs = list(dict.fromkeys(point[:2] for point in points))
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        pairs = list(dict.fromkeys(point[:2] for point in points))
+    def draw(axes: Axes) -> None:
         for place, pair in enumerate(pairs):
-            color, marker = SERIES[series.index(pair[0]) % len(SERIES)], MARKERS[marks.index(pair[1]) % len(MARKERS)]
-            own = sorted(point for point in points if point[:2] == pair)
-            shift = 0.3 * (place / max(1, len(pairs) - 1) - 0.5)  # so that intervals do not hide each other
+            # beside each other, so that intervals do not hide each other
+            shift = 0.3 * (place / max(1, len(pairs) - 1) - 0.5)
+            own = sorted(point._replace(x=point.x + shift) for point in points if point[:2] == pair)
+            color, marker = _look(points, own[0])
             for point in own:
-                _error_bar(axes, point._replace(x=point.x + shift), color, marker)
-            single = [point for point in own if "," not in scales[int(point.x)]]
-            axes.plot([p.x + shift for p in single], [p.percent for p in single], color=color, linewidth=1)
+                _error_bar(axes, point, color, marker)
+            single = [point for point in own if "," not in scales[round(point.x - shift)]]
+            axes.plot([point.x for point in single], [point.percent for point in single], color=color, linewidth=1)
         axes.set_xticks(range(len(scales)), scales)
         axes.set_xlim(-0.5, len(scales) - 0.5)
-        _percent_axis(axes, points)
         axes.set_xlabel("Q, the shorter side in px (several: their mean)")
-        _legend(figure, points, series, marks)
 
-    return _svg("scale", (4.7, 3.5 + 0.1 * len(series + marks)), draw)
+    return _error_figure("scale", points, draw)
+
+
+def _error_figure(name: str, points: Sequence[Point], draw: Callable[[Axes], None]) -> str:
+    """Top-1 errors of all points over what `draw` has on the x axis, with a legend."""
+
+    def draw_all(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        draw(axes)
+        low, high = min(p.interval95[0] for p in points), max(p.interval95[1] for p in points)
+        margin = 0.05 * (high - low) + 0.01
+        axes.set_ylim(max(0, low - margin), high + margin)
+        axes.set_ylabel("top-1 error %")
+        _legend(figure, points)
+
+    return _svg(name, (4.7, 3.5 + 0.1 * sum(map(len, _series_and_marks(points)))), draw_all)
+
+
+def _series_and_marks(points: Sequence[Point]) -> tuple[list[str], list[str]]:
+    """Names of all series and of all marks, in the order of the points."""
+    return list(dict.fromkeys(point.series for point in points)), list(dict.fromkeys(point.mark for point in points))
+
+
+def _look(points: Sequence[Point], point: Point) -> tuple[str, str]:
+    """(color, marker) of one of the points."""
+    series, marks = _series_and_marks(points)
+    return SERIES[series.index(point.series) % len(SERIES)], MARKERS[marks.index(point.mark) % len(MARKERS)]
 
 
 def reliability(found: Details) -> str:
-    """Accuracy over confidence with 95 % intervals, and how many answers were that sure."""
+    """Accuracy over confidence with 95 % intervals, and the share of answers that were that sure."""
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+
+        # accuracy over confidence, beside the line of a calibrated model
         upper.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for images, sure, right in zip(found.bin_images, found.bin_confidence, found.bin_accuracy, strict=True):
             if images:
@@ -121,6 +133,8 @@ def reliability(found: Details) -> str:
                 point = Point("", "", 100 * float(sure), rate.percent, rate.interval95_percent)
                 _error_bar(upper, point, SERIES[0], "o")
         upper.set(xlim=(0, 102), ylim=(0, 102), ylabel="accuracy %")
+
+        # how many answers were that sure
         edges = 100 * np.arange(BINS) / BINS
         shares = 100 * found.bin_images / found.bin_images.sum()
         lower.bar(edges, shares, width=100 / BINS, align="edge", color=SERIES[0], edgecolor=PAPER, linewidth=0.8)
@@ -140,10 +154,11 @@ def confusion(names: Sequence[str], counts: NDArray[np.int64]) -> str:
         for i, row in enumerate(counts.tolist()):
             for j, count in enumerate(row):
                 if count:
-                    strength = 0.12 if i == j else 0.15 + 0.6 * count / most
+                    strength = 0.12 if i == j else 0.15 + 0.6 * count / most  # the most frequent the strongest
                     color = MUTED if i == j else SERIES[1]
                     axes.fill([j, j + 1, j + 1, j], [i, i, i + 1, i + 1], color=color, alpha=strength, linewidth=0)
                     axes.text(j + 0.5, i + 0.5, str(count), ha="center", va="center", fontsize=8.5)
+
         places = np.arange(len(names)) + 0.5
         short = [name if len(name) <= 16 else f"{name[:15]}…" for name in names]
         axes.set_xticks(places, short, rotation=90)
@@ -165,13 +180,6 @@ def _sign(hollow: bool) -> dict[str, Any]:
     return {"markerfacecolor": "none", "markersize": 8} if hollow else {"markeredgecolor": PAPER, "markersize": 6.5}
 
 
-def _percent_axis(axes: Axes, points: Sequence[Point]) -> None:
-    low, high = min(p.interval95[0] for p in points), max(p.interval95[1] for p in points)
-    margin = 0.05 * (high - low) + 0.01
-    axes.set_ylim(max(0, low - margin), high + margin)
-    axes.set_ylabel("top-1 error %")
-
-
 def _plain_numbers(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic axis marked 1, 2, 5, 10 ..., wide enough to have two marks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -183,17 +191,16 @@ def _plain_numbers(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(figure: Figure, points: Sequence[Point], series: Sequence[str], marks: Sequence[str]) -> None:
+def _legend(figure: Figure, points: Sequence[Point]) -> None:
     from matplotlib.lines import Line2D
 
     def handle(name: str, color: str, marker: str, hollow: bool = False) -> Line2D:
         return Line2D([], [], color=color, marker=marker, linestyle="", label=name, **_sign(hollow))
 
+    series, marks = _series_and_marks(points)
     hollow = {point.series for point in points if point.hollow}
-    handles = [
-        *(handle(name, SERIES[i % len(SERIES)], "o", name in hollow) for i, name in enumerate(series)),
-        *(handle(name, MUTED, MARKERS[i % len(MARKERS)]) for i, name in enumerate(marks)),
-    ]
+    handles = [handle(name, SERIES[i % len(SERIES)], "o", name in hollow) for i, name in enumerate(series)]
+    handles += [handle(name, MUTED, MARKERS[i % len(MARKERS)]) for i, name in enumerate(marks)]
     figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=9, columnspacing=1, handletextpad=0.2)
 
 
@@ -202,18 +209,18 @@ def _svg(name: str, size_inches: tuple[float, float], draw: Callable[[Figure], N
     import matplotlib  # late: who does not draw should not wait for it
     from matplotlib.figure import Figure
 
+    # the salt keeps the bytes the same from run to run
     file = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the reader's fonts draw the text
         figure = Figure(size_inches, layout="constrained")
         draw(figure)
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", metadata=nothing)
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return _for_page(file.getvalue())
 
 
 def _for_page(svg: str) -> str:
-    """Without what an HTML page has no use for: declarations, namespaces, sizes, the names of groups."""
+    """The figure without what an HTML page has no use for: declarations, namespaces, sizes, the names of groups."""
     svg = svg[svg.index("<svg") :]
     width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
     opening = f'<svg class="chart" viewBox="0 0 {width} {height}" aria-hidden="true">'
@@ -222,6 +229,8 @@ def _for_page(svg: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<defs>\s*<style.*?</defs>\s*", "", svg, flags=re.DOTALL)  # it would be the whole page's
     svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace("xlink:href", "href")
+
+    # the page's colours
     for name, color in COLORS.items():
         svg = svg.replace(f": {color}", f": var(--{name})")
     return svg.strip()

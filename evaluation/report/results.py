@@ -1,228 +1,321 @@
-"""What a run found, as values: the rows of report.json, made from score tables and read back from OUT."""
+"""Results of a run as values: report.json, written and read by one type, and the other files of OUT read back."""
 
 from __future__ import annotations
 
-import dataclasses
+import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, NamedTuple, TypeVar
+
+import msgspec
+from tabulate import tabulate
+
+from infer.files import replacing
 
 from ..errors import ReportError
-from ..published import beside as paper
-from ..published.beside import Entry
+from ..published import beside
+from ..published.beside import Beside, EvaluatedNet
 from ..scores import table as tables
-from ..scores.metrics import ErrorRate, top_errors
-from ..scores.table import Scores
+from ..scores.class_order import FirstAnswers
+from ..scores.fusion import fuse, in_step
+from ..scores.metrics import ErrorCounts
+from ..scores.mistakes import INDEX, Mistake
+from ..scores.table import OK, Scores
 
+REPORT = "report.json"
+PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
+"""Packages whose versions a report tells."""
+PAPER = "paper: ours - paper"
+"""Heading of the paper's column."""
 Interval = tuple[float, float]
+T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Result:
-    """One row of the table, named as in report.json."""
+class Seconds(NamedTuple):
+    """Time that a result took, named as in report.json."""
+
+    engine_seconds: float | None
+    wall_seconds: float | None
+    protocol_engine_seconds: float | None
+
+
+NO_SECONDS = Seconds(None, None, None)
+"""A fusion has no time of its own."""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """One row of the table: a model, or a fusion of several, by one protocol."""
 
     model: str
     net: str | None  # None: a fusion, or a net of another size than the paper's
-    origin: str | None  # where imported weights are from
+    origin: str | None  # of imported weights
     runtime: str
     protocol: str
-    scales: list[int]
+    scales: tuple[int, ...]
     pooling: str
-    images: int
+    images: Annotated[int, msgspec.Meta(ge=1)]
     top1_error_percent: float | None
     top5_error_percent: float | None
     top1_interval95_percent: Interval | None
     top5_interval95_percent: Interval | None
-    paper: dict[str, Any] | None
+    paper: Beside | None
     engine_seconds: float | None  # of the engine for all protocols of the run, which share their views
     wall_seconds: float | None  # of the whole run
     protocol_engine_seconds: float | None = None  # of engine_seconds, this protocol's share by its views' pixels
 
     @property
     def views(self) -> tuple[str, str, tuple[int, ...], str]:
-        """What two results must share to differ by their runtime alone."""
-        return self.model, self.protocol, tuple(self.scales), self.pooling
+        """Model, protocol, scales, pooling: two results that share them differ by their runtime alone."""
+        return self.model, self.protocol, self.scales, self.pooling
 
 
-def result_from_scores(
-    parts: Iterable[Scores],
-    entries: Sequence[Entry],
-    *,
-    is_ilsvrc2012_val: bool,
-    engine_seconds: float | None = None,
-    wall_seconds: float | None = None,
-    protocol_engine_seconds: float | None = None,
-) -> Result:
-    """The row of one table from its parts; `entries` is its net or, for a fusion, each of its nets."""
-    counted = _Counted(parts)
-    top1, top5 = top_errors(counted, (1, 5))
-    scores = counted.first
-    spec = entries[0].spec if len(entries) == 1 else None
-    return Result(
-        scores.model,
-        spec.net if spec and paper.is_papers_size(spec) else None,
-        paper.origin(spec) if spec else None,
-        scores.metadata["runtime"],
-        scores.metadata["protocol"],
-        list(scores.scales),
-        scores.metadata["pooling"],
-        counted.images,
-        top1.percent if top1 else None,
-        top5.percent if top5 else None,
-        top1.interval95_percent if top1 else None,
-        top5.interval95_percent if top5 else None,
-        _beside_paper(entries, top1, top5) if is_ilsvrc2012_val else None,
-        engine_seconds,
-        wall_seconds,
-        protocol_engine_seconds,
-    )
+class DataSet(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The images of a run."""
+
+    id: str
+    is_ilsvrc2012_val: bool
+    images: int
+    unreadable: int
+    unreadable_images: dict[str, str]  # the reason, by the image's name
+    class_names: dict[str, str] = {}  # words by a class's id, where they are known and not the id itself
 
 
-def _beside_paper(entries: Sequence[Entry], top1: ErrorRate | None, top5: ErrorRate | None) -> dict[str, Any] | None:
-    """The paper's row for this result, ours - paper, and whether the paper's number lies in our 95 % interval."""
-    row = paper.find(entries)
-    if row is None:
-        return None
-    rates = (top1, top5)
-    return {
-        "top1_error_percent": row.top1_error_percent,
-        "top5_error_percent": row.top5_error_percent,
-        "source": row.source,
-        "label": row.label,
-        **paper.difference(
-            [rate.percent if rate else None for rate in rates],
-            [rate.interval95_percent if rate else None for rate in rates],
-            (row.top1_error_percent, row.top5_error_percent),
-        ),
-    }
+class Environment(msgspec.Struct, frozen=True):
+    command: str
+    commit: str
+    python: str
+    machine: str
+    packages: dict[str, str | None]  # versions, None where not installed
 
 
-class _Counted:
-    """Parts as they pass, with how many images they have and the first of them, for what all have in common."""
+class Report(msgspec.Struct, frozen=True):
+    """A report.json."""
 
-    first: Scores
-
-    def __init__(self, parts: Iterable[Scores]) -> None:
-        self._parts, self.images = parts, 0
-
-    def __iter__(self) -> Iterator[Scores]:
-        for part in self._parts:
-            if self.images == 0:
-                self.first = part
-            self.images += len(part.images)
-            yield part
+    dataset: DataSet
+    results: list[Result]
+    remarks: list[str]
+    environment: Environment
 
 
-def say_paper(row: dict[str, Any] | None) -> str:
-    """`24.8 / 7.5 (VGG Table 4): +0.12 / -0.30, inside / outside`: ours - paper, and the paper in our interval."""
-    if row is None:
-        return "-"
-    numbers = ("-" if row[f"top{k}_error_percent"] is None else str(row[f"top{k}_error_percent"]) for k in (1, 5))
-    return f"{' / '.join(numbers)} ({row['source']}): {paper.say_difference(row)}"
+@dataclass(slots=True)
+class TableSummary:
+    """Counts of one score table, taken part by part; unreadable: the reason, by the image's name."""
+
+    head: Scores | None = None  # its first part without rows
+    images: int = 0
+    errors: ErrorCounts = field(default_factory=ErrorCounts)  # top-1, top-5
+    answers: FirstAnswers = field(default_factory=FirstAnswers)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def add(self, part: Scores) -> None:
+        self.head = self.head or part.rows([])
+        self.images += len(part.images)
+        self.errors.add(part)
+        self.answers.add(part)
+        for name, status in zip(part.images, part.statuses, strict=True):
+            if status != OK:
+                self.unreadable[name] = status
+
+    def result(self, nets: Sequence[EvaluatedNet], seconds: Seconds = NO_SECONDS, *, is_ilsvrc2012_val: bool) -> Result:
+        """The row of the table; `nets` is its net or, for a fusion, each of its nets."""
+        assert self.head is not None
+        metadata = self.head.metadata
+        spec = nets[0].spec if len(nets) == 1 else None
+        top1, top5 = self.errors.rates()
+        percents = top1.percent if top1 else None, top5.percent if top5 else None
+        intervals = top1.interval95_percent if top1 else None, top5.interval95_percent if top5 else None
+        row = beside.find_paper_row(nets) if is_ilsvrc2012_val else None
+        return Result(
+            self.head.model,
+            spec.net if spec and beside.is_papers_size(spec) else None,
+            beside.origin_of(spec) if spec else None,
+            metadata["runtime"],
+            metadata["protocol"],
+            self.head.scales,
+            metadata["pooling"],
+            self.images,
+            *percents,
+            *intervals,
+            beside.put_beside(row, percents, intervals) if row else None,
+            *seconds,
+        )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Report:
-    """A report.json, and the folder that it was read from."""
+def summarise(
+    paths: Sequence[Path], fusions: Sequence[tuple[str, Sequence[Path]]] = ()
+) -> tuple[list[TableSummary], list[TableSummary]]:
+    """Summaries of tables of the same images, and of fusions: each a name and its members among `paths`.
+
+    Every table is decoded once, one part of each at a time. Raises ScoresError.
+    """
+    of_tables = [TableSummary() for _ in paths]
+    of_fusions = [TableSummary() for _ in fusions]
+    for parts in in_step(paths):
+        for summary, part in zip(of_tables, parts, strict=True):
+            summary.add(part)
+
+        part_of = dict(zip(paths, parts, strict=True))
+        for summary, (name, members) in zip(of_fusions, fusions, strict=True):
+            summary.add(fuse([part_of[path] for path in members], name))
+    return of_tables, of_fusions
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedRun:
+    """A run that has ended: its report and the folder that it was read from."""
 
     out: Path
-    dataset_id: str
-    images: int
-    is_ilsvrc2012_val: bool
-    unreadable: dict[str, str]  # why, of each image's name
-    class_names: dict[str, str]  # words for a class's id; those of the others are not known
-    results: tuple[Result, ...]
-    remarks: tuple[str, ...]
-    environment: dict[str, str]
-    packages: dict[str, str | None]
+    report: Report
 
     def table(self, result: Result) -> Path | None:
-        """Where its scores lie; a fusion, which has no time of its own, is not kept."""
+        """Path of a result's score table; None for a fusion, which is not kept and has no time of its own."""
         if result.engine_seconds is None:
             return None
-        described = {
+        metadata = {
             "spec": json.dumps({"name": result.model}),
+            "runtime": result.runtime,
+            "protocol": result.protocol,
             "scales": ",".join(map(str, result.scales)),
-            **{key: getattr(result, key) for key in ("runtime", "protocol", "pooling")},
+            "pooling": result.pooling,
         }
-        return self.out / "scores" / tables.file_name(described)
+        return self.out / "scores" / tables.file_name(metadata)
 
     def parts(self, path: Path) -> Iterator[Scores]:
-        """Of one table. Raises ScoresError, and ReportError for a table of another data set."""
+        """Parts of one score table. Raises ScoresError, and ReportError for a table of another data set."""
+        expected = self.report.dataset.id
         for part in tables.parts(path):
             found = part.metadata.get("dataset_id")
-            if found != self.dataset_id:
+            if found != expected:
                 raise ReportError(
-                    f"{path}: scores of data set {found}, but report.json is of {self.dataset_id}: "
-                    "run the evaluation again"
+                    f"{path}: scores of data set {found}, but report.json is of {expected}: run the evaluation again"
                 )
             yield part
 
     def engine_ms_per_image(self, result: Result) -> float | None:
-        """None where it is not known: of a fusion, and of one of several protocols that were timed together."""
+        """Engine time; None for a fusion and for one of several protocols that were timed together."""
         seconds = result.protocol_engine_seconds
         if seconds is None:
-            own = [one for one in self.results if (one.model, one.runtime) == (result.model, result.runtime)]
+            same = (result.model, result.runtime)
+            own = [one for one in self.report.results if (one.model, one.runtime) == same]
             seconds = result.engine_seconds if len(own) == 1 else None
         return None if seconds is None else 1000 * seconds / result.images
 
 
-def read_report(out: Path) -> Report:
-    """Raises ReportError."""
-    path = out / "report.json"
+def write_report(
+    out: Path,
+    results: Sequence[Result],
+    unreadable: Mapping[str, str],
+    remarks: Sequence[str] = (),
+    *,
+    dataset_id: str,
+    is_ilsvrc2012_val: bool,
+    command: str,
+    commit: str,
+    classes: Sequence[str] = (),
+    class_names: Sequence[str] = (),
+) -> ReportedRun:
+    """Writes report.json and report.md.
+
+    unreadable: the reason for each image that could not be scored. class_names: words for each of `classes`.
+    """
+    words = {name: words for name, words in zip(classes, class_names, strict=True) if name != words}
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    versions = {name: _version(name) for name in PACKAGES}
+    report = Report(
+        DataSet(dataset_id, is_ilsvrc2012_val, results[0].images, len(unreadable), dict(unreadable), words),
+        list(results),
+        list(remarks),
+        Environment(command, commit, platform.python_version(), machine, versions),
+    )
+    with replacing(out / REPORT) as unfinished:
+        unfinished.write_text(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")
+
+    lines = [
+        "# Evaluation",
+        "",
+        f"Data set {dataset_id}, {results[0].images} images, {len(unreadable)} unreadable or out of range. "
+        "Errors in percent with 95 % intervals (Wilson).",
+        "",
+        format_table(results),
+        "",
+        *(f"Remark: {remark}\n" for remark in remarks),
+        *(f"- {name}: {status}" for name, status in unreadable.items()),
+        f"Command: `{command}`, commit {commit}.",
+    ]
+    with replacing(out / "report.md") as unfinished:
+        unfinished.write_text("\n".join(lines) + "\n")
+    return ReportedRun(out, report)
+
+
+def format_table(results: Sequence[Result]) -> str:
+    """The results as a Markdown table that also reads well on a terminal."""
+    headers = ("model", "runtime", "protocol", "Q", "pooling", "images", "top-1 error %", "top-5 error %", PAPER)
+    rows = []
+    for result in results:
+        views = (result.protocol, ",".join(map(str, result.scales)), result.pooling)
+        top1 = _error(result.top1_error_percent, result.top1_interval95_percent)
+        top5 = _error(result.top5_error_percent, result.top5_interval95_percent)
+        rows.append((result.model, result.runtime, *views, result.images, top1, top5, str(result.paper or "-")))
+    return tabulate(rows, headers, tablefmt="pipe")
+
+
+def _error(percent: float | None, interval: Interval | None) -> str:
+    if percent is None or interval is None:
+        return "unknown"
+    return f"{percent:.2f} [{interval[0]:.1f}, {interval[1]:.1f}]"
+
+
+def _version(package: str) -> str | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        dataset, environment = content["dataset"], content["environment"]
-        return Report(
-            out,
-            str(dataset["id"]),
-            int(dataset["images"]),
-            bool(dataset["is_ilsvrc2012_val"]),
-            {str(name): str(status) for name, status in dataset["unreadable_images"].items()},
-            {str(name): str(words) for name, words in dataset.get("class_names", {}).items()},
-            tuple(_read_result(row) for row in content["results"]),
-            tuple(map(str, content["remarks"])),
-            {key: str(environment[key]) for key in ("command", "commit", "python", "machine")},
-            {str(name): version and str(version) for name, version in environment["packages"].items()},
-        )
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def read_run(out: Path) -> ReportedRun:
+    """The run whose OUT folder this is. Raises ReportError."""
+    path = out / REPORT
+    try:
+        return ReportedRun(out, _read_as(Report, path))
     except OSError as error:
         raise ReportError(f"{path}: {error.strerror}, expected the OUT folder of an evaluation.ilsvrc run") from None
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise not_readable(path, error) from None
 
 
-def not_readable(path: Path, error: Exception) -> ReportError:
-    said = " ".join(f"{type(error).__name__}: {error}".split())[:100]
-    return ReportError(f"{path}: not a report of evaluation.ilsvrc ({said})")
+def read_mistakes(out: Path) -> tuple[list[Mistake], Mapping[str, str]]:
+    """Mistakes that a run listed, and their thumbnails by name as data: URIs. Raises ReportError.
+
+    Without OUT/mistakes there are none.
+    """
+    path = out / "mistakes" / INDEX
+    if not path.exists():
+        return [], {}
+    try:
+        mistakes = _read_as(list[Mistake], path)
+        names = dict.fromkeys(mistake.thumbnail for mistake in mistakes if mistake.thumbnail is not None)
+        for name in names:
+            if Path(name).name != name:
+                raise _no_report(path, f"thumbnail {name!r} is not a file beside it")
+        thumbnails = {name: (path.parent / name).read_bytes() for name in names}
+    except FileNotFoundError as error:
+        raise ReportError(f"{error.filename}: no such file, but {path} names it: run the evaluation again") from None
+    except OSError as error:
+        raise ReportError(f"{error.filename}: {error.strerror}") from None
+    prefix = "data:image/jpeg;base64,"
+    return mistakes, {name: prefix + base64.b64encode(jpeg).decode() for name, jpeg in thumbnails.items()}
 
 
-def _read_result(row: Mapping[str, Any]) -> Result:
-    def number(value: Any) -> float | None:
-        return None if value is None else float(value)
+def _read_as(kind: type[T], path: Path) -> T:
+    """A JSON file as a value of its type. Raises OSError, and ReportError that says which field is not right."""
+    try:
+        return msgspec.convert(json.loads(path.read_text(encoding="utf-8")), kind)
+    except (ValueError, RecursionError) as error:  # also what json, msgspec and a wrong encoding raise
+        raise _no_report(path, f"{type(error).__name__}: {error}") from None
 
-    def interval(value: Any) -> Interval | None:
-        return None if value is None else (float(value[0]), float(value[1]))
 
-    say_paper(row["paper"])  # which fails for what is no row of the paper
-    result = Result(
-        model=str(row["model"]),
-        net=row["net"],
-        origin=row["origin"],
-        runtime=str(row["runtime"]),
-        protocol=str(row["protocol"]),
-        scales=[int(q) for q in row["scales"]],
-        pooling=str(row["pooling"]),
-        images=int(row["images"]),
-        top1_error_percent=number(row["top1_error_percent"]),
-        top5_error_percent=number(row["top5_error_percent"]),
-        top1_interval95_percent=interval(row["top1_interval95_percent"]),
-        top5_interval95_percent=interval(row["top5_interval95_percent"]),
-        paper=row["paper"],
-        engine_seconds=number(row["engine_seconds"]),
-        wall_seconds=number(row["wall_seconds"]),
-        protocol_engine_seconds=number(row.get("protocol_engine_seconds")),
-    )
-    if result.images < 1:
-        raise ValueError(f"{result.images} images")
-    return result
+def _no_report(path: Path, said: str) -> ReportError:
+    return ReportError(f"{path}: not a report of evaluation.ilsvrc ({' '.join(said.split())[:100]})")

@@ -23,10 +23,11 @@ from infer.views import SINGLE_SCALE, MergedPlan, ViewPlan, check_scales, merge_
 
 from ..errors import RunError
 from ..scores.metrics import is_wrong
+from ..scores.mistakes import Mistake
 from ..scores.table import OK, UNKNOWN_LABEL, Scores, concatenate, with_dataset_id
 from .engines import KnownEngine, check_together, known_engine, map_labels
 from .loop import DecodedImage, MakerOpener, ShardMaker, dataset_id, digest_pixels, make_shards
-from .mistakes import Mistake, find_mistakes
+from .mistakes import find_mistakes
 from .protocol import POOLING_OUTPUT, Pooling, Protocol, resolve
 from .submission import RunPlan
 

@@ -24,8 +24,8 @@ from infer.pipeline import behind
 
 from ..errors import RunError
 from ..scores import table as tables
+from ..scores.mistakes import Mistake, surest
 from .loop import Rows, Shard, dataset_id
-from .mistakes import Mistake, surest
 from .progress import Watch
 from .score import TableMetadata, TableParts
 

@@ -1,19 +1,21 @@
-"""Two score tables of the same images."""
+"""Two score tables of the same images beside each other, part by part."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ScoresError
-from .metrics import agreement_percent, mcnemar, top_errors
-from .table import Scores, check_same_images
+from ..errors import NothingInCommon, ScoresError
+from .metrics import McNemar, same_answers, wrong_answers
+from .table import Scores, check_same_images, have_same_images, say_other_images
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """An image whose first answers differ: what each says and how sure it is."""
+class DifferingImage:
+    """An image whose first answers differ: what each table says and how sure it is."""
 
     image: str
     label: str | None
@@ -25,7 +27,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`images` counts those that both could score; errors are of all labelled ones, None without labels."""
+    """Agreement and errors of two tables, named as in `evaluation.compare --json`.
+
+    `images` counts those that both could score. Errors are over all labelled images, None without labels.
+    """
 
     images: int
     unreadable: int
@@ -39,47 +44,96 @@ class Comparison:
     top5_only_wrong: tuple[int, int]
     top5_mcnemar_p: float
     same_pixels: int | None  # images whose pixels gave the same digest; None: the views differ, or a table is a fusion
-    differing: tuple[Difference, ...]  # the largest differences of confidence first
+    differing: tuple[DifferingImage, ...]  # the largest differences of confidence first
 
 
-def compare(one: Scores, other: Scores) -> Comparison:
-    """Raises ScoresError unless the tables have the same images and classes, and one that both could score."""
-    check_same_images(one, other)
-    seen = one.readable & other.readable
-    if not seen.any():
-        raise ScoresError(f"none of {len(seen)} images was scored by both {one.model} and {other.model}")
-    errors = list(zip(top_errors([one], (1, 5)), top_errors([other], (1, 5)), strict=True))
-    percents = [(a.percent, b.percent) if a and b else None for a, b in errors]
-    tests = [mcnemar(one, other, k) for k in (1, 5)]
-    same_views = all(one.metadata[key] == other.metadata[key] for key in ("protocol", "scales"))
-    comparable = same_views and all(
-        digest for scores in (one, other) for digest in np.array(scores.pixel_digests)[seen]
-    )
+def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
+    """The comparison of two tables, given as parts. Holds one part of each.
+
+    Raises ScoresError unless the tables have the same images and classes, and its kind NothingInCommon where no image
+    was scored by both.
+    """
+    images = scored = labelled = same_pixels = 0
+    wrong, only_wrong = np.zeros((2, 2), np.int64), np.zeros((2, 2), np.int64)  # [top-1, top-5][one, other]
+    agreeing = np.zeros(2, np.int64)  # [top-1, top-5]
+    largest, comparable = np.float32(0), True
+    differing: list[DifferingImage] = []
+    models: tuple[str, ...] = ()
+
+    for a, b in _in_step(one, other):
+        models, images = (a.model, b.model), images + len(a.images)
+
+        # every labelled image counts for the errors, read or not
+        first, second = wrong_answers(a), wrong_answers(b)  # [top-1, top-5][labelled]
+        labelled += first.shape[1]
+        wrong += np.stack([first.sum(1), second.sum(1)], 1)
+        only_wrong += np.stack([(first & ~second).sum(1), (~first & second).sum(1)], 1)
+
+        # answers, posteriors and pixels are compared where both have them
+        seen = a.readable & b.readable
+        scored += int(seen.sum())
+        agreeing += [same_answers(a, b, k).sum() for k in (1, 5)]
+        largest = np.maximum(largest, np.abs(a.posterior[seen] - b.posterior[seen]).max(initial=0))  # NaN stays NaN
+        differing += _differing(a, b, np.flatnonzero(seen))
+
+        digests = np.array([a.pixel_digests, b.pixel_digests], np.str_)[:, seen]
+        same_views = all(a.metadata[key] == b.metadata[key] for key in ("protocol", "scales"))
+        comparable &= same_views and bool((digests != "").all())
+        same_pixels += int((digests[0] == digests[1]).sum())
+
+    if not scored:
+        raise NothingInCommon(f"none of {images} images was scored by both {' and '.join(models)}")
+    percents = [(100 * x / labelled, 100 * y / labelled) if labelled else None for x, y in wrong.tolist()]
+    only_top1, only_top5 = only_wrong.tolist()
+    agreement = 100 * (agreeing / scored)
     return Comparison(
-        int(seen.sum()),
-        int((~seen).sum()),
-        agreement_percent(one, other, 1),
-        agreement_percent(one, other, 5),
-        float(np.abs(one.posterior[seen] - other.posterior[seen]).max()),
+        scored,
+        images - scored,
+        float(agreement[0]),
+        float(agreement[1]),
+        float(largest),
         percents[0],
         percents[1],
-        (tests[0].only_first_wrong, tests[0].only_second_wrong),
-        tests[0].p,
-        (tests[1].only_first_wrong, tests[1].only_second_wrong),
-        tests[1].p,
-        int((np.array(one.pixel_digests) == np.array(other.pixel_digests))[seen].sum()) if comparable else None,
-        _differing(one, other, np.flatnonzero(seen)),
+        (only_top1[0], only_top1[1]),
+        McNemar(*only_top1).p,
+        (only_top5[0], only_top5[1]),
+        McNemar(*only_top5).p,
+        same_pixels if comparable else None,
+        tuple(sorted(differing, key=lambda each: -(each.first_probability + each.second_probability))),
     )
 
 
-def _differing(one: Scores, other: Scores, places: np.ndarray) -> tuple[Difference, ...]:
+def _in_step(one: Iterable[Scores], other: Iterable[Scores]) -> Iterator[tuple[Scores, Scores]]:
+    """Pairs of the same parts of both tables. Raises ScoresError, which tells the images of the whole tables."""
+    pairs = itertools.zip_longest(one, other)
+    heads = next(pairs, (None, None))
+    if heads[0] is None or heads[1] is None:
+        raise ScoresError("a table has no images: expected two tables of the same images")
+
+    checked = 0
+    for a, b in itertools.chain([heads], pairs):
+        if a is None or b is None or not have_same_images(a, b):
+            counts = [checked, checked]
+            for place, part in enumerate(itertools.chain([a, b], *pairs)):
+                counts[place % 2] += len(part.images) if part else 0
+            raise ScoresError(say_other_images(heads[0], heads[1], *counts))
+        check_same_images(a, b)
+        yield a, b
+        checked += len(a.images)
+
+
+def _differing(one: Scores, other: Scores, places: np.ndarray) -> Iterator[DifferingImage]:
+    """The images among these places whose first answers differ."""
+    answers = one.posterior.argmax(1), other.posterior.argmax(1)
     classes = one.classes
-    found = []
-    for place in places:
-        a, b = (int(scores.posterior[place].argmax()) for scores in (one, other))
-        if a != b:
-            label = int(one.labels[place])
-            known = classes[label] if label >= 0 else None
-            sure = float(one.posterior[place, a]), float(other.posterior[place, b])
-            found.append(Difference(one.images[place], known, classes[a], sure[0], classes[b], sure[1]))
-    return tuple(sorted(found, key=lambda each: -(each.first_probability + each.second_probability)))
+    for place in places[answers[0][places] != answers[1][places]].tolist():
+        first, second = int(answers[0][place]), int(answers[1][place])
+        label = int(one.labels[place])
+        yield DifferingImage(
+            one.images[place],
+            classes[label] if label >= 0 else None,
+            classes[first],
+            float(one.posterior[place, first]),
+            classes[second],
+            float(other.posterior[place, second]),
+        )

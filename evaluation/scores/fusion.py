@@ -1,4 +1,4 @@
-"""The mean of posteriors."""
+"""Fusion of models: the mean of their posteriors, image by image (VGG section 4.5)."""
 
 from __future__ import annotations
 
@@ -17,43 +17,52 @@ FUSED = "fused"
 
 
 def fuse(members: Sequence[Scores], name: str = FUSED) -> Scores:
-    """The mean posterior (VGG section 4.5). Raises ScoresError unless all have the same images, labels and classes.
+    """The mean posterior of tables, or of the same parts of them.
 
-    An image that any member could not score has that member's status.
+    An image that some member could not score has the status of the first such member. Raises ScoresError unless all
+    have the same images and classes.
     """
     first = members[0]
     for other in members[1:]:
         check_same_images(first, other)
-    statuses = tuple(
-        next((status for status in row if status != OK), OK)
-        for row in zip(*(member.statuses for member in members), strict=True)
-    )
+
+    # an image is readable only where every member could score it
+    statuses = []
+    for own in zip(*(member.statuses for member in members), strict=True):
+        statuses.append(next((status for status in own if status != OK), OK))
     readable = np.array([status == OK for status in statuses])
-    mean = np.mean([member.posterior.astype(np.float64) for member in members], 0)
+    mean = np.mean([member.posterior.astype(np.float64) for member in members], 0)  # [images, classes]
+
+    # members that saw different pixels leave no digest
+    same_pixels = all(member.pixel_digests == first.pixel_digests for member in members)
     spec = {"name": name, "classes": first.classes, "members": [json.loads(m.metadata["spec"]) for m in members]}
-    metadata = {
-        key: _common([member.metadata[key] for member in members])
-        for key in ("runtime", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit")
-    }
+    metadata = {"spec": json.dumps(spec)}
+    for key in ("runtime", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit"):
+        metadata[key] = _joined([member.metadata[key] for member in members])
     return Scores(
         first.images,
         first.labels,
-        statuses,
-        first.pixel_digests if all(m.pixel_digests == first.pixel_digests for m in members) else ("",) * len(statuses),
+        tuple(statuses),
+        first.pixel_digests if same_pixels else ("",) * len(statuses),
         np.where(readable[:, None], mean, 0).astype(np.float32),
-        {"spec": json.dumps(spec), **metadata},
+        metadata,
     )
 
 
 def fuse_files(paths: Sequence[Path], name: str = FUSED) -> Iterator[Scores]:
     """The fusion of score tables, part by part. Raises ScoresError."""
+    return (fuse(members, name) for members in in_step(paths))
+
+
+def in_step(paths: Sequence[Path]) -> Iterator[tuple[Scores, ...]]:
+    """The same part of each of these tables, part by part. Raises ScoresError where one of them is shorter."""
     for members in itertools.zip_longest(*map(tables.parts, paths)):
         missing = [path for path, member in zip(paths, members, strict=True) if member is None]
         if missing:
             raise ScoresError(f"{missing[0]} has fewer images than the others: use tables of the same images")
-        yield fuse(members, name)
+        yield members
 
 
-def _common(values: list[str]) -> str:
-    """The one value that all have, or all of them in order."""
+def _joined(values: list[str]) -> str:
+    """The one value that all members have, or all values in order, joined by +."""
     return values[0] if len(set(values)) == 1 else "+".join(values)

@@ -1,12 +1,14 @@
-"""Errors and their intervals, per class too, confusion and calibration, from posteriors and labels alone.
+"""Numbers from posteriors and labels alone: errors with intervals, per class too, confusion, calibration, agreement.
 
-Tables come as parts (see scores.parts), so none has to fit into memory; `select` takes any subset of one.
+A table comes as parts (see table.parts), so it need not fit into memory: ErrorCounts and Details count part by part,
+`top_errors` and `details` count one whole table. `select` narrows the parts to any subset of their rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +17,12 @@ from scipy.stats import binomtest
 from .table import Scores
 
 BINS = 15
-"""Of confidence, in a calibration: Guo et al. 2017 (arXiv 1706.04599), section 2."""
+"""Bins of confidence in a calibration: Guo et al. 2017 (arXiv 1706.04599), section 2."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorRate:
-    """Wrong answers of `images`, in percent, with Wilson's 95 % interval."""
+    """Share of wrong answers in percent, with Wilson's 95 % interval."""
 
     percent: float
     interval95_percent: tuple[float, float]
@@ -32,84 +34,122 @@ def error_rate(wrong: int, images: int) -> ErrorRate:
 
 
 def ranks(posterior: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """How many classes stand before the true one, [N]; of equal posteriors the lower index stands first.
+    """Number of classes that stand before the true one, [images]; of equal posteriors the lower index stands first.
 
-    A row that is not all finite has no answer: its rank is the largest number there is, which is wrong for every k.
+    A row that is not all finite has no answer: its rank is the largest integer, which is wrong for every k.
     """
-    true = np.take_along_axis(posterior, labels[:, None].astype(np.int64), 1)
-    before = np.arange(posterior.shape[1])[None] < labels[:, None]
-    stands_before: NDArray[np.bool_] = (posterior > true) | ((posterior == true) & before)
+    true = np.take_along_axis(posterior, labels[:, None].astype(np.int64), 1)  # [images, 1]
+    lower_index = np.arange(posterior.shape[1])[None] < labels[:, None]  # [images, classes]
+    stands_before: NDArray[np.bool_] = (posterior > true) | ((posterior == true) & lower_index)
     finite = np.isfinite(posterior).all(1)
     return np.where(finite, stands_before.sum(1), np.iinfo(np.int64).max)
 
 
-def is_wrong(scores: Scores, k: int) -> NDArray[np.bool_]:
-    """For each labelled image, whether its class is not among the first k, or it could not be read."""
+def wrong_answers(scores: Scores, ks: Sequence[int] = (1, 5)) -> NDArray[np.bool_]:
+    """Mask [k, labelled image]: the class is not among the first k answers, or the image could not be read."""
     labelled = scores.labels >= 0
-    wrong = ranks(scores.posterior[labelled], scores.labels[labelled]) >= k
-    return wrong | ~scores.readable[labelled]
+    places = ranks(scores.posterior[labelled], scores.labels[labelled])  # [labelled]
+    wrong = (places >= np.array(ks)[:, None]) | ~scores.readable[labelled]
+    return np.asarray(wrong, np.bool_)
+
+
+def is_wrong(scores: Scores, k: int) -> NDArray[np.bool_]:
+    """Mask of the labelled images that are wrong by `wrong_answers` for one k."""
+    return np.asarray(wrong_answers(scores, (k,))[0])
+
+
+class ErrorCounts:
+    """Wrong top-k answers over the labelled images of a table, for each k; an unreadable image counts as wrong."""
+
+    def __init__(self, ks: Sequence[int] = (1, 5)) -> None:
+        self._ks, self._wrong, self._labelled = ks, np.zeros(len(ks), np.int64), 0
+
+    def add(self, part: Scores) -> None:
+        wrong = wrong_answers(part, self._ks)
+        self._wrong += wrong.sum(1)
+        self._labelled += wrong.shape[1]
+
+    def rates(self) -> tuple[ErrorRate | None, ...]:
+        """The error for each k, None without labels."""
+        return tuple(error_rate(int(wrong), self._labelled) if self._labelled else None for wrong in self._wrong)
 
 
 def top_errors(parts: Iterable[Scores], ks: Sequence[int]) -> tuple[ErrorRate | None, ...]:
-    """Top-k error for each k over the labelled images of a table's parts; unreadable ones count as wrong.
-
-    None without labels.
-    """
-    wrong, labelled = np.zeros(len(ks), np.int64), 0
+    """Top-k error for each k over the labelled images of one table; None without labels."""
+    counts = ErrorCounts(ks)
     for part in parts:
-        wrong += [int(is_wrong(part, k).sum()) for k in ks]
-        labelled += int((part.labels >= 0).sum())
-    return tuple(error_rate(int(count), labelled) if labelled else None for count in wrong)
+        counts.add(part)
+    return counts.rates()
 
 
 def select(parts: Iterable[Scores], *, images: Collection[str] = (), classes: Collection[str] = ()) -> Iterator[Scores]:
-    """The parts with only the images of these names and of these true classes; none named: all."""
+    """The parts, narrowed to images of these names and of these true classes; an empty collection allows all."""
     for part in parts:
         known = part.classes
-        chosen = [
-            place
-            for place, (name, label) in enumerate(zip(part.images, part.labels, strict=True))
-            if (not images or name in images) and (not classes or (label >= 0 and known[label] in classes))
-        ]
-        yield replace(
-            part,
-            images=tuple(part.images[place] for place in chosen),
-            labels=part.labels[chosen],
-            statuses=tuple(part.statuses[place] for place in chosen),
-            pixel_digests=tuple(part.pixel_digests[place] for place in chosen),
-            posterior=part.posterior[chosen],
-        )
+        places: Sequence[int] = range(len(part.images))
+        if images:
+            places = [place for place in places if part.images[place] in images]
+        if classes:
+            labels = part.labels
+            places = [place for place in places if labels[place] >= 0 and known[labels[place]] in classes]
+        yield part.rows(places)
 
 
-@dataclass(frozen=True, slots=True)
+class ClassError(NamedTuple):
+    name: str
+    images: int
+    rate: ErrorRate
+
+
 class Details:
-    """What a table says beyond its errors.
+    """Confusion, class errors and calibration of one table, counted part by part.
 
-    confusion i64 [true class, first answer]; unanswered i64 [true class]: unreadable, or not finite. Calibration over
-    BINS equal bins of the first answer's posterior, of the labelled readable images: how many, their mean posterior and
-    their accuracy.
+    confusion: i64 [true class, first answer]; unanswered: i64 [true class], images unreadable or not finite.
+    bin_images: i64 [BINS], the answered images by the posterior of their first answer, in equal bins.
     """
 
-    classes: tuple[str, ...]
-    confusion: NDArray[np.int64]
-    unanswered: NDArray[np.int64]
-    bin_images: NDArray[np.int64]
-    bin_confidence: NDArray[np.float64]
-    bin_accuracy: NDArray[np.float64]
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self.confusion = np.zeros((len(classes), len(classes)), np.int64)
+        self.unanswered = np.zeros(len(classes), np.int64)
+        self.bin_images = np.zeros(BINS, np.int64)
+        self._bin_confidence = np.zeros(BINS)  # sums over the images of each bin
+        self._bin_right = np.zeros(BINS)
+
+    def add(self, part: Scores) -> None:
+        labelled = part.labels >= 0
+        answered = labelled & part.readable & np.isfinite(part.posterior).all(1)
+        np.add.at(self.unanswered, part.labels[labelled & ~answered], 1)
+
+        posterior, labels = part.posterior[answered], part.labels[answered]  # [answered, classes], [answered]
+        answers = posterior.argmax(1)
+        np.add.at(self.confusion, (labels, answers), 1)
+
+        confidence = posterior.max(1, initial=0).astype(np.float64)
+        bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)  # (i/BINS, (i+1)/BINS]
+        np.add.at(self.bin_images, bins, 1)
+        np.add.at(self._bin_confidence, bins, confidence)
+        np.add.at(self._bin_right, bins, answers == labels)
+
+    @property
+    def bin_confidence(self) -> NDArray[np.float64]:
+        """Mean posterior of the first answers in each bin, zero in an empty one."""
+        return np.asarray(self._bin_confidence / np.maximum(self.bin_images, 1))
+
+    @property
+    def bin_accuracy(self) -> NDArray[np.float64]:
+        """Share of right answers in each bin, zero in an empty one."""
+        return np.asarray(self._bin_right / np.maximum(self.bin_images, 1))
 
     @property
     def class_images(self) -> NDArray[np.int64]:
-        counts: NDArray[np.int64] = self.confusion.sum(1) + self.unanswered
-        return counts
+        """Labelled images of each true class."""
+        return np.asarray(self.confusion.sum(1) + self.unanswered)
 
-    def class_errors(self) -> dict[str, ErrorRate]:
+    def class_errors(self) -> list[ClassError]:
         """Top-1 error of every class that has images."""
-        right, images = self.confusion.diagonal(), self.class_images
-        return {
-            name: error_rate(int(images[i] - right[i]), int(images[i]))
-            for i, name in enumerate(self.classes)
-            if images[i]
-        }
+        rows = zip(self.classes, self.class_images.tolist(), self.confusion.diagonal().tolist(), strict=True)
+        return [ClassError(name, count, error_rate(count - right, count)) for name, count, right in rows if count]
 
     def most_confused(self, count: int) -> list[tuple[str, str, int]]:
         """(true class, answer, images) of the wrong answers that are given most often."""
@@ -121,58 +161,53 @@ class Details:
     @property
     def expected_calibration_error_percent(self) -> float | None:
         """Mean distance of confidence and accuracy over the bins, weighted by their images; None without images."""
-        total = self.bin_images.sum()
-        if not total:
+        images = self.bin_images
+        if not images.sum():
             return None
-        return float(100 * (self.bin_images * np.abs(self.bin_confidence - self.bin_accuracy)).sum() / total)
+        return float(100 * (images * np.abs(self.bin_confidence - self.bin_accuracy)).sum() / images.sum())
 
 
 def details(parts: Iterable[Scores]) -> Details:
-    """Counted over the parts of one table."""
-    classes: tuple[str, ...] = ()
-    confusion = unanswered = np.zeros(0, np.int64)
-    images, confidence, right = (np.zeros(BINS) for _ in range(3))
+    """Details of one whole table."""
+    found: Details | None = None
     for part in parts:
-        if not classes:
-            classes = part.classes
-            confusion = np.zeros((len(classes), len(classes)), np.int64)
-            unanswered = np.zeros(len(classes), np.int64)
-        labelled = part.labels >= 0
-        answered = labelled & part.readable & np.isfinite(part.posterior).all(1)
-        np.add.at(unanswered, part.labels[labelled & ~answered], 1)
-        posterior, labels = part.posterior[answered], part.labels[answered]
-        answers = posterior.argmax(1)
-        np.add.at(confusion, (labels, answers), 1)
-        sure = posterior.max(1, initial=0).astype(np.float64)
-        bins = np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1)  # (i/BINS, (i+1)/BINS]
-        for total, values in ((images, np.ones_like(sure)), (confidence, sure), (right, answers == labels)):
-            np.add.at(total, bins, values)
-    filled = np.maximum(images, 1)
-    return Details(classes, confusion, unanswered, images.astype(np.int64), confidence / filled, right / filled)
+        found = found or Details(part.classes)
+        found.add(part)
+    return found or Details(())
+
+
+def same_answers(one: Scores, other: Scores, k: int) -> NDArray[np.bool_]:
+    """Mask over the images that both could read: both name the same k classes first, in any order.
+
+    An answer that is not finite agrees with none.
+    """
+    seen = one.readable & other.readable
+    first, second = one.posterior[seen], other.posterior[seen]  # [seen, classes]
+    sets = [np.sort(np.argsort(-posterior, kind="stable")[:, :k]) for posterior in (first, second)]
+    finite = np.isfinite(first).all(1) & np.isfinite(second).all(1)
+    return np.asarray((sets[0] == sets[1]).all(1) & finite)
 
 
 def agreement_percent(one: Scores, other: Scores, k: int) -> float:
-    """Of the images that both could read, those for which both name the same k classes first, in any order."""
-    seen = one.readable & other.readable
-    sets = [np.sort(np.argsort(-scores.posterior[seen], kind="stable")[:, :k]) for scores in (one, other)]
-    finite = np.isfinite(one.posterior[seen]).all(1) & np.isfinite(other.posterior[seen]).all(1)
-    return 100 * float(((sets[0] == sets[1]).all(1) & finite).mean())
+    """Share of `same_answers` among the images that both could read."""
+    return 100 * float(same_answers(one, other, k).mean())
 
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """How often just one of two models is wrong, and the p-value of McNemar's exact test that both err as often."""
+    """Numbers of images on which just one of two models is wrong."""
 
     only_first_wrong: int
     only_second_wrong: int
 
     @property
     def p(self) -> float:
+        """The p-value of McNemar's exact test that both err as often."""
         differing = self.only_first_wrong + self.only_second_wrong
         return float(binomtest(self.only_first_wrong, differing).pvalue) if differing else 1.0
 
 
 def mcnemar(one: Scores, other: Scores, k: int) -> McNemar:
     """Top-k answers of two models for the same labelled images; unreadable ones count as wrong."""
-    wrong = [is_wrong(scores, k) for scores in (one, other)]
-    return McNemar(int((wrong[0] & ~wrong[1]).sum()), int((~wrong[0] & wrong[1]).sum()))
+    first, second = is_wrong(one, k), is_wrong(other, k)
+    return McNemar(int((first & ~second).sum()), int((~first & second).sum()))

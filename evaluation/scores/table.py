@@ -1,5 +1,8 @@
-"""Score tables: the posterior of every image for one model and protocol, as Parquet. Everything else is computed
-from these files. They hold nothing that differs between two runs of the same command."""
+"""Score tables: the posterior of every image for one model and one protocol, as a Parquet file.
+
+Errors, fusions, comparisons and figures are all computed from these files. A table holds nothing that differs between
+two runs of the same command. It is read and written in parts of ROW_GROUP rows, so that it need not fit into memory.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from infer.files import replacing
 from ..errors import ScoresError
 
 OK = "ok"
+"""Status of an image that was scored."""
 ROW_GROUP = 1000
 """Rows that are written and read at a time."""
 UNKNOWN_LABEL = -1
@@ -26,10 +30,14 @@ UNKNOWN_LABEL = -1
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One row per image, in the order of the data set.
+    """A score table or a part of one: a row per image, in the order of the data set.
 
-    labels i32 [N], -1 where unknown; statuses "ok" or why the image could not be scored; pixel_digests: digest of the
-    pixel sums that the engine returned; posterior f32 [N, classes], zero where the status is not "ok".
+    labels: i32 [images], UNKNOWN_LABEL where the class is not known.
+    statuses: OK, or why the image could not be scored.
+    pixel_digests: of the pixel sums that the engine returned; "" where the image was not scored or the table is a
+    fusion of models that saw different views.
+    posterior: f32 [images, classes], zero where the status is not OK.
+    metadata: spec, protocol, scales, pooling, runtime, dataset_id, engine_sha256, commit.
     """
 
     images: tuple[str, ...]
@@ -37,7 +45,7 @@ class Scores:
     statuses: tuple[str, ...]
     pixel_digests: tuple[str, ...]
     posterior: NDArray[np.float32]
-    metadata: Mapping[str, str]  # spec, protocol, scales, pooling, runtime, dataset_id, engine_sha256, commit
+    metadata: Mapping[str, str]
 
     @property
     def model(self) -> str:
@@ -45,18 +53,30 @@ class Scores:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What the columns of `posterior` stand for."""
+        """Names of the classes, one for each column of `posterior`."""
         return tuple(json.loads(self.metadata["spec"])["classes"])
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """Q, in the order they were given; of a fusion of models at different scales, all of them, sorted."""
-        sets = [tuple(int(q) for q in part.split(",")) for part in self.metadata["scales"].split("+")]
+        """Test scales Q in px, as they were given; for a fusion over different scales all of them, sorted."""
+        sets = [tuple(int(q) for q in given.split(",")) for given in self.metadata["scales"].split("+")]
         return sets[0] if len(sets) == 1 else tuple(sorted(set().union(*sets)))
 
     @property
     def readable(self) -> NDArray[np.bool_]:
+        """Mask of the images that were scored, [images]."""
         return np.array([status == OK for status in self.statuses], np.bool_)
+
+    def rows(self, places: Sequence[int]) -> Scores:
+        """The rows at these places, in this order."""
+        return replace(
+            self,
+            images=tuple(self.images[place] for place in places),
+            labels=self.labels[list(places)],
+            statuses=tuple(self.statuses[place] for place in places),
+            pixel_digests=tuple(self.pixel_digests[place] for place in places),
+            posterior=self.posterior[list(places)],
+        )
 
 
 def file_name(metadata: Mapping[str, str]) -> str:
@@ -71,7 +91,7 @@ def with_dataset_id(scores: Scores, dataset_id: str) -> Scores:
 
 
 def concatenate(parts: Sequence[Scores]) -> Scores:
-    """Parts of one table, in order, as one."""
+    """One table from its parts, in order."""
     return Scores(
         tuple(name for part in parts for name in part.images),
         np.concatenate([part.labels for part in parts]),
@@ -82,34 +102,46 @@ def concatenate(parts: Sequence[Scores]) -> Scores:
     )
 
 
+def have_same_images(one: Scores, other: Scores) -> bool:
+    return other.metadata["dataset_id"] == one.metadata["dataset_id"] and other.images == one.images
+
+
 def check_same_images(one: Scores, other: Scores) -> None:
     """Raises ScoresError unless two tables (or the same parts of two) have the same images and classes."""
-    if other.metadata["dataset_id"] != one.metadata["dataset_id"] or other.images != one.images:
-        raise ScoresError(
-            f"{other.model} was scored on data set {other.metadata['dataset_id']} ({len(other.images)} images), "
-            f"{one.model} on {one.metadata['dataset_id']} ({len(one.images)}): use tables of the same images"
-        )
+    if not have_same_images(one, other):
+        raise ScoresError(say_other_images(one, other, len(one.images), len(other.images)))
     if other.classes != one.classes:
         raise ScoresError(f"{other.model} and {one.model} have different classes: their posteriors mean other things")
 
 
+def say_other_images(one: Scores, other: Scores, one_count: int, other_count: int) -> str:
+    """Text of the error that two tables, with these numbers of images, were scored on different images."""
+    return (
+        f"{other.model} was scored on data set {other.metadata['dataset_id']} ({other_count} images), "
+        f"{one.model} on {one.metadata['dataset_id']} ({one_count}): use tables of the same images"
+    )
+
+
 def write(parts: Iterable[Scores], path: Path) -> None:
-    """Writes the parts of one table, in order, as `write_regrouped` does."""
-    write_regrouped(map(_to_arrow, parts), path)
+    """Writes the parts of one score table, in order, as `write_regrouped` does."""
+    write_regrouped(map(_arrow_from_scores, parts), path)
 
 
 def write_regrouped(parts: Iterable[pa.Table], path: Path) -> None:
-    """Writes the parts of one Parquet table, in order, under a temporary name and renames.
+    """Writes the parts of one Parquet table, in order, under a temporary name and renames the file when it is whole.
 
-    The bytes depend on the rows alone, not on how they are cut into parts. Holds ROW_GROUP rows and a part in memory.
+    The bytes depend on the rows alone, not on how they are cut into parts: row groups of ROW_GROUP rows, the last one
+    shorter. ROW_GROUP rows and one part are in memory at a time.
     """
     with replacing(path) as unfinished, contextlib.ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
-        waiting: list[pa.Table] = []
+        waiting: list[pa.Table] = []  # rows that do not fill a row group yet
+
         for part in parts:
             waiting.append(part)
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(unfinished, part.schema, compression="zstd"))
+
             while sum(map(len, waiting)) >= ROW_GROUP:
                 table = pa.concat_tables(waiting)
                 writer.write_table(table[:ROW_GROUP].combine_chunks(), ROW_GROUP)
@@ -120,17 +152,17 @@ def write_regrouped(parts: Iterable[pa.Table], path: Path) -> None:
             writer.write_table(rest.combine_chunks(), ROW_GROUP)
 
 
-def _to_arrow(scores: Scores) -> pa.Table:
+def _arrow_from_scores(scores: Scores) -> pa.Table:
     classes = scores.posterior.shape[1]
-    return pa.table(
-        {
-            "image": pa.array(scores.images, pa.string()),
-            "label": pa.array(scores.labels, pa.int32()),
-            "status": pa.array(scores.statuses, pa.string()),
-            "pixels": pa.array(scores.pixel_digests, pa.string()),
-            "posterior": pa.FixedSizeListArray.from_arrays(pa.array(scores.posterior.ravel()), classes),
-        }
-    ).replace_schema_metadata(dict(scores.metadata))
+    posterior = pa.FixedSizeListArray.from_arrays(pa.array(scores.posterior.ravel()), classes)
+    columns = {
+        "image": pa.array(scores.images, pa.string()),
+        "label": pa.array(scores.labels, pa.int32()),
+        "status": pa.array(scores.statuses, pa.string()),
+        "pixels": pa.array(scores.pixel_digests, pa.string()),
+        "posterior": posterior,
+    }
+    return pa.table(columns).replace_schema_metadata(dict(scores.metadata))
 
 
 def read(path: Path) -> Scores:
@@ -138,33 +170,36 @@ def read(path: Path) -> Scores:
     return concatenate(list(parts(path)))
 
 
-def classes(path: Path) -> tuple[str, ...]:
-    """What the posteriors of a table stand for. Raises ScoresError."""
-    for part in parts(path):
-        return part.classes
-    return ()
+def read_head(path: Path) -> Scores:
+    """The table without its rows, for its metadata. Raises ScoresError for a file that is no score table."""
+    with _opened(path) as (_, metadata):
+        return Scores((), np.zeros(0, np.int32), (), (), np.zeros((0, 0), np.float32), metadata)
 
 
 def parts(path: Path) -> Iterator[Scores]:
-    """The table ROW_GROUP rows at a time; one without rows is one empty part. Raises ScoresError."""
+    """The table, ROW_GROUP rows at a time. Raises ScoresError for a file that is no score table."""
+    with _opened(path) as (file, metadata):
+        for batch in file.iter_batches(ROW_GROUP):
+            posterior = batch["posterior"]
+            yield Scores(
+                tuple(batch["image"].to_pylist()),
+                batch["label"].to_numpy(),
+                tuple(batch["status"].to_pylist()),
+                tuple(batch["pixels"].to_pylist()),
+                posterior.flatten().to_numpy().reshape(len(posterior), posterior.type.list_size),  # [rows, classes]
+                metadata,
+            )
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, str]]]:
+    """The open file of a table and its metadata; turns errors of reading it into ScoresError."""
     try:
         with pq.ParquetFile(path) as file:
-            metadata = {
-                key.decode(): value.decode()
-                for key, value in file.schema_arrow.metadata.items()
-                if key != b"ARROW:schema"
-            }
+            found = file.schema_arrow.metadata
+            metadata = {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
             json.loads(metadata["spec"])
-            for batch in file.iter_batches(ROW_GROUP):
-                posterior = batch["posterior"]
-                yield Scores(
-                    tuple(batch["image"].to_pylist()),
-                    batch["label"].to_numpy(),
-                    tuple(batch["status"].to_pylist()),
-                    tuple(batch["pixels"].to_pylist()),
-                    posterior.flatten().to_numpy().reshape(len(posterior), posterior.type.list_size),
-                    metadata,
-                )
+            yield file, metadata
     except FileNotFoundError:
         raise ScoresError(f"{path}: no such file, expected a score table (.parquet)") from None
     except (OSError, KeyError, AttributeError, ValueError) as error:

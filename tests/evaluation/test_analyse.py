@@ -26,7 +26,7 @@ def test_worked_by_hand() -> None:
     found = details([HAND])
     assert found.confusion.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
     assert (found.unanswered.tolist(), found.class_images.tolist()) == ([0, 0, 1], [2, 1, 2])
-    assert {name: rate.percent for name, rate in found.class_errors().items()} == {"a": 50, "b": 0, "c": 50}
+    assert {one.name: one.rate.percent for one in found.class_errors()} == {"a": 50, "b": 0, "c": 50}
     assert found.most_confused(5) == [("a", "b", 1)]
     # confidences .9, .7, .6, .8 lie in bins of their own; right, right, wrong, right
     assert found.expected_calibration_error_percent == pytest.approx(100 * (0.1 + 0.3 + 0.6 + 0.2) / 4)

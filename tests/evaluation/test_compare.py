@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import make_scores
 
-from evaluation.compare import describe, main
+from evaluation.compare import format_comparison, main
 from evaluation.errors import ScoresError
 from evaluation.ilsvrc import main as evaluate
 from evaluation.scores.comparison import compare
@@ -23,7 +23,7 @@ SECOND = dataclasses.replace(FIRST, posterior=np.array([[0.8, 0.2], [0.3, 0.7], 
 
 
 def test_worked_by_hand() -> None:
-    found = compare(FIRST, SECOND)
+    found = compare([FIRST], [SECOND])
     assert (found.images, found.unreadable) == (3, 1)
     assert found.top1_agreement_percent == pytest.approx(200 / 3)
     assert found.top5_agreement_percent == 100
@@ -37,11 +37,11 @@ def test_worked_by_hand() -> None:
 
 
 def test_described() -> None:
-    text = describe(compare(FIRST, SECOND), FIRST, SECOND, 20)
+    text = format_comparison(compare([FIRST], [SECOND]), FIRST, SECOND, 20)
     assert "3 images scored by both, 1 not: same top-1 for 66.67 %, same top-5 for 100.00 %" in text
     assert "top-1 error 25.00 % and 50.00 %: only A wrong on 0, only B on 1 images, McNemar's exact test p = 1" in text
     assert "| 1.jpg   | a      | a 0.60 | b 0.70 |" in text
-    assert "... and 1 more" in describe(compare(FIRST, SECOND), FIRST, SECOND, 0)
+    assert "... and 1 more" in format_comparison(compare([FIRST], [SECOND]), FIRST, SECOND, 0)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_described() -> None:
 )
 def test_tables_that_cannot_be_compared(other: Any, said: str, tmp_path: Path, one_line: Callable[[], str]) -> None:
     with pytest.raises(ScoresError, match=said):
-        compare(FIRST, other)
+        compare([FIRST], [other])
     for name, scores in (("a", FIRST), ("b", other)):
         write([scores], tmp_path / f"{name}.parquet")
     assert main([str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]) == 1

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from helpers import full_spec, slim_spec
 
-from evaluation.paper import main, released_rows
-from evaluation.published.beside import Entry, find
-from evaluation.published.papers import LITERATURE, ROWS
-from evaluation.published.released import LEDGER
+from evaluation.paper import lines_beside, main
+from evaluation.published.beside import EvaluatedNet, find_paper_row
+from evaluation.published.papers import OTHERS_ROWS, PAPER_ROWS
+from evaluation.published.released import RELEASED_ROWS
 from export.torchvision.nets import THEIRS
 from infer.spec import ModelSpec
 from infer.views import PROTOCOLS
@@ -76,19 +76,19 @@ def parsed(table: str) -> list[tuple[ModelSpec, tuple[int, ...], float, float]]:
 @pytest.mark.parametrize(("number", "table"), [(3, TABLE_3), (4, TABLE_4)])
 def test_tables_3_and_4(number: int, table: str) -> None:
     for spec, scales, top1, top5 in parsed(table):
-        row = find([Entry(spec, "dense", scales)])
+        row = find_paper_row([EvaluatedNet(spec, "dense", scales)])
         assert row is not None
         assert (row.top1_error_percent, row.top5_error_percent, row.source) == (top1, top5, f"VGG Table {number}")
-    assert sum(row.source == f"VGG Table {number}" for row in ROWS) == len(parsed(table))
+    assert sum(row.source == f"VGG Table {number}" for row in PAPER_ROWS) == len(parsed(table))
 
 
 def test_table_5() -> None:
     for net, protocol, top1, top5 in TABLE_5:
-        row = find([Entry(full_spec(net, train_short_px=JITTER), protocol, (256, 384, 512))])
+        row = find_paper_row([EvaluatedNet(full_spec(net, train_short_px=JITTER), protocol, (256, 384, 512))])
         assert row is not None
         assert (row.top1_error_percent, row.top5_error_percent) == (top1, top5)
         assert row.source == ("VGG Table 4" if protocol == "dense" else "VGG Table 5")  # the first that has it
-    assert sum(row.source == "VGG Table 5" for row in ROWS) == len(TABLE_5)
+    assert sum(row.source == "VGG Table 5" for row in PAPER_ROWS) == len(TABLE_5)
 
 
 @pytest.mark.parametrize(
@@ -96,20 +96,20 @@ def test_table_5() -> None:
     [("dense", 24.0, 7.1, 7.0), ("multicrop", 23.9, 7.2, None), ("multicrop+dense", 23.7, 6.8, 6.8)],
 )
 def test_d_and_e_fused(protocol: str, top1: float, top5: float, test_top5: float | None) -> None:
-    d, e = (Entry(full_spec(net, train_short_px=JITTER), protocol, (256, 384, 512)) for net in "DE")
-    row = find([e, d])
+    d, e = (EvaluatedNet(full_spec(net, train_short_px=JITTER), protocol, (256, 384, 512)) for net in "DE")
+    row = find_paper_row([e, d])
     assert row is not None
     assert (row.top1_error_percent, row.top5_error_percent, row.source) == (top1, top5, "VGG Table 6")
     assert row.test_top5_error_percent == test_top5
-    assert find([e, d._replace(spec=full_spec("D", train_short_px=384))]) is None
-    assert find([e, e]) is None
+    assert find_paper_row([e, d._replace(spec=full_spec("D", train_short_px=384))]) is None
+    assert find_paper_row([e, e]) is None
 
 
 def test_members_by_different_protocols_are_no_row() -> None:
-    d, e = (Entry(full_spec(net, train_short_px=JITTER), "dense", (256, 384, 512)) for net in "DE")
-    assert find([d, e]) is not None
-    assert find([d._replace(protocol="multicrop"), e]) is None
-    assert find([d, e._replace(protocol="multicrop+dense")]) is None
+    d, e = (EvaluatedNet(full_spec(net, train_short_px=JITTER), "dense", (256, 384, 512)) for net in "DE")
+    assert find_paper_row([d, e]) is not None
+    assert find_paper_row([d._replace(protocol="multicrop"), e]) is None
+    assert find_paper_row([d, e._replace(protocol="multicrop+dense")]) is None
 
 
 SEVEN: list[tuple[str, Train]] = [
@@ -118,14 +118,14 @@ SEVEN: list[tuple[str, Train]] = [
 
 
 def test_the_submission_of_seven_nets_in_any_order() -> None:
-    entries = [Entry(full_spec(net, train_short_px=s), "dense", Q_OF[s]) for net, s in SEVEN]
-    row = find(entries[::-1])
+    entries = [EvaluatedNet(full_spec(net, train_short_px=s), "dense", Q_OF[s]) for net, s in SEVEN]
+    row = find_paper_row(entries[::-1])
     assert row is not None
     assert (row.top1_error_percent, row.top5_error_percent, row.test_top5_error_percent) == (24.7, 7.5, 7.3)
-    assert find(entries[:6]) is None
+    assert find_paper_row(entries[:6]) is None
     of_another = [one._replace(scales=other.scales) for one, other in zip(entries, entries[::-1], strict=True)]
-    assert find(of_another) is None
-    assert find([one._replace(protocol="multicrop") for one in entries]) is None
+    assert find_paper_row(of_another) is None
+    assert find_paper_row([one._replace(protocol="multicrop") for one in entries]) is None
 
 
 def test_googlenets_table_3() -> None:
@@ -134,14 +134,14 @@ def test_googlenets_table_3() -> None:
         ("ten-crop", (256,), 9.15, 7.62),
         ("googlenet-144", Q4, 7.89, 6.67),
     ):
-        entries = [Entry(full_spec("googlenet"), protocol, scales)] * 7
-        found = [find(entries[:count]) for count in (1, 7)]
+        entries = [EvaluatedNet(full_spec("googlenet"), protocol, scales)] * 7
+        found = [find_paper_row(entries[:count]) for count in (1, 7)]
         assert [row and (row.top1_error_percent, row.top5_error_percent) for row in found] == [
             (None, one),
             (None, seven),
         ]
         assert found[1] is not None and found[1].label == f"7 x googlenet, {protocol}"
-        assert find(entries[:6]) is None
+        assert find_paper_row(entries[:6]) is None
 
 
 @pytest.mark.parametrize(
@@ -155,40 +155,45 @@ def test_googlenets_table_3() -> None:
     ],
 )
 def test_other_nets_have_no_paper_row(changes: dict[str, object]) -> None:
-    assert find([Entry(full_spec("D"), "dense", (256,))]) is not None
-    assert find([Entry(full_spec("D", source={"importer": "export.from_caffe"}), "dense", (256,))]) is not None
-    assert find([Entry(full_spec("D", **changes), "dense", (256,))]) is None
+    assert find_paper_row([EvaluatedNet(full_spec("D"), "dense", (256,))]) is not None
+    imported = full_spec("D", source={"importer": "export.from_caffe"})
+    assert find_paper_row([EvaluatedNet(imported, "dense", (256,))]) is not None
+    assert find_paper_row([EvaluatedNet(full_spec("D", **changes), "dense", (256,))]) is None
 
 
 def test_slim_nets_other_scales_and_protocols_have_no_paper_row() -> None:
-    assert find([Entry(slim_spec("D"), "dense", (72, 96, 120))]) is None
-    assert find([Entry(slim_spec(net), "dense", (72, 96, 120)) for net in "DA"]) is None
-    assert find([Entry(full_spec("D"), "dense", (255,))]) is None
-    assert find([Entry(full_spec("D"), "center", (256,))]) is None
-    assert find([Entry(full_spec("D", train_short_px=JITTER), "dense", (384, 256, 512))]) is None
-    assert find([Entry(full_spec("googlenet-tv"), "center", (256,))]) is None
+    assert find_paper_row([EvaluatedNet(slim_spec("D"), "dense", (72, 96, 120))]) is None
+    assert find_paper_row([EvaluatedNet(slim_spec(net), "dense", (72, 96, 120)) for net in "DA"]) is None
+    assert find_paper_row([EvaluatedNet(full_spec("D"), "dense", (255,))]) is None
+    assert find_paper_row([EvaluatedNet(full_spec("D"), "center", (256,))]) is None
+    assert find_paper_row([EvaluatedNet(full_spec("D", train_short_px=JITTER), "dense", (384, 256, 512))]) is None
+    assert find_paper_row([EvaluatedNet(full_spec("googlenet-tv"), "center", (256,))]) is None
 
 
 def test_rows_are_plausible_and_stand_once_in_a_table() -> None:
-    keys = [(row.source, row.label) for row in ROWS]
+    keys = [(row.source, row.label) for row in PAPER_ROWS]
     assert len(set(keys)) == len(keys)
-    same = {row.label: row[2:4] for row in ROWS}
-    assert all(row[2:4] == same[row.label] for row in ROWS)  # a result in two tables has one value
-    assert all(row.protocol in PROTOCOLS for row in ROWS)
-    for row in (*ROWS, *LEDGER, *LITERATURE):
+    errors = [(row.top1_error_percent, row.top5_error_percent) for row in PAPER_ROWS]
+    same = {row.label: own for row, own in zip(PAPER_ROWS, errors, strict=True)}
+    # a result in two tables has one value
+    assert all(own == same[row.label] for row, own in zip(PAPER_ROWS, errors, strict=True))
+    assert all(row.protocol in PROTOCOLS for row in PAPER_ROWS)
+    for row in (*PAPER_ROWS, *RELEASED_ROWS, *OTHERS_ROWS):
         top1, top5 = row.top1_error_percent, row.top5_error_percent
         assert top1 is None or top5 is None or top5 + 15 < top1 < top5 + 25
 
 
 def test_table_7_has_the_fifteen_methods() -> None:
-    methods = [row for row in (*ROWS, *LITERATURE) if row.source == "VGG Table 7"]
+    methods = [row for row in (*PAPER_ROWS, *OTHERS_ROWS) if row.source == "VGG Table 7"]
     assert len(methods) == 15
     ours = [(row.top1_error_percent, row.top5_error_percent, row.test_top5_error_percent) for row in methods[:3]]
     assert ours == [(23.7, 6.8, 6.8), (24.4, 7.1, 7.0), (24.7, 7.5, 7.3)]
 
 
 def test_the_ledger_against_accuracies_typed_anew() -> None:
-    said = {(row.weights, row.source): (row.top1_error_percent, row.top5_error_percent) for row in LEDGER}
+    said = {}
+    for row in RELEASED_ROWS:
+        said[row.label.split(" (")[0], row.source] = (row.top1_error_percent, row.top5_error_percent)
     for weights, source, top1, top5 in (
         ("torchvision vgg11", "torchvision, models", 69.020, 88.628),
         ("torchvision vgg16", "torchvision, models", 71.592, 90.382),
@@ -200,7 +205,7 @@ def test_the_ledger_against_accuracies_typed_anew() -> None:
         ("slim Inception V1", "TF-slim, README", 69.8, 89.6),
     ):
         assert said[weights, source] == pytest.approx((100 - top1, 100 - top5), abs=1e-9)
-    origins = {row.origin for row in LEDGER if row.weights.startswith("torchvision")}
+    origins = {row.origin for row in RELEASED_ROWS if row.label.startswith("torchvision")}
     assert origins == {*THEIRS.values(), *(f"{name}_bn" for name in THEIRS.values() if name != "googlenet")}
 
 
@@ -212,7 +217,7 @@ def test_the_command_prints_every_table(capsys: pytest.CaptureFixture[str]) -> N
     assert "| Krizhevsky et al. (1 net)" in said
     assert main(["--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert len(rows) == len(ROWS) + len(LITERATURE)
+    assert len(rows) == len(PAPER_ROWS) + len(OTHERS_ROWS)
     assert rows[0] == {
         "source": "VGG Table 3",
         "label": "A/256/256, dense",
@@ -225,7 +230,7 @@ def test_the_command_prints_every_table(capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().out
     assert "| torchvision googlenet (googlenet-tv), center at 256, bilinear, antialiased | 30.222" in said
     assert main(["--released", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == len(LEDGER)
+    assert len(json.loads(capsys.readouterr().out)) == len(RELEASED_ROWS)
 
 
 OURS = {
@@ -236,18 +241,39 @@ OURS = {
     "protocol": "dense",
     "scales": [256, 384, 512],
     "pooling": "scores",
+    "images": 50_000,
     "top1_error_percent": 25.0,
     "top5_error_percent": 7.625,
     "top1_interval95_percent": [24.6, 25.4],
     "top5_interval95_percent": [7.4, 7.9],
-    "paper": {"label": "E/[256;512]/256,384,512, dense"},
+    "paper": {
+        "top1_error_percent": 24.8,
+        "top5_error_percent": 7.5,
+        "source": "VGG Table 4",
+        "label": "E/[256;512]/256,384,512, dense",
+        "top1_difference_percent": 0.2,
+        "top1_inside_interval95": True,
+        "top5_difference_percent": 0.125,
+        "top5_inside_interval95": True,
+    },
+    "engine_seconds": 1.0,
+    "wall_seconds": 2.0,
 }
+
+
+def report_of(*results: Any, is_ilsvrc2012_val: bool = True) -> dict[str, Any]:
+    images = {"images": 50_000, "unreadable": 0, "unreadable_images": {}}
+    return {
+        "dataset": {"id": "0" * 16, "is_ilsvrc2012_val": is_ilsvrc2012_val, **images},
+        "results": results,
+        "remarks": [],
+        "environment": {"command": "python -m x", "commit": "abc", "python": "3", "machine": "m", "packages": {}},
+    }
 
 
 def write_report(out: Path, *results: dict[str, Any], is_ilsvrc2012_val: bool = True) -> str:
     out.mkdir(exist_ok=True)
-    content = {"dataset": {"is_ilsvrc2012_val": is_ilsvrc2012_val}, "results": results}
-    (out / "report.json").write_text(json.dumps(content))
+    (out / "report.json").write_text(json.dumps(report_of(*results, is_ilsvrc2012_val=is_ilsvrc2012_val)))
     return str(out)
 
 
@@ -304,7 +330,7 @@ def test_results_that_stand_beside_nothing_are_said(tmp_path: Path, one_line: Ca
 
 
 def test_no_row_without_ours_has_any() -> None:
-    assert not any(row["ours"] for row in released_rows([]))
+    assert not any(line.ours for line in lines_beside(RELEASED_ROWS, []))
 
 
 @pytest.mark.parametrize(
@@ -312,14 +338,14 @@ def test_no_row_without_ours_has_any() -> None:
     [
         (None, "No such file or directory, expected the OUT folder of an evaluation.ilsvrc run"),
         ("", "not a report of evaluation.ilsvrc (JSONDecodeError: Expecting value"),
-        ("[]", "not a report of evaluation.ilsvrc (TypeError"),
-        ("{}", "not a report of evaluation.ilsvrc (KeyError: 'results')"),
-        ('{"results": [{}]}', "KeyError: 'model'"),
-        ('{"results": [3]}', "TypeError"),
-        (json.dumps({"results": [OURS]}), "KeyError: 'dataset'"),
-        (json.dumps({"results": [{**OURS, "paper": 3}]}), "TypeError"),
-        (json.dumps({"results": [{**OURS, "top5_interval95_percent": [1]}]}), "IndexError"),
-        (json.dumps({"results": [{**OURS, "scales": "all"}]}), "ValueError"),
+        ("[]", "not a report of evaluation.ilsvrc (ValidationError: Expected `object`, got `array`"),
+        ("{}", "not a report of evaluation.ilsvrc (ValidationError: Object missing required field `dataset`)"),
+        (json.dumps(report_of({})), "missing required field `model` - at `$.results[0]`"),
+        (json.dumps(report_of(OURS, 3)), "Expected `object`, got `int` - at `$.results[1]`"),
+        (json.dumps({**report_of(OURS), "dataset": {}}), "missing required field `id` - at `$.dataset`"),
+        (json.dumps(report_of({**OURS, "paper": 3})), "got `int` - at `$.results[0].paper`"),
+        (json.dumps(report_of({**OURS, "top5_interval95_percent": [1]})), "`$.results[0].top5_interval95_percent`"),
+        (json.dumps(report_of({**OURS, "scales": "all"})), "got `str` - at `$.results[0].scales`"),
         ("[" * 100_000, "RecursionError"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from evaluation.report.results import TableSummary
 from evaluation.scores.table import OK, Scores
 from infer.spec import ModelSpec, Preprocessing, Size
 from trainer.checkpoint import Checkpoint, save
@@ -84,6 +86,13 @@ def encode(pixels: NDArray[Any] | Image.Image, kind: str, **options: Any) -> byt
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def summary_of(parts: Iterable[Scores]) -> TableSummary:
+    summary = TableSummary()
+    for part in parts:
+        summary.add(part)
+    return summary
 
 
 def make_scores(posterior: Any, labels: Any, statuses: tuple[str, ...] | None = None, **metadata: str) -> Scores:

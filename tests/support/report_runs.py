@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers import encode, make_scores, noise
+from helpers import encode, make_scores, noise, summary_of
 
-from evaluation.report.write import result_from_scores, unreadable_images, write_report
+from evaluation.report.page import HTML, write_html
+from evaluation.report.results import Seconds, write_report
 from evaluation.scores import table as tables
 from evaluation.scores.fusion import fuse
 from evaluation.scores.table import Scores
@@ -54,16 +55,15 @@ def write_run(
         tables.write([scores], out / "scores" / tables.file_name(scores.metadata))
         index += list(_mistakes(out, scores, mistakes))
         share = None if seconds is None else seconds * 2**place
-        timed = {"engine_seconds": 9.0, "wall_seconds": 10.0, "protocol_engine_seconds": share}
-        results.append(result_from_scores([scores], [], is_ilsvrc2012_val=False, **timed))  # type: ignore[arg-type]
+        results.append(summary_of([scores]).result([], Seconds(9.0, 10.0, share), is_ilsvrc2012_val=False))
     if fused:
-        results.append(result_from_scores([fuse(members)], [], is_ilsvrc2012_val=False))
+        results.append(summary_of([fuse(members)]).result([], is_ilsvrc2012_val=False))
     if index:
         (out / "mistakes" / "index.json").write_text(json.dumps(index))
-    write_report(
+    reported = write_report(
         out,
         results,
-        unreadable_images([[scores] for scores in members]),
+        {name: status for scores in members for name, status in summary_of([scores]).unreadable.items()},
         remarks,
         dataset_id=members[0].metadata["dataset_id"],
         is_ilsvrc2012_val=False,
@@ -72,6 +72,7 @@ def write_run(
         classes=members[0].classes if names else (),
         class_names=names,
     )
+    write_html([reported], out / HTML)
     return json.loads((out / "report.json").read_text())
 
 

@@ -17,8 +17,8 @@ from report_runs import CLASSES, Page, scores_of, write_run
 
 from evaluation.ilsvrc import main as evaluate
 from evaluation.report.__main__ import main
-from evaluation.report.page import compare_tables, run_names
-from evaluation.report.results import read_report
+from evaluation.report.page import pair_of, run_names
+from evaluation.report.results import read_run
 from evaluation.scores import table as tables
 from evaluation.scores.comparison import compare
 from evaluation.scores.metrics import BINS, details
@@ -125,17 +125,14 @@ def test_precisions_beside_each_other_as_compare_has_them(
     one, half = (
         tables.read(run_of_three / "scores" / f"one.torch-{p}.center.q88.scores.parquet") for p in ("fp32", "fp16")
     )
-    expected = compare(one, half)
+    expected = compare([one], [half])
     if parts == "in parts":
         small_parts(monkeypatch)
-    report = read_report(run_of_three)
-    pair = compare_tables(report, report.results[0], report, report.results[1])
+    run = read_run(run_of_three)
+    pair = pair_of(run, run.report.results[0], run, run.report.results[1])
     assert pair is not None
-    assert (pair.images, pair.same_pixels) == (expected.images, expected.same_pixels) == (118, 118)
-    assert pair.top1_agreement_percent == pytest.approx(expected.top1_agreement_percent)
-    assert pair.largest_posterior_difference == expected.largest_posterior_difference
-    assert (pair.top1.only_first_wrong, pair.top1.only_second_wrong) == expected.top1_only_wrong
-    assert (pair.top1.p, pair.top5.p) == (expected.top1_mcnemar_p, expected.top5_mcnemar_p)
+    assert (pair.found.images, pair.found.same_pixels) == (118, 118)
+    assert pair.found == expected
     (row,) = Page(run_of_three / "report.html").tables["precision"][0][1:]
     errors = expected.top1_error_percent
     assert errors is not None
@@ -290,7 +287,7 @@ def test_runs_are_compared_with_the_first(
     page = Page(tmp_path / "comparison.html")
     rows = page.tables["results"][0][1:]
     assert [row[0] for row in rows] == ["first", "first", "second", "second", "third"]
-    expected = compare(first, second)
+    expected = compare([first], [second])
     errors = expected.top1_error_percent
     assert errors is not None
     assert rows[2][-3] == f"{errors[1] - errors[0]:+.2f}"
@@ -393,9 +390,9 @@ def steal_a_file(out: Path) -> None:
     [
         (drop_report, r"report\.json: No such file or directory, expected the OUT folder of an evaluation\.ilsvrc run"),
         (damage_report, r"report\.json: not a report of evaluation\.ilsvrc \(JSONDecodeError"),
-        (drop_net, r"report\.json: not a report of evaluation\.ilsvrc \(KeyError: 'net'\)"),
-        (no_images, r"report\.json: not a report of evaluation\.ilsvrc \(ValueError: 0 images\)"),
-        (half_a_paper, r"report\.json: not a report of evaluation\.ilsvrc \(KeyError: 'top1_error_percent'\)"),
+        (drop_net, r"report\.json: not a report .* \(ValidationError: .* `net` - at `\$\.results\[0\]`\)"),
+        (no_images, r"report\.json: not a report .* \(ValidationError: .* >= 1 - at `\$\.results\[0\]\.images`\)"),
+        (half_a_paper, r"report\.json: not a report .* `top1_error_percent` - at `\$\.results\[0\]\.paper`\)"),
         (drop_scores, r"scores/.*\.parquet: no such file, expected a score table"),
         (damage_scores, r"two.*\.parquet: not a score table of evaluation\.ilsvrc"),
         (
@@ -404,7 +401,7 @@ def steal_a_file(out: Path) -> None:
         ),
         (other_data, r"parquet: scores of data set 0123456789abcdef, but report\.json is of 0{16}: run the evaluation"),
         (drop_thumbnails, r"mistakes/.*\.jpg: no such file, but .*index\.json names it: run the evaluation again"),
-        (damage_index, r"index\.json: not a report of evaluation\.ilsvrc \(KeyError: 'views'\)"),
+        (damage_index, r"index\.json: not a report .* \(ValidationError: .* `views` - at `\$\[0\]`\)"),
         (steal_a_file, r"index\.json: not a report .*thumbnail '\.\./report\.json' is not a file beside it"),
     ],
 )

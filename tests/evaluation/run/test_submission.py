@@ -13,7 +13,7 @@ from helpers import full_spec
 from paths import ROOT
 
 from evaluation.ilsvrc import main
-from evaluation.published.beside import Entry, find
+from evaluation.published.beside import EvaluatedNet, find_paper_row
 from evaluation.run import loop
 from evaluation.run.engines import open_any
 from evaluation.run.submission import SubmissionError, read_submission
@@ -36,8 +36,8 @@ def test_the_examples_are_rows_of_the_papers(name: str, top1: float | None, top5
         net, _, trained = member.engine.stem.partition("-")
         is_googlenet = net == "googlenet"
         spec = full_spec(net if is_googlenet else net.upper(), train_short_px=TRAINED.get(trained, 256))
-        entries.append(Entry(spec, member.protocol, member.scales or ()))
-    row = find(entries)
+        entries.append(EvaluatedNet(spec, member.protocol, member.scales or ()))
+    row = find_paper_row(entries)
     assert row is not None
     assert (row.top1_error_percent, row.top5_error_percent) == (top1, top5)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import VAL_DIGITS
-from helpers import slim_spec
+from helpers import slim_spec, summary_of
 from numpy.typing import NDArray
 
 from evaluation.scores.class_order import explain_order
@@ -49,6 +49,10 @@ def table(labels: Answers, answers: Answers, classes: int, statuses: tuple[str, 
     ]
 
 
+def remark_on(parts: list[Scores], class_names: Sequence[str] = (), devkit_order: Sequence[int] = ()) -> str | None:
+    return explain_order(summary_of(parts).answers, class_names, devkit_order)
+
+
 def answer(labels: Answers, order: Answers, accuracy: float, classes: int, seed: int = 0) -> Answers:
     """Right by `order` for a share of the images, anything for the others."""
     rng = np.random.default_rng(seed)
@@ -66,7 +70,7 @@ def test_a_permutation_is_found_and_what_it_explains_is_measured() -> None:
     cycle = np.random.default_rng(1).permutation(classes)
     order = cycle.copy()
     order[cycle] = np.roll(cycle, 1)  # no class stays
-    said = explain_order(table(labels, answer(labels, order, 0.7, classes), classes))
+    said = remark_on(table(labels, answer(labels, order, 0.7, classes), classes))
     assert said is not None
     start = "slim-d answers at chance ("
     assert said.startswith(start)
@@ -90,7 +94,7 @@ def test_a_shift_is_recognised(shift: int, name: str) -> None:
     answers = answer(labels, np.arange(classes) + shift, 0.6, classes)
     alike = np.random.default_rng(2).random(len(labels)) < 0.05
     answers[alike] = labels[alike]
-    said = explain_order(table(labels, answers, classes))
+    said = remark_on(table(labels, answers, classes))
     assert said is not None
     assert re.match(r"slim-d answers little better than chance \([45]\.\d\d %\), but a permutation", said)
     assert f"another order, one apart: {'each class is called ' if shift < 0 else ''}{name}" in said
@@ -101,17 +105,17 @@ def test_devkit_ids_and_alphabetical_order_are_recognised(inverse: bool) -> None
     classes, labels = 50, shuffled_labels(50, 20)
     order = np.random.default_rng(5).permutation(classes)
     answers = answer(labels, np.argsort(order) if inverse else order, 0.8, classes)
-    devkit = explain_order(table(labels, answers, classes), devkit_order=order.tolist())
+    devkit = remark_on(table(labels, answers, classes), devkit_order=order.tolist())
     assert devkit is not None
     assert devkit.endswith(
         "another order, that of the devkit's ids (ILSVRC2012_ID) in the one, that of the WNIDs in the other"
     )
     names = [f"name {place:02d}" for place in order]
     assert [sorted(names).index(name) for name in names] == order.tolist()
-    by_name = explain_order(table(labels, answers, classes), class_names=names)
+    by_name = remark_on(table(labels, answers, classes), class_names=names)
     assert by_name is not None
     assert by_name.endswith("the alphabetical order of their names in the one, that of their WNIDs in the other")
-    other = explain_order(table(labels, answers, classes), class_names=sorted(names), devkit_order=range(classes))
+    other = remark_on(table(labels, answers, classes), class_names=sorted(names), devkit_order=range(classes))
     assert other is not None
     assert other.endswith("are in another order")
 
@@ -121,7 +125,7 @@ def test_the_order_of_the_devkit_comes_from_the_data_set(miniature_dir: Path, mi
     assert [DEVKIT_ORDER.index(digit) for digit in range(10)] == list(dataset.devkit_order)
     labels = shuffled_labels(10, 40)
     answers = answer(labels, np.array(dataset.devkit_order), 0.95, 10)
-    said = explain_order(table(labels, answers, 10), dataset.class_names, dataset.devkit_order)
+    said = remark_on(table(labels, answers, 10), dataset.class_names, dataset.devkit_order)
     assert said is not None
     assert said.endswith("that of the devkit's ids (ILSVRC2012_ID) in the one, that of the WNIDs in the other")
     items = open_dataset(miniature_copy).items
@@ -196,13 +200,13 @@ def silent_cases() -> dict[str, Callable[[int], list[Scores]]]:
 @pytest.mark.parametrize("case", silent_cases())
 def test_silent(case: str) -> None:
     for seed in range(10 if "many" not in case else 2):
-        assert explain_order(silent_cases()[case](seed)) is None
+        assert remark_on(silent_cases()[case](seed)) is None
 
 
 def test_rows_that_are_not_finite_are_no_answers() -> None:
     labels = shuffled_labels(10, 40)
     parts = table(labels, (labels + 1) % 10, 10)
-    assert explain_order(parts) is not None
+    assert remark_on(parts) is not None
     for part in parts:
         part.posterior[part.posterior > 0.5] = np.inf
-    assert explain_order(parts) is None
+    assert remark_on(parts) is None

@@ -1,18 +1,20 @@
-"""evaluation/report/write.py: when the paper stands beside a result, and what is written of results without labels."""
+"""evaluation/report/results.py: when the paper stands beside a result, what is written of results without labels."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import full_spec, make_scores
+from helpers import full_spec, make_scores, summary_of
 
-from evaluation.published.beside import Entry
+from evaluation.published.beside import Beside, EvaluatedNet
 from evaluation.published.papers import SUBMISSION
-from evaluation.report.write import format_table, result_from_scores, unreadable_images, write_report
+from evaluation.report.page import HTML, write_html
+from evaluation.report.results import Result, format_table, write_report
 from evaluation.scores.fusion import fuse
 from evaluation.scores.table import UNKNOWN_LABEL, Scores
 
@@ -26,38 +28,42 @@ def scores_of(net: str, **metadata: str) -> Scores:
     return dataclasses.replace(scores, metadata={**scores.metadata, "spec": spec.to_json()})
 
 
-def entry(net: str, protocol: str = "dense", scales: tuple[int, ...] = (256, 384, 512), **changes: Any) -> Entry:
-    return Entry(full_spec(net, **{"train_short_px": JITTER, **changes}), protocol, scales)
+def entry(net: str, protocol: str = "dense", scales: tuple[int, ...] = (256, 384, 512), **changes: Any) -> EvaluatedNet:
+    return EvaluatedNet(full_spec(net, **{"train_short_px": JITTER, **changes}), protocol, scales)
+
+
+def result_of(scores: Scores, nets: Sequence[EvaluatedNet], *, is_ilsvrc2012_val: bool) -> Result:
+    return summary_of([scores]).result(nets, is_ilsvrc2012_val=is_ilsvrc2012_val)
 
 
 def test_the_paper_stands_beside_its_own_nets_on_ilsvrc_only() -> None:
     d = entry("D")
-    beside = result_from_scores([scores_of("D")], [d], is_ilsvrc2012_val=True).paper
-    assert beside == {
-        "top1_error_percent": 24.8,
-        "top5_error_percent": 7.5,
-        "source": "VGG Table 4",
-        "label": "D/[256;512]/256,384,512, dense",
-        "top1_difference_percent": 25.2,  # of two images, one is wrong
-        "top5_difference_percent": -7.5,
-        "top1_inside_interval95": True,
-        "top5_inside_interval95": True,
-    }
-    assert result_from_scores([scores_of("D")], [d], is_ilsvrc2012_val=False).paper is None
+    beside = result_of(scores_of("D"), [d], is_ilsvrc2012_val=True).paper
+    assert beside == Beside(
+        top1_error_percent=24.8,
+        top5_error_percent=7.5,
+        source="VGG Table 4",
+        label="D/[256;512]/256,384,512, dense",
+        top1_difference_percent=25.2,  # of two images, one is wrong
+        top5_difference_percent=-7.5,
+        top1_inside_interval95=True,
+        top5_inside_interval95=True,
+    )
+    assert result_of(scores_of("D"), [d], is_ilsvrc2012_val=False).paper is None
     slim = entry("D", width=0.5)
-    assert result_from_scores([scores_of("D")], [slim], is_ilsvrc2012_val=True).paper is None
+    assert result_of(scores_of("D"), [slim], is_ilsvrc2012_val=True).paper is None
 
 
 def test_a_fusion_has_the_papers_row_of_both_nets() -> None:
     fused = fuse([scores_of("D"), scores_of("E")])
-    beside = result_from_scores([fused], [entry("D"), entry("E")], is_ilsvrc2012_val=True).paper
+    beside = result_of(fused, [entry("D"), entry("E")], is_ilsvrc2012_val=True).paper
     assert beside is not None
-    assert (beside["top1_error_percent"], beside["top5_error_percent"], beside["source"]) == (24.0, 7.1, "VGG Table 6")
+    assert (beside.top1_error_percent, beside.top5_error_percent, beside.source) == (24.0, 7.1, "VGG Table 6")
 
 
 def test_a_fusion_over_different_scales_is_reported_without_the_paper() -> None:
     fused = fuse([scores_of("D"), scores_of("C", scales="224,256,288")])
-    result = result_from_scores([fused], [entry("D"), entry("C", scales=(224, 256, 288))], is_ilsvrc2012_val=True)
+    result = result_of(fused, [entry("D"), entry("C", scales=(224, 256, 288))], is_ilsvrc2012_val=True)
     assert result.paper is None
     assert result.top1_error_percent == 50
 
@@ -65,7 +71,7 @@ def test_a_fusion_over_different_scales_is_reported_without_the_paper() -> None:
 def test_multicrop_of_one_net_and_dense_of_another_is_no_row_of_the_paper() -> None:
     """Their common name is that of a protocol, multicrop+dense."""
     fused = fuse([scores_of("D", protocol="multicrop"), scores_of("E")])
-    result = result_from_scores([fused], [entry("D", "multicrop"), entry("E")], is_ilsvrc2012_val=True)
+    result = result_of(fused, [entry("D", "multicrop"), entry("E")], is_ilsvrc2012_val=True)
     assert result.protocol == "multicrop+dense"
     assert result.paper is None
 
@@ -80,12 +86,12 @@ def test_multicrop_of_one_net_and_dense_of_another_is_no_row_of_the_paper() -> N
     ],
 )
 def test_which_weights_a_result_is_of(changes: dict[str, Any], net: str | None, origin: str | None) -> None:
-    result = result_from_scores([scores_of("D")], [entry("D", **changes)], is_ilsvrc2012_val=False)
+    result = result_of(scores_of("D"), [entry("D", **changes)], is_ilsvrc2012_val=False)
     assert (result.net, result.origin) == (net, origin)
 
 
 def test_the_table_says_error_and_interval() -> None:
-    result = result_from_scores([scores_of("D")], [entry("D")], is_ilsvrc2012_val=True)
+    result = result_of(scores_of("D"), [entry("D")], is_ilsvrc2012_val=True)
     row = format_table([result]).splitlines()[2]
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
         "d",
@@ -103,20 +109,21 @@ def test_the_table_says_error_and_interval() -> None:
 @pytest.mark.parametrize("status", ["ok", "is empty (0 bytes)"])
 def test_a_report_of_unlabelled_images(tmp_path: Path, status: str) -> None:
     scores = make_scores([[0.9, 0.1]], [UNKNOWN_LABEL], (status,))
-    result = result_from_scores([scores], [], is_ilsvrc2012_val=False)
-    table = write_report(
+    result = result_of(scores, [], is_ilsvrc2012_val=False)
+    reported = write_report(
         tmp_path,
         [result],
-        unreadable_images([[scores]]),
+        summary_of([scores]).unreadable,
         dataset_id="0" * 16,
         is_ilsvrc2012_val=False,
         command="python -m x",
         commit="abc",
     )
+    write_html([reported], tmp_path / HTML)
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["results"][0]["top1_error_percent"] is None
     assert content["results"][0]["top5_interval95_percent"] is None
-    assert table.count("unknown") == 2
+    assert format_table([result]).count("unknown") == 2
     assert content["dataset"]["unreadable"] == (status != "ok")
     assert content["dataset"]["is_ilsvrc2012_val"] is False
     assert (f"- 0.jpg: {status}" in (tmp_path / "report.md").read_text()) == (status != "ok")
@@ -126,9 +133,9 @@ def test_a_report_of_unlabelled_images(tmp_path: Path, status: str) -> None:
 
 def test_a_paper_outside_of_our_interval_is_said() -> None:
     scores = make_scores([[0.9, 0.1]] * 1000, [0] * 1000, **SCALES)
-    result = result_from_scores([scores], [entry("D")], is_ilsvrc2012_val=True)
+    result = result_of(scores, [entry("D")], is_ilsvrc2012_val=True)
     assert result.paper is not None
-    assert (result.paper["top1_inside_interval95"], result.paper["top1_difference_percent"]) == (False, -24.8)
+    assert (result.paper.top1_inside_interval95, result.paper.top1_difference_percent) == (False, -24.8)
     assert "-24.80 / -7.50, outside / outside" in format_table([result])
 
 
@@ -136,6 +143,6 @@ def test_a_fusion_of_nets_each_at_its_own_scales_has_its_row() -> None:
     """The submission of seven nets."""
     seven = [entry(m.net, scales=m.scales, train_short_px=m.train_short_px) for m in SUBMISSION]
     tables = [scores_of("D", scales=",".join(map(str, member.scales))) for member in SUBMISSION]
-    result = result_from_scores([fuse(tables)], seven, is_ilsvrc2012_val=True)
-    assert result.paper is not None and result.paper["top1_error_percent"] == 24.7
-    assert result.scales == [224, 256, 288, 352, 384, 416, 512]
+    result = result_of(fuse(tables), seven, is_ilsvrc2012_val=True)
+    assert result.paper is not None and result.paper.top1_error_percent == 24.7
+    assert result.scales == (224, 256, 288, 352, 384, 416, 512)
