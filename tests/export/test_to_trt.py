@@ -29,7 +29,7 @@ from export.tensorrt.build import build
 from export.to_trt import main
 from infer.files import file_sha256
 from infer.pixels.render import pixel_sums, render
-from infer.self_test import image
+from infer.self_test import make_image
 from infer.shapes import crops_shape, default_shapes
 from infer.spec import ModelSpec, Preprocessing
 from infer.tensorrt.library import LIBRARIES
@@ -114,7 +114,7 @@ def test_the_printed_command_has_real_inputs(built: Built) -> None:
     assert posterior.shape == (10, 10) and np.isfinite(posterior).all()
     spec = slim_spec("A")
     views = plan_views(spec, "ten-crop", (64, 64), [96]).views
-    assert (sums == pixel_sums(np.stack(render(image(0, spec)[:64, :64], views, spec)))).all()
+    assert (sums == pixel_sums(np.stack(render(make_image(0, spec)[:64, :64], views, spec)))).all()
 
 
 @pytest.mark.parametrize("interface", ["images", "nchw"])
