@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,11 @@ from trainer.checkpoint import Checkpoint, save
 from trainer.loop.start import start_weights
 from trainer.miniature import WNIDS
 from trainer.nets.zoo import Net, build_net
+
+Checkpoints = Callable[..., Path]
+"""The fixture `slim_checkpoint`."""
+Exported = Callable[..., Path]
+"""The fixture `exported`."""
 
 VGG_NETS = ("A", "A-LRN", "B", "C", "D", "E")
 NETS = (*VGG_NETS, "googlenet")

@@ -1,0 +1,83 @@
+"""CUDA graphs and TensorRT-RTX's runtime cache, on the double and the simulated driver."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cudasim
+import pytest
+from helpers import Exported
+from on_double import check, run
+from plans import RTX, write_plan
+
+
+def test_runtime_cache_and_cuda_graphs_of_tensorrt_rtx(exported: Exported, tmp_path: Path) -> None:
+    onnx, cache = exported("A"), tmp_path / "kernels.cache"
+    code = f"""
+    reference = OnnxEngine(Path({str(onnx)!r}))
+    path = Path({str(write_plan(onnx, tmp_path, builder=RTX))!r})
+    image, plan = noise(90, 130), plan_views(reference.spec, "ten-crop", (90, 130))
+    for content in (None, b"of another GPU", b"cache kept"):
+        if content: Path({str(cache)!r}).write_bytes(content)
+        engine = TensorRTEngine(path, runtime_cache=Path({str(cache)!r}), cuda_graphs=True)
+        same(engine.run(engine.load([image]), [plan]), reference.run(reference.load([image]), [plan]))
+        engine.close()
+        print(Path({str(cache)!r}).read_bytes())
+    del engine
+    """
+    seen = run(code, tmp_path)
+    check(seen)
+    assert seen.stdout.splitlines() == ["b'cache of the double'", "b'cache of the double'", "b'cache kept'"]
+
+
+@pytest.mark.parametrize("binding", cudasim.BINDINGS)
+def test_cuda_graphs_of_tensorrt(binding: str, exported: Exported, tmp_path: Path) -> None:
+    """A call whose shapes stay is launched as a graph from the third time on; other shapes in between end that."""
+    onnx = exported("A", interface="images")
+    code = f"""
+    from cudasim import mark
+    path = Path({str(write_plan(onnx, tmp_path))!r})
+    reference, engine = OnnxEngine(Path({str(onnx)!r})), TensorRTEngine(path, cuda_graphs=True)
+    ten, one = (plan_views(engine.spec, name, (90, 130)) for name in ("ten-crop", "center"))
+    for plan in (ten, ten, ten, ten, one, ten, one, one, one):
+        image = noise(90, 130, len(plan))
+        mark()
+        same(engine.run(engine.load([image]), [plan], OUTPUTS), reference.run(reference.load([image]), [plan], OUTPUTS))
+    mark()
+    engine.close()
+    del engine
+    """
+    seen = run(code, tmp_path, binding=binding)
+    check(seen)
+    kinds = [[call.partition("(")[0] for call in calls] for calls in seen.between_marks()]
+    assert [kind.count("cuGraphLaunch") for kind in kinds] == [0, 1, 1, 1, 0, 0, 0, 0, 1]
+    assert sum(kind.count("cuStreamBeginCapture_v2") for kind in kinds) == 2
+
+
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        ("cuStreamBeginCapture_v2:1=2", "cuStreamBeginCapture failed: out of memory"),
+        ("cuLaunchHostFunc:4=2", "tensorrt refused a run of profile crops"),  # in the capture
+        ("cuGraphInstantiateWithFlags:1=2", "cuGraphInstantiate(WithFlags)? failed: out of memory"),
+        ("cuGraphLaunch:1=2", "cuGraphLaunch failed: out of memory"),
+    ],
+)
+@pytest.mark.parametrize("binding", cudasim.BINDINGS)
+def test_a_graph_that_fails_is_told(binding: str, fail: str, message: str, exported: Exported, tmp_path: Path) -> None:
+    code = f"""
+    engine = TensorRTEngine(Path({str(write_plan(exported("A", interface="images"), tmp_path))!r}), cuda_graphs=True)
+    plan = plan_views(engine.spec, "center", (90, 130))
+    for attempt in range(5):
+        try:
+            engine.run(engine.load([noise(90, 130)]), [plan])
+            print("ran")
+        except EngineError as error:
+            print(error)
+    engine.close()
+    del engine
+    """
+    seen = run(code, tmp_path, binding=binding, fail=fail)
+    assert len(re.findall(message, seen.stdout)) == 1 and seen.stdout.count("ran") == 4, (seen.stdout, seen.stderr)
+    check(seen)
