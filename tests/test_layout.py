@@ -245,6 +245,7 @@ def test_files_stay_small(package: str) -> None:
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
+@pytest.mark.processes
 def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path: Path) -> None:
     """Built from a copy, without isolation: no network, and nothing written into this tree."""
     source = tmp_path / "source"

@@ -12,6 +12,8 @@ import cudasim
 import pytest
 from paths import ROOT
 
+pytestmark = pytest.mark.processes
+
 PROGRAM = ROOT / "benchmarks" / "gpu_check.py"
 
 

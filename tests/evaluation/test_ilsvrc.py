@@ -175,6 +175,7 @@ def test_all_images_unreadable_is_an_error_of_100_percent(
     assert row["top1_interval95_percent"] == pytest.approx(error_rate(2, 2).interval95_percent)
 
 
+@pytest.mark.processes
 def test_the_module_prints_the_table_and_nothing_else_in_a_pipe(
     slim_checkpoint: Checkpoints, damaged: Path, tmp_path: Path
 ) -> None:

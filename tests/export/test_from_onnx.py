@@ -508,6 +508,7 @@ def run_alone(path: Path) -> str:
     return done.stderr.removeprefix(f"{path}: ")
 
 
+@pytest.mark.processes
 def test_a_graph_that_asks_for_much_memory(tmp_path: Path) -> None:
     """400 bytes of file, 10 GB of tensor."""
     size = numpy_helper.from_array(np.array([2_500_000_000], np.int64), "size")
@@ -521,6 +522,7 @@ def test_a_graph_that_asks_for_much_memory(tmp_path: Path) -> None:
     assert run_alone(tmp_path / "foreign.onnx").startswith("ONNX Runtime cannot run it (")
 
 
+@pytest.mark.processes
 def test_a_graph_that_kills_its_runtime(tmp_path: Path) -> None:
     """The lowest integer divided by -1, which ONNX Runtime 1.32 leaves to the processor."""
     numbers = {"lowest": -(2**63), "minus_one": -1}

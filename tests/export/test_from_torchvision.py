@@ -471,6 +471,7 @@ def test_memory_that_the_file_does_not_hold(write: Write, tmp_path: Path, one_li
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="bounded on Linux")
+@pytest.mark.processes
 def test_peak_memory_of_a_bomb(tmp_path: Path) -> None:
     """A pickle of 100 bytes that asks for 8 GB of zeros, which Linux would lend."""
     path = tmp_path / "bomb.pth"

@@ -161,6 +161,7 @@ def test_random_nets_of_every_kind_pass(miniature_dir: Path, tmp_path: Path) -> 
         assert build(path, "--interface", interface, *both, "--limit", 4) == 0
 
 
+@pytest.mark.processes
 def test_the_engine_itself_is_verified_where_its_gpu_is(
     exported: Exported, miniature_dir: Path, tmp_path: Path
 ) -> None:

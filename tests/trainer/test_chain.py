@@ -209,6 +209,7 @@ def test_a_run_that_fails_ends_the_chain(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert one_line() == "the loss became nan"
 
 
+@pytest.mark.processes
 def test_the_real_thing(miniature_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tiny nets, two steps each; the submission goes through the command that is printed."""
     seeds = ["mini-d:seed=1", "mini-d-384:seed=2", "mini-d-jitter:seed=3"]  # no two begin alike by themselves

@@ -29,6 +29,7 @@ def arguments(data: Path, out: Path, *more: str, recipe: str = "mini-a") -> list
     return ["--recipe", recipe, "--data", str(data), "--out", str(out), *more]
 
 
+@pytest.mark.processes
 def test_a_run(miniature_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments(miniature_dir, tmp_path, "--set", *SMALL)) == 0
     captured = capsys.readouterr()
@@ -160,6 +161,7 @@ def test_resume_refuses_other_settings_and_damaged_files(
     assert str(tmp_path / "ckpt.pt") in one_line()
 
 
+@pytest.mark.processes
 def test_a_run_that_fails_ends(miniature_copy: Path, tmp_path: Path) -> None:
     """Its loading processes ignore SIGTERM, so they must not be what Python waits for in the end."""
     damaged = sorted((miniature_copy / TRAIN).rglob("*.JPEG"))[1]
@@ -172,6 +174,7 @@ def test_a_run_that_fails_ends(miniature_copy: Path, tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1 and "truncated or damaged JPEG" in done.stderr
 
 
+@pytest.mark.processes
 def test_the_final_evaluation_goes_on_and_is_not_done_twice(
     miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

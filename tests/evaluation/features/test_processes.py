@@ -41,6 +41,7 @@ def command(engines: list[Path], data: Path, out: Path, *more: str) -> list[str]
     return ["extract", *named, "--data", str(data), "--scales", "72,80", "-o", str(out), *more]
 
 
+@pytest.mark.processes
 def test_two_processes_change_nothing(exported: Exported, folders: Path, tmp_path: Path, one_line: OneLine) -> None:
     engines = [exported("A"), exported("B")]
     for name, more in (("one", []), ("two", ["--device", "0,1", "--workers", "2"])):
@@ -59,6 +60,7 @@ def test_people_and_their_boxes_by_two_processes(exported: Exported, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_two_actors_change_nothing(exported: Exported, folders: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is in the extra `distributed`")
     words = command([exported("A")], folders, tmp_path / "ray.parquet", "--ray", "auto", "--ray-actors", "2")

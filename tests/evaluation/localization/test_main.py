@@ -30,6 +30,7 @@ def run(arguments: list[str], out: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("which", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.processes
 def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
     which: signal.Signals, dense: list[str], tmp_path: Path, one_line: Any
 ) -> None:

@@ -57,6 +57,7 @@ def found(out: Path) -> tuple[bytes, Any]:
     return path.read_bytes(), (report["dataset"], results)
 
 
+@pytest.mark.processes
 def test_two_processes_change_nothing(arguments: list[str], tmp_path: Path) -> None:
     for name, more in (("whole", []), ("two", ["--device", "0,1", "--workers", "2"])):
         assert main([*arguments, "--out", str(tmp_path / name), *more]) == 0
@@ -83,6 +84,7 @@ def test_a_strict_run_of_two_processes_stops(arguments: list[str], tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_two_actors_change_nothing(arguments: list[str], tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is in the extra `distributed`")
     command = [sys.executable, "-m", "evaluation.localization", *arguments, "--out", str(tmp_path / "ray")]

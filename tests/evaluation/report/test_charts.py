@@ -97,6 +97,7 @@ def test_time_is_logarithmic_with_plain_numbers() -> None:
     assert texts(charts.error_against_time(wide))[:3] == ["1", "10", "100"]
 
 
+@pytest.mark.processes
 def test_matplotlib_says_nothing_of_its_caches(tmp_path: Path) -> None:
     """Where it has no folder for them it would, on a command's stderr."""
     (tmp_path / "file").touch()

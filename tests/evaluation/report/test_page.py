@@ -18,6 +18,8 @@ from report_runs import scores_of, write_run
 
 from evaluation.report.__main__ import main
 
+pytestmark = pytest.mark.processes
+
 A4_PX = (703, 1016)  # width and height between the margins of page.css, at 96 px an inch
 PHONE_PX = 390
 CHART_WIDTHS = "[...document.querySelectorAll('.chart')].map(e => e.getBoundingClientRect().width)"

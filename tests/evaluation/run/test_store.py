@@ -208,6 +208,7 @@ def after_first_shard(process: subprocess.Popen[str], out: Path) -> None:
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.processes
 def test_a_signal_keeps_what_is_done(which: signal.Signals, arguments: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     heavy = [*arguments[:-1], "multicrop+dense", "--limit", "16"]
@@ -227,6 +228,7 @@ KILLS = int(os.environ.get("VERYDEEP_KILLS", "25"))
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_many_kills(arguments: list[str], tmp_path: Path) -> None:
     """kill -9 at random moments, from the start of the process to its end, until it gets through."""
     out, seconds, kills = tmp_path / "out", random.Random(0), 0

@@ -39,6 +39,7 @@ def whole(arguments: list[str], tmp_path: Path) -> dict[str, bytes]:
     return files(tmp_path / "whole")
 
 
+@pytest.mark.processes
 def test_two_processes_change_nothing(arguments: list[str], whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main([*arguments, "--out", str(out), "--device", "0,1"]) == 0
@@ -51,6 +52,7 @@ def test_two_processes_change_nothing(arguments: list[str], whole: dict[str, byt
 
 
 @pytest.mark.parametrize("which", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.processes
 def test_a_process_that_dies_and_a_ctrl_c_keep_what_is_done(
     which: signal.Signals, arguments: list[str], tmp_path: Path, one_line: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -316,6 +316,7 @@ def test_tensorrt_builds_one_view_a_call(tmp_path: Path) -> None:
     assert build(LIBRARIES["tensorrt-rtx"], path, spec, [crops_shape(spec)], ["sm86"]).convolutions == 2
 
 
+@pytest.mark.processes
 def test_importing_the_library_is_left_to_the_tests() -> None:
     code = "import sys, export.model.to_half; print('onnxruntime' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -205,6 +205,7 @@ def test_no_builder(
     assert one_line() == message
 
 
+@pytest.mark.processes
 def test_import_needs_no_builder_and_no_torch() -> None:
     code = "import sys, export.to_trt; print([m for m in ('torch', 'onnx', 'tensorrt_rtx') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

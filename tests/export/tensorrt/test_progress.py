@@ -33,6 +33,7 @@ Checkpoints = Callable[..., Path]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.processes
 def test_an_interrupted_build(sent: signal.Signals, slim_checkpoint: Checkpoints, tmp_path: Path) -> None:
     checkpoint = slim_checkpoint("A", width=1.0)
     engine = tmp_path / "model.engine"
@@ -71,6 +72,7 @@ def test_an_interrupted_build_leaves_the_old_engine(slim_checkpoint: Checkpoints
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.processes
 def test_a_bar_on_a_terminal_and_none_in_a_pipe(single: Path, tmp_path: Path) -> None:
     argv = ["--precision", "fp32", "--target", "sm86", "-o", tmp_path / "m.engine"]
     command = [sys.executable, "-m", "export.to_trt", single, *argv]

@@ -190,6 +190,7 @@ def test_one_engine_fails_the_other_is_measured(
     assert capsys.readouterr().out == ""  # no table of nothing
 
 
+@pytest.mark.processes
 def test_a_plan(exported: Exported, tmp_path: Path) -> None:
     """On the double of TensorRT and the simulated driver: nothing but the Engine protocol is needed."""
     path = write_plan(exported("A", precision="fp16"), tmp_path)

@@ -12,6 +12,8 @@ import cudasim
 import pytest
 from cudasim import BINDINGS
 
+pytestmark = pytest.mark.processes
+
 both = pytest.mark.parametrize("binding", BINDINGS)
 
 PROGRAM = r"""

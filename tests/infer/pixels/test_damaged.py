@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from helpers import encode
 from numpy.typing import NDArray
 from paths import ROOT, SUPPORT
@@ -111,6 +112,7 @@ def test_pixels_or_one_line() -> None:
     assert sum(counts["decoded"] for counts in found.values()) > MUTANTS / 20, found  # and is not at others
 
 
+@pytest.mark.processes
 def test_the_same_every_time_whatever_was_in_memory() -> None:
     command = [sys.executable, "-c", "import test_damaged; print(test_damaged.digest())"]
     paths = os.pathsep.join([str(Path(__file__).parent), str(SUPPORT), str(ROOT)])

@@ -373,6 +373,7 @@ def test_an_image_beyond_the_decoders_size_limit_is_refused_in_one_line() -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.processes
 def test_no_decoder_prints_about_damaged_files(photo: NDArray[np.uint8], tmp_path: Path) -> None:
     """In a process of its own, where nobody imported OpenCV first; the C libraries write to the file descriptor."""
     for number, (data, _) in enumerate(damaged(photo).values()):
@@ -434,6 +435,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     assert peak < 1 << 20
 
 
+@pytest.mark.processes
 def test_opencv_itself_has_the_limit() -> None:
     """In a process of its own, where nobody imported it first: it may see another size in a file than we do."""
     code = (

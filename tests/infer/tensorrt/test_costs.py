@@ -13,6 +13,8 @@ from plans import write_plan
 from export.model.from_checkpoint import export_onnx
 from trainer.checkpoint import load
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def ensemble(slim_checkpoint: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:

@@ -17,6 +17,8 @@ from helpers import Exported
 from on_double import PRELUDE, check, run
 from plans import RTX, TENSORRT, write_plan
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.mark.parametrize(
     ("interface", "binding", "builder"),

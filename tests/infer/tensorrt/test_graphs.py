@@ -11,6 +11,8 @@ from helpers import Exported
 from on_double import check, run
 from plans import RTX, write_plan
 
+pytestmark = pytest.mark.processes
+
 
 def test_runtime_cache_and_cuda_graphs_of_tensorrt_rtx(exported: Exported, tmp_path: Path) -> None:
     onnx, cache = exported("A"), tmp_path / "kernels.cache"

@@ -58,6 +58,7 @@ def test_the_builder_gets_the_logger_of_the_engines(monkeypatch: pytest.MonkeyPa
     assert given == [messages(rtx).logger]
 
 
+@pytest.mark.processes
 def test_an_engine_after_the_builder_on_the_double(exported: Any, tmp_path: Path) -> None:
     """The double keeps the first logger for good: an engine that brought another would not know why it failed."""
     plan = write_plan(exported("A"), tmp_path)

@@ -19,6 +19,8 @@ from plans import write_plan
 from export.model.source import read_source
 from export.tensorrt.profiles import shapes_from_options
 
+pytestmark = pytest.mark.processes
+
 REFUSALS = {
     "sha256": ("", "sha256 .* but its sidecar says 0000"),
     "builder": ("onnx 1", r"built by 'onnx', expected tensorrt or tensorrt-rtx: build it with export\.to_trt"),

@@ -47,6 +47,7 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
     return max((one[name].double() - other[name].double()).abs().max().item() for name in one)
 
 
+@pytest.mark.processes
 def test_two_processes_train_as_one(miniature_dir: Path, tmp_path: Path) -> None:
     """50 steps and more in float64 without dropout: 1e-5 is asked, rounding alone is left."""
     steps = ("epochs=7",)
@@ -81,6 +82,7 @@ def test_a_batch_in_pieces_is_the_same_batch(miniature_dir: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("processes", "parts", "pieces"), [(1, 3, 3), (2, 8, 16)], ids=["one process", "two processes"]
 )
+@pytest.mark.processes
 def test_a_batch_that_cannot_be_cut_is_refused(
     processes: int, parts: int, pieces: int, miniature_dir: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +96,7 @@ def test_a_batch_that_cannot_be_cut_is_refused(
     assert message in run.stderr and "Traceback" not in run.stderr.split("torch/distributed")[0]
 
 
+@pytest.mark.processes
 def test_two_processes_stop_together_and_go_on_to_the_same_bits(miniature_dir: Path, tmp_path: Path) -> None:
     whole = quiet_run(torchrun(miniature_dir, tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr

@@ -115,6 +115,7 @@ def test_no_bar_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.processes
 def test_matplotlib_says_nothing_of_its_caches(tmp_path: Path) -> None:
     """Where it has no folder for them it would, into the bar."""
     (tmp_path / "file").touch()

@@ -90,6 +90,7 @@ def test_a_run_that_died_in_an_epoch_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.processes
 def test_a_signal_ends_the_step_and_keeps_it(
     number: int, status: int, whole: Path, miniature_dir: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_folder_with_a_checkpoint_is_not_trained_over(whole: Path, miniature_d
     assert (whole / "ckpt.pt").read_bytes() == before
 
 
+@pytest.mark.processes
 def test_a_full_disk_keeps_the_checkpoint_before(
     miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +178,7 @@ def test_stopped_says_by_which_signal() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_kills_at_random_moments(whole: Path, miniature_dir: Path, tmp_path: Path) -> None:
     """kill -9, again and again, until the run gets through."""
     random.seed(0)
