@@ -27,7 +27,7 @@ from .arguments import check_together, make_parser
 from .errors import ReportError, RunError, ScoresError
 from .published.beside import EvaluatedNet
 from .report.page import HTML, write_html
-from .report.results import Seconds, format_table, summarise, write_report
+from .report.results import EvaluatedImages, Seconds, format_table, summarise, write_report
 from .run.engines import Identities, identify, identities_of, open_members
 from .run.identity import describe, our_commit
 from .run.mistakes import write_mistakes
@@ -165,18 +165,10 @@ def _report(out: Path, members: Identities, dataset: Dataset, run: UnfinishedRun
     mistakes = [table.mistakes for own in progress.tables for table in own]
     metadata = [metadata for own in run.task.described for metadata in own]
     write_mistakes(out, dataset, list(zip(metadata, mistakes, strict=True)))
-    reported = write_report(
-        out,
-        results,
-        unreadable,
-        remarks,
-        classes=dataset.classes,
-        class_names=dataset.class_names,
-        dataset_id=run.dataset_id,
-        is_ilsvrc2012_val=ilsvrc,
-        command=command,
-        commit=metadata[0]["commit"],
-    )
+    known = zip(dataset.classes, dataset.class_names, strict=True)
+    words = {name: words for name, words in known if name != words}
+    images = EvaluatedImages(run.dataset_id, ilsvrc, results[0].images, len(unreadable), unreadable, words)
+    reported = write_report(out, images, results, remarks, command=command, commit=metadata[0]["commit"])
     write_html([reported], out / HTML)
     return format_table(results)
 

@@ -30,9 +30,8 @@ COLORS = dict(zip(("ink", "muted", "grid", "paper"), (INK, MUTED, GRID, PAPER), 
 MARKERS = "osD^vPX*"
 
 _STYLE: dict[Any, Any] = {
-    **dict.fromkeys(
-        ("axes.labelcolor", "legend.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), INK
-    ),
+    **dict.fromkeys((f"{part}.labelcolor" for part in ("axes", "legend", "xtick", "ytick")), INK),
+    "text.color": INK,
     **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
     **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
     **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False),

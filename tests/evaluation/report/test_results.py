@@ -14,7 +14,7 @@ from helpers import full_spec, make_scores, summary_of
 from evaluation.published.beside import Beside, EvaluatedNet
 from evaluation.published.papers import SUBMISSION
 from evaluation.report.page import HTML, write_html
-from evaluation.report.results import Result, format_table, write_report
+from evaluation.report.results import EvaluatedImages, Result, format_table, write_report
 from evaluation.scores.fusion import fuse
 from evaluation.scores.table import UNKNOWN_LABEL, Scores
 
@@ -110,15 +110,9 @@ def test_the_table_says_error_and_interval() -> None:
 def test_a_report_of_unlabelled_images(tmp_path: Path, status: str) -> None:
     scores = make_scores([[0.9, 0.1]], [UNKNOWN_LABEL], (status,))
     result = result_of(scores, [], is_ilsvrc2012_val=False)
-    reported = write_report(
-        tmp_path,
-        [result],
-        summary_of([scores]).unreadable,
-        dataset_id="0" * 16,
-        is_ilsvrc2012_val=False,
-        command="python -m x",
-        commit="abc",
-    )
+    unreadable = summary_of([scores]).unreadable
+    dataset = EvaluatedImages("0" * 16, False, result.images, len(unreadable), unreadable)
+    reported = write_report(tmp_path, dataset, [result], [], command="python -m x", commit="abc")
     write_html([reported], tmp_path / HTML)
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["results"][0]["top1_error_percent"] is None
