@@ -30,8 +30,6 @@ from ..scores.table import OK, Scores
 REPORT = "report.json"
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
 """Packages whose versions a report tells."""
-PAPER = "paper: ours - paper"
-"""Heading of the paper's column."""
 Interval = tuple[float, float]
 T = TypeVar("T")
 
@@ -234,14 +232,14 @@ def write_report(
 
 def format_table(results: Sequence[Result]) -> str:
     """The results as a Markdown table that also reads well on a terminal."""
-    headers = ("model", "runtime", "protocol", "Q", "pooling", "images", "top-1 error %", "top-5 error %", PAPER)
+    headers = ["model", "runtime", "protocol", "Q", "pooling", "images", "top-1 error %", "top-5 error %"]
     rows = []
     for result in results:
         views = (result.protocol, ",".join(map(str, result.scales)), result.pooling)
         top1 = _error(result.top1_error_percent, result.top1_interval95_percent)
         top5 = _error(result.top5_error_percent, result.top5_interval95_percent)
         rows.append((result.model, result.runtime, *views, result.images, top1, top5, str(result.paper or "-")))
-    return tabulate(rows, headers, tablefmt="pipe")
+    return tabulate(rows, [*headers, "paper: ours - paper"], tablefmt="pipe")
 
 
 def _error(percent: float | None, interval: Interval | None) -> str:
