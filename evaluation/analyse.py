@@ -57,7 +57,7 @@ def _analyse(args: argparse.Namespace) -> int:
 
 
 def _content(errors: Errors, found: Details) -> dict[str, object]:
-    """Everything, for --json."""
+    """The whole analysis, for --json."""
     bins = zip(found.bin_images.tolist(), found.bin_confidence.tolist(), found.bin_accuracy.tolist(), strict=True)
     confused = found.most_confused(len(found.classes) ** 2)
     return {
@@ -72,7 +72,7 @@ def _content(errors: Errors, found: Details) -> dict[str, object]:
 
 
 def _format(errors: Errors, found: Details, count: int) -> str:
-    """The same to read, with `count` rows of each list."""
+    """The analysis to read, with `count` rows of each list."""
     lines = [f"{found.class_images.sum()} labelled images, {found.unanswered.sum()} without an answer"]
     lines += [f"top-{k} error {_percent(rate)}" for k, rate in zip((1, 5), errors, strict=True) if rate]
     calibration = found.expected_calibration_error_percent

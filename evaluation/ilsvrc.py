@@ -20,7 +20,7 @@ from infer.data.dataset import Dataset, open_dataset
 from .arguments import check_together, make_parser, say_interrupted
 from .published.beside import EvaluatedNet
 from .report.page import HTML, write_html
-from .report.results import Seconds, format_table, summarise, write_report
+from .report.results import EvaluatedImages, Seconds, format_table, summarise, write_report
 from .run.engines import our_commit
 from .run.mistakes import write_mistakes
 from .run.progress import Watch
@@ -119,18 +119,10 @@ def _report(
     mistakes = [table.mistakes for own in progress.tables for table in own]
     metadata = [metadata for own in unfinished.metadata for metadata in own]
     write_mistakes(out, dataset, list(zip(metadata, mistakes, strict=True)))
-    reported = write_report(
-        out,
-        results,
-        unreadable,
-        remarks,
-        classes=dataset.classes,
-        class_names=dataset.class_names,
-        dataset_id=unfinished.dataset_id,
-        is_ilsvrc2012_val=is_ilsvrc,
-        command=command,
-        commit=metadata[0]["commit"],
-    )
+    named = zip(dataset.classes, dataset.class_names, strict=True)
+    words = {name: words for name, words in named if name != words}
+    images = EvaluatedImages(unfinished.dataset_id, is_ilsvrc, results[0].images, len(unreadable), unreadable, words)
+    reported = write_report(out, images, results, remarks, command=command, commit=metadata[0]["commit"])
     write_html([reported], out / HTML)
     return format_table(results)
 

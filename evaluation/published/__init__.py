@@ -1,1 +1,1 @@
-"""What the papers and the released weights scored, beside which a result may stand; runs nothing."""
+"""Published results of the papers and of released weights, beside which a result may stand; runs nothing."""

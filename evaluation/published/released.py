@@ -7,30 +7,25 @@ rescaling than the weights were made for: they show what a mistake costs.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from .papers import PaperNet, Percent, PublishedRow
 
 Scales = tuple[int, ...]
 """Test scales in px. None where images were not rescaled by their shorter side: then no protocol of ours is alike."""
 
-VGG16, VGG19, BVLC, PRINCETON = "Oxford VGG-16", "Oxford VGG-19", "BVLC GoogLeNet", "Princeton GoogLeNet"
-SLIM_V1 = "slim Inception V1"
-NETS = {
-    VGG16: ("D", "export.from_caffe"),
-    VGG19: ("E", "export.from_caffe"),
-    BVLC: ("googlenet", "export.from_caffe"),
-    PRINCETON: ("googlenet", "export.from_caffe"),
-    SLIM_V1: ("googlenet-tv", "googlenet"),
-    "torchvision vgg11": ("A", "vgg11"),
-    "torchvision vgg13": ("B", "vgg13"),
-    "torchvision vgg16": ("D", "vgg16"),
-    "torchvision vgg19": ("E", "vgg19"),
-    "torchvision vgg11_bn": ("A", "vgg11_bn"),
-    "torchvision vgg13_bn": ("B", "vgg13_bn"),
-    "torchvision vgg16_bn": ("D", "vgg16_bn"),
-    "torchvision vgg19_bn": ("E", "vgg19_bn"),
-    "torchvision googlenet": ("googlenet-tv", "googlenet"),
-}
-"""Net of each weights, and their origin as their importer writes it into a model."""
+
+class Weights(NamedTuple):
+    """Released weights of a net; origin: as their importer writes it into a model."""
+
+    name: str
+    net: str
+    origin: str = "export.from_caffe"
+
+
+VGG16, VGG19 = Weights("Oxford VGG-16", "D"), Weights("Oxford VGG-19", "E")
+BVLC, PRINCETON = Weights("BVLC GoogLeNet", "googlenet"), Weights("Princeton GoogLeNet", "googlenet")
+SLIM_V1 = Weights("slim Inception V1", "googlenet-tv", "googlenet")
 
 NOTES = "Release notes of VGG-16 and VGG-19 (gist.github.com/ksimonyan)"
 MATCONVNET = "MatConvNet, pretrained models"
@@ -48,7 +43,7 @@ TF_LINEAR = "bilinear, not antialiased"  # slim's vgg_preprocessing.py
 
 
 def _row(
-    weights: str,
+    weights: Weights,
     protocol: str,
     scales: Scales,
     pixels: str,
@@ -57,15 +52,15 @@ def _row(
     source: str,
     test_top5: Percent = None,
 ) -> PublishedRow:
-    net, origin = NETS[weights]
     views = f"{protocol} at {','.join(map(str, scales))}" if scales else protocol
-    label = f"{weights} ({net}), {views}, {pixels}"
-    return PublishedRow(label, top1, top5, test_top5, source, (PaperNet(net, None, scales),), protocol, origin)
+    label = f"{weights.name} ({weights.net}), {views}, {pixels}"
+    nets = (PaperNet(weights.net, None, scales),)
+    return PublishedRow(label, top1, top5, test_top5, source, nets, protocol, weights.origin)
 
 
-def _torchvision(name: str, top1_accuracy: float, top5_accuracy: float, source: str) -> PublishedRow:
-    errors = _error(top1_accuracy), _error(top5_accuracy)
-    return _row(f"torchvision {name}", "center", (256,), "bilinear, antialiased", *errors, source)
+def _torchvision(name: str, net: str, top1_accuracy: float, top5_accuracy: float, source: str) -> PublishedRow:
+    weights, errors = Weights(f"torchvision {name}", net, name), (_error(top1_accuracy), _error(top5_accuracy))
+    return _row(weights, "center", (256,), "bilinear, antialiased", *errors, source)
 
 
 def _error(accuracy_percent: float) -> float:
@@ -92,23 +87,23 @@ RELEASED_ROWS = (
     _row(VGG16, "center", (256,), TF_LINEAR, _error(70.894), _error(89.848), "TF-slim again, tensorflow/models 5457"),
     _row(VGG16, "ten-crop", (256,), UNTOLD, 28.07, 9.33, "He et al. 2015 (ResNet), Table 3"),
     _row(BVLC, "center", (256,), "by Caffe's tools, which warp to 256x256", 31.3, 11.1, "BVLC, bvlc_googlenet"),
-    _torchvision("vgg11", 69.020, 88.628, TORCHVISION),
-    _torchvision("vgg13", 69.928, 89.246, TORCHVISION),
-    _torchvision("vgg16", 71.592, 90.382, TORCHVISION),
-    _torchvision("vgg19", 72.376, 90.876, TORCHVISION),
-    _torchvision("vgg11_bn", 70.370, 89.810, TORCHVISION),
-    _torchvision("vgg13_bn", 71.586, 90.374, TORCHVISION),
-    _torchvision("vgg16_bn", 73.360, 91.516, TORCHVISION),
-    _torchvision("vgg19_bn", 74.218, 91.842, TORCHVISION),
-    _torchvision("googlenet", 69.778, 89.530, TORCHVISION),
-    _torchvision("vgg11", 69.050, 88.630, TIMM),
-    _torchvision("vgg13", 69.950, 89.262, TIMM),
-    _torchvision("vgg16", 71.594, 90.398, TIMM),
-    _torchvision("vgg19", 72.400, 90.878, TIMM),
-    _torchvision("vgg11_bn", 70.374, 89.802, TIMM),
-    _torchvision("vgg13_bn", 71.560, 90.372, TIMM),
-    _torchvision("vgg16_bn", 73.354, 91.490, TIMM),
-    _torchvision("vgg19_bn", 74.230, 91.848, TIMM),
+    _torchvision("vgg11", "A", 69.020, 88.628, TORCHVISION),
+    _torchvision("vgg13", "B", 69.928, 89.246, TORCHVISION),
+    _torchvision("vgg16", "D", 71.592, 90.382, TORCHVISION),
+    _torchvision("vgg19", "E", 72.376, 90.876, TORCHVISION),
+    _torchvision("vgg11_bn", "A", 70.370, 89.810, TORCHVISION),
+    _torchvision("vgg13_bn", "B", 71.586, 90.374, TORCHVISION),
+    _torchvision("vgg16_bn", "D", 73.360, 91.516, TORCHVISION),
+    _torchvision("vgg19_bn", "E", 74.218, 91.842, TORCHVISION),
+    _torchvision("googlenet", "googlenet-tv", 69.778, 89.530, TORCHVISION),
+    _torchvision("vgg11", "A", 69.050, 88.630, TIMM),
+    _torchvision("vgg13", "B", 69.950, 89.262, TIMM),
+    _torchvision("vgg16", "D", 71.594, 90.398, TIMM),
+    _torchvision("vgg19", "E", 72.400, 90.878, TIMM),
+    _torchvision("vgg11_bn", "A", 70.374, 89.802, TIMM),
+    _torchvision("vgg13_bn", "B", 71.560, 90.372, TIMM),
+    _torchvision("vgg16_bn", "D", 73.354, 91.490, TIMM),
+    _torchvision("vgg19_bn", "E", 74.230, 91.848, TIMM),
     _row(VGG16, "center", (224,), "matconvnet issue 296", None, 11.6, WRONG),
     _row(VGG16, "center", (224,), "bicubic, tensorflow issue 50150", _error(70.08), None, WRONG),
     _row(VGG16, "center", (), "nearest pixel, warped to 224x224, keras-applications 99", _error(64.2), None, WRONG),

@@ -1,4 +1,4 @@
-"""Figures of the report as SVG to stand in a page: text stays text, colours are the page's own (light or dark).
+"""Figures of the report as SVG to stand in a page. Text stays text, and colours are the page's own (light or dark).
 
 The bytes depend on the data and matplotlib's version alone.
 """
@@ -26,13 +26,12 @@ SERIES = tuple(f"#01030{i}" for i in range(1, 9))
 COLORS = dict(zip(("ink", "muted", "grid", "paper"), (INK, MUTED, GRID, PAPER), strict=True)) | {
     f"c{i}": color for i, color in enumerate(SERIES, 1)
 }
-"""Names of the page's colours (page.css) and what stands for them while a figure is drawn."""
+"""Names of the page's colours (page.css), each with the colour that stands for it while a figure is drawn."""
 MARKERS = "osD^vPX*"
 
 _STYLE: dict[Any, Any] = {
-    **dict.fromkeys(
-        ("axes.labelcolor", "legend.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), INK
-    ),
+    **dict.fromkeys((f"{part}.labelcolor" for part in ("axes", "legend", "xtick", "ytick")), INK),
+    "text.color": INK,
     **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
     **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
     **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False),

@@ -33,15 +33,6 @@ LISTED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Two results on the same images, beside each other."""
-
-    one: Result
-    other: Result
-    found: Comparison
-
-
-@dataclass(frozen=True, slots=True)
 class ResultRow:
     """A line of the results' table; `first` is the result of the first run that it is compared with."""
 
@@ -50,7 +41,7 @@ class ResultRow:
     result: Result
     engine_ms: float | None
     first: Result | None
-    pair: Pair | None
+    compared: Comparison | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +71,22 @@ def write_html(runs: Sequence[ReportedRun], path: Path) -> None:
     mistakes, thumbnails = read_mistakes(runs[0].out) if len(runs) == 1 else ([], {})
     found = _details(runs[0], mistakes) if len(runs) == 1 else []
 
-    page = (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            reports=[run.report for run in runs],
-            runs=names,
-            rows=rows,
-            best=min(labelled, key=lambda row: row.result.top1_error_percent or 0, default=None) if same_data else None,
-            time=_time_figure(comparable, several=len(runs) > 1),
-            scale=_scale_figure(comparable),
-            details=found,
-            thumbnails=thumbnails,
-            pairs=list(_precisions(runs)),
-            class_names={name: words for run in runs for name, words in run.report.dataset.class_names.items()},
-            same_data=same_data,
-            whisker_most=_axis_end(rows),
-            BINS=BINS,
-            LISTED=LISTED,
-        )
+    template = _environment().get_template("page.html.jinja")
+    page = template.render(
+        reports=[run.report for run in runs],
+        runs=names,
+        rows=rows,
+        best=min(labelled, key=lambda row: row.result.top1_error_percent or 0, default=None) if same_data else None,
+        time=_time_figure(comparable, several=len(runs) > 1),
+        scale=_scale_figure(comparable),
+        details=found,
+        thumbnails=thumbnails,
+        pairs=list(_precisions(runs)),
+        class_names={name: words for run in runs for name, words in run.report.dataset.class_names.items()},
+        same_data=same_data,
+        whisker_most=_axis_end(rows),
+        BINS=BINS,
+        LISTED=LISTED,
     )
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
@@ -113,10 +101,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
-        "three_digits": _three_digits,
-        "first_word": first_word,
-    }
+    environment.filters |= {"three_digits": _three_digits, "first_word": first_word}
     return environment
 
 
@@ -155,29 +140,32 @@ def _rows(runs: Sequence[ReportedRun], names: Sequence[str]) -> Iterator[ResultR
             if run is not first and dataset_id == first.report.dataset.id:
                 alike = [one for one in first.report.results if one.views == result.views]
                 same = next((one for one in alike if one.runtime == result.runtime), alike[0] if alike else None)
-            pair = pair_of(first, same, run, result) if same else None
-            yield ResultRow(name, dataset_id, result, run.engine_ms_per_image(result), same, pair)
+            compared = compare_results(first, same, run, result) if same else None
+            yield ResultRow(name, dataset_id, result, run.engine_ms_per_image(result), same, compared)
 
 
-def _precisions(runs: Sequence[ReportedRun]) -> Iterator[Pair]:
+def _precisions(runs: Sequence[ReportedRun]) -> Iterator[tuple[Result, Result, Comparison]]:
     """Results that differ by FP32 and FP16 alone, in one run or in two."""
     every = [(run, result) for run in runs for result in run.report.results]
     for (one, single), (other, half) in itertools.product(every, every):
         alike = one.report.dataset.id == other.report.dataset.id and single.views == half.views
         runtime, _, precision = single.runtime.rpartition("-")
         if alike and precision == "fp32" and half.runtime == f"{runtime}-fp16":
-            pair = pair_of(one, single, other, half)
-            if pair:
-                yield pair
+            found = compare_results(one, single, other, half)
+            if found:
+                yield single, half, found
 
 
-def pair_of(of_one: ReportedRun, one: Result, of_other: ReportedRun, other: Result) -> Pair | None:
-    """None where one is a fusion, or no image was scored by both. Raises ScoresError and ReportError."""
+def compare_results(of_one: ReportedRun, one: Result, of_other: ReportedRun, other: Result) -> Comparison | None:
+    """The comparison of two results' tables; None where one is a fusion, or no image was scored by both.
+
+    Raises ScoresError and ReportError.
+    """
     first, second = of_one.table(one), of_other.table(other)
     if first is None or second is None:
         return None
     try:
-        return Pair(one, other, compare(of_one.parts(first), of_other.parts(second)))
+        return compare(of_one.parts(first), of_other.parts(second))
     except NothingInCommon:
         return None
 

@@ -30,22 +30,19 @@ from ..scores.table import OK, Scores
 REPORT = "report.json"
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
 """Packages whose versions a report tells."""
-PAPER = "paper: ours - paper"
-"""Heading of the paper's column."""
 Interval = tuple[float, float]
 T = TypeVar("T")
 
 
 class Seconds(NamedTuple):
-    """Time that a result took, named as in report.json."""
+    """Time that a result took, named as in report.json; a fusion has none of its own."""
 
-    engine_seconds: float | None
-    wall_seconds: float | None
-    protocol_engine_seconds: float | None
+    engine_seconds: float | None = None
+    wall_seconds: float | None = None
+    protocol_engine_seconds: float | None = None
 
 
-NO_SECONDS = Seconds(None, None, None)
-"""A fusion has no time of its own."""
+NO_SECONDS = Seconds()
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -74,7 +71,7 @@ class Result(msgspec.Struct, frozen=True):
         return self.model, self.protocol, self.scales, self.pooling
 
 
-class DataSet(msgspec.Struct, frozen=True, omit_defaults=True):
+class EvaluatedImages(msgspec.Struct, frozen=True, omit_defaults=True):
     """The images of a run."""
 
     id: str
@@ -96,7 +93,7 @@ class Environment(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """A report.json."""
 
-    dataset: DataSet
+    dataset: EvaluatedImages
     results: list[Result]
     remarks: list[str]
     environment: Environment
@@ -126,23 +123,27 @@ class TableSummary:
         assert self.head is not None
         metadata = self.head.metadata
         spec = nets[0].spec if len(nets) == 1 else None
+
         top1, top5 = self.errors.rates()
         percents = top1.percent if top1 else None, top5.percent if top5 else None
         intervals = top1.interval95_percent if top1 else None, top5.interval95_percent if top5 else None
         row = beside.find_paper_row(nets) if is_ilsvrc2012_val else None
+
         return Result(
-            self.head.model,
-            spec.net if spec and beside.is_papers_size(spec) else None,
-            beside.origin_of(spec) if spec else None,
-            metadata["runtime"],
-            metadata["protocol"],
-            self.head.scales,
-            metadata["pooling"],
-            self.images,
-            *percents,
-            *intervals,
-            beside.put_beside(row, percents, intervals) if row else None,
-            *seconds,
+            model=self.head.model,
+            net=spec.net if spec and beside.is_papers_size(spec) else None,
+            origin=beside.origin_of(spec) if spec else None,
+            runtime=metadata["runtime"],
+            protocol=metadata["protocol"],
+            scales=self.head.scales,
+            pooling=metadata["pooling"],
+            images=self.images,
+            top1_error_percent=percents[0],
+            top5_error_percent=percents[1],
+            top1_interval95_percent=intervals[0],
+            top5_interval95_percent=intervals[1],
+            paper=beside.put_beside(row, percents, intervals) if row else None,
+            **seconds._asdict(),
         )
 
 
@@ -176,14 +177,9 @@ class ReportedRun:
         """Path of a result's score table; None for a fusion, which is not kept and has no time of its own."""
         if result.engine_seconds is None:
             return None
-        metadata = {
-            "spec": json.dumps({"name": result.model}),
-            "runtime": result.runtime,
-            "protocol": result.protocol,
-            "scales": ",".join(map(str, result.scales)),
-            "pooling": result.pooling,
-        }
-        return self.out / "scores" / tables.file_name(metadata)
+        spec, scales = json.dumps({"name": result.model}), ",".join(map(str, result.scales))
+        views = {"protocol": result.protocol, "scales": scales, "pooling": result.pooling}
+        return self.out / "scores" / tables.file_name({"spec": spec, "runtime": result.runtime, **views})
 
     def parts(self, path: Path) -> Iterator[Scores]:
         """Parts of one score table. Raises ScoresError, and ReportError for a table of another data set."""
@@ -207,44 +203,26 @@ class ReportedRun:
 
 
 def write_report(
-    out: Path,
-    results: Sequence[Result],
-    unreadable: Mapping[str, str],
-    remarks: Sequence[str] = (),
-    *,
-    dataset_id: str,
-    is_ilsvrc2012_val: bool,
-    command: str,
-    commit: str,
-    classes: Sequence[str] = (),
-    class_names: Sequence[str] = (),
+    out: Path, dataset: EvaluatedImages, results: Sequence[Result], remarks: Sequence[str], *, command: str, commit: str
 ) -> ReportedRun:
-    """Writes report.json and report.md.
-
-    unreadable: the reason for each image that could not be scored. class_names: words for each of `classes`.
-    """
-    words = {name: words for name, words in zip(classes, class_names, strict=True) if name != words}
+    """Writes report.json and report.md."""
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     versions = {name: _version(name) for name in PACKAGES}
-    report = Report(
-        DataSet(dataset_id, is_ilsvrc2012_val, results[0].images, len(unreadable), dict(unreadable), words),
-        list(results),
-        list(remarks),
-        Environment(command, commit, platform.python_version(), machine, versions),
-    )
+    environment = Environment(command, commit, platform.python_version(), machine, versions)
+    report = Report(dataset, list(results), list(remarks), environment)
     with replacing(out / REPORT) as unfinished:
         unfinished.write_text(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")
 
     lines = [
         "# Evaluation",
         "",
-        f"Data set {dataset_id}, {results[0].images} images, {len(unreadable)} unreadable or out of range. "
+        f"Data set {dataset.id}, {dataset.images} images, {dataset.unreadable} unreadable or out of range. "
         "Errors in percent with 95 % intervals (Wilson).",
         "",
         format_table(results),
         "",
         *(f"Remark: {remark}\n" for remark in remarks),
-        *(f"- {name}: {status}" for name, status in unreadable.items()),
+        *(f"- {name}: {status}" for name, status in dataset.unreadable_images.items()),
         f"Command: `{command}`, commit {commit}.",
     ]
     with replacing(out / "report.md") as unfinished:
@@ -254,14 +232,14 @@ def write_report(
 
 def format_table(results: Sequence[Result]) -> str:
     """The results as a Markdown table that also reads well on a terminal."""
-    headers = ("model", "runtime", "protocol", "Q", "pooling", "images", "top-1 error %", "top-5 error %", PAPER)
+    headers = ["model", "runtime", "protocol", "Q", "pooling", "images", "top-1 error %", "top-5 error %"]
     rows = []
     for result in results:
         views = (result.protocol, ",".join(map(str, result.scales)), result.pooling)
         top1 = _error(result.top1_error_percent, result.top1_interval95_percent)
         top5 = _error(result.top5_error_percent, result.top5_interval95_percent)
         rows.append((result.model, result.runtime, *views, result.images, top1, top5, str(result.paper or "-")))
-    return tabulate(rows, headers, tablefmt="pipe")
+    return tabulate(rows, [*headers, "paper: ours - paper"], tablefmt="pipe")
 
 
 def _error(percent: float | None, interval: Interval | None) -> str:
@@ -300,6 +278,8 @@ def read_mistakes(out: Path) -> tuple[list[Mistake], Mapping[str, str]]:
         for name in names:
             if Path(name).name != name:
                 raise _no_report(path, f"thumbnail {name!r} is not a file beside it")
+
+        # read at once, so that a missing file is an error of the folder, not of the page
         thumbnails = {name: (path.parent / name).read_bytes() for name in names}
     except FileNotFoundError as error:
         raise ReportError(f"{error.filename}: no such file, but {path} names it: run the evaluation again") from None

@@ -114,7 +114,7 @@ def _in_step(one: Iterable[Scores], other: Iterable[Scores]) -> Iterator[tuple[S
     for a, b in itertools.chain([heads], pairs):
         if a is None or b is None or not have_same_images(a, b):
             counts = [checked, checked]
-            for place, part in enumerate(itertools.chain([a, b], *pairs)):
+            for place, part in enumerate(itertools.chain([a, b], itertools.chain.from_iterable(pairs))):
                 counts[place % 2] += len(part.images) if part else 0
             raise ScoresError(say_other_images(heads[0], heads[1], *counts))
         check_same_images(a, b)
@@ -126,6 +126,7 @@ def _differing(one: Scores, other: Scores, places: np.ndarray) -> Iterator[Diffe
     """The images among these places whose first answers differ."""
     answers = one.posterior.argmax(1), other.posterior.argmax(1)
     classes = one.classes
+
     for place in places[answers[0][places] != answers[1][places]].tolist():
         first, second = int(answers[0][place]), int(answers[1][place])
         label = int(one.labels[place])

@@ -55,7 +55,7 @@ def fuse_files(paths: Sequence[Path], name: str = FUSED) -> Iterator[Scores]:
 
 
 def in_step(paths: Sequence[Path]) -> Iterator[tuple[Scores, ...]]:
-    """The same part of each of these tables, part by part. Raises ScoresError where one of them is shorter."""
+    """Parts of several tables in step, one of each table. Raises ScoresError where a table is shorter."""
     for members in itertools.zip_longest(*map(tables.parts, paths)):
         missing = [path for path, member in zip(paths, members, strict=True) if member is None]
         if missing:

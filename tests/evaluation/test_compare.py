@@ -16,7 +16,7 @@ from evaluation.compare import format_comparison, main
 from evaluation.errors import ScoresError
 from evaluation.ilsvrc import main as evaluate
 from evaluation.scores.comparison import compare
-from evaluation.scores.table import write
+from evaluation.scores.table import Scores, write
 
 FIRST = make_scores([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.0, 0.0]], [0, 0, 1, 1], ("ok", "ok", "ok", "broken"))
 SECOND = dataclasses.replace(FIRST, posterior=np.array([[0.8, 0.2], [0.3, 0.7], [0.3, 0.7], [0.0, 0.0]], np.float32))
@@ -79,3 +79,37 @@ def test_two_runtimes_saw_the_same_pixels(
     assert 0 < found["largest_posterior_difference"] < 1e-4
     assert main(tables) == 0
     assert "pixels: the same for 24 of 24 images" in capsys.readouterr().out
+
+
+def in_parts(scores: Scores, rows: int) -> list[Scores]:
+    return [scores.rows(range(i, min(i + rows, len(scores.images)))) for i in range(0, len(scores.images), rows)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_parts_change_nothing(rows: int) -> None:
+    assert compare(in_parts(FIRST, rows), in_parts(SECOND, rows)) == compare([FIRST], [SECOND])
+
+
+def test_the_error_counts_the_images_of_whole_tables() -> None:
+    shorter = SECOND.rows([0, 1, 2])
+    elsewhere = dataclasses.replace(SECOND, metadata={**SECOND.metadata, "dataset_id": "x"})
+    for other, count in ((shorter, 3), (elsewhere, 4)):
+        for rows in (1, 2, 3, 4):
+            with pytest.raises(ScoresError, match=rf"\({count} images\), hand on 0123456789abcdef \(4\)"):
+                compare(in_parts(FIRST, rows), in_parts(other, rows))
+    with pytest.raises(ScoresError, match=r"\(4 images\), hand on 0123456789abcdef \(3\)"):
+        compare(in_parts(shorter, 3), in_parts(FIRST, 3))
+
+
+def test_a_table_without_images(tmp_path: Path, one_line: Callable[[], str]) -> None:
+    for name, scores in (("a", FIRST), ("empty", FIRST.rows([]))):
+        write([scores], tmp_path / f"{name}.parquet")
+    for pair in (("a", "empty"), ("empty", "a"), ("empty", "empty")):
+        assert main([str(tmp_path / f"{name}.parquet") for name in pair]) == 1
+        assert "a table has no images" in one_line()
+
+
+def test_a_posterior_that_is_not_a_number_is_no_small_difference() -> None:
+    broken = dataclasses.replace(SECOND, posterior=np.where(SECOND.posterior == np.float32(0.7), np.nan, 0.5))
+    found = compare(in_parts(FIRST, 1), in_parts(broken, 1))
+    assert np.isnan(found.largest_posterior_difference)

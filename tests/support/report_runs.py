@@ -12,7 +12,7 @@ import numpy as np
 from helpers import encode, make_scores, noise, summary_of
 
 from evaluation.report.page import HTML, write_html
-from evaluation.report.results import Seconds, write_report
+from evaluation.report.results import EvaluatedImages, Seconds, write_report
 from evaluation.scores import table as tables
 from evaluation.scores.fusion import fuse
 from evaluation.scores.table import Scores
@@ -60,18 +60,13 @@ def write_run(
         results.append(summary_of([fuse(members)]).result([], is_ilsvrc2012_val=False))
     if index:
         (out / "mistakes" / "index.json").write_text(json.dumps(index))
-    reported = write_report(
-        out,
-        results,
-        {name: status for scores in members for name, status in summary_of([scores]).unreadable.items()},
-        remarks,
-        dataset_id=members[0].metadata["dataset_id"],
-        is_ilsvrc2012_val=False,
-        command=f"python -m evaluation.ilsvrc --out {out.name}",
-        commit="abc",
-        classes=members[0].classes if names else (),
-        class_names=names,
+    unreadable = {name: status for scores in members for name, status in summary_of([scores]).unreadable.items()}
+    words = dict(zip(members[0].classes, names, strict=True)) if names else {}
+    dataset = EvaluatedImages(
+        members[0].metadata["dataset_id"], False, results[0].images, len(unreadable), unreadable, words
     )
+    command = f"python -m evaluation.ilsvrc --out {out.name}"
+    reported = write_report(out, dataset, results, remarks, command=command, commit="abc")
     write_html([reported], out / HTML)
     return json.loads((out / "report.json").read_text())
 

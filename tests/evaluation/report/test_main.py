@@ -17,7 +17,7 @@ from report_runs import CLASSES, Page, scores_of, write_run
 
 from evaluation.ilsvrc import main as evaluate
 from evaluation.report.__main__ import main
-from evaluation.report.page import pair_of, run_names
+from evaluation.report.page import compare_results, run_names
 from evaluation.report.results import read_run
 from evaluation.scores import table as tables
 from evaluation.scores.comparison import compare
@@ -129,10 +129,9 @@ def test_precisions_beside_each_other_as_compare_has_them(
     if parts == "in parts":
         small_parts(monkeypatch)
     run = read_run(run_of_three)
-    pair = pair_of(run, run.report.results[0], run, run.report.results[1])
-    assert pair is not None
-    assert (pair.found.images, pair.found.same_pixels) == (118, 118)
-    assert pair.found == expected
+    found = compare_results(run, run.report.results[0], run, run.report.results[1])
+    assert found == expected
+    assert (found.images, found.same_pixels) == (118, 118)
     (row,) = Page(run_of_three / "report.html").tables["precision"][0][1:]
     errors = expected.top1_error_percent
     assert errors is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from helpers import full_spec, make_scores, summary_of
 from evaluation.published.beside import Beside, EvaluatedNet
 from evaluation.published.papers import SUBMISSION
 from evaluation.report.page import HTML, write_html
-from evaluation.report.results import Result, format_table, write_report
+from evaluation.report.results import EvaluatedImages, Result, format_table, summarise, write_report
+from evaluation.scores import table as tables
 from evaluation.scores.fusion import fuse
 from evaluation.scores.table import UNKNOWN_LABEL, Scores
 
@@ -110,15 +111,9 @@ def test_the_table_says_error_and_interval() -> None:
 def test_a_report_of_unlabelled_images(tmp_path: Path, status: str) -> None:
     scores = make_scores([[0.9, 0.1]], [UNKNOWN_LABEL], (status,))
     result = result_of(scores, [], is_ilsvrc2012_val=False)
-    reported = write_report(
-        tmp_path,
-        [result],
-        summary_of([scores]).unreadable,
-        dataset_id="0" * 16,
-        is_ilsvrc2012_val=False,
-        command="python -m x",
-        commit="abc",
-    )
+    unreadable = summary_of([scores]).unreadable
+    dataset = EvaluatedImages("0" * 16, False, result.images, len(unreadable), unreadable)
+    reported = write_report(tmp_path, dataset, [result], [], command="python -m x", commit="abc")
     write_html([reported], tmp_path / HTML)
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["results"][0]["top1_error_percent"] is None
@@ -146,3 +141,29 @@ def test_a_fusion_of_nets_each_at_its_own_scales_has_its_row() -> None:
     result = result_of(fuse(tables), seven, is_ilsvrc2012_val=True)
     assert result.paper is not None and result.paper.top1_error_percent == 24.7
     assert result.scales == (224, 256, 288, 352, 384, 416, 512)
+
+
+def test_tables_and_their_fusions_are_summarised_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses = ("ok", "is empty (0 bytes)", "ok")
+    one = make_scores([[0.9, 0.1], [0.0, 0.0], [0.4, 0.6]], [0, 1, 0], statuses, model="one")
+    other = make_scores([[0.8, 0.2], [0.3, 0.7], [0.7, 0.3]], [0, 1, 0], model="other")
+    paths = [tmp_path / "one.parquet", tmp_path / "other.parquet"]
+    for path, scores in zip(paths, (one, other), strict=True):
+        tables.write([scores], path)
+
+    monkeypatch.setattr(tables, "ROW_GROUP", 2)
+    read: list[Path] = []
+    parts = tables.parts
+
+    def watched(path: Path) -> Iterator[Scores]:
+        read.append(path)
+        return parts(path)
+
+    monkeypatch.setattr(tables, "parts", watched)
+    of_tables, (fused,) = summarise(paths, [("both", paths)])
+    assert read == paths
+    assert [summary.images for summary in (*of_tables, fused)] == [3, 3, 3]
+    errors = [summary.errors.rates()[0] for summary in (*of_tables, fused)]
+    assert [rate and round(rate.percent) for rate in errors] == [67, 0, 33]
+    assert [summary.unreadable for summary in of_tables] == [{"1.jpg": statuses[1]}, {}]
+    assert fused.result([], is_ilsvrc2012_val=False).model == "both"
