@@ -133,7 +133,7 @@ def write(parts: Iterable[Scores], path: Path) -> None:
         waiting: list[pa.Table] = []  # rows that do not fill a row group yet
 
         for part in parts:
-            waiting.append(_arrow_from_scores(part))
+            waiting.append(_to_arrow(part))
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(unfinished, waiting[0].schema, compression="zstd"))
 
@@ -147,7 +147,7 @@ def write(parts: Iterable[Scores], path: Path) -> None:
             writer.write_table(rest.combine_chunks(), ROW_GROUP)
 
 
-def _arrow_from_scores(scores: Scores) -> pa.Table:
+def _to_arrow(scores: Scores) -> pa.Table:
     classes = scores.posterior.shape[1]
     posterior = pa.FixedSizeListArray.from_arrays(pa.array(scores.posterior.ravel()), classes)
     columns = {
