@@ -124,7 +124,7 @@ def say_other_images(one: Scores, other: Scores, one_count: int, other_count: in
 
 def write(parts: Iterable[Scores], path: Path) -> None:
     """Writes the parts of one score table, in order, as `write_regrouped` does."""
-    write_regrouped(map(_arrow_from_scores, parts), path)
+    write_regrouped(map(_to_arrow, parts), path)
 
 
 def write_regrouped(parts: Iterable[pa.Table], path: Path) -> None:
@@ -152,7 +152,7 @@ def write_regrouped(parts: Iterable[pa.Table], path: Path) -> None:
             writer.write_table(rest.combine_chunks(), ROW_GROUP)
 
 
-def _arrow_from_scores(scores: Scores) -> pa.Table:
+def _to_arrow(scores: Scores) -> pa.Table:
     classes = scores.posterior.shape[1]
     posterior = pa.FixedSizeListArray.from_arrays(pa.array(scores.posterior.ravel()), classes)
     columns = {
