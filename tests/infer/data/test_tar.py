@@ -198,7 +198,7 @@ def test_threads_read_at_once_what_one_reads(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_goes_or_changes_is_gone(tmp_path: Path) -> None:
-    """With the errors by which evaluation/run/images.py knows a data set that has vanished, also behind a link."""
+    """With the errors by which evaluation/run/loop.py knows a data set that has vanished, also behind a link."""
     real = pack_bytes(tmp_path / "real.tar", {"c/1.jpg": JPEG})
     (tmp_path / "link.tar").symlink_to(real)
     (item,) = open_dataset(tmp_path / "link.tar").items

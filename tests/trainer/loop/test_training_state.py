@@ -1,4 +1,4 @@
-"""trainer/averaging.py: the plain mean of the iterates, and the moving one it becomes."""
+"""trainer/loop/training_state.py: the plain mean of the iterates, and the moving one it becomes."""
 
 from __future__ import annotations
 
