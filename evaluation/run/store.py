@@ -246,7 +246,9 @@ class UnfinishedScores(UnfinishedShards[TableParts]):
         for own in self.metadata:
             written.append([self._scores / tables.file_name(metadata) for metadata in own])
             for metadata, path in zip(own, written[-1], strict=True):
-                self._join({**metadata, "dataset_id": self.dataset_id}, path, _folder(metadata))
+                shards = (self._path(first, _folder(metadata)) for first in self._starts)
+                parts = (part for shard in shards for part in tables.parts(shard))
+                tables.write((tables.with_dataset_id(part, self.dataset_id) for part in parts), path)
         return written
 
     def _say_done(self, found: ScoreRun) -> str:
