@@ -119,9 +119,9 @@ class UnfinishedShards(ABC, Generic[Rows]):
     def _path(self, first: int, table: str = "") -> Path:
         return self.folder / table / f"{first:08d}.parquet"
 
-    def _join(self, metadata: Mapping[str, str], path: Path, table: str = "") -> None:
-        """Writes the shards of a table as one file; `metadata` takes the place of theirs."""
-        shards = (pq.read_table(self._path(first, table)) for first in self._starts)
+    def _join(self, metadata: Mapping[str, str], path: Path) -> None:
+        """Writes the shards of the run's one table as one file; `metadata` takes the place of theirs."""
+        shards = (pq.read_table(self._path(first)) for first in self._starts)
         tables.write_regrouped((shard.replace_schema_metadata(dict(metadata)) for shard in shards), path)
 
     def _say_done(self, found: Any) -> str:
