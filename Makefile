@@ -4,7 +4,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: cpp demo gpu-check pycuda test test-quick test-slow test-caffe test-torchvision lint types readme clean
+.PHONY: cpp demo gpu-check pycuda test test-quick test-slow lint types readme clean
 
 demo: $(INSTALLED)
 	$(RUN) examples/demo.py demo
@@ -19,28 +19,25 @@ test: $(INSTALLED)
 test-quick: $(INSTALLED)
 	$(PYTEST) -m 'not slow and not processes'
 
-test-slow: $(INSTALLED)
-	$(RUN) -m pytest -m slow
+# Full-size nets and long chains of kills; the importers beside OpenCV 4's reader of Caffe models and torchvision,
+# each in an environment of its own.
+CAFFE := .venv-caffe
+TORCHVISION := .venv-torchvision
+test-slow: $(INSTALLED) $(CAFFE)/.installed $(TORCHVISION)/.installed
+	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m slow
 
-# An independent reader of Caffe models: OpenCV 5 has none any more, so an environment of its own.
-test-caffe: $(INSTALLED) .venv-caffe/.installed
-	$(RUN) -m pytest -m slow tests/export/test_from_caffe_reader.py
-
-.venv-caffe/.installed:
-	$(PYTHON) -m venv .venv-caffe
-	.venv-caffe/bin/python -m pip install --quiet --disable-pip-version-check opencv-python-headless==4.14.0.94
+# OpenCV 5 reads no Caffe models any more.
+$(CAFFE)/.installed:
+	$(PYTHON) -m venv $(CAFFE)
+	$(CAFFE)/bin/python -m pip install --quiet --disable-pip-version-check opencv-python-headless==4.14.0.94
 	touch $@
 
 # torchvision's own wheel beside the tests' torch (it has no CPU build), and a Pillow that resamples as its users know.
-TORCHVISION := .venv-torchvision
 $(TORCHVISION)/.installed: $(INSTALLED)
 	$(RUN) -m venv $(TORCHVISION)
 	$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(TORCHVISION)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
 	$(TORCHVISION)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.29.1 pillow==12.2.0
 	touch $@
-
-test-torchvision: $(TORCHVISION)/.installed
-	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(RUN) -m pytest -m slow tests/export/test_from_torchvision_slow.py
 
 # The C++ library: built, tested, installed and used, sanitized. Installs Debian's packages where they lack.
 cpp: $(INSTALLED)
@@ -72,4 +69,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-caffe $(TORCHVISION) .cpp-build .onnxruntime demo build dist *.egg-info
+	rm -rf $(VENV) $(CAFFE) $(TORCHVISION) .cpp-build .onnxruntime demo build dist *.egg-info

@@ -1,6 +1,6 @@
 """The importer against an independent reader of Caffe models: OpenCV's, up to 4.x, in an environment of its own.
 
-`make test-caffe` makes the environment (.venv-caffe) and runs this.
+`make test-slow` makes the environment (.venv-caffe) and runs this.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ np.save(sys.argv[4], np.array(scores))
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-caffe with OpenCV 4: run `make test-caffe`"),
+    pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-caffe with OpenCV 4: run `make test-slow`"),
 ]
 
 

@@ -1,6 +1,6 @@
 """export/from_torchvision.py against torchvision itself, in an environment of its own: its pixels, its scores.
 
-`make test-torchvision`. Pillow below 13 there: a newer one resamples rows first where that is cheaper, and rounds
+`make test-slow`. Pillow below 13 there: a newer one resamples rows first where that is cheaper, and rounds
 otherwise in between.
 """
 
@@ -29,7 +29,7 @@ from trainer.checkpoint import Checkpoint, load
 PYTHON = os.environ.get("VERYDEEP_TORCHVISION_PYTHON")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not PYTHON, reason="VERYDEEP_TORCHVISION_PYTHON is not set: make test-torchvision"),
+    pytest.mark.skipif(not PYTHON, reason="VERYDEEP_TORCHVISION_PYTHON is not set: make test-slow"),
 ]
 ORACLE = SUPPORT / "torchvision_oracle.py"
 PHOTOS = 50
