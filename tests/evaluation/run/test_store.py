@@ -220,20 +220,24 @@ def after_first_shard(process: subprocess.Popen[str], out: Path) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.processes
-def test_a_signal_keeps_what_is_done(which: signal.Signals, arguments: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_a_signal_keeps_what_is_done(arguments: list[str], tmp_path: Path) -> None:
     heavy = [*arguments[:-1], "multicrop+dense", "--limit", "16"]
+    finish(heavy, tmp_path / "whole")  # a process too: torch's sums depend on the number of threads
+    for which in (signal.SIGINT, signal.SIGTERM):
+        out = tmp_path / which.name
+        stop_and_go_on(heavy, out, which)
+        assert files(out) == files(tmp_path / "whole")
+
+
+def stop_and_go_on(heavy: list[str], out: Path, which: signal.Signals) -> None:
     process = start(heavy, out)
     after_first_shard(process, out)
     process.send_signal(which)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "images are kept in" in said and len(said.splitlines()) == 1
-    for folder in (out, tmp_path / "whole"):  # processes too: torch's sums depend on the number of threads
-        finish(heavy, folder)
-    assert files(out) == files(tmp_path / "whole")
+    finish(heavy, out)
 
 
 KILLS = int(os.environ.get("VERYDEEP_KILLS", "25"))

@@ -48,23 +48,28 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
     return max((one[name].double() - other[name].double()).abs().max().item() for name in one)
 
 
-@pytest.mark.processes
-def test_two_processes_train_as_one(miniature_dir: Path, tmp_path: Path) -> None:
-    """50 steps and more in float64 without dropout: 1e-5 is asked, rounding alone is left."""
-    steps = ("epochs=7",)
-    run = quiet_run(torchrun(miniature_dir, tmp_path / "two", "--precision", "fp64", sets=steps))
+@pytest.fixture(scope="module")
+def two_processes(miniature_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run of 56 steps by two processes, in float64."""
+    out = tmp_path_factory.mktemp("two") / "out"
+    run = quiet_run(torchrun(miniature_dir, out, "--precision", "fp64", sets=("epochs=7",)))
     assert run.returncode == 0, run.stderr
-    alone = train(
-        dataclasses.replace(TINY, epochs=7), miniature_dir, tmp_path / "one", execution=Execution(precision="fp64")
-    )
-    one, two = load(alone), load(tmp_path / "two" / "ckpt.pt")
+    return out
+
+
+@pytest.mark.processes
+def test_two_processes_train_as_one(two_processes: Path, miniature_dir: Path, tmp_path: Path) -> None:
+    """50 steps and more in float64 without dropout: 1e-5 is asked, rounding alone is left."""
+    recipe = dataclasses.replace(TINY, epochs=7)
+    alone = train(recipe, miniature_dir, tmp_path / "one", execution=Execution(precision="fp64"))
+    one, two = load(alone), load(two_processes / "ckpt.pt")
     assert one.epochs_done == two.epochs_done == 7
     assert next(iter(two.iterate.values())).dtype == torch.float64
     assert largest_difference(one.iterate, two.iterate) < 1e-9
     assert largest_difference(one.weights, two.weights) < 1e-6
     rows = [
-        [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
-        for out in ("one", "two")
+        [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        for out in (tmp_path / "one", two_processes)
     ]
     assert len(rows[0]) == 7
     for mine, theirs in zip(*rows, strict=True):
@@ -98,25 +103,28 @@ def test_a_batch_that_cannot_be_cut_is_refused(
 
 
 @pytest.mark.processes
-def test_two_processes_stop_together_and_go_on_to_the_same_bits(miniature_dir: Path, tmp_path: Path) -> None:
-    whole = quiet_run(torchrun(miniature_dir, tmp_path / "whole"))
-    assert whole.returncode == 0, whole.stderr
-    command = torchrun(miniature_dir, tmp_path / "stopped", "--save-minutes", "0")
+def test_two_processes_stop_together_and_go_on_to_the_same_bits(
+    two_processes: Path, miniature_dir: Path, tmp_path: Path
+) -> None:
+    own = ["--precision", "fp64"]
+    command = torchrun(miniature_dir, tmp_path, *own, "--save-minutes", "0", sets=("epochs=7",))
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while not (tmp_path / "stopped" / "ckpt.pt").exists():
+    while not (tmp_path / "ckpt.pt").exists():
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
-    assert process.returncode and " of 16 iterations are in " in said, said
-    kept = load(tmp_path / "stopped" / "ckpt.pt")
-    assert 0 < 8 * kept.epochs_done + kept.steps_of_epoch < 16
-    again = quiet_run([*command[: -len(SETTINGS) - 1], "--resume", "--set", *SETTINGS])
+    assert process.returncode and " of 56 iterations are in " in said, said
+    kept = load(tmp_path / "ckpt.pt")
+    assert 0 < 8 * kept.epochs_done + kept.steps_of_epoch < 56
+
+    again = quiet_run(torchrun(miniature_dir, tmp_path, *own, "--resume", sets=("epochs=7",)))
     assert again.returncode == 0, again.stderr
-    a, b = (load(tmp_path / out / "ckpt.pt") for out in ("whole", "stopped"))
+    a, b = (load(out / "ckpt.pt") for out in (two_processes, tmp_path))
     assert largest_difference(a.weights, b.weights) == 0
+    assert largest_difference(a.iterate, b.iterate) == 0
     assert largest_difference(a.momentum, b.momentum) == 0
-    rows = [(tmp_path / out / "metrics.jsonl").read_text() for out in ("whole", "stopped")]
+    rows = [(out / "metrics.jsonl").read_text() for out in (two_processes, tmp_path)]
     assert rows[0] == rows[1]
 
 
