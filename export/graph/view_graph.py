@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from infer.pixels.taps import PRECISION_BITS
+from infer.pixels.render import PRECISION_BITS
 from infer.spec import ModelSpec
 from trainer.nets.zoo import Net
 
@@ -93,7 +93,7 @@ def _views(w: GraphWriter) -> str:
 
 
 def _rescale_axis(w: GraphWriter, x: str, axis: int, first: str, taps: str, name: str) -> str:
-    """One pass of Pillow's rescaling, bit for bit (see infer/pixels/taps.py), along `axis` of i32 [3, H, W]."""
+    """One pass of Pillow's rescaling, bit for bit (see infer/pixels/render.py), along `axis` of i32 [3, H, W]."""
     # the source lines of each of the n lines that are made
     count = w.size(taps, 0, f"{name}.taps")
     offsets = w.op("Range", [w.i32(0), count, w.i32(1)], f"{name}.range")

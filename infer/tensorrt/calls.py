@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ..engine import DeviceImage, EngineError
 from ..graph_inputs import Call, Feed, cover_sources, feed_atlas, feed_pixels, feed_taps
 from ..pixels.decode import Pixels
-from ..pixels.taps import count_taps
+from ..pixels.render import count_taps
 from ..shapes import ShapeRange
 from ..spec import ModelSpec, Size
 from ..views import NumberedView, Rect, ViewPlan, numbered_views, out_of_range, rescaled_px
