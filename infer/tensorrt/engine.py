@@ -23,13 +23,10 @@ from ..shapes import ShapeRange
 from ..spec import ModelSpec
 from ..views import ViewPlan
 from .calls import make_calls
-from .gpu import Gpu, Resident, Tensor, aligned, close_gpu, open_gpu
-from .graphs import Graphs
+from .gpu import Addresses, Gpu, Graphs, Layout, Output, Pending, Resident, Tensor, aligned, close_gpu, open_gpu
 from .library import LIBRARIES
 from .log import messages
-from .pending import Addresses, Layout, Output, Pending
-from .plan import check_target, import_library, load_plan
-from .sidecar import read_sidecar
+from .sidecar import check_target, import_library, load_plan, read_sidecar
 
 
 class Bucket(NamedTuple):

@@ -19,8 +19,7 @@ from infer.engine import EngineError
 from infer.shapes import crops_shape
 from infer.tensorrt.library import LIBRARIES
 from infer.tensorrt.log import messages
-from infer.tensorrt.plan import load_plan
-from infer.tensorrt.sidecar import Sidecar, SidecarContent
+from infer.tensorrt.sidecar import Sidecar, SidecarContent, load_plan
 
 rtx = pytest.importorskip("tensorrt_rtx")
 
