@@ -25,7 +25,7 @@ from infer.boxes.finding import BoxNet, Windows, box_net, find_windows, inside
 from infer.boxes.merging import Merging, merge, rate
 from infer.data.annotations import in_frame
 from infer.data.dataset import open_dataset
-from infer.drawing.boxes import COLOURS
+from infer.drawing.maps import COLOURS
 from infer.engine import Engine
 from infer.files import replacing
 from infer.open import open_engine

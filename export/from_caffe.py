@@ -24,8 +24,7 @@ from trainer.checkpoint import Checkpoint, save
 from trainer.nets.zoo import build_net
 
 from .caffe.net import CaffeError, read_description, read_weights
-from .caffe.steps import Shape, chain, shape_of
-from .caffe.weights import layers_of, weights_from_caffe
+from .caffe.steps import Shape, chain, layers_of, shape_of, weights_from_caffe
 from .classes import ClassesError, read_classes
 
 VGG_MEAN, GOOGLENET_MEAN = (123.68, 116.779, 103.939), (123.0, 117.0, 104.0)

@@ -30,8 +30,7 @@ from .bounded import ChildDied, bounded_memory, run_in_child
 from .classes import read_classes
 from .errors import naming
 from .foreign import surgery
-from .foreign.behaviour import kind_of, try_out
-from .foreign.surgery import Channels, ForeignError, OutputKind
+from .foreign.surgery import Channels, ForeignError, OutputKind, kind_of, try_out
 from .model import file as model_file
 from .model.file import metadata
 

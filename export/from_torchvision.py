@@ -26,8 +26,7 @@ from trainer.nets.zoo import build_net
 
 from .classes import read_classes
 from .errors import naming
-from .torchvision.nets import GOOGLENET, THEIRS, Converted, weights_from_torchvision
-from .torchvision.state_dict import WeightsError, read_state_dict
+from .torchvision.nets import GOOGLENET, THEIRS, Converted, WeightsError, read_state_dict, weights_from_torchvision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in 0..1
 CROP_PX, EVALUATED_PX = 224, 256

@@ -116,7 +116,7 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
 def _export(job: Job) -> tuple[Source, Profiles]:
     """The ONNX model of a checkpoint."""
     from .graph.interface import ON_REQUEST
-    from .model.from_checkpoint import export_onnx, load_with_source
+    from .to_onnx import export_onnx, load_with_source
 
     checkpoint = load_with_source(job.model, job.request.outputs)
     interface = job.request.interface or "views"

@@ -223,6 +223,9 @@ def close_gpu(gpu: Gpu) -> None:
             gpu.device.close()
 
 
+# Work that is on the GPU and has not been waited for.
+
+
 class Output(NamedTuple):
     """An output of one call: its place in the block of all outputs, in bytes."""
 
@@ -347,6 +350,8 @@ class Pending:
         if not self._collected:
             self._gpu.returned.append(Left(False, self._buffers, self._events, self._timed))
 
+
+# CUDA graphs of calls that come again: one launch instead of one for each kernel.
 
 KEPT = 8
 """Graphs of a profile: a captured call has its addresses for good, and buffers alternate."""

@@ -23,9 +23,9 @@ from helpers import random_net, slim_spec
 from onnx import helper
 
 from export.from_onnx import ImportRequest, import_model
-from export.model.from_checkpoint import export_onnx
 from export.model.source import read_source
 from export.tensorrt.build import build
+from export.to_onnx import export_onnx
 from export.to_trt import main
 from infer.files import file_sha256
 from infer.pixels.render import pixel_sums, render

@@ -17,8 +17,7 @@ from onnx import numpy_helper
 from evaluation.run.protocol import Protocol
 from evaluation.run.score import evaluate
 from export.model.precision import check_graph, half_tensors
-from export.proof.calibrate import measure_ranges
-from export.proof.rescale import exponents, rescaled
+from export.proof.calibrate import exponents, measure_ranges, rescaled
 from export.proof.verify import VerifyError, judge, verify_graph
 from infer.data.dataset import open_dataset
 from infer.onnx_engine import OnnxEngine

@@ -1,4 +1,4 @@
-"""infer/data/tar.py, folder.py and stored.py: archives read in place as if unpacked, hostile ones in one line."""
+"""infer/data/tar.py and folder.py: archives read in place as if unpacked, hostile ones in one line."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from helpers import noise, random_net, slim_spec
 from numpy.typing import NDArray
 
 from evaluation.ilsvrc import main as ilsvrc
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.cuda.device import Device
 from infer.engine import Engine
 from infer.onnx_engine import OnnxEngine
