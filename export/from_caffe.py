@@ -17,7 +17,7 @@ from typing import get_args
 
 import torch
 
-from infer.command import Parser, exit_with, run
+from infer.command import Parser, exit_with, rgb_argument, run
 from infer.files import file_sha256
 from infer.spec import Filter, ModelSpec, Preprocessing, SpecError
 from trainer.checkpoint import Checkpoint, save
@@ -56,14 +56,6 @@ def import_caffe(description: Path, weights: Path, make_spec: Callable[[Shape], 
     return Checkpoint(spec, state)
 
 
-def _rgb(text: str) -> tuple[float, float, float]:
-    try:
-        r, g, b = (float(value) for value in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected three numbers like 123.68,116.779,103.939, got {text!r}") from None
-    return r, g, b
-
-
 def _train_short(text: str) -> int | tuple[int, int]:
     try:
         low, *high = (int(part) for part in text.split(","))
@@ -81,7 +73,9 @@ def _parser() -> Parser:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="ckpt.pt")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names, one a line; default: sorted WNIDs' places")
     parser.add_argument("--name", help="of the model (default: the checkpoint's file name)")
-    parser.add_argument("--mean", type=_rgb, metavar="R,G,B", help="default: the VGG group's or, of GoogLeNet, BVLC's")
+    parser.add_argument(
+        "--mean", type=rgb_argument, metavar="R,G,B", help="default: the VGG group's or, of GoogLeNet, BVLC's"
+    )
     parser.add_argument("--filter", choices=get_args(Filter), default="bicubic", help="of rescaling (default: bicubic)")
     parser.add_argument(
         "--train-short", type=_train_short, metavar="S[,S]", help="default: 256,512 for VGG, 256 for GoogLeNet"

@@ -11,7 +11,6 @@ whether it takes several views in a call, sides of any size, and whether it retu
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import time
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import get_args
 import onnx
 
 from infer import self_test
-from infer.command import Parser, exit_with, run
+from infer.command import Parser, exit_with, rgb_argument, run
 from infer.engine import EngineError
 from infer.files import file_sha256
 from infer.spec import ModelSpec, Precision, Preprocessing, SpecError
@@ -126,22 +125,14 @@ def _crop_px(own_px: int, asked_px: int) -> int:
     return own_px or asked_px or DEFAULT_CROP_PX
 
 
-def _rgb(text: str) -> tuple[float, float, float]:
-    try:
-        r, g, b = (float(value) for value in text.split(","))
-    except ValueError:
-        r = g = b = math.nan
-    if not all(map(math.isfinite, (r, g, b))):
-        raise argparse.ArgumentTypeError(f"expected three numbers like 123.68,116.779,103.939, got {text!r}")
-    return r, g, b
-
-
 def _parser() -> Parser:
     parser = Parser(prog="python -m export.from_onnx", description="Turn another's image classifier into an engine.")
     parser.add_argument("model", type=Path, help="an ONNX model")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the model to write (.onnx)")
-    parser.add_argument("--mean", type=_rgb, required=True, metavar="R,G,B", help="subtracted from grey levels 0-255")
-    parser.add_argument("--std", type=_rgb, required=True, metavar="R,G,B", help="what the rest is divided by")
+    parser.add_argument(
+        "--mean", type=rgb_argument, required=True, metavar="R,G,B", help="subtracted from grey levels 0-255"
+    )
+    parser.add_argument("--std", type=rgb_argument, required=True, metavar="R,G,B", help="what the rest is divided by")
     parser.add_argument("--filter", choices=("bilinear", "bicubic"), default="bilinear", help="(default: %(default)s)")
 
     # what a model may say itself

@@ -28,11 +28,9 @@ from infer.views import PROTOCOLS
 
 from .errors import ModelError
 from .model.source import GraphRequest, Proof, Source, check_request, half_source, is_to_be_halved, read_source
+from .tensorrt import build as trt_build
+from .tensorrt import profiles as trt_profiles
 from .tensorrt import sidecar
-from .tensorrt.build import BuiltPlan, build
-from .tensorrt.data_profile import DataSizes, dense_range, read_sizes
-from .tensorrt.library import HARDWARE, LEVELS, BuildOptions, check_options, choose_library, choose_targets
-from .tensorrt.profiles import EXCLUSIVE, ProfileError, ProfileOption, parse_profile, shapes_from_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +40,11 @@ class Job:
     model: Path
     engine: Path
     request: GraphRequest
-    profiles: Mapping[str, ProfileOption]
-    sizes: DataSizes | None  # of the images of --data
+    profiles: Mapping[str, trt_profiles.ProfileOption]
+    sizes: trt_profiles.DataSizes | None  # of the images of --data
     library: Library
     targets: tuple[str, ...]
-    options: BuildOptions
+    options: trt_build.BuildOptions
     proof: Proof
 
 
@@ -74,7 +72,9 @@ def build_engine(job: Job) -> None:
     single = source.graphs.single if source.graphs and proof.verify else None
     source = dataclasses.replace(source, graphs=None)  # a build needs the memory
 
-    plan = build(job.library, source.path, source.spec, shapes, job.targets, job.options)
+    plan = trt_build.interruptible(
+        lambda stop: trt_build.build(job.library, source.path, source.spec, shapes, job.targets, job.options, stop)
+    )
     content = sidecar.sidecar_content(source, plan, shapes, job.targets, job.options)
     if single is not None:
         from .proof.verify import prove_engine
@@ -136,12 +136,12 @@ def _export(job: Job) -> tuple[Source, Profiles]:
 def choose_profiles(job: Job, spec: ModelSpec) -> Profiles:
     """The profiles asked for, or (`auto`) those of the data set's own sizes. Raises ProfileError."""
     if job.sizes is None:
-        return shapes_from_options(spec, job.profiles), ()
-    dense, lines = dense_range(spec, job.sizes, job.profiles["auto"].numbers.get("image", 0))
-    return shapes_from_options(spec, {**job.profiles, "dense": dense}), lines
+        return trt_profiles.shapes_from_options(spec, job.profiles), ()
+    dense, lines = trt_profiles.dense_range(spec, job.sizes, job.profiles["auto"].numbers.get("image", 0))
+    return trt_profiles.shapes_from_options(spec, {**job.profiles, "dense": dense}), lines
 
 
-def _write_timing_cache(options: BuildOptions, plan: BuiltPlan) -> None:
+def _write_timing_cache(options: trt_build.BuildOptions, plan: trt_build.BuiltPlan) -> None:
     if options.timing_cache is not None and plan.timing_cache is not None:
         with replacing(options.timing_cache) as unfinished:
             unfinished.write_bytes(plan.timing_cache)
@@ -151,10 +151,10 @@ def _seconds_since(started: float) -> str:
     return f"{time.monotonic() - started:.1f} s"
 
 
-def _profile_argument(text: str) -> ProfileOption:
+def _profile_argument(text: str) -> trt_profiles.ProfileOption:
     try:
-        return parse_profile(text)
-    except ProfileError as error:
+        return trt_profiles.parse_profile(text)
+    except trt_profiles.ProfileError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
@@ -212,11 +212,11 @@ def _parser() -> Parser:
         "--workspace", type=_megabytes_argument, metavar="MB", help="most memory that a kernel may need beside tensors"
     )
     parser.add_argument(
-        "--optimization-level", type=int, choices=LEVELS, help="how long TensorRT looks for faster kernels"
+        "--optimization-level", type=int, choices=trt_build.LEVELS, help="how long TensorRT looks for faster kernels"
     )
     parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="what TensorRT measured, for the next build")
     parser.add_argument("--version-compatible", action="store_true", help="for later versions of TensorRT, too")
-    parser.add_argument("--hardware-compatible", choices=tuple(HARDWARE), help="for other GPUs, too")
+    parser.add_argument("--hardware-compatible", choices=tuple(trt_build.HARDWARE), help="for other GPUs, too")
     return parser
 
 
@@ -234,7 +234,7 @@ def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs
     names = [option.name for option in args.profile]
     if any(names.count(name) > 1 for name in names):
         parser.error(f"--profile: each may be given once, got {', '.join(names)}")
-    for pair in EXCLUSIVE:
+    for pair in trt_profiles.EXCLUSIVE:
         if set(pair) <= set(names):
             parser.error(f"--profile: {' and '.join(pair)} are two ways to say one thing, give one of them")
     if ("auto" in names) != (args.data is not None):
@@ -261,14 +261,14 @@ def _work(args: argparse.Namespace, engine: Path, request: GraphRequest) -> int:
         raise ModelError(f"{args.model}: no such file, expected a checkpoint (.pt) or an ONNX model (.onnx)")
 
     # the library, and what it can do
-    options = BuildOptions(
+    options = trt_build.BuildOptions(
         args.workspace, args.optimization_level, args.timing_cache, args.version_compatible, args.hardware_compatible
     )
-    library = choose_library(args.builder)
-    options, ignored = check_options(library, options)
-    targets = choose_targets(library, args.target)
+    library = trt_build.choose_library(args.builder)
+    options, ignored = trt_build.check_options(library, options)
+    targets = trt_build.choose_targets(library, args.target)
 
-    sizes = None if args.data is None else read_sizes(args.data)
+    sizes = None if args.data is None else trt_profiles.read_sizes(args.data)
     profiles = {option.name: option for option in args.profile}
     for line in ignored:
         print(line)

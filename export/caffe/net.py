@@ -39,21 +39,10 @@ IDLE = {"Dropout", "Split", "Flatten"}
 """Layers that compute nothing when a trained net is used."""
 
 V1_TYPES = {
-    "CONVOLUTION": "Convolution",
+    **{name.upper(): name for name in ("Convolution", "Pooling", "ReLU", "LRN", "Dropout", "Concat", "Split")},
+    **{name.upper(): name for name in ("Flatten", "Softmax", "Accuracy", "Silence", "ArgMax", "Data")},
     "INNER_PRODUCT": "InnerProduct",
-    "POOLING": "Pooling",
-    "RELU": "ReLU",
-    "LRN": "LRN",
-    "DROPOUT": "Dropout",
-    "CONCAT": "Concat",
-    "SPLIT": "Split",
-    "FLATTEN": "Flatten",
-    "SOFTMAX": "Softmax",
     "SOFTMAX_LOSS": "SoftmaxWithLoss",
-    "ACCURACY": "Accuracy",
-    "SILENCE": "Silence",
-    "ARGMAX": "ArgMax",
-    "DATA": "Data",
     "IMAGE_DATA": "ImageData",
     "HDF5_DATA": "HDF5Data",
     "MEMORY_DATA": "MemoryData",

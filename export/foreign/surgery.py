@@ -6,8 +6,6 @@ over positions and a softmax. All of these are written with operators that mean 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -322,19 +320,15 @@ def _outputs(model: onnx.ModelProto, *inputs: NDArray[np.float32]) -> list[NDArr
     """The model's one output for each of `inputs`, on ONNX Runtime. Raises ForeignError where that cannot."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    with model_file.saved(model) as path, _runtime_errors():
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        outputs = [session.run(None, {"input": values})[0] for values in inputs]
+    with model_file.saved(model) as path:
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            outputs = [session.run(None, {"input": values})[0] for values in inputs]
+        except Exception as error:  # onnxruntime has a class of its own for each failure
+            raise ForeignError(f"ONNX Runtime cannot run it ({' '.join(str(error).split())[:300]})") from None
+
     for output in outputs:
         kind = f"{output.dtype} {list(output.shape)}" if isinstance(output, np.ndarray) else type(output).__name__
         if not kind.startswith("float"):
             raise ForeignError(f"returns {kind}, expected floats: choose the class scores with --output")
     return [np.asarray(output, np.float64) for output in outputs]
-
-
-@contextlib.contextmanager
-def _runtime_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # onnxruntime has a class of its own for each failure
-        raise ForeignError(f"ONNX Runtime cannot run it ({' '.join(str(error).split())[:300]})") from None

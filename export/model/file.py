@@ -19,9 +19,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from infer.errors import Refused
 from infer.files import replacing
-from infer.spec import ModelSpec
+
+from ..errors import ModelError
 
 if TYPE_CHECKING:  # a model is written without ONNX Runtime
     from infer.onnx_engine import OnnxEngine
@@ -40,7 +40,7 @@ ELEMENT_BYTES: dict[int, int] = {
 """Bytes of an element of each type of weights that is read."""
 
 
-class ModelFileError(Refused):
+class ModelFileError(ModelError):
     """A file that is no ONNX model or lies about its weights; one line."""
 
 
@@ -113,13 +113,9 @@ def opened(model: onnx.ModelProto, more_outputs: Sequence[str] = ()) -> Iterator
     """The model as an engine on the CPU, from a temporary file; `more_outputs` are added to the model's own spec."""
     from infer.onnx_engine import OnnxEngine
 
-    if more_outputs:
-        spec = ModelSpec.from_json(metadata(model)["spec"])
-        spec = dataclasses.replace(spec, outputs=(*spec.outputs, *more_outputs))
-        del model.metadata_props[:]
-        onnx.helper.set_model_props(model, {"spec": spec.to_json()})
     with saved(model) as path:
         engine = OnnxEngine(path)
+        engine.spec = dataclasses.replace(engine.spec, outputs=(*engine.spec.outputs, *more_outputs))
         try:
             yield engine
         finally:

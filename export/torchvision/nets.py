@@ -4,8 +4,8 @@ vgg11, 13, 16 and 19 are the paper's A, B, D and E; googlenet is a net of its ow
 Batch norms are folded into the convolutions before them.
 
 Files, .pth and .safetensors, are read as what a stranger sent. No code of the file runs, and memory stays bounded by
-the file's size: sizes that a file declares are compared with what it holds, compressed archives are refused, and reading
-happens below a limit of address space.
+the file's size: sizes that a file declares are compared with what it holds, compressed archives are refused, and
+reading happens below a limit of address space.
 """
 
 from __future__ import annotations

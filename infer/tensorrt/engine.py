@@ -92,8 +92,8 @@ class TensorRTEngine:
         self.spec: ModelSpec = self._sidecar.spec
         self.shapes: tuple[ShapeRange, ...] = self._sidecar.shapes
         self.runtime = f"{self._sidecar.library}-{self.spec.precision}"
-        self.sha256 = self._sidecar.sha256
-        self.self_test = self._sidecar.self_test
+        self.sha256 = self._sidecar.content.sha256
+        self.self_test = self._sidecar.content.self_test
         self.device = f"cuda:{device}"
         self.seconds = 0.0
         self._buckets: dict[Any, Bucket] = {}

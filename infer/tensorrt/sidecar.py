@@ -72,20 +72,12 @@ class Sidecar:
     content: SidecarContent
 
     @property
-    def sha256(self) -> str:
-        return self.content.sha256
-
-    @property
     def library(self) -> str:
         return self.content.builder.partition(" ")[0]
 
     @property
     def version(self) -> str:
         return self.content.builder.partition(" ")[2]
-
-    @property
-    def self_test(self) -> Any:
-        return self.content.self_test
 
     @property
     def rebuild(self) -> str:
@@ -116,16 +108,11 @@ def check_sidecar(path: Path) -> dict[str, Any]:
     return content
 
 
-def content_from_json(values: dict[str, Any]) -> SidecarContent:
-    """Raises msgspec.ValidationError or SpecError, naming the field that is missing or untrue."""
-    return msgspec.convert(values, SidecarContent)
-
-
 def read_sidecar(path: Path) -> Sidecar:
     """The sidecar of a plan. Raises EngineError where it is not this plan's or cannot be understood."""
     values = check_sidecar(path)
     try:
-        content = content_from_json(values)
+        content = msgspec.convert(values, SidecarContent)
         spec = ModelSpec.from_json(json.dumps(content.spec))
         return Sidecar(path, spec, tuple(profile.shape for profile in content.profiles), content)
     except (SpecError, msgspec.ValidationError) as error:

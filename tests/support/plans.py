@@ -10,8 +10,7 @@ import fake_tensorrt
 
 from export.model.source import read_source
 from export.tensorrt import sidecar
-from export.tensorrt.build import BuiltPlan
-from export.tensorrt.library import BuildOptions
+from export.tensorrt.build import BuildOptions, BuiltPlan
 from export.tensorrt.profiles import profile_entries, shapes_from_options
 from infer.shapes import ShapeRange
 

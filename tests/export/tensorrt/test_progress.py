@@ -22,8 +22,15 @@ import pytest
 from tqdm import tqdm
 
 from export.model.source import read_source
-from export.tensorrt.build import Phases, _build, interruptible, progress_bar, progress_monitor
-from export.tensorrt.library import BuildError, BuildOptions
+from export.tensorrt.build import (
+    BuildError,
+    BuildOptions,
+    Phases,
+    build,
+    interruptible,
+    progress_bar,
+    progress_monitor,
+)
 from infer.shapes import crops_shape
 from infer.tensorrt.library import LIBRARIES
 
@@ -142,7 +149,7 @@ def test_the_real_builder_obeys(single: Path) -> None:
     stop.set()
     spec = read_source(single).spec
     with pytest.raises(BuildError, match=r"tensorrt-rtx could not build it: .*Build canceled by user"):
-        _build(LIBRARIES["tensorrt-rtx"], single, spec, [crops_shape(spec)], ["sm86"], BuildOptions(), stop)
+        build(LIBRARIES["tensorrt-rtx"], single, spec, [crops_shape(spec)], ["sm86"], BuildOptions(), stop)
 
 
 def test_work_is_told_to_stop_and_waited_for() -> None:

@@ -13,8 +13,7 @@ import pytest
 from helpers import slim_spec
 from plans import write_plan
 
-from export.tensorrt.build import build
-from export.tensorrt.library import BuildError
+from export.tensorrt.build import BuildError, build
 from infer.engine import EngineError
 from infer.shapes import crops_shape
 from infer.tensorrt.library import LIBRARIES
