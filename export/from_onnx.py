@@ -13,7 +13,10 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import get_args
 
@@ -25,7 +28,7 @@ from infer.engine import EngineError
 from infer.files import file_sha256
 from infer.spec import ModelSpec, Precision, Preprocessing, SpecError
 
-from .bounded import ChildDied, bounded_memory, run_in_child
+from .bounded import bounded_memory
 from .classes import read_classes
 from .errors import naming
 from .foreign import surgery
@@ -103,10 +106,11 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
 
 def isolated(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     """`import_model` in a process of its own with bounded memory, since a strange graph can crash its runtime."""
-    try:
-        return run_in_child(_bounded_import, path, out, request)
-    except ChildDied:
-        raise ForeignError("ONNX Runtime dies of it: it cannot be imported") from None
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_bounded_import, path, out, request).result()
+        except BrokenProcessPool:
+            raise ForeignError("ONNX Runtime dies of it: it cannot be imported") from None
 
 
 def _bounded_import(path: Path, out: Path, request: ImportRequest) -> ModelSpec:

@@ -80,8 +80,10 @@ def build_engine(job: Job) -> None:
         from .proof.verify import prove_engine
 
         content = prove_engine(single, source.path, plan.data, content, proof)
-    sidecar.write_engine(job.engine, plan.data, content.as_json())
-    _write_timing_cache(job.options, plan)
+    sidecar.write_engine(job.engine, plan.data, content)
+    if job.options.timing_cache is not None and plan.timing_cache is not None:
+        with replacing(job.options.timing_cache) as unfinished:
+            unfinished.write_bytes(plan.timing_cache)
 
     summary = sidecar.engine_summary(job.engine, source.spec, plan, shapes, job.targets)
     print(f"{summary}; {_seconds_since(started)}")
@@ -141,12 +143,6 @@ def choose_profiles(job: Job, spec: ModelSpec) -> Profiles:
     return trt_profiles.shapes_from_options(spec, {**job.profiles, "dense": dense}), lines
 
 
-def _write_timing_cache(options: trt_build.BuildOptions, plan: trt_build.BuiltPlan) -> None:
-    if options.timing_cache is not None and plan.timing_cache is not None:
-        with replacing(options.timing_cache) as unfinished:
-            unfinished.write_bytes(plan.timing_cache)
-
-
 def _seconds_since(started: float) -> str:
     return f"{time.monotonic() - started:.1f} s"
 
@@ -162,11 +158,6 @@ def _megabytes_argument(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 2**43:
         raise argparse.ArgumentTypeError(f"expected a whole number of megabytes above 0, got {text!r}")
     return int(text)
-
-
-def _proof(args: argparse.Namespace) -> Proof:
-    given = {name: getattr(args, name) for name in ("calibrate", "verify", "protocol", "limit", "tolerance")}
-    return Proof(**{name: value for name, value in given.items() if value is not None})
 
 
 def _parser() -> Parser:
@@ -272,7 +263,9 @@ def _work(args: argparse.Namespace, engine: Path, request: GraphRequest) -> int:
     profiles = {option.name: option for option in args.profile}
     for line in ignored:
         print(line)
-    build_engine(Job(args.model, engine, request, profiles, sizes, library, targets, options, _proof(args)))
+    given = {name: getattr(args, name) for name in ("calibrate", "verify", "protocol", "limit", "tolerance")}
+    proof = Proof(**{name: value for name, value in given.items() if value is not None})
+    build_engine(Job(args.model, engine, request, profiles, sizes, library, targets, options, proof))
     return 0
 
 

@@ -7,7 +7,7 @@ over positions and a softmax. All of these are written with operators that mean 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -22,12 +22,10 @@ from infer.spec import ModelSpec, Preprocessing
 
 from ..graph.writer import GraphWriter
 from ..model import file as model_file
-from ..model.file import copied, keep_initializers, names_read, set_nodes
+from ..model.file import copied, keep_initializers, names_read, set_values
 
 Channels = Literal["rgb", "bgr"]
 OutputKind = Literal["logits", "probabilities"]
-
-RepeatedValues = Any  # protobuf's list of ValueInfoProto, which has no name to import
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 TINY = np.float32(1e-37)
@@ -110,12 +108,12 @@ def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, chann
         w.nodes.append(helper.make_node("Transpose", [x], theirs, "input.layout", perm=[0, 2, 3, 1]))
     else:
         w.nodes.append(helper.make_node("Identity", [x], theirs, "input.layout"))
-    set_nodes(graph, [*w.nodes, *graph.node])
+    set_values(graph.node, [*w.nodes, *graph.node])
     graph.initializer.extend(w.initializers.values())
 
     # one output, one input
     kept = next(value for value in graph.output if value.name == f"net/{output}")
-    _set_values(graph.output, [helper.make_tensor_value_info(kept.name, kept.type.tensor_type.elem_type, None)])
+    set_values(graph.output, [helper.make_tensor_value_info(kept.name, kept.type.tensor_type.elem_type, None)])
     set_input(graph, image.views, image.side_px)
     _prune(graph)
     return wrapped
@@ -124,7 +122,7 @@ def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, chann
 def set_input(graph: onnx.GraphProto, views: int, side_px: int) -> None:
     """Declares `input` for so many views of such sides; 0: any."""
     shape = (views or "views", 3, side_px or "view_height", side_px or "view_width")
-    _set_values(graph.input, [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)])
+    set_values(graph.input, [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)])
 
 
 def with_any_views(model: onnx.ModelProto, views: int) -> onnx.ModelProto:
@@ -194,7 +192,7 @@ def add_posteriors(
     graph.node.extend(w.nodes)
     shape = (spec.max_views or "views", len(spec.classes))
     outputs = ("posterior", "posterior_positions")
-    _set_values(graph.output, [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs])
+    set_values(graph.output, [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs])
 
 
 def last_operator(graph: onnx.GraphProto, output: str) -> str:
@@ -225,13 +223,8 @@ def _prune(graph: onnx.GraphProto) -> None:
         if read & set(node.output):
             kept.append(node)
             read |= names_read(node)
-    set_nodes(graph, kept[::-1])
+    set_values(graph.node, kept[::-1])
     keep_initializers(graph, read)
-
-
-def _set_values(values: RepeatedValues, new: list[onnx.ValueInfoProto]) -> None:
-    del values[:]
-    values.extend(new)
 
 
 # The model's behaviour: how many views a call takes, sides of any size, logits or probabilities. A file's declarations

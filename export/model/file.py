@@ -13,10 +13,10 @@ import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 
 from infer.files import replacing
@@ -30,6 +30,8 @@ ONE_FILE_BYTES = 1_000_000_000
 """Weights beyond this lie in one .data file beside the model: protobuf ends at 2 GB."""
 PROTOBUF_BYTES = 2**31 - 1
 """The largest message of protobuf."""
+
+RepeatedValues = Any  # protobuf's list of messages, which has no name to import
 
 ELEMENT_BYTES: dict[int, int] = {
     **dict.fromkeys((TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL), 1),
@@ -67,18 +69,16 @@ def names_read(node: onnx.NodeProto) -> set[str]:
     return names
 
 
-def set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Replaces the nodes of a graph, by some of its own too."""
-    kept = list(nodes)
-    del graph.node[:]
-    graph.node.extend(kept)
+def set_values(values: RepeatedValues, new: Iterable[Message]) -> None:
+    """Replaces the messages of a list, by some of its own too."""
+    kept = list(new)
+    del values[:]
+    values.extend(kept)
 
 
 def keep_initializers(graph: onnx.GraphProto, names: Collection[str]) -> None:
     """Removes the initialisers that are not among `names`."""
-    kept = [initializer for initializer in graph.initializer if initializer.name in names]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    set_values(graph.initializer, (initializer for initializer in graph.initializer if initializer.name in names))
 
 
 # Written and read

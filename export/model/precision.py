@@ -22,7 +22,7 @@ from infer.errors import Refused
 from infer.spec import ModelSpec
 
 from ..errors import ModelError
-from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_nodes
+from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_values
 
 HALF_MAX = 65_504.0
 """The largest finite half."""
@@ -54,7 +54,7 @@ def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes.append(node)
         for name in halves:
             nodes += _rounded(f"{name}.exact", name)
-    set_nodes(checked.graph, nodes)
+    set_values(checked.graph.node, nodes)
     return checked
 
 
@@ -186,7 +186,7 @@ class _Halves:
         for name in outputs:
             self._need_single(name)
         read = set(outputs).union(*(names_read(node) for node in self.nodes))
-        set_nodes(self.graph, self.nodes)
+        set_values(self.graph.node, self.nodes)
         keep_initializers(self.graph, read)
         del self.graph.value_info[:]
 
@@ -257,7 +257,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
             graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), node.output[0]))
         else:
             nodes.append(node)
-    set_nodes(graph, nodes)
+    set_values(graph.node, nodes)
 
 
 def _fold_batch_norms(graph: onnx.GraphProto) -> None:
@@ -288,7 +288,7 @@ def _fold_batch_norms(graph: onnx.GraphProto) -> None:
             graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), names[part]))
         convolution.input[1:] = names.values()
         convolution.output[0] = node.output[0]
-    set_nodes(graph, nodes)
+    set_values(graph.node, nodes)
 
 
 def _double(tensor: TensorProto) -> NDArray[np.float64]:

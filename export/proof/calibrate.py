@@ -33,7 +33,7 @@ from infer.views import out_of_range, plan_views
 
 from ..errors import ModelError
 from ..model import file as model_file
-from ..model.file import copied, keep_initializers, set_nodes
+from ..model.file import copied, keep_initializers, set_values
 from ..model.precision import HALF_MAX, half_tensors, tensor_types
 from ..model.source import Graphs, Source
 
@@ -253,7 +253,7 @@ def rescale(
                     node.input[place] = weights.scaled(name, e_out)
         nodes.append(node)
 
-    set_nodes(changed.graph, nodes)
+    set_values(changed.graph.node, nodes)
     keep_initializers(changed.graph, {name for node in nodes for name in node.input})
     return changed
 

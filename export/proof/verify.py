@@ -161,7 +161,7 @@ def prove_engine(
 
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "model.engine")
-        write_engine(written, plan, sidecar.as_json())
+        write_engine(written, plan, sidecar)
         engine = open_engine(written, self_test=True)
         try:
             verdict = verify_engine(single, engine, proof.verify, proof.protocol, proof.limit)

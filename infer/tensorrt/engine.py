@@ -63,10 +63,7 @@ class Loaded:
                             unfinished.write_bytes(bytes(self.cache.serialize()))
                 finally:
                     self.contexts.clear()  # one by one, in this order: TensorRT's objects refer to each other
-                    self.cache = None
-                    self.config = None
-                    self.engine = None
-                    self.runtime = None
+                    self.cache = self.config = self.engine = self.runtime = None
         finally:
             close_gpu(self.gpu)
 

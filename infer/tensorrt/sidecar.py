@@ -57,10 +57,6 @@ class SidecarContent(msgspec.Struct, frozen=True, kw_only=True):
     verify: dict[str, Any] | UnsetType = UNSET  # of --verify, for the graph and for the engine itself
     verify_engine: dict[str, Any] | UnsetType = UNSET
 
-    def as_json(self) -> dict[str, Any]:
-        values: dict[str, Any] = msgspec.to_builtins(self)
-        return values
-
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:

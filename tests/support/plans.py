@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_tensorrt
+import msgspec
 
 from export.model.source import read_source
 from export.tensorrt import sidecar
@@ -25,7 +26,7 @@ def write_plan(
     shapes = shapes or shapes_from_options(source.spec)
     data = fake_tensorrt.plan(onnx, [profile_entries(shape, source.spec.interface) for shape in shapes])
     plan = BuiltPlan(data, builder, 0, 0, 0, 0, (None,) * len(shapes))
-    content = sidecar.sidecar_content(source, plan, shapes, ["sm86"], BuildOptions()).as_json()
+    content = msgspec.to_builtins(sidecar.sidecar_content(source, plan, shapes, ["sm86"], BuildOptions()))
     path = folder / f"{onnx.stem}.engine"
     sidecar.write_engine(path, data, {**content, **changes})
     return path
