@@ -21,10 +21,9 @@ from pathlib import Path
 
 from infer.command import Parser, exit_with, positive_argument, run
 from infer.files import replacing
-from infer.shapes import ShapeRange
 from infer.spec import ModelSpec
 from infer.tensorrt.library import LIBRARIES, Library
-from infer.views import PROTOCOLS
+from infer.views import PROTOCOLS, ShapeRange
 
 from .errors import ModelError
 from .model.source import GraphRequest, Proof, Source, check_request, half_source, is_to_be_halved, read_source

@@ -34,7 +34,6 @@ FLOORS: dict[str, str] = {
         engine graph_inputs
         pixels
         views data
-        shapes
         spec files pipeline
         errors""",
     "export": """

@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 from infer.cuda.driver import gpu_present
 from infer.errors import Refused, UsageError
-from infer.shapes import ShapeRange
 from infer.spec import ModelSpec, Precision
 from infer.tensorrt.library import LIBRARIES, Library
 from infer.tensorrt.log import messages
+from infer.views import ShapeRange
 
 from .profiles import profile_entries
 

@@ -21,10 +21,19 @@ from tqdm import tqdm
 from infer.data.dataset import open_dataset
 from infer.errors import Refused
 from infer.pixels.decode import ImageError, image_size
-from infer.shapes import MAX_ASPECT, MIN_SOURCE_PX, Extent, ShapeRange, crops_shape, default_shapes, dense_shapes
 from infer.spec import Interface, ModelSpec, Size
 from infer.tensorrt.sidecar import Entry
-from infer.views import default_scales, plan_views
+from infer.views import (
+    MAX_ASPECT,
+    MIN_SOURCE_PX,
+    Extent,
+    ShapeRange,
+    crops_shape,
+    default_scales,
+    default_shapes,
+    dense_shapes,
+    plan_views,
+)
 
 from ..graph.interface import INPUTS
 

@@ -18,11 +18,10 @@ from infer import self_test
 from infer.files import file_sha256, replacing
 from infer.graph_inputs import Feed, feed_taps
 from infer.pixels.render import normalise, render
-from infer.shapes import ShapeRange
 from infer.spec import ModelSpec
 from infer.tensorrt.library import Library
 from infer.tensorrt.sidecar import Profile, SidecarContent
-from infer.views import plan_views
+from infer.views import ShapeRange, plan_views
 
 from ..model.source import Source
 from .build import BuildOptions, BuiltPlan

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..boxes.finding import BoxNet, Guess, find_windows, guess
-from ..boxes.merging import Merging
+from ..boxes.finding import BoxNet, Guess, Merging, find_windows, guess
 from ..data.annotations import Box
 from ..engine import Engine
 from ..files import replacing

@@ -19,9 +19,8 @@ from ..engine import DeviceImage, EngineError, Outputs, check_outputs, load_on_h
 from ..files import replacing
 from ..graph_inputs import Call
 from ..pixels.decode import Pixels
-from ..shapes import ShapeRange
 from ..spec import ModelSpec
-from ..views import ViewPlan
+from ..views import ShapeRange, ViewPlan
 from .calls import make_calls
 from .gpu import Addresses, Gpu, Graphs, Layout, Output, Pending, Resident, Tensor, aligned, close_gpu, open_gpu
 from .library import LIBRARIES

@@ -18,8 +18,8 @@ from msgspec import UNSET, UnsetType
 
 from ..engine import EngineError
 from ..files import file_sha256
-from ..shapes import ShapeRange
 from ..spec import ModelSpec, SpecError
+from ..views import ShapeRange
 from .library import LIBRARIES
 from .log import messages
 

@@ -30,12 +30,11 @@ from export.to_trt import main
 from infer.files import file_sha256
 from infer.pixels.render import pixel_sums, render
 from infer.self_test import make_image
-from infer.shapes import crops_shape, default_shapes
 from infer.spec import ModelSpec, Preprocessing
 from infer.tensorrt.library import LIBRARIES
 from infer.tensorrt.log import messages
 from infer.tensorrt.sidecar import check_sidecar
-from infer.views import plan_views
+from infer.views import crops_shape, default_shapes, plan_views
 from trainer.checkpoint import Checkpoint
 
 RTX = LIBRARIES["tensorrt-rtx"]

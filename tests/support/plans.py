@@ -13,7 +13,7 @@ from export.model.source import read_source
 from export.tensorrt import sidecar
 from export.tensorrt.build import BuildOptions, BuiltPlan
 from export.tensorrt.profiles import profile_entries, shapes_from_options
-from infer.shapes import ShapeRange
+from infer.views import ShapeRange
 
 TENSORRT, RTX = "tensorrt 11.4.0.106", "tensorrt-rtx 1.7.1.116"
 

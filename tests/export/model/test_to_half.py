@@ -21,9 +21,9 @@ from export.from_onnx import ImportRequest, import_model
 from export.model.precision import HalfError, check_graph, half_model, half_tensors, tensor_types
 from export.tensorrt.build import build
 from infer.open import open_engine
-from infer.shapes import crops_shape, default_shapes
 from infer.spec import ModelSpec, Preprocessing
 from infer.tensorrt.library import LIBRARIES
+from infer.views import crops_shape, default_shapes
 
 WEIGHTS = weights()
 FORMS: list[dict[str, Any]] = [

@@ -22,8 +22,7 @@ from export.tensorrt.profiles import (
 )
 from export.to_trt import main
 from infer.pixels import decode as image
-from infer.shapes import Extent
-from infer.views import out_of_range, plan_views
+from infer.views import Extent, out_of_range, plan_views
 
 Checkpoints = Callable[..., Path]
 OneLine = Callable[[], str]

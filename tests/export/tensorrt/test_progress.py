@@ -31,8 +31,8 @@ from export.tensorrt.build import (
     progress_bar,
     progress_monitor,
 )
-from infer.shapes import crops_shape
 from infer.tensorrt.library import LIBRARIES
+from infer.views import crops_shape
 
 rtx = pytest.importorskip("tensorrt_rtx")
 Checkpoints = Callable[..., Path]

@@ -18,8 +18,7 @@ from plans import write_plan
 from infer.benchmark import measure
 from infer.benchmark import measure as benchmark
 from infer.benchmark.__main__ import main
-from infer.benchmark.flops import plan_flops
-from infer.benchmark.measure import WARM_UP, Peak, figures, synthetic_jpeg, time_runs
+from infer.benchmark.measure import WARM_UP, Peak, figures, plan_flops, synthetic_jpeg, time_runs
 from infer.engine import EngineError
 from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import decode

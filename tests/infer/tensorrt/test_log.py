@@ -15,10 +15,10 @@ from plans import write_plan
 
 from export.tensorrt.build import BuildError, build
 from infer.engine import EngineError
-from infer.shapes import crops_shape
 from infer.tensorrt.library import LIBRARIES
 from infer.tensorrt.log import messages
 from infer.tensorrt.sidecar import Sidecar, SidecarContent, load_plan
+from infer.views import crops_shape
 
 rtx = pytest.importorskip("tensorrt_rtx")
 
