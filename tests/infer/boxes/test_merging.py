@@ -1,4 +1,4 @@
-"""infer/boxes/finding.py's merging against a slow reading of OverFeat's algorithm; what the two readings of match_score mean."""
+"""Merging of boxes against a slow reading of OverFeat's algorithm; what the two readings of match_score mean."""
 
 from __future__ import annotations
 
