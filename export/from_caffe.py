@@ -10,8 +10,6 @@ Caffe's LRN (alpha divided by the window) and its pools, which round up, are our
 from __future__ import annotations
 
 import argparse
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -35,21 +33,21 @@ Both are rescaled by bicubic by default: so does the VGG group's demo (MATLAB's 
 """
 
 
-def import_caffe(description: Path, weights: Path, make_spec: Callable[[Shape], ModelSpec]) -> Checkpoint:
-    """The checkpoint of a Caffe model, with the spec that `make_spec` gives a net of its shape.
+def _import(args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint of a Caffe model.
 
     Raises CaffeError for files that are not Caffe's or a net that is none of ours, ClassesError. Both name the file.
     """
-    classifier = read_description(description)
-    blobs = read_weights(weights)
+    classifier = read_description(args.description)
+    blobs = read_weights(args.weights)
     try:
         steps = chain(classifier)
-        spec = make_spec(shape_of(steps, blobs))
+        spec = _make_spec(args, shape_of(steps, blobs))
         with torch.device("meta"):
             expected = layers_of(build_net(spec))
         state = weights_from_caffe(steps, expected, blobs)
     except (CaffeError, SpecError) as error:
-        raise CaffeError(f"{description}: {error}") from None
+        raise CaffeError(f"{args.description}: {error}") from None
 
     first = expected[0].name + ".weight"
     state[first] = state[first][:, [2, 1, 0]].contiguous()  # BGR
@@ -110,7 +108,7 @@ def _make_spec(args: argparse.Namespace, shape: Shape) -> ModelSpec:
 
 def _work(args: argparse.Namespace) -> int:
     try:
-        checkpoint = import_caffe(args.description, args.weights, functools.partial(_make_spec, args))
+        checkpoint = _import(args)
         save(checkpoint, args.out)
     except (CaffeError, ClassesError, OSError) as error:  # with names from the files, which may be any bytes
         raise CaffeError("".join(char if char.isprintable() else "?" for char in str(error)[:1000])) from None

@@ -95,14 +95,31 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
 
     A model that is made of the input is written beside the engine.
     """
-    started = time.monotonic()
+    started, request = time.monotonic(), job.request
+    with_graphs = bool(job.proof.calibrate or job.proof.verify)
+
+    # a checkpoint's model is written, an ONNX model read, and perhaps written in FP16
     if job.model.suffix == ".pt":
-        source, profiles = _export(job)
+        from .graph.interface import ON_REQUEST
+        from .to_onnx import export_onnx, load_with_source
+
+        checkpoint = load_with_source(job.model, request.outputs)
+        interface = request.interface or "views"
+        profiles = choose_profiles(job, dataclasses.replace(checkpoint.spec, interface=interface))
+        source = export_onnx(
+            checkpoint,
+            job.engine.with_suffix(".onnx"),
+            interface=interface,
+            precision=request.precision,
+            outputs=[name for name in request.outputs if name in ON_REQUEST],
+            infinite_weights="keep" if job.proof.calibrate else "refuse",
+            with_graphs=with_graphs,
+        )
     else:
-        source = read_source(job.model, with_graphs=bool(job.proof.calibrate or job.proof.verify))
-        check_request(source, job.request)
+        source = read_source(job.model, with_graphs=with_graphs)
+        check_request(source, request)
         profiles = choose_profiles(job, source.spec)
-        if not is_to_be_halved(source, job.request):
+        if not is_to_be_halved(source, request):
             return source, profiles
         source = half_source(source, job.engine.with_suffix(".fp16.onnx"))
 
@@ -110,26 +127,6 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
     print(
         f"{source.path}: {spec.precision}, {spec.interface} interface, {size / 1e6:.1f} MB, {_seconds_since(started)}",
         flush=True,
-    )
-    return source, profiles
-
-
-def _export(job: Job) -> tuple[Source, Profiles]:
-    """The ONNX model of a checkpoint."""
-    from .graph.interface import ON_REQUEST
-    from .to_onnx import export_onnx, load_with_source
-
-    checkpoint = load_with_source(job.model, job.request.outputs)
-    interface = job.request.interface or "views"
-    profiles = choose_profiles(job, dataclasses.replace(checkpoint.spec, interface=interface))
-    source = export_onnx(
-        checkpoint,
-        job.engine.with_suffix(".onnx"),
-        interface=interface,
-        precision=job.request.precision,
-        outputs=[name for name in job.request.outputs if name in ON_REQUEST],
-        infinite_weights="keep" if job.proof.calibrate else "refuse",
-        with_graphs=bool(job.proof.calibrate or job.proof.verify),
     )
     return source, profiles
 

@@ -168,7 +168,7 @@ def test_a_planted_circle_is_seen() -> None:
     [
         ("infer/a.py", "import trainer.nets.vgg", False),
         ("infer/views.py", "def f():\n    from evaluation import scores", False),
-        ("infer/views.py", "from . import spec\nfrom .spec import ModelSpec\nfrom infer import shapes", True),
+        ("infer/views.py", "from . import spec\nfrom .spec import ModelSpec\nfrom infer import errors", True),
         ("infer/spec.py", "from .views import plan_views", False),
         ("infer/spec.py", "def f():\n    from . import views", False),
         ("infer/data/tar.py", "from .folder import File\nfrom ..files import fsync", True),

@@ -203,25 +203,16 @@ def write_net(w: GraphWriter, net: Net, x: str, *, half: bool) -> tuple[str, str
 def _module(w: GraphWriter, layer: nn.Module, x: str, name: str, half: bool) -> str:
     match layer:
         case nn.Conv2d():
-            assert layer.groups == 1 and not isinstance(layer.padding, str)
+            assert layer.groups == 1
             weights = [_weights(w, layer.weight, f"{name}.weight", half)]
             if layer.bias is not None:
                 weights.append(_weights(w, layer.bias, f"{name}.bias", half))
-            return w.op(
-                "Conv",
-                [x, *weights],
-                name,
-                kernel_shape=_pair(layer.kernel_size),
-                strides=_pair(layer.stride),
-                pads=_pair(layer.padding) * 2,
-                dilations=_pair(layer.dilation),
-            )
+            return w.op("Conv", [x, *weights], name, **_window(layer), dilations=_pair(layer.dilation))
         case nn.ReLU():
             return w.op("Relu", [x], name)
-        case nn.MaxPool2d():
-            return _pool(w, "MaxPool", x, name, layer)
-        case nn.AvgPool2d():
-            return _pool(w, "AveragePool", x, name, layer)
+        case nn.MaxPool2d() | nn.AvgPool2d():
+            kind = "MaxPool" if isinstance(layer, nn.MaxPool2d) else "AveragePool"
+            return w.op(kind, [x], name, **_window(layer), ceil_mode=int(layer.ceil_mode))
         case LRN():
             # in FP32: squares leave half's range
             if half:
@@ -244,16 +235,11 @@ def _function(w: GraphWriter, node: fx.Node, values: dict[fx.Node, str]) -> str:
     raise NotImplementedError(f"{node.name}: no ONNX form for {node.target}")
 
 
-def _pool(w: GraphWriter, kind: str, x: str, name: str, layer: nn.MaxPool2d | nn.AvgPool2d) -> str:
-    return w.op(
-        kind,
-        [x],
-        name,
-        kernel_shape=_pair(layer.kernel_size),
-        strides=_pair(layer.stride),
-        pads=_pair(layer.padding) * 2,
-        ceil_mode=int(layer.ceil_mode),
-    )
+def _window(layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> dict[str, list[int]]:
+    """Attributes of a window that moves over its input."""
+    assert not isinstance(layer.padding, str)
+    kernel, stride, pad = map(_pair, (layer.kernel_size, layer.stride, layer.padding))
+    return {"kernel_shape": kernel, "strides": stride, "pads": pad * 2}
 
 
 def _weights(w: GraphWriter, tensor: Tensor, name: str, half: bool) -> str:

@@ -113,13 +113,9 @@ def opened(model: onnx.ModelProto, more_outputs: Sequence[str] = ()) -> Iterator
     """The model as an engine on the CPU, from a temporary file; `more_outputs` are added to the model's own spec."""
     from infer.onnx_engine import OnnxEngine
 
-    with saved(model) as path:
-        engine = OnnxEngine(path)
+    with saved(model) as path, contextlib.closing(OnnxEngine(path)) as engine:
         engine.spec = dataclasses.replace(engine.spec, outputs=(*engine.spec.outputs, *more_outputs))
-        try:
-            yield engine
-        finally:
-            engine.close()
+        yield engine
 
 
 def read(path: Path) -> onnx.ModelProto:

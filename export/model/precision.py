@@ -101,9 +101,13 @@ def _make_weights_single(graph: onnx.GraphProto) -> None:
 def _rounded(source: str, target: str) -> list[Any]:
     half = f"{target}.half"
     return [
-        helper.make_node("Cast", [source], [half], f"{target}.round", to=TensorProto.FLOAT16),
-        helper.make_node("Cast", [half], [target], f"{target}.back", to=TensorProto.FLOAT),
+        _cast(source, half, f"{target}.round", TensorProto.FLOAT16),
+        _cast(half, target, f"{target}.back", TensorProto.FLOAT),
     ]
+
+
+def _cast(source: str, target: str, name: str, kind: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [source], [target], name, to=kind)
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
@@ -226,16 +230,12 @@ class _Halves:
             values = numpy_helper.to_array(self.weights[name]).astype(np.float16)
             self.graph.initializer.append(numpy_helper.from_array(values, f"{name}.half"))
         else:
-            self.nodes.append(
-                helper.make_node("Cast", [name], [f"{name}.half"], f"{name}.half", to=TensorProto.FLOAT16)
-            )
+            self.nodes.append(_cast(name, f"{name}.half", f"{name}.half", TensorProto.FLOAT16))
 
     def _need_single(self, name: str) -> None:
         if name in self.computed_half and name not in self.cast:
             self.cast.add(name)
-            self.nodes.append(
-                helper.make_node("Cast", [f"{name}.half"], [name], f"{name}.single", to=TensorProto.FLOAT)
-            )
+            self.nodes.append(_cast(f"{name}.half", name, f"{name}.single", TensorProto.FLOAT))
 
 
 def _largest(tensor: TensorProto) -> float:
