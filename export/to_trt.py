@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from infer.command import Parser, exit_with, positive_argument, run
 from infer.files import replacing
 from infer.spec import ModelSpec
@@ -79,7 +81,7 @@ def build_engine(job: Job) -> None:
         from .proof.verify import prove_engine
 
         content = prove_engine(single, source.path, plan.data, content, proof)
-    sidecar.write_engine(job.engine, plan.data, content)
+    sidecar.write_engine(job.engine, plan.data, msgspec.to_builtins(content))
     if job.options.timing_cache is not None and plan.timing_cache is not None:
         with replacing(job.options.timing_cache) as unfinished:
             unfinished.write_bytes(plan.timing_cache)

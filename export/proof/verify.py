@@ -162,7 +162,7 @@ def prove_engine(
 
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "model.engine")
-        write_engine(written, plan, sidecar)
+        write_engine(written, plan, msgspec.to_builtins(sidecar))
         with contextlib.closing(open_engine(written, self_test=True)) as engine:
             verdict = verify_engine(single, engine, proof.verify, proof.protocol, proof.limit)
     return msgspec.structs.replace(sidecar, verify_engine=_pass(verdict, path, proof))

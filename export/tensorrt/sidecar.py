@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,14 +50,14 @@ def sidecar_content(
     )
 
 
-def write_engine(engine: Path, plan: bytes, sidecar: SidecarContent | dict[str, Any]) -> None:
+def write_engine(engine: Path, plan: bytes, sidecar: dict[str, Any]) -> None:
     """Writes the plan, and beside it `model.engine.json`. The old sidecar goes before the new plan comes."""
     sidecar_path = engine.with_name(engine.name + ".json")
     with replacing(engine) as unfinished:
         unfinished.write_bytes(plan)
         sidecar_path.unlink(missing_ok=True)
     with replacing(sidecar_path) as unfinished:
-        unfinished.write_text(json.dumps(msgspec.to_builtins(sidecar)) + "\n")
+        unfinished.write_text(json.dumps(sidecar) + "\n")
 
 
 def engine_summary(
