@@ -35,7 +35,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.engines import MEASURED
 from benchmarks.protocols import photograph, random_checkpoint
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.classify import BATCH
 from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import read

@@ -44,7 +44,7 @@ from evaluation.run.loop import make_shards
 from evaluation.run.protocol import Protocol
 from evaluation.run.score import ScoreMaker
 from evaluation.scores import table as scores
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.data.dataset import Dataset, open_dataset
 from infer.onnx_engine import OnnxEngine
 

@@ -29,7 +29,7 @@ sys.path[:1] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests")]
 import gpu
 from helpers import full_spec, slim_spec, write_checkpoint
 
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.benchmark.__main__ import table
 from infer.files import replacing
 from infer.spec import ModelSpec, Precision

@@ -21,11 +21,10 @@ import numpy as np
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from evaluation.localization.ground_truth import read_ground_truth
-from infer.boxes.finding import BoxNet, Windows, box_net, find_windows, inside
-from infer.boxes.merging import Merging, merge, rate
+from infer.boxes.finding import BoxNet, Merging, Windows, box_net, find_windows, inside, merge, rate
 from infer.data.annotations import in_frame
 from infer.data.dataset import open_dataset
-from infer.drawing.boxes import COLOURS
+from infer.drawing.maps import COLOURS
 from infer.engine import Engine
 from infer.files import replacing
 from infer.open import open_engine

@@ -36,7 +36,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # `evaluation` is the pa
 
 from evaluation.run.protocol import Protocol
 from evaluation.run.score import evaluate
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.data.dataset import open_dataset
 from infer.onnx_engine import CALL_PIXELS, OnnxEngine
 from infer.pixels.decode import decode

@@ -24,7 +24,7 @@ from cudasim import ALLOCATIONS, WAITS, copied_bytes, count
 from helpers import full_spec, write_checkpoint
 from plans import write_plan
 
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.views import ViewPlan, plan_views
 from trainer.checkpoint import load
 

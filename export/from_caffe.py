@@ -10,22 +10,19 @@ Caffe's LRN (alpha divided by the window) and its pools, which round up, are our
 from __future__ import annotations
 
 import argparse
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import torch
 
-from infer.command import Parser, exit_with, run
+from infer.command import Parser, exit_with, rgb_argument, run
 from infer.files import file_sha256
 from infer.spec import Filter, ModelSpec, Preprocessing, SpecError
 from trainer.checkpoint import Checkpoint, save
 from trainer.nets.zoo import build_net
 
 from .caffe.net import CaffeError, read_description, read_weights
-from .caffe.steps import Shape, chain, shape_of
-from .caffe.weights import layers_of, weights_from_caffe
+from .caffe.steps import Shape, chain, layers_of, shape_of, weights_from_caffe
 from .classes import ClassesError, read_classes
 
 VGG_MEAN, GOOGLENET_MEAN = (123.68, 116.779, 103.939), (123.0, 117.0, 104.0)
@@ -36,33 +33,25 @@ Both are rescaled by bicubic by default: so does the VGG group's demo (MATLAB's 
 """
 
 
-def import_caffe(description: Path, weights: Path, make_spec: Callable[[Shape], ModelSpec]) -> Checkpoint:
-    """The checkpoint of a Caffe model, with the spec that `make_spec` gives a net of its shape.
+def _import(args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint of a Caffe model.
 
     Raises CaffeError for files that are not Caffe's or a net that is none of ours, ClassesError. Both name the file.
     """
-    classifier = read_description(description)
-    blobs = read_weights(weights)
+    classifier = read_description(args.description)
+    blobs = read_weights(args.weights)
     try:
         steps = chain(classifier)
-        spec = make_spec(shape_of(steps, blobs))
+        spec = _make_spec(args, shape_of(steps, blobs))
         with torch.device("meta"):
             expected = layers_of(build_net(spec))
         state = weights_from_caffe(steps, expected, blobs)
     except (CaffeError, SpecError) as error:
-        raise CaffeError(f"{description}: {error}") from None
+        raise CaffeError(f"{args.description}: {error}") from None
 
     first = expected[0].name + ".weight"
     state[first] = state[first][:, [2, 1, 0]].contiguous()  # BGR
     return Checkpoint(spec, state)
-
-
-def _rgb(text: str) -> tuple[float, float, float]:
-    try:
-        r, g, b = (float(value) for value in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected three numbers like 123.68,116.779,103.939, got {text!r}") from None
-    return r, g, b
 
 
 def _train_short(text: str) -> int | tuple[int, int]:
@@ -82,7 +71,9 @@ def _parser() -> Parser:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="ckpt.pt")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names, one a line; default: sorted WNIDs' places")
     parser.add_argument("--name", help="of the model (default: the checkpoint's file name)")
-    parser.add_argument("--mean", type=_rgb, metavar="R,G,B", help="default: the VGG group's or, of GoogLeNet, BVLC's")
+    parser.add_argument(
+        "--mean", type=rgb_argument, metavar="R,G,B", help="default: the VGG group's or, of GoogLeNet, BVLC's"
+    )
     parser.add_argument("--filter", choices=get_args(Filter), default="bicubic", help="of rescaling (default: bicubic)")
     parser.add_argument(
         "--train-short", type=_train_short, metavar="S[,S]", help="default: 256,512 for VGG, 256 for GoogLeNet"
@@ -117,7 +108,7 @@ def _make_spec(args: argparse.Namespace, shape: Shape) -> ModelSpec:
 
 def _work(args: argparse.Namespace) -> int:
     try:
-        checkpoint = import_caffe(args.description, args.weights, functools.partial(_make_spec, args))
+        checkpoint = _import(args)
         save(checkpoint, args.out)
     except (CaffeError, ClassesError, OSError) as error:  # with names from the files, which may be any bytes
         raise CaffeError("".join(char if char.isprintable() else "?" for char in str(error)[:1000])) from None

@@ -11,27 +11,28 @@ whether it takes several views in a call, sides of any size, and whether it retu
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import get_args
 
 import onnx
 
 from infer import self_test
-from infer.command import Parser, exit_with, run
+from infer.command import Parser, exit_with, rgb_argument, run
 from infer.engine import EngineError
 from infer.files import file_sha256
 from infer.spec import ModelSpec, Precision, Preprocessing, SpecError
 
-from .bounded import ChildDied, bounded_memory, run_in_child
+from .bounded import bounded_memory
 from .classes import read_classes
 from .errors import naming
 from .foreign import surgery
-from .foreign.behaviour import kind_of, try_out
-from .foreign.surgery import Channels, ForeignError, OutputKind
+from .foreign.surgery import Channels, ForeignError, OutputKind, kind_of, try_out
 from .model import file as model_file
 from .model.file import metadata
 
@@ -105,10 +106,11 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
 
 def isolated(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     """`import_model` in a process of its own with bounded memory, since a strange graph can crash its runtime."""
-    try:
-        return run_in_child(_bounded_import, path, out, request)
-    except ChildDied:
-        raise ForeignError("ONNX Runtime dies of it: it cannot be imported") from None
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_bounded_import, path, out, request).result()
+        except BrokenProcessPool:
+            raise ForeignError("ONNX Runtime dies of it: it cannot be imported") from None
 
 
 def _bounded_import(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
@@ -127,22 +129,14 @@ def _crop_px(own_px: int, asked_px: int) -> int:
     return own_px or asked_px or DEFAULT_CROP_PX
 
 
-def _rgb(text: str) -> tuple[float, float, float]:
-    try:
-        r, g, b = (float(value) for value in text.split(","))
-    except ValueError:
-        r = g = b = math.nan
-    if not all(map(math.isfinite, (r, g, b))):
-        raise argparse.ArgumentTypeError(f"expected three numbers like 123.68,116.779,103.939, got {text!r}")
-    return r, g, b
-
-
 def _parser() -> Parser:
     parser = Parser(prog="python -m export.from_onnx", description="Turn another's image classifier into an engine.")
     parser.add_argument("model", type=Path, help="an ONNX model")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the model to write (.onnx)")
-    parser.add_argument("--mean", type=_rgb, required=True, metavar="R,G,B", help="subtracted from grey levels 0-255")
-    parser.add_argument("--std", type=_rgb, required=True, metavar="R,G,B", help="what the rest is divided by")
+    parser.add_argument(
+        "--mean", type=rgb_argument, required=True, metavar="R,G,B", help="subtracted from grey levels 0-255"
+    )
+    parser.add_argument("--std", type=rgb_argument, required=True, metavar="R,G,B", help="what the rest is divided by")
     parser.add_argument("--filter", choices=("bilinear", "bicubic"), default="bilinear", help="(default: %(default)s)")
 
     # what a model may say itself

@@ -26,35 +26,26 @@ from trainer.nets.zoo import build_net
 
 from .classes import read_classes
 from .errors import naming
-from .torchvision.nets import GOOGLENET, THEIRS, Converted, weights_from_torchvision
-from .torchvision.state_dict import WeightsError, read_state_dict
+from .torchvision.nets import GOOGLENET, THEIRS, Converted, WeightsError, read_state_dict, weights_from_torchvision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in 0..1
 CROP_PX, EVALUATED_PX = 224, 256
 
 
-def make_spec(
-    found: Converted,
-    path: Path,
-    *,
-    name: str | None = None,
-    classes: Path | None = None,
-    filter: Filter = "bilinear",
-    transform_input: bool = True,
-) -> ModelSpec:
+def _make_spec(found: Converted, args: argparse.Namespace) -> ModelSpec:
     """The spec of converted weights, checked against the shapes of the net it describes.
 
-    transform_input: GoogLeNet's option of that name, which turns ImageNet's mean and std into 0.5 and 0.5; the weights
+    --no-transform-input: GoogLeNet's option of that name turns ImageNet's mean and std into 0.5 and 0.5; the weights
     that torchvision distributes were trained so. Raises WeightsError, ClassesError or SpecError.
     """
-    half_grey = found.net == GOOGLENET and transform_input
+    half_grey = found.net == GOOGLENET and not args.no_transform_input
     mean, std = ((0.5,) * 3, (0.5,) * 3) if half_grey else (IMAGENET_MEAN, IMAGENET_STD)
-    names, words = read_classes(classes, found.classes)
+    names, words = read_classes(args.classes, found.classes)
     preprocessing = Preprocessing(
-        _grey_levels(mean), _grey_levels(std), filter, long_side_rounding="floor", center_rounding="torchvision"
+        _grey_levels(mean), _grey_levels(std), args.filter, long_side_rounding="floor", center_rounding="torchvision"
     )
     spec = ModelSpec(
-        name=name or re.sub(r"[^\w.-]+", "-", path.stem),
+        name=args.name or re.sub(r"[^\w.-]+", "-", args.weights.stem),
         net=found.net,
         classes=names,
         class_names=words,
@@ -64,7 +55,11 @@ def make_spec(
         width=found.width,
         fc_width=found.fc_width,
         pool_rounding="ceil" if found.net == GOOGLENET else "floor",
-        source={"importer": "export.from_torchvision", "origin": found.origin, "weights_sha256": file_sha256(path)},
+        source={
+            "importer": "export.from_torchvision",
+            "origin": found.origin,
+            "weights_sha256": file_sha256(args.weights),
+        },
     )
 
     with torch.device("meta"):
@@ -109,14 +104,7 @@ def _work(args: argparse.Namespace) -> int:
             raise WeightsError(f"these are weights of {found.origin}, so --net {found.net}, got --net {args.net}")
         if args.no_transform_input and found.net != GOOGLENET:
             raise WeightsError(f"--no-transform-input is for {GOOGLENET}, these are weights of {found.origin}")
-        spec = make_spec(
-            found,
-            args.weights,
-            name=args.name,
-            classes=args.classes,
-            filter=args.filter,
-            transform_input=not args.no_transform_input,
-        )
+        spec = _make_spec(found, args)
         checkpoints.save(Checkpoint(spec, found.weights), args.out)
     print(f"{args.out}: {', '.join(_findings(spec, found))}, {time.monotonic() - started:.1f} s")
     return 0

@@ -22,9 +22,9 @@ import msgspec
 
 from infer.command import Parser, exit_with, run
 from infer.errors import Refused
-from infer.shapes import default_shapes
 from infer.spec import ModelSpec, SpecError
 from infer.tensorrt.sidecar import Entry, check_sidecar
+from infer.views import default_shapes
 
 from .graph.interface import INPUTS, outputs_in_graph
 from .model.source import read_source

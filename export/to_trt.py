@@ -19,20 +19,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from infer.command import Parser, exit_with, positive_argument, run
 from infer.files import replacing
-from infer.shapes import ShapeRange
 from infer.spec import ModelSpec
 from infer.tensorrt.library import LIBRARIES, Library
-from infer.views import PROTOCOLS
+from infer.views import PROTOCOLS, ShapeRange
 
 from .errors import ModelError
 from .model.source import GraphRequest, Proof, Source, check_request, half_source, is_to_be_halved, read_source
+from .tensorrt import build as trt_build
+from .tensorrt import profiles as trt_profiles
 from .tensorrt import sidecar
-from .tensorrt.build import BuiltPlan, build
-from .tensorrt.data_profile import DataSizes, dense_range, read_sizes
-from .tensorrt.library import HARDWARE, LEVELS, BuildOptions, check_options, choose_library, choose_targets
-from .tensorrt.profiles import EXCLUSIVE, ProfileError, ProfileOption, parse_profile, shapes_from_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +41,11 @@ class Job:
     model: Path
     engine: Path
     request: GraphRequest
-    profiles: Mapping[str, ProfileOption]
-    sizes: DataSizes | None  # of the images of --data
+    profiles: Mapping[str, trt_profiles.ProfileOption]
+    sizes: trt_profiles.DataSizes | None  # of the images of --data
     library: Library
     targets: tuple[str, ...]
-    options: BuildOptions
+    options: trt_build.BuildOptions
     proof: Proof
 
 
@@ -74,14 +73,18 @@ def build_engine(job: Job) -> None:
     single = source.graphs.single if source.graphs and proof.verify else None
     source = dataclasses.replace(source, graphs=None)  # a build needs the memory
 
-    plan = build(job.library, source.path, source.spec, shapes, job.targets, job.options)
+    plan = trt_build.interruptible(
+        lambda stop: trt_build.build(job.library, source.path, source.spec, shapes, job.targets, job.options, stop)
+    )
     content = sidecar.sidecar_content(source, plan, shapes, job.targets, job.options)
     if single is not None:
         from .proof.verify import prove_engine
 
         content = prove_engine(single, source.path, plan.data, content, proof)
-    sidecar.write_engine(job.engine, plan.data, content.as_json())
-    _write_timing_cache(job.options, plan)
+    sidecar.write_engine(job.engine, plan.data, msgspec.to_builtins(content))
+    if job.options.timing_cache is not None and plan.timing_cache is not None:
+        with replacing(job.options.timing_cache) as unfinished:
+            unfinished.write_bytes(plan.timing_cache)
 
     summary = sidecar.engine_summary(job.engine, source.spec, plan, shapes, job.targets)
     print(f"{summary}; {_seconds_since(started)}")
@@ -94,14 +97,31 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
 
     A model that is made of the input is written beside the engine.
     """
-    started = time.monotonic()
+    started, request = time.monotonic(), job.request
+    with_graphs = bool(job.proof.calibrate or job.proof.verify)
+
+    # a checkpoint's model is written, an ONNX model read, and perhaps written in FP16
     if job.model.suffix == ".pt":
-        source, profiles = _export(job)
+        from .graph.interface import ON_REQUEST
+        from .to_onnx import export_onnx, load_with_source
+
+        checkpoint = load_with_source(job.model, request.outputs)
+        interface = request.interface or "views"
+        profiles = choose_profiles(job, dataclasses.replace(checkpoint.spec, interface=interface))
+        source = export_onnx(
+            checkpoint,
+            job.engine.with_suffix(".onnx"),
+            interface=interface,
+            precision=request.precision,
+            outputs=[name for name in request.outputs if name in ON_REQUEST],
+            infinite_weights="keep" if job.proof.calibrate else "refuse",
+            with_graphs=with_graphs,
+        )
     else:
-        source = read_source(job.model, with_graphs=bool(job.proof.calibrate or job.proof.verify))
-        check_request(source, job.request)
+        source = read_source(job.model, with_graphs=with_graphs)
+        check_request(source, request)
         profiles = choose_profiles(job, source.spec)
-        if not is_to_be_halved(source, job.request):
+        if not is_to_be_halved(source, request):
             return source, profiles
         source = half_source(source, job.engine.with_suffix(".fp16.onnx"))
 
@@ -113,48 +133,22 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
     return source, profiles
 
 
-def _export(job: Job) -> tuple[Source, Profiles]:
-    """The ONNX model of a checkpoint."""
-    from .graph.interface import ON_REQUEST
-    from .model.from_checkpoint import export_onnx, load_with_source
-
-    checkpoint = load_with_source(job.model, job.request.outputs)
-    interface = job.request.interface or "views"
-    profiles = choose_profiles(job, dataclasses.replace(checkpoint.spec, interface=interface))
-    source = export_onnx(
-        checkpoint,
-        job.engine.with_suffix(".onnx"),
-        interface=interface,
-        precision=job.request.precision,
-        outputs=[name for name in job.request.outputs if name in ON_REQUEST],
-        infinite_weights="keep" if job.proof.calibrate else "refuse",
-        with_graphs=bool(job.proof.calibrate or job.proof.verify),
-    )
-    return source, profiles
-
-
 def choose_profiles(job: Job, spec: ModelSpec) -> Profiles:
     """The profiles asked for, or (`auto`) those of the data set's own sizes. Raises ProfileError."""
     if job.sizes is None:
-        return shapes_from_options(spec, job.profiles), ()
-    dense, lines = dense_range(spec, job.sizes, job.profiles["auto"].numbers.get("image", 0))
-    return shapes_from_options(spec, {**job.profiles, "dense": dense}), lines
-
-
-def _write_timing_cache(options: BuildOptions, plan: BuiltPlan) -> None:
-    if options.timing_cache is not None and plan.timing_cache is not None:
-        with replacing(options.timing_cache) as unfinished:
-            unfinished.write_bytes(plan.timing_cache)
+        return trt_profiles.shapes_from_options(spec, job.profiles), ()
+    dense, lines = trt_profiles.dense_range(spec, job.sizes, job.profiles["auto"].numbers.get("image", 0))
+    return trt_profiles.shapes_from_options(spec, {**job.profiles, "dense": dense}), lines
 
 
 def _seconds_since(started: float) -> str:
     return f"{time.monotonic() - started:.1f} s"
 
 
-def _profile_argument(text: str) -> ProfileOption:
+def _profile_argument(text: str) -> trt_profiles.ProfileOption:
     try:
-        return parse_profile(text)
-    except ProfileError as error:
+        return trt_profiles.parse_profile(text)
+    except trt_profiles.ProfileError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
@@ -162,11 +156,6 @@ def _megabytes_argument(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 2**43:
         raise argparse.ArgumentTypeError(f"expected a whole number of megabytes above 0, got {text!r}")
     return int(text)
-
-
-def _proof(args: argparse.Namespace) -> Proof:
-    given = {name: getattr(args, name) for name in ("calibrate", "verify", "protocol", "limit", "tolerance")}
-    return Proof(**{name: value for name, value in given.items() if value is not None})
 
 
 def _parser() -> Parser:
@@ -212,11 +201,11 @@ def _parser() -> Parser:
         "--workspace", type=_megabytes_argument, metavar="MB", help="most memory that a kernel may need beside tensors"
     )
     parser.add_argument(
-        "--optimization-level", type=int, choices=LEVELS, help="how long TensorRT looks for faster kernels"
+        "--optimization-level", type=int, choices=trt_build.LEVELS, help="how long TensorRT looks for faster kernels"
     )
     parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="what TensorRT measured, for the next build")
     parser.add_argument("--version-compatible", action="store_true", help="for later versions of TensorRT, too")
-    parser.add_argument("--hardware-compatible", choices=tuple(HARDWARE), help="for other GPUs, too")
+    parser.add_argument("--hardware-compatible", choices=tuple(trt_build.HARDWARE), help="for other GPUs, too")
     return parser
 
 
@@ -234,7 +223,7 @@ def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs
     names = [option.name for option in args.profile]
     if any(names.count(name) > 1 for name in names):
         parser.error(f"--profile: each may be given once, got {', '.join(names)}")
-    for pair in EXCLUSIVE:
+    for pair in trt_profiles.EXCLUSIVE:
         if set(pair) <= set(names):
             parser.error(f"--profile: {' and '.join(pair)} are two ways to say one thing, give one of them")
     if ("auto" in names) != (args.data is not None):
@@ -261,18 +250,20 @@ def _work(args: argparse.Namespace, engine: Path, request: GraphRequest) -> int:
         raise ModelError(f"{args.model}: no such file, expected a checkpoint (.pt) or an ONNX model (.onnx)")
 
     # the library, and what it can do
-    options = BuildOptions(
+    options = trt_build.BuildOptions(
         args.workspace, args.optimization_level, args.timing_cache, args.version_compatible, args.hardware_compatible
     )
-    library = choose_library(args.builder)
-    options, ignored = check_options(library, options)
-    targets = choose_targets(library, args.target)
+    library = trt_build.choose_library(args.builder)
+    options, ignored = trt_build.check_options(library, options)
+    targets = trt_build.choose_targets(library, args.target)
 
-    sizes = None if args.data is None else read_sizes(args.data)
+    sizes = None if args.data is None else trt_profiles.read_sizes(args.data)
     profiles = {option.name: option for option in args.profile}
     for line in ignored:
         print(line)
-    build_engine(Job(args.model, engine, request, profiles, sizes, library, targets, options, _proof(args)))
+    given = {name: getattr(args, name) for name in ("calibrate", "verify", "protocol", "limit", "tolerance")}
+    proof = Proof(**{name: value for name, value in given.items() if value is not None})
+    build_engine(Job(args.model, engine, request, profiles, sizes, library, targets, options, proof))
     return 0
 
 

@@ -17,8 +17,7 @@ from .boxes.finding import BoxNet, box_net, check_together
 from .classify import Classifier, Outcome
 from .command import Parser, add_engine_options, engine_options, exit_with, run, scales_argument
 from .data.dataset import image_files
-from .drawing.boxes import write_boxes
-from .drawing.maps import SUFFIXES, write_maps
+from .drawing.maps import SUFFIXES, write_boxes, write_maps
 from .engine import EngineError, check_outputs
 from .errors import UsageError
 from .open import open_engine

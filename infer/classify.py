@@ -84,7 +84,16 @@ class Classifier:
         size = BATCH if self.protocol in SINGLE_SCALE else 1
         waiting = iter(paths)
         while batch := list(islice(waiting, size)):
-            yield from self._classify_batch(batch, top)
+            outcomes: dict[Path, Outcome] = {}
+            images: dict[Path, Pixels] = {}
+            for path in batch:
+                try:
+                    images[path] = self.pixels(path)
+                except ImageError as error:
+                    outcomes[path] = Outcome(str(error))
+
+            outcomes |= zip(images, self._classify(list(images.values()), top), strict=True)
+            yield from ((path, outcomes[path]) for path in batch)
 
     def close(self) -> None:
         self.engine.close()
@@ -99,18 +108,6 @@ class Classifier:
         if isinstance(image, bytes):
             return decode(image, exif=exif)
         return read(Path(image), exif=exif)
-
-    def _classify_batch(self, paths: Sequence[Path], top: int) -> Iterable[tuple[Path, Outcome]]:
-        outcomes: dict[Path, Outcome] = {}
-        images: dict[Path, Pixels] = {}
-        for path in paths:
-            try:
-                images[path] = self.pixels(path)
-            except ImageError as error:
-                outcomes[path] = Outcome(str(error))
-
-        outcomes |= zip(images, self._classify(list(images.values()), top), strict=True)
-        return [(path, outcomes[path]) for path in paths]
 
     def _classify(self, images: Sequence[Pixels], top: int) -> list[Outcome]:
         """An outcome for each image; those that the engine can see share its calls."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -52,6 +53,17 @@ def positive_argument(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return value
+
+
+def rgb_argument(text: str) -> tuple[float, float, float]:
+    """`123.68,116.779,103.939` as numbers for red, green and blue, for argparse."""
+    try:
+        r, g, b = (float(value) for value in text.split(","))
+    except ValueError:
+        r = g = b = math.nan
+    if not all(map(math.isfinite, (r, g, b))):
+        raise argparse.ArgumentTypeError(f"expected three numbers like 123.68,116.779,103.939, got {text!r}")
+    return r, g, b
 
 
 def _gpu_argument(text: str) -> int:

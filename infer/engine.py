@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from .errors import Refused
 from .pixels.decode import Pixels
 from .pixels.render import Cache, render, source_of
-from .shapes import ShapeRange
 from .spec import ModelSpec
-from .views import NumberedView, View, ViewPlan
+from .views import NumberedView, ShapeRange, View, ViewPlan
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 """Execution providers of ONNX Runtime."""

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .pixels.decode import Pixels
-from .pixels.render import normalise, pixel_sums
-from .pixels.taps import Taps, identity_taps, make_taps
+from .pixels.render import Taps, identity_taps, make_taps, normalise, pixel_sums
 from .spec import Filter, ModelSpec, Size
 from .views import Rect
 

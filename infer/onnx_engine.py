@@ -16,9 +16,8 @@ from .files import file_sha256
 from .graph_inputs import Call, Feed, feed_atlas, feed_pixels, feed_taps, stack_sources
 from .pipeline import ahead
 from .pixels.decode import Pixels
-from .shapes import ShapeRange, default_shapes
 from .spec import ModelSpec, SpecError
-from .views import NumberedView, ViewPlan, numbered_views, rescaled_px
+from .views import NumberedView, ShapeRange, ViewPlan, default_shapes, numbered_views, rescaled_px
 
 PROVIDERS: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",

@@ -38,13 +38,29 @@ def open_engine(
     if path.suffix not in (".onnx", ".engine"):
         raise EngineError(f"{path}: unknown kind of engine {path.suffix!r}, expected .onnx or .engine")
 
+    # a plan, by CUDA
     engine: OnnxEngine | TensorRTEngine
     if path.suffix == ".engine":
-        engine = _open_plan(path, device, runtime_cache, cuda_graphs)
-    elif runtime_cache or cuda_graphs:
-        raise EngineError(f"{path}: runtime_cache and cuda_graphs are of plans (.engine): build one with export.to_trt")
+        from .cuda.driver import CudaError
+        from .tensorrt.engine import TensorRTEngine
+
+        try:
+            engine = TensorRTEngine(path, device=device, runtime_cache=runtime_cache, cuda_graphs=cuda_graphs)
+        except CudaError as error:
+            instead = f"without an NVIDIA GPU use the ONNX model it was built from, {path.with_suffix('.onnx')}"
+            raise EngineError(f"{path}: {error}; {instead}") from None
+
+    # a model, by ONNX Runtime
     else:
-        engine = _open_onnx(path, provider, device, threads, largest_short_px)
+        if runtime_cache or cuda_graphs:
+            raise EngineError(
+                f"{path}: runtime_cache and cuda_graphs are of plans (.engine): build one with export.to_trt"
+            )
+        try:
+            from .onnx_engine import OnnxEngine
+        except ImportError as error:
+            raise EngineError(f"ONNX Runtime is not installed ({error}): pip install 'verydeep[onnx]'") from None
+        engine = OnnxEngine(path, provider=provider, device=device, threads=threads, largest_short_px=largest_short_px)
 
     if self_test:
         try:
@@ -53,23 +69,3 @@ def open_engine(
             engine.close()
             raise
     return engine
-
-
-def _open_onnx(path: Path, provider: Provider, device: int, threads: int, largest_short_px: int) -> OnnxEngine:
-    try:
-        from .onnx_engine import OnnxEngine
-    except ImportError as error:
-        raise EngineError(f"ONNX Runtime is not installed ({error}): pip install 'verydeep[onnx]'") from None
-    return OnnxEngine(path, provider=provider, device=device, threads=threads, largest_short_px=largest_short_px)
-
-
-def _open_plan(path: Path, device: int, runtime_cache: Path | None, cuda_graphs: bool) -> TensorRTEngine:
-    from .cuda.driver import CudaError
-    from .tensorrt.engine import TensorRTEngine
-
-    try:
-        return TensorRTEngine(path, device=device, runtime_cache=runtime_cache, cuda_graphs=cuda_graphs)
-    except CudaError as error:
-        raise EngineError(
-            f"{path}: {error}; without an NVIDIA GPU use the ONNX model it was built from, {path.with_suffix('.onnx')}"
-        ) from None

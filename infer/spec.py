@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -154,14 +154,10 @@ def placeholder_classes(count: int) -> tuple[str, ...]:
 
 
 CHOICES = {
-    "pool_rounding": get_args(PoolRounding),
-    "filter": get_args(Filter),
-    "exif": get_args(Exif),
-    "long_side_rounding": get_args(LongSideRounding),
-    "center_rounding": get_args(CenterRounding),
-    "interface": get_args(Interface),
-    "precision": get_args(Precision),
-    "task": get_args(Task),
+    name: get_args(kind)
+    for cls in (Preprocessing, ModelSpec)
+    for name, kind in get_type_hints(cls).items()
+    if get_origin(kind) is Literal
 }
 """Fields of one of a few words."""
 

@@ -86,7 +86,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
 def exported(slim_checkpoint: Callable[..., Path]) -> Callable[..., Path]:
     """Exports (once for the same arguments) a slim net to ONNX with every output that can be asked for."""
     from export.graph.interface import ON_REQUEST
-    from export.model.from_checkpoint import export_onnx
+    from export.to_onnx import export_onnx
     from trainer.checkpoint import load
 
     made: dict[tuple[str, ...], Path] = {}
@@ -113,7 +113,7 @@ def built(slim_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def single(built: Built) -> Path:
     """The same net as an FP32 ONNX model."""
-    from export.model.from_checkpoint import export_onnx
+    from export.to_onnx import export_onnx
     from trainer.checkpoint import Checkpoint
 
     spec = slim_spec("A")

@@ -34,7 +34,6 @@ FLOORS: dict[str, str] = {
         engine graph_inputs
         pixels
         views data
-        shapes
         spec files pipeline
         errors""",
     "export": """
@@ -169,12 +168,12 @@ def test_a_planted_circle_is_seen() -> None:
     [
         ("infer/a.py", "import trainer.nets.vgg", False),
         ("infer/views.py", "def f():\n    from evaluation import scores", False),
-        ("infer/views.py", "from . import spec\nfrom .spec import ModelSpec\nfrom infer import shapes", True),
+        ("infer/views.py", "from . import spec\nfrom .spec import ModelSpec\nfrom infer import errors", True),
         ("infer/spec.py", "from .views import plan_views", False),
         ("infer/spec.py", "def f():\n    from . import views", False),
-        ("infer/data/tar.py", "from .stored import File\nfrom ..files import fsync", True),
+        ("infer/data/tar.py", "from .folder import File\nfrom ..files import fsync", True),
         ("infer/data/tar.py", "from ..pixels.decode import decode", False),
-        ("infer/pixels/decode.py", "from ..data.stored import File", True),
+        ("infer/pixels/decode.py", "from ..data.folder import File", True),
         ("infer/boxes/finding.py", "from .. import onnx_engine", False),  # the same floor, another room
         ("infer/views.py", "from ..trainer import vgg", False),
         ("trainer/recipe.py", "from infer.spec import ModelSpec", True),

@@ -14,9 +14,8 @@ from infer.engine import HOST, DeviceImage, Outputs, check_outputs, in_order, lo
 from infer.files import file_sha256
 from infer.pixels.decode import Pixels
 from infer.pixels.render import pixel_sums, render
-from infer.shapes import ShapeRange, default_shapes
 from infer.spec import ModelSpec
-from infer.views import ViewPlan
+from infer.views import ShapeRange, ViewPlan, default_shapes
 
 from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint

@@ -17,8 +17,7 @@ import numpy as np
 
 from infer.data.annotations import AnnotationError, read_annotation
 from infer.data.dataset import Item
-from infer.data.folder import DatasetError, Folder, open_folder
-from infer.data.stored import File
+from infer.data.folder import DatasetError, File, Folder, open_folder
 from infer.views import Rect
 
 from .collection import Collection, Example, Kind, Labels, Picture, Split

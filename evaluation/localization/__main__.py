@@ -19,7 +19,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from infer.boxes.merging import MATCHES, Merging
+from infer.boxes.finding import MATCHES, Merging
 from infer.command import Parser, count_argument, exit_with, run, scales_argument
 from infer.data.dataset import Dataset, open_dataset
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from infer.boxes.finding import (
     BoxNet,
     Guess,
+    Merging,
     box_net,
     center_boxes,
     check_together,
@@ -24,7 +25,6 @@ from infer.boxes.finding import (
     inside,
     refused,
 )
-from infer.boxes.merging import Merging
 from infer.data.dataset import Dataset, Item
 from infer.engine import Engine, Provider
 from infer.files import file_sha256

@@ -16,8 +16,7 @@ from infer.data.annotations import (
     find_annotations,
     read_annotation,
 )
-from infer.data.dataset import VAL, Dataset, DatasetError
-from infer.data.devkit import read_devkit
+from infer.data.dataset import VAL, Dataset, DatasetError, read_devkit
 from infer.data.folder import TAR, Folder, open_folder
 from infer.spec import Size
 

@@ -7,24 +7,25 @@ over positions and a softmax. All of these are written with operators that mean 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx
 import onnx.compose
 import onnx.inliner
+import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from infer.errors import Refused
-from infer.spec import ModelSpec
+from infer.spec import ModelSpec, Preprocessing
 
 from ..graph.writer import GraphWriter
-from ..model.file import copied, keep_initializers, names_read, set_nodes
+from ..model import file as model_file
+from ..model.file import copied, keep_initializers, names_read, set_values
 
 Channels = Literal["rgb", "bgr"]
 OutputKind = Literal["logits", "probabilities"]
-
-RepeatedValues = Any  # protobuf's list of ValueInfoProto, which has no name to import
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 TINY = np.float32(1e-37)
@@ -107,12 +108,12 @@ def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, chann
         w.nodes.append(helper.make_node("Transpose", [x], theirs, "input.layout", perm=[0, 2, 3, 1]))
     else:
         w.nodes.append(helper.make_node("Identity", [x], theirs, "input.layout"))
-    set_nodes(graph, [*w.nodes, *graph.node])
+    set_values(graph.node, [*w.nodes, *graph.node])
     graph.initializer.extend(w.initializers.values())
 
     # one output, one input
     kept = next(value for value in graph.output if value.name == f"net/{output}")
-    _set_values(graph.output, [helper.make_tensor_value_info(kept.name, kept.type.tensor_type.elem_type, None)])
+    set_values(graph.output, [helper.make_tensor_value_info(kept.name, kept.type.tensor_type.elem_type, None)])
     set_input(graph, image.views, image.side_px)
     _prune(graph)
     return wrapped
@@ -121,7 +122,7 @@ def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, chann
 def set_input(graph: onnx.GraphProto, views: int, side_px: int) -> None:
     """Declares `input` for so many views of such sides; 0: any."""
     shape = (views or "views", 3, side_px or "view_height", side_px or "view_width")
-    _set_values(graph.input, [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)])
+    set_values(graph.input, [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)])
 
 
 def with_any_views(model: onnx.ModelProto, views: int) -> onnx.ModelProto:
@@ -191,7 +192,7 @@ def add_posteriors(
     graph.node.extend(w.nodes)
     shape = (spec.max_views or "views", len(spec.classes))
     outputs = ("posterior", "posterior_positions")
-    _set_values(graph.output, [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs])
+    set_values(graph.output, [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs])
 
 
 def last_operator(graph: onnx.GraphProto, output: str) -> str:
@@ -222,10 +223,105 @@ def _prune(graph: onnx.GraphProto) -> None:
         if read & set(node.output):
             kept.append(node)
             read |= names_read(node)
-    set_nodes(graph, kept[::-1])
+    set_values(graph.node, kept[::-1])
     keep_initializers(graph, read)
 
 
-def _set_values(values: RepeatedValues, new: list[onnx.ValueInfoProto]) -> None:
-    del values[:]
-    values.extend(new)
+# The model's behaviour: how many views a call takes, sides of any size, logits or probabilities. A file's declarations
+# are hints at best, so it is run on noise, by ONNX Runtime.
+
+
+class Trial(NamedTuple):
+    """A model with our input as it can be called, and what it returned for single views: f64 [3, classes, ...]."""
+
+    model: onnx.ModelProto
+    outputs: NDArray[np.float64]
+    max_views: int
+    fixed_size: bool
+
+
+def try_out(model: onnx.ModelProto, image: ImageInput, crop_px: int, preprocessing: Preprocessing) -> Trial:
+    """Finds out which calls the model takes: of several views, of other sides. Raises ForeignError if it takes none."""
+    views = _noise(preprocessing, crop_px, crop_px)  # [3, 3, crop, crop]
+    batch = image.views or 1
+    calls = _outputs(model, *(np.repeat(view[None], batch, 0) for view in views))
+    outputs = np.concatenate([output[:1] for output in calls])
+    if outputs.ndim not in (2, 4):
+        raise ForeignError(f"returns {list(outputs.shape)} for three views, expected [3, classes] or a map of scores")
+    if not np.isfinite(outputs).all():
+        raise ForeignError("returns values that are not finite for noise: are --mean and --std right?")
+
+    # several views in a call, or one
+    max_views, any_views = 0, with_any_views(model, batch)
+    try:
+        together, alone = _outputs(any_views, views, views[:1])
+        if not _close(together, outputs) or not _close(alone, outputs[:1]):
+            raise ForeignError("it mixes the views of a call")
+        model = any_views
+    except ForeignError as error:
+        if batch > 1:
+            raise ForeignError(
+                f"takes {batch} views in every call and cannot be freed of that ({error}): export it again with a "
+                "dynamic batch or a batch of 1"
+            ) from None
+        max_views = 1
+
+    # a larger view
+    fixed_size = image.side_px > 0
+    if not fixed_size:
+        try:
+            (larger,) = _outputs(model, _noise(preprocessing, crop_px + 32, crop_px + 96)[:1])
+            fixed_size = larger.ndim != outputs.ndim
+        except ForeignError:
+            fixed_size = True
+    return Trial(model, outputs, max_views, fixed_size)
+
+
+def _noise(preprocessing: Preprocessing, height_px: int, width_px: int) -> NDArray[np.float32]:
+    """Noise of three brightnesses, as a model takes it: f32 [3, 3, h, w]."""
+    brightness = np.array([85, 170, 255])[:, None, None, None]
+    pixels = np.random.default_rng(0).random((3, height_px, width_px, 3)) * brightness
+    normalised = (pixels.round() - preprocessing.mean_rgb) / preprocessing.std_rgb
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
+
+
+def _close(found: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:
+    """True where they are equal up to rounding, of half graphs too."""
+    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= 2e-3 * np.abs(expected).max())
+
+
+def kind_of(outputs: NDArray[np.float64], class_axis: int, last_operator: str, asked: OutputKind | None) -> OutputKind:
+    """Probabilities are positive and sum to one; logits are anything else. Raises ForeignError where neither fits."""
+    sums = outputs.sum(class_axis)
+    probabilities = bool((outputs >= 0).all() and np.abs(sums - 1).max() < 1e-2)
+
+    if asked == "probabilities" and not probabilities:
+        raise ForeignError(
+            f"--output-kind probabilities: its outputs go from {outputs.min():.3g} to {outputs.max():.3g} and their "
+            f"sums from {sums.min():.3g} to {sums.max():.3g}, expected positive ones that sum to 1"
+        )
+
+    if asked is None and not probabilities and last_operator in ("Sigmoid", "HardSigmoid"):
+        raise ForeignError(
+            "ends in a sigmoid, so that several classes may be right at once, which no protocol knows: choose what "
+            "comes before with --output, or say --output-kind logits"
+        )
+    return asked or ("probabilities" if probabilities else "logits")
+
+
+def _outputs(model: onnx.ModelProto, *inputs: NDArray[np.float32]) -> list[NDArray[np.float64]]:
+    """The model's one output for each of `inputs`, on ONNX Runtime. Raises ForeignError where that cannot."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    with model_file.saved(model) as path:
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            outputs = [session.run(None, {"input": values})[0] for values in inputs]
+        except Exception as error:  # onnxruntime has a class of its own for each failure
+            raise ForeignError(f"ONNX Runtime cannot run it ({' '.join(str(error).split())[:300]})") from None
+
+    for output in outputs:
+        kind = f"{output.dtype} {list(output.shape)}" if isinstance(output, np.ndarray) else type(output).__name__
+        if not kind.startswith("float"):
+            raise ForeignError(f"returns {kind}, expected floats: choose the class scores with --output")
+    return [np.asarray(output, np.float64) for output in outputs]

@@ -13,15 +13,15 @@ import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 
-from infer.errors import Refused
 from infer.files import replacing
-from infer.spec import ModelSpec
+
+from ..errors import ModelError
 
 if TYPE_CHECKING:  # a model is written without ONNX Runtime
     from infer.onnx_engine import OnnxEngine
@@ -30,6 +30,8 @@ ONE_FILE_BYTES = 1_000_000_000
 """Weights beyond this lie in one .data file beside the model: protobuf ends at 2 GB."""
 PROTOBUF_BYTES = 2**31 - 1
 """The largest message of protobuf."""
+
+RepeatedValues = Any  # protobuf's list of messages, which has no name to import
 
 ELEMENT_BYTES: dict[int, int] = {
     **dict.fromkeys((TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL), 1),
@@ -40,7 +42,7 @@ ELEMENT_BYTES: dict[int, int] = {
 """Bytes of an element of each type of weights that is read."""
 
 
-class ModelFileError(Refused):
+class ModelFileError(ModelError):
     """A file that is no ONNX model or lies about its weights; one line."""
 
 
@@ -67,18 +69,16 @@ def names_read(node: onnx.NodeProto) -> set[str]:
     return names
 
 
-def set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Replaces the nodes of a graph, by some of its own too."""
-    kept = list(nodes)
-    del graph.node[:]
-    graph.node.extend(kept)
+def set_values(values: RepeatedValues, new: Iterable[Message]) -> None:
+    """Replaces the messages of a list, by some of its own too."""
+    kept = list(new)
+    del values[:]
+    values.extend(kept)
 
 
 def keep_initializers(graph: onnx.GraphProto, names: Collection[str]) -> None:
     """Removes the initialisers that are not among `names`."""
-    kept = [initializer for initializer in graph.initializer if initializer.name in names]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    set_values(graph.initializer, (initializer for initializer in graph.initializer if initializer.name in names))
 
 
 # Written and read
@@ -113,17 +113,9 @@ def opened(model: onnx.ModelProto, more_outputs: Sequence[str] = ()) -> Iterator
     """The model as an engine on the CPU, from a temporary file; `more_outputs` are added to the model's own spec."""
     from infer.onnx_engine import OnnxEngine
 
-    if more_outputs:
-        spec = ModelSpec.from_json(metadata(model)["spec"])
-        spec = dataclasses.replace(spec, outputs=(*spec.outputs, *more_outputs))
-        del model.metadata_props[:]
-        onnx.helper.set_model_props(model, {"spec": spec.to_json()})
-    with saved(model) as path:
-        engine = OnnxEngine(path)
-        try:
-            yield engine
-        finally:
-            engine.close()
+    with saved(model) as path, contextlib.closing(OnnxEngine(path)) as engine:
+        engine.spec = dataclasses.replace(engine.spec, outputs=(*engine.spec.outputs, *more_outputs))
+        yield engine
 
 
 def read(path: Path) -> onnx.ModelProto:

@@ -1,4 +1,6 @@
-"""The check graph: what a half-precision graph computes, on a machine whose runtime keeps activations in FP32.
+"""Half precision of a graph: the check graph, and an FP16 version of another's model.
+
+The check graph is what a half-precision graph computes, on a machine whose runtime keeps activations in FP32.
 
 ONNX Runtime's CPU provider removes the casts it inserts itself, so an FP16 graph there proves nothing about range or
 rounding. In a check graph every operator is FP32 and every half tensor is rounded by two casts of its own, which are
@@ -7,14 +9,20 @@ kept: values beyond 65,504 become infinite there, as on a GPU (which also accumu
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from infer.errors import Refused
+from infer.spec import ModelSpec
+
 from ..errors import ModelError
-from .file import copied, set_nodes
+from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_values
 
 HALF_MAX = 65_504.0
 """The largest finite half."""
@@ -46,7 +54,7 @@ def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes.append(node)
         for name in halves:
             nodes += _rounded(f"{name}.exact", name)
-    set_nodes(checked.graph, nodes)
+    set_values(checked.graph.node, nodes)
     return checked
 
 
@@ -93,9 +101,13 @@ def _make_weights_single(graph: onnx.GraphProto) -> None:
 def _rounded(source: str, target: str) -> list[Any]:
     half = f"{target}.half"
     return [
-        helper.make_node("Cast", [source], [half], f"{target}.round", to=TensorProto.FLOAT16),
-        helper.make_node("Cast", [half], [target], f"{target}.back", to=TensorProto.FLOAT),
+        _cast(source, half, f"{target}.round", TensorProto.FLOAT16),
+        _cast(half, target, f"{target}.back", TensorProto.FLOAT),
     ]
+
+
+def _cast(source: str, target: str, name: str, kind: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [source], [target], name, to=kind)
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
@@ -103,3 +115,181 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     inferred = onnx.shape_inference.infer_shapes(model)
     values = (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input)
     return {value.name: value.type.tensor_type.elem_type for value in values}
+
+
+# An FP16 version of a foreign FP32 model: what TensorRT builds, since precision is a property of the graph.
+#
+# Half are the layers with weights and, behind them, what only moves, compares or adds up values. All else stays FP32
+# between casts: reductions and what squares or exponentiates, which leave half's range or its precision first; and what
+# comes before the first layer, such as a normalisation inside the graph. Batch norms are folded into the convolutions
+# before them, in double precision, since their statistics may lie beyond half's range; others stay FP32.
+#
+# Own code, because onnxruntime.transformers.float16 clips weights to half's range without a word and rounds to half
+# even between two FP32 operators, where a sum of exponentials overflows; the tests compare with it.
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators with the weights, which are always half."""
+FOLLOWERS = (
+    *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Erf"),
+    *("Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh"),
+    *("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Neg", "Where"),
+    *("MaxPool", "AveragePool", "GlobalMaxPool"),
+    *("Concat", "Split", "Slice", "Gather", "Pad", "Expand", "Tile", "Identity", "Dropout"),
+    *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "DepthToSpace", "SpaceToDepth"),
+)
+"""Operators that are half if one of the tensors they read is."""
+
+
+class HalfError(Refused):
+    """A model that has no half version; one line."""
+
+
+def half_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The FP16 version of an FP32 model with our spec and our inputs and outputs, which stay FP32.
+
+    Its self-test stays too: what the FP32 net says. Raises HalfError for a model that is half already or whose weights
+    lie beyond half's range.
+    """
+    said = metadata(model)
+    spec = ModelSpec.from_json(said["spec"])
+    if spec.precision != "fp32":
+        raise HalfError(f"{spec.name} is {spec.precision} already, expected an FP32 model")
+    if model.ByteSize() > PROTOBUF_BYTES:
+        raise HalfError(f"{spec.name} has {model.ByteSize()} bytes of weights, expected at most {PROTOBUF_BYTES}")
+
+    half = copied(model)
+    _constants_to_initializers(half.graph)
+    _fold_batch_norms(half.graph)
+    _Halves(half).convert()
+    spec = dataclasses.replace(spec, precision="fp16")
+    helper.set_model_props(half, {**said, "spec": spec.to_json()})
+    return half
+
+
+class _Halves:
+    """The rewriting of one graph. A tensor's half version is called `NAME.half`; under NAME it is FP32."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph = model.graph
+        self.types = tensor_types(model) | {
+            initializer.name: initializer.data_type for initializer in self.graph.initializer
+        }
+        self.weights = {w.name: w for w in self.graph.initializer if w.data_type == TensorProto.FLOAT}
+        self.nodes: list[onnx.NodeProto] = []
+        self.computed_half: set[str] = set()
+        self.cast: set[str] = set()  # tensors that have both versions by now
+
+    def convert(self) -> None:
+        for node in list(self.graph.node):
+            if self._becomes_half(node):
+                self._add_half(node)
+            else:
+                self._add_single(node)
+
+        outputs = [value.name for value in self.graph.output]
+        for name in outputs:
+            self._need_single(name)
+        read = set(outputs).union(*(names_read(node) for node in self.nodes))
+        set_values(self.graph.node, self.nodes)
+        keep_initializers(self.graph, read)
+        del self.graph.value_info[:]
+
+    def _becomes_half(self, node: onnx.NodeProto) -> bool:
+        beyond = [name for name in node.input if name in self.weights and _largest(self.weights[name]) > HALF_MAX]
+        if node.op_type in LAYERS and beyond:
+            raise HalfError(
+                f"{node.op_type} {node.name}: {beyond[0]} goes up to {_largest(self.weights[beyond[0]]):.3g}, the "
+                f"largest half is {HALF_MAX:.0f}: build with --precision fp32"
+            )
+        behind = not self.computed_half.isdisjoint(node.input)
+        return node.op_type in LAYERS or (node.op_type in FOLLOWERS and behind and not beyond)
+
+    def _add_half(self, node: onnx.NodeProto) -> None:
+        for index, name in enumerate(node.input):
+            if name and not self.types.get(name):
+                raise HalfError(f"{node.op_type} {node.name}: {name} has no known type: build with --precision fp32")
+            if name and self.types[name] == TensorProto.FLOAT:
+                self._need_half(name)
+                node.input[index] = f"{name}.half"
+        for index, name in enumerate(node.output):
+            if self.types.get(name) == TensorProto.FLOAT:
+                node.output[index] = f"{name}.half"
+                self.computed_half.add(name)
+        self.nodes.append(node)
+
+    def _add_single(self, node: onnx.NodeProto) -> None:
+        for name in sorted(names_read(node)):
+            self._need_single(name)
+        self.nodes.append(node)
+
+    def _need_half(self, name: str) -> None:
+        if name in self.computed_half or name in self.cast:
+            return
+        self.cast.add(name)
+        if name in self.weights:
+            values = numpy_helper.to_array(self.weights[name]).astype(np.float16)
+            self.graph.initializer.append(numpy_helper.from_array(values, f"{name}.half"))
+        else:
+            self.nodes.append(_cast(name, f"{name}.half", f"{name}.half", TensorProto.FLOAT16))
+
+    def _need_single(self, name: str) -> None:
+        if name in self.computed_half and name not in self.cast:
+            self.cast.add(name)
+            self.nodes.append(_cast(f"{name}.half", name, f"{name}.single", TensorProto.FLOAT))
+
+
+def _largest(tensor: TensorProto) -> float:
+    values = numpy_helper.to_array(tensor)
+    return float(np.abs(values).max()) if values.size else 0.0
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    """Numbers that lie in nodes become initialisers, so that each user can have them in its own precision."""
+    nodes = []
+    for node in graph.node:
+        (attribute,) = node.attribute if node.op_type == "Constant" else (None,)
+
+        value = None if attribute is None else helper.get_attribute_value(attribute)
+        if isinstance(value, TensorProto):
+            value.name = node.output[0]
+            graph.initializer.append(value)
+        elif attribute is not None and attribute.name in ("value_float", "value_floats"):
+            graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), node.output[0]))
+        else:
+            nodes.append(node)
+    set_values(graph.node, nodes)
+
+
+def _fold_batch_norms(graph: onnx.GraphProto) -> None:
+    """Each batch norm that alone reads a convolution becomes part of its weights."""
+    weights = {w.name: w for w in graph.initializer if w.data_type == TensorProto.FLOAT}
+    readers = Counter(name for node in graph.node for name in names_read(node))
+    readers.update(value.name for value in graph.output)
+    convolutions = {node.output[0]: node for node in graph.node if node.op_type == "Conv"}
+
+    nodes = []
+    for node in graph.node:
+        convolution = convolutions.get(node.input[0]) if node.op_type == "BatchNormalization" else None
+        known = convolution is not None and weights.keys() >= {*node.input[1:], *convolution.input[1:]} - {""}
+        if convolution is None or not known or readers[node.input[0]] > 1 or len(node.output) > 1:
+            nodes.append(node)
+            continue
+
+        # (x * kernel + bias - mean) / sqrt(variance + epsilon) * gamma + beta, in double precision
+        epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+        gamma, beta, mean, variance = (_double(weights[name]) for name in node.input[1:])
+        scale = gamma / np.sqrt(variance + epsilon)
+        kernel = _double(weights[convolution.input[1]])
+        bias = _double(weights[convolution.input[2]]) if len(convolution.input) > 2 and convolution.input[2] else 0
+        folded = {"weight": kernel * scale.reshape(-1, *(1,) * (kernel.ndim - 1)), "bias": (bias - mean) * scale + beta}
+
+        names = {part: f"{convolution.output[0]}.folded.{part}" for part in folded}
+        for part, values in folded.items():
+            graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), names[part]))
+        convolution.input[1:] = names.values()
+        convolution.output[0] = node.output[0]
+    set_values(graph.node, nodes)
+
+
+def _double(tensor: TensorProto) -> NDArray[np.float64]:
+    return numpy_helper.to_array(tensor).astype(np.float64)

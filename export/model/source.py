@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infer.spec import Interface, ModelSpec, Precision, SpecError
 
-from ..errors import ModelError
+from ..errors import ModelError, naming
 
 if TYPE_CHECKING:  # onnx is imported by those who read or write a model
     import onnx
@@ -71,11 +71,7 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     from . import file as model_file
     from .precision import half_tensors, single_graph
 
-    try:
-        model = model_file.read(path) if with_graphs else model_file.read_graph(path)
-    except model_file.ModelFileError as error:
-        raise ModelError(str(error)) from None
-
+    model = model_file.read(path) if with_graphs else model_file.read_graph(path)
     said = model_file.metadata(model)
     if "spec" not in said:
         raise ModelError(f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx")
@@ -98,16 +94,12 @@ def is_to_be_halved(source: Source, request: GraphRequest) -> bool:
 def half_source(source: Source, path: Path) -> Source:
     """Writes the FP16 version of an FP32 model of another's making. Raises ModelError where there is none."""
     from . import file as model_file
-    from .to_half import HalfError, half_model
+    from .precision import HalfError, half_model
 
-    try:
-        single = model_file.read(source.path) if source.graphs is None else source.graphs.built
+    single = model_file.read(source.path) if source.graphs is None else source.graphs.built
+    with naming(source.path, HalfError):
         half = half_model(single)
-        model_file.save(half, path)
-    except model_file.ModelFileError as error:
-        raise ModelError(str(error)) from None
-    except HalfError as error:
-        raise ModelError(f"{source.path}: {error}") from None
+    model_file.save(half, path)
 
     spec = dataclasses.replace(source.spec, precision="fp16")
     graphs = None if source.graphs is None else Graphs(half, single)

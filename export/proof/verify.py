@@ -7,10 +7,11 @@ the evaluation's own metrics; box nets by the boxes of every position.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,12 +162,9 @@ def prove_engine(
 
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "model.engine")
-        write_engine(written, plan, sidecar.as_json())
-        engine = open_engine(written, self_test=True)
-        try:
+        write_engine(written, plan, msgspec.to_builtins(sidecar))
+        with contextlib.closing(open_engine(written, self_test=True)) as engine:
             verdict = verify_engine(single, engine, proof.verify, proof.protocol, proof.limit)
-        finally:
-            engine.close()
     return msgspec.structs.replace(sidecar, verify_engine=_pass(verdict, path, proof))
 
 
@@ -198,7 +196,7 @@ def _pass(verdict: Verdict | BoxVerdict, path: Path, proof: Proof) -> dict[str, 
 
 
 def verify_graph(
-    single: onnx.ModelProto, half: onnx.ModelProto, data: Path, protocol: str, limit: int, scales: Sequence[int] = ()
+    single: onnx.ModelProto, half: onnx.ModelProto, data: Path, protocol: str, limit: int
 ) -> Verdict | BoxVerdict:
     """Runs an FP32 and an FP16 model of one net on the first `limit` images of a data set (0: all).
 
@@ -208,7 +206,7 @@ def verify_graph(
     if any(value.name == "posterior" for value in single.graph.output):
         single, checked, more_outputs = _with_class_scores(single), _with_class_scores(checked), [CLASS_SCORES]
     with model_file.opened(single, more_outputs) as one, model_file.opened(checked, more_outputs) as other:
-        return _compare("FP16", one, other, data, protocol, limit, scales)
+        return _compare("FP16", one, other, data, protocol, limit)
 
 
 def verify_engine(
@@ -219,11 +217,9 @@ def verify_engine(
         return _compare("the engine", one, engine, data, protocol, limit)
 
 
-def _compare(
-    what: str, single: Engine, other: Engine, data: Path, protocol: str, limit: int, scales: Sequence[int] = ()
-) -> Verdict | BoxVerdict:
+def _compare(what: str, single: Engine, other: Engine, data: Path, protocol: str, limit: int) -> Verdict | BoxVerdict:
     """The verdict on two engines of one net. Raises VerifyError, EngineError."""
-    scales = tuple(scales) or default_scales(single.spec, protocol)
+    scales = default_scales(single.spec, protocol)
     compare = _compare_posteriors if single.spec.task == "classify" else _compare_boxes
     try:
         return compare(what, (single, other), open_dataset(data, limit=limit or None), protocol, scales)

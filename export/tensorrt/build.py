@@ -6,26 +6,176 @@ with the kernels that the builder's log lists. The log is read as text, of the f
 
 TensorRT is imported inside functions. The TensorRT-RTX branch is tested. TensorRT itself cannot be installed where this
 was written: its branch makes the same calls, whose names were checked against the bindings of 10.9 and 11.4.
+
+In what the libraries differ says the table infer/tensorrt/library.py. No option is left out without a word: it acts,
+is refused, or (a timing cache where no kernel is timed) is said to do nothing. TensorRT has all options; they are
+written from its documentation and have not run here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from infer.shapes import ShapeRange
+from tqdm import tqdm
+
+from infer.cuda.driver import gpu_present
+from infer.errors import Refused, UsageError
 from infer.spec import ModelSpec, Precision
-from infer.tensorrt.library import Library
+from infer.tensorrt.library import LIBRARIES, Library
 from infer.tensorrt.log import messages
+from infer.views import ShapeRange
 
-from . import progress as trt_progress
-from .library import BuildError, BuildOptions, set_options
 from .profiles import profile_entries
+
+HardwareCompatibility = Literal["ampere+", "same-compute-capability"]
+HARDWARE: dict[HardwareCompatibility, str] = {
+    "ampere+": "AMPERE_PLUS",
+    "same-compute-capability": "SAME_COMPUTE_CAPABILITY",
+}
+"""GPUs that a plan runs on beside the one it was built on, by TensorRT's names."""
+
+LEVELS = range(6)
+"""Optimisation levels: how long the builder searches for faster kernels."""
+
+DEFAULT_TARGETS = range(75, 121)
+"""Compute capabilities that an engine is built for where there is no GPU, as far as the library knows them."""
+
+
+class BuildError(Refused):
+    """An engine that cannot be built; one line: got, expected, do this."""
+
+
+class OptionError(UsageError):
+    """An option of the command line that this library does not have; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """Options of a build; None and False stand for the library's own default."""
+
+    workspace_mb: int | None = None  # memory that a kernel may need while it runs
+    optimization_level: int | None = None  # of LEVELS
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+    hardware_compatible: HardwareCompatibility | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry `options` of a sidecar."""
+        values = dataclasses.asdict(self)
+        return {**values, "timing_cache": self.timing_cache and str(self.timing_cache)}
+
+
+def choose_library(choice: Literal["auto", "tensorrt", "tensorrt-rtx"]) -> Library:
+    """The library asked for, or the first that is installed. Raises BuildError naming the installs."""
+    candidates = [library for name, library in LIBRARIES.items() if choice in ("auto", name)]
+    for library in candidates:
+        try:
+            version = str(importlib.import_module(library.module).__version__)
+        except ImportError:
+            continue
+        if tuple(int(part) for part in version.split(".")[:2]) < library.oldest:
+            oldest = ".".join(map(str, library.oldest))
+            raise BuildError(
+                f"{library.name} {version} is too old, expected {oldest} or newer: pip install {library.name} -U"
+            )
+        return library
+
+    installs = "  or  ".join(f"pip install {library.name}" for library in candidates)
+    raise BuildError(f"{' and '.join(library.name for library in candidates)} cannot be imported: {installs}")
+
+
+def choose_targets(library: Library, asked: Sequence[str]) -> tuple[str, ...]:
+    """The GPUs to build for: those asked for, or the one present, or (TensorRT-RTX) all of DEFAULT_TARGETS.
+
+    Raises OptionError for a target that is none or that this library cannot build for, BuildError where TensorRT finds
+    no GPU or TensorRT-RTX does not know the GPU.
+    """
+    present = gpu_present()
+
+    # TensorRT builds for the GPU present alone
+    if not library.just_in_time and asked:
+        raise OptionError(
+            f"--target: {library.name} tunes kernels on the GPU it builds for and cannot build for another: "
+            "leave it out, or use --builder tensorrt-rtx"
+        )
+    if not library.just_in_time:
+        if present is None:
+            raise BuildError(
+                f"{library.name} builds on the GPU that the engine is for, and there is none here: run it there, or "
+                "use --builder tensorrt-rtx --target ..."
+            )
+        return (present,)
+
+    # TensorRT-RTX builds for every GPU that it knows
+    members = importlib.import_module(library.module).ComputeCapability.__members__
+    known = sorted((name.lower() for name in members if re.fullmatch(r"SM\d+", name)), key=_capability)
+    for target in asked:
+        if target not in known:
+            raise OptionError(f"--target: {library.name} does not know {target!r}, only {', '.join(known)}")
+    if asked:
+        return tuple(target for target in known if target in asked)
+    if present is None:
+        return tuple(target for target in known if _capability(target) in DEFAULT_TARGETS)
+    if present not in known:
+        raise BuildError(
+            f"{library.name} does not run on the {present} GPU here, only on {', '.join(known)}: "
+            "use --builder tensorrt, or name other GPUs with --target"
+        )
+    return (present,)
+
+
+def check_options(library: Library, options: BuildOptions) -> tuple[BuildOptions, list[str]]:
+    """(the options that act, lines about the others). Raises OptionError for one that the library lacks."""
+    for name, reason in library.refuses.items():
+        if getattr(options, name) is not None and getattr(options, name) is not False:  # level 0 is a level
+            raise OptionError(f"{flag(name)}: {library.name} {reason}")
+
+    if options.timing_cache is not None and library.just_in_time:
+        said = f"{flag('timing_cache')} {options.timing_cache}: {library.name} times no kernels, so it is not written"
+        return dataclasses.replace(options, timing_cache=None), [said]
+    return options, []
+
+
+def set_options(trt: Any, config: Any, options: BuildOptions) -> Any:
+    """Sets the options on a builder's config. Returns the timing cache, to be kept until the build is over, or None.
+
+    Raises BuildError for a timing cache that cannot be used.
+    """
+    if options.workspace_mb is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible is not None:
+        level = getattr(trt.HardwareCompatibilityLevel, HARDWARE[options.hardware_compatible])
+        config.hardware_compatibility_level = level
+
+    path = options.timing_cache
+    if path is None:
+        return None
+    cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise BuildError(f"{path}: not a timing cache of this version and this GPU: remove it, or name another file")
+    return cache
+
+
+def flag(name: str) -> str:
+    """The option of the command line that sets a field of BuildOptions."""
+    return "--" + {"workspace_mb": "workspace"}.get(name, name).replace("_", "-")
+
+
+def _capability(target: str) -> int:
+    return int(target.removeprefix("sm"))
+
 
 LOGGED: dict[Precision, str] = {"fp16": "Half", "fp32": "Float"}
 """The word for each precision in the builder's log."""
@@ -62,25 +212,14 @@ def build(
     spec: ModelSpec,
     shapes: Sequence[ShapeRange],
     targets: Sequence[str],
-    options: BuildOptions = BuildOptions(),  # noqa: B008, it is frozen
+    options: BuildOptions = BuildOptions(),
+    stop: threading.Event | None = None,
 ) -> BuiltPlan:
-    """Builds the ONNX model `path`, one optimisation profile for each of `shapes`; a bar on a terminal, Ctrl-C ends it.
+    """Builds the ONNX model `path`, one optimisation profile for each of `shapes`; shows a bar on a terminal.
 
-    Raises BuildError with the library's own words where it refuses, and for a convolution of another precision than
-    the spec's, in the network or among the kernels of the log.
+    stop: ends the build once it is set, see `interruptible`. Raises BuildError with the library's own words where it
+    refuses, and for a convolution of another precision than the spec's, in the network or among the kernels of the log.
     """
-    return trt_progress.interruptible(lambda stop: _build(library, path, spec, shapes, targets, options, stop))
-
-
-def _build(
-    library: Library,
-    path: Path,
-    spec: ModelSpec,
-    shapes: Sequence[ShapeRange],
-    targets: Sequence[str],
-    options: BuildOptions,
-    stop: threading.Event,
-) -> BuiltPlan:
     trt = importlib.import_module(library.module)
     log = messages(trt)
     with log.recording():
@@ -110,13 +249,15 @@ def _build(
                 profile.set_shape(name, *entry)
             if config.add_optimization_profile(profile) < 0:
                 raise BuildError(f"{path}: {library.name} refused profile {shape.explain()}: {log.said()}")
-        if library.builds_for_other_gpus:
+        if library.just_in_time:
             config.num_compute_capabilities = len(targets)
             for index, target in enumerate(targets):
                 config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
 
-        with trt_progress.progress_bar() as bar:
-            monitor = trt_progress.monitor(trt, bar, stop)  # lives as long as the config, which does not own it
+        with progress_bar() as bar:
+            monitor = progress_monitor(
+                trt, bar, stop or threading.Event()
+            )  # lives as long as the config, which does not own it
             config.progress_monitor = monitor
             plan = builder.build_serialized_network(network, config)
         if plan is None:
@@ -207,3 +348,93 @@ def convolution_kernels(lines: Sequence[str], convolutions: set[str]) -> list[Ke
         if layers and weights:
             kernels.append(Kernel(layers, frozenset(weights)))
     return kernels
+
+
+Result = TypeVar("Result")
+
+
+# Progress, and Ctrl-C: the builder runs for seconds to minutes without returning to Python, so that no signal would be
+# handled. So it is left to a thread, while the main thread waits, takes the signal and tells the monitor, whose next
+# answer stops the build.
+
+
+class Phases:
+    """Phases of a build within each other, and the share of the whole that is done."""
+
+    def __init__(self) -> None:
+        self.active: dict[str, _Phase] = {}
+        self.done = 0.0  # never goes back
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        self.active[name] = _Phase(parent, max(steps, 1))
+
+    def step(self, name: str, index: int) -> None:
+        if name in self.active:
+            self.active[name].finished = index + 1
+        self._update()
+
+    def finish(self, name: str) -> None:
+        phase = self.active.pop(name, None)
+        if phase is not None and phase.parent is None:
+            self.done = 1.0
+
+    def _update(self) -> None:
+        roots = [name for name, phase in self.active.items() if phase.parent is None]
+        self.done = max([self.done, *map(self._share, roots)])
+
+    def _share(self, name: str) -> float:
+        """Steps that are done, and as part of the next one the phases within."""
+        phase = self.active[name]
+        within = [self._share(child) for child, other in self.active.items() if other.parent == name]
+        return min((phase.finished + min(sum(within), 1.0)) / phase.steps, 1.0)
+
+
+class _Phase:
+    def __init__(self, parent: str | None, steps: int) -> None:
+        self.parent, self.steps, self.finished = parent, steps, 0
+
+
+def progress_monitor(trt: Any, bar: tqdm[Any], stop: threading.Event) -> Any:
+    """A progress monitor that moves `bar` (of 1.0) and ends the build once `stop` is set. TensorRT calls it from
+    several threads at once; it must not raise."""
+    phases, lock = Phases(), threading.Lock()
+
+    def __init__(self: Any) -> None:
+        trt.IProgressMonitor.__init__(self)
+
+    def phase_start(self: Any, name: str, parent: str | None, steps: int) -> None:
+        with lock:
+            phases.start(name, parent, steps)
+
+    def step_complete(self: Any, name: str, index: int) -> bool:
+        with lock:
+            phases.step(name, index)
+            bar.update(phases.done - bar.n)
+        return not stop.is_set()
+
+    def phase_finish(self: Any, name: str) -> None:
+        with lock:
+            phases.finish(name)
+            bar.update(phases.done - bar.n)
+
+    methods = (__init__, phase_start, step_complete, phase_finish)
+    return type("Monitor", (trt.IProgressMonitor,), {method.__name__: method for method in methods})()
+
+
+def progress_bar() -> tqdm[Any]:
+    """A bar on a terminal, none in a pipe."""
+    return tqdm(total=1.0, desc="building", disable=None, leave=False, bar_format="{desc} {percentage:3.0f} %|{bar}|")
+
+
+def interruptible(work: Callable[[threading.Event], Result]) -> Result:
+    """`work(stop)` in a thread of its own; Ctrl-C sets `stop`, waits for `work` to end and is raised here."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            future = pool.submit(work, stop)
+            while not wait([future], timeout=0.2).done:
+                pass  # but handle the signals that came meanwhile, whichever thread took them
+            return future.result()
+        except BaseException:
+            stop.set()
+            raise

@@ -2,19 +2,38 @@
 
 Every entry of a profile follows from one ShapeRange, so entries cannot contradict each other; ranges that cannot work
 are refused here, since the builder accepts some of them. Knows nothing of TensorRT.
+
+`--profile auto --data DIR` is a dense profile from the images that an engine is for, of which only headers are read. It
+becomes an ordinary `dense` option, which is printed, so that it can be typed, changed and given to an engine for
+another data set.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
+from tqdm import tqdm
+
+from infer.data.dataset import open_dataset
 from infer.errors import Refused
-from infer.shapes import Extent, ShapeRange, crops_shape, default_shapes, dense_shapes
+from infer.pixels.decode import ImageError, image_size
 from infer.spec import Interface, ModelSpec, Size
 from infer.tensorrt.sidecar import Entry
-from infer.views import default_scales
+from infer.views import (
+    MAX_ASPECT,
+    MIN_SOURCE_PX,
+    Extent,
+    ShapeRange,
+    crops_shape,
+    default_scales,
+    default_shapes,
+    dense_shapes,
+    plan_views,
+)
 
 from ..graph.interface import INPUTS
 
@@ -50,7 +69,7 @@ PROFILES = {
 """Keys of each profile. `image` is the longest side of an image, uploaded or rescaled: memory grows with its square.
 
 `batch` is `crops` for all grid crops of an image at once, 50 at each scale; `auto` is `dense` for the images of a data
-set (export/tensorrt/data_profile.py makes one of the other).
+set (`dense_range` makes one of the other).
 """
 EXCLUSIVE = (("crops", "batch"), ("dense", "auto"))
 """Two names for one profile: only one may be given."""
@@ -218,3 +237,100 @@ def _check(shape: ShapeRange, spec: ModelSpec) -> None:
             f"profile {shape.name}: rescaling images of up to {shape.source_px.max} px a side gathers {gathered} "
             f"elements, TensorRT's tensors hold {MAX_ELEMENTS}: use sides of at most {side} px"
         )
+
+
+NAMED = 3
+"""Images that are left out and printed by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSizes:
+    """Sizes (height, width) in pixels of the images of a data set, and an example of each."""
+
+    dataset_id: str
+    counts: Counter[Size]
+    examples: Mapping[Size, str]
+    unreadable: tuple[str, ...]  # one line each, image and reason
+
+
+def read_sizes(root: Path) -> DataSizes:
+    """Sizes of the validation images of a data set. Raises DatasetError."""
+    dataset = open_dataset(root)
+    counts: Counter[Size] = Counter()
+    examples: dict[Size, str] = {}
+    unreadable = []
+
+    for item in tqdm(dataset.items, desc="sizes", unit="img", disable=None):
+        try:
+            size = image_size(item.file, name=item.name)
+        except ImageError as error:
+            unreadable.append(str(error))
+            continue
+        counts[size] += 1
+        examples.setdefault(size, item.name)
+    return DataSizes(dataset.listing_digest, counts, examples, tuple(unreadable))
+
+
+def dense_range(spec: ModelSpec, sizes: DataSizes, image_px: int = 0) -> tuple[ProfileOption, tuple[str, ...]]:
+    """The dense profile for the images of up to MAX_ASPECT, at the model's own scales, and lines that say where from.
+
+    It is tuned for the most common size at the scale in the middle. `image_px`: the option's `image`. Raises
+    ProfileError where there is no such image.
+    """
+    scales = default_scales(spec, "dense")
+    common, rescaled, beyond = None, [], []
+
+    # images beyond the range are left out, and named
+    for size, count in sizes.counts.most_common():
+        short, long = sorted(size)
+        if short < MIN_SOURCE_PX or long * MAX_ASPECT[1] > short * MAX_ASPECT[0]:
+            beyond.append((size, count))
+            continue
+        common = common or size
+        rescaled += [_rescaled(spec, size, scale) for scale in scales]
+    left_out = sum(count for _, count in beyond)
+    images = sizes.counts.total() - left_out
+    if common is None:
+        raise ProfileError(
+            f"profile auto: no image of {sizes.dataset_id} has sides of {MIN_SOURCE_PX} px or more and an aspect of up "
+            f"to {MAX_ASPECT[0]}:{MAX_ASPECT[1]} ({left_out} beyond, {len(sizes.unreadable)} unreadable): say "
+            "--profile dense:min=...,opt=...,max=..."
+        )
+
+    # one range around all others
+    shorts, longs = zip(*rescaled, strict=True)
+    option = ProfileOption(
+        "dense",
+        {"image": image_px} if image_px else {},
+        {
+            "min": (min(shorts), min(longs)),
+            "opt": _rescaled(spec, common, scales[len(scales) // 2]),
+            "max": (max(shorts), max(longs)),
+        },
+    )
+
+    lines = [
+        f"profile auto: {images} images of {sizes.dataset_id} at {', '.join(map(str, scales))}, most often "
+        f"{common[1]}x{common[0]} px: --profile {_typed(option)}"
+    ]
+    if beyond:
+        names = ", ".join(f"{sizes.examples[size]} ({size[1]}x{size[0]} px)" for size, _ in beyond[:NAMED])
+        lines.append(
+            f"profile auto: {left_out} images beyond an aspect of {MAX_ASPECT[0]}:{MAX_ASPECT[1]} or below "
+            f"{MIN_SOURCE_PX} px left out, such as {names}"
+        )
+    if sizes.unreadable:
+        lines.append(f"profile auto: {len(sizes.unreadable)} images unreadable, first {sizes.unreadable[0]}")
+    return option, tuple(lines)
+
+
+def _rescaled(spec: ModelSpec, size: Size, scale: int) -> Size:
+    """(short, long) side of an image at a scale, as the evaluation plans it."""
+    (_, _, height, width) = plan_views(spec, "dense", size, [scale]).views[0].cut
+    return min(height, width), max(height, width)
+
+
+def _typed(option: ProfileOption) -> str:
+    """The option as it would be typed."""
+    items = [f"{key}={short}x{long}" for key, (short, long) in option.sizes.items()]
+    return f"{option.name}:{','.join([*items, *(f'{key}={value}' for key, value in option.numbers.items())])}"

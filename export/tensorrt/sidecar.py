@@ -17,15 +17,13 @@ from infer import self_test
 from infer.files import file_sha256, replacing
 from infer.graph_inputs import Feed, feed_taps
 from infer.pixels.render import normalise, render
-from infer.shapes import ShapeRange
 from infer.spec import ModelSpec
 from infer.tensorrt.library import Library
 from infer.tensorrt.sidecar import Profile, SidecarContent
-from infer.views import plan_views
+from infer.views import ShapeRange, plan_views
 
 from ..model.source import Source
-from .build import BuiltPlan
-from .library import BuildOptions
+from .build import BuildOptions, BuiltPlan
 from .profiles import profile_entries
 
 
@@ -38,7 +36,7 @@ def sidecar_content(
         extents = {one.name: getattr(shape, one.name) for one in dataclasses.fields(ShapeRange)}
         profiles.append(Profile(**extents, inputs=profile_entries(shape, source.spec.interface), activation_bytes=used))
     return SidecarContent(
-        spec=json.loads(source.spec.to_json()),
+        spec=dataclasses.asdict(source.spec),
         sha256=hashlib.sha256(plan.data).hexdigest(),
         builder=plan.builder,
         targets=tuple(targets),

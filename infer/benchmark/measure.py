@@ -7,22 +7,25 @@ other, with nothing else under way. Runs come after WARM_UP others that do not c
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..engine import Engine, EngineError, Starting
+from ..cuda.device import Device
+from ..cuda.driver import CudaError
+from ..engine import HOST, Engine, EngineError, Starting
 from ..open import open_engine
 from ..pixels.decode import decode
+from ..spec import ModelSpec, Size
 from ..views import ViewPlan, default_scales, out_of_range, plan_views
-from .flops import plan_flops
-from .peak import Peak, device_name, device_peak
 
 WARM_UP = 2
 LEAST_RUNS, LEAST_S = 10, 5.0
@@ -144,3 +147,165 @@ def synthetic_jpeg() -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=92)
     return buffer.getvalue()
+
+
+# Peak of a device, floating-point operations a second: measured on a CPU, from NVIDIA's data sheets for a GPU
+
+TENSOR_TFLOPS = {
+    "Tesla T4": 65,  # T4 data sheet
+    "NVIDIA A10": 125,  # A10 data sheet
+    "NVIDIA A30": 165,  # A30 data sheet
+    "NVIDIA A100-SXM4-40GB": 312,  # A100 data sheet
+    "NVIDIA A100-SXM4-80GB": 312,
+    "NVIDIA A100-PCIE-40GB": 312,
+    "NVIDIA A100 80GB PCIe": 312,
+    "NVIDIA L4": 121,  # L4 data sheet, half of what it gives with sparsity; so all below but the GeForce
+    "NVIDIA L40S": 362,  # L40S data sheet
+    "NVIDIA H100 PCIe": 756,  # H100 data sheet
+    "NVIDIA H100 80GB HBM3": 989,
+    "NVIDIA H200": 989,  # H200 data sheet
+    "NVIDIA GeForce RTX 3090": 142,  # GA102 white paper, accumulating in FP16
+    "NVIDIA GeForce RTX 4090": 330,  # Ada white paper, the same
+    "NVIDIA GeForce RTX 5090": 419,  # RTX Blackwell white paper, the same
+}
+"""Dense FP16 of the tensor cores, by the driver's name of the GPU."""
+
+MATRIX = 2048
+"""Side of the matrices that are multiplied to measure a CPU."""
+MEASURE_S = 0.5
+
+
+class Peak(NamedTuple):
+    """A peak; `name` says of what operations, and where the number comes from."""
+
+    name: str
+    flops_per_second: float
+
+
+def device_name(engine: Engine) -> str:
+    """The processor that an engine runs on, as its maker calls it."""
+    if engine.device == HOST:
+        return f"{_cpu_model()}, {_cpus()} CPUs"
+    try:
+        device = Device(int(engine.device.removeprefix("cuda:")))
+    except CudaError:  # ONNX Runtime needs neither PyCUDA nor cuda-python
+        return engine.device
+    name = device.name
+    device.close()
+    return name
+
+
+def device_peak(engine: Engine, name: str) -> Peak | None:
+    """The peak of the device called `name` (`device_name`); None where it is not known. Takes MEASURE_S on a CPU."""
+    if engine.device == HOST:
+        return Peak(f"float32 matrix product by NumPy, {_cpus()} CPUs, measured", _matrix_product())
+    if engine.spec.precision != "fp16" or name not in TENSOR_TFLOPS:
+        return None
+    return Peak("dense FP16 of the tensor cores, NVIDIA's data sheet", TENSOR_TFLOPS[name] * 1e12)
+
+
+@functools.cache
+def _matrix_product() -> float:
+    """Floating-point operations a second, of the fastest product."""
+    a = np.ones((MATRIX, MATRIX), np.float32)
+    out = a @ a  # threads start, memory is touched
+    seconds: list[float] = []
+    while sum(seconds) < MEASURE_S or len(seconds) < 3:
+        started = time.perf_counter()
+        np.matmul(a, a, out=out)
+        seconds.append(time.perf_counter() - started)
+    return 2 * MATRIX**3 / min(seconds)
+
+
+def _cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+
+
+# Floating-point operations of our nets' convolutions, two for each multiply-add, for views of any size. They follow
+# from the spec, which every engine carries: a plan does not show its layers, and reading a graph would take the onnx
+# library. Pooling, LRN and rescaling are not counted. Tests compare with the exported graphs.
+
+VGG_CHANNELS = (64, 128, 256, 512, 512)
+VGG_KERNELS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "A": ((3,), (3,), (3, 3), (3, 3), (3, 3)),
+    "A-LRN": ((3,), (3,), (3, 3), (3, 3), (3, 3)),
+    "B": ((3, 3), (3, 3), (3, 3), (3, 3), (3, 3)),
+    "C": ((3, 3), (3, 3), (3, 3, 1), (3, 3, 1), (3, 3, 1)),
+    "D": ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
+    "E": ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3)),
+}
+"""Sides of the kernels in each of the five blocks (arXiv 1409.1556, Table 1)."""
+
+GOOGLENET_STEM = (64, 64, 192)  # 7x7/2, 1x1, 3x3
+INCEPTION = {
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
+"""1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection (arXiv 1409.4842, Table 1)."""
+LARGE_KERNEL = {"googlenet": 5, "googlenet-tv": 3}
+"""Side of the 5x5 kernels: torchvision's are 3x3."""
+
+
+def plan_flops(spec: ModelSpec, plan: ViewPlan) -> int | None:
+    """Operations of all views of an image; None for a net that is not ours."""
+    if spec.net not in (*VGG_KERNELS, *LARGE_KERNEL):
+        return None
+    count = _vgg if spec.net in VGG_KERNELS else _googlenet
+    return sum(2 * count(spec, view.size_px) for view in plan.views)
+
+
+def _scaled(channels: int, spec: ModelSpec) -> int:
+    return max(1, round(channels * spec.width))
+
+
+def _vgg(spec: ModelSpec, size_px: Size) -> int:
+    """Multiply-adds of one view."""
+    (height, width), channels, total = size_px, 3, 0
+    for paper, kernels in zip(VGG_CHANNELS, VGG_KERNELS[spec.net], strict=True):
+        for kernel in kernels:
+            total += height * width * channels * _scaled(paper, spec) * kernel**2
+            channels = _scaled(paper, spec)
+        up = spec.pool_rounding == "ceil"
+        height, width = (height + up) // 2, (width + up) // 2
+    kernel, fc = spec.crop_px // 32, spec.fc_width
+    positions = (height - kernel + 1) * (width - kernel + 1)
+    return total + positions * (channels * fc * kernel**2 + fc * fc + fc * len(spec.classes))
+
+
+def _googlenet(spec: ModelSpec, size_px: Size) -> int:
+    """Multiply-adds of one view. A 3x3 pool at stride 2 that rounds up halves, rounding down."""
+    height, width = (size_px[0] + 1) // 2, (size_px[1] + 1) // 2
+    conv1, reduce, channels = (_scaled(paper, spec) for paper in GOOGLENET_STEM)
+    total = height * width * 3 * conv1 * 7**2
+
+    height, width = height // 2, width // 2
+    total += height * width * (conv1 * reduce + reduce * channels * 3**2)
+
+    height, width = height // 2, width // 2
+    for name, row in INCEPTION.items():
+        if name in ("4a", "5a"):
+            up = name == "5a" and spec.net == "googlenet-tv"  # whose last pool is 2x2
+            height, width = (height + up) // 2, (width + up) // 2
+        one, reduce3, three, reduce5, five, projection = (_scaled(paper, spec) for paper in row)
+        total += height * width * channels * (one + reduce3 + reduce5 + projection)
+        total += height * width * (reduce3 * three * 3**2 + reduce5 * five * LARGE_KERNEL[spec.net] ** 2)
+        channels = one + three + five + projection
+
+    pool = spec.crop_px // 32
+    return total + (height - pool + 1) * (width - pool + 1) * channels * len(spec.classes)

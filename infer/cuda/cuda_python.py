@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from cuda.bindings import driver as cuda
 
-from .driver import Bytes, Event, Graph, Memory, Pinned, Resource, Stream, failure
+from .driver import Bytes, Event, Graph, Memory, MemoryInfo, Pinned, Resource, Stream, failure
 
 
 def _call(name: str, *arguments: Any) -> Any:
@@ -32,7 +32,7 @@ _FREE = {
 
 
 class CudaPythonDriver:
-    """Implements `device.Driver`: one GPU, whose context is current in every call but `push` and `close`."""
+    """Implements `device.Driver` as PyCudaDriver does, whose methods say what each is for."""
 
     binding = "cuda-python"
 
@@ -55,9 +55,8 @@ class CudaPythonDriver:
     def close(self) -> None:
         _call("cuDevicePrimaryCtxRelease", self._device)
 
-    def memory_info(self) -> tuple[int, int]:
-        free, total = _call("cuMemGetInfo")
-        return free, total
+    def memory_info(self) -> MemoryInfo:
+        return MemoryInfo(*_call("cuMemGetInfo"))
 
     def allocate(self, nbytes: int) -> Memory:
         handle = _call("cuMemAlloc", nbytes)

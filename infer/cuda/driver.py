@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,13 @@ class Event(Resource):
 
 class Graph(Resource):
     """Work of one stream that was captured, to be launched as a whole."""
+
+
+class MemoryInfo(NamedTuple):
+    """Memory of a GPU."""
+
+    free_bytes: int
+    total_bytes: int
 
 
 def gpu_present() -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .driver import Bytes, Event, Graph, Memory, Pinned, Resource, Stream, failure
+from .driver import Bytes, Event, Graph, Memory, MemoryInfo, Pinned, Resource, Stream, failure
 
 NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING of cuda.h, which PyCUDA has no name for."""
@@ -50,10 +50,9 @@ class PyCudaDriver:
             self._context.detach()
         ctypes.CDLL("libcuda.so.1").cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 
-    def memory_info(self) -> tuple[int, int]:
+    def memory_info(self) -> MemoryInfo:
         with self._calling():
-            free, total = self._cuda.mem_get_info()
-        return int(free), int(total)
+            return MemoryInfo(*map(int, self._cuda.mem_get_info()))
 
     def allocate(self, nbytes: int) -> Memory:
         with self._calling():
@@ -87,18 +86,22 @@ class PyCudaDriver:
             resource.handle = None
 
     def copy_in(self, address: int, source: Bytes, stream: Stream) -> None:
+        """Bytes to the device, in the stream's order. `source` must be pinned and stay as it is until then."""
         with self._calling():
             self._cuda.memcpy_htod_async(address, source, stream.handle)
 
     def copy_out(self, target: Bytes, address: int, stream: Stream) -> None:
+        """Bytes from the device, in the stream's order; `target` must be pinned and holds them once that is reached."""
         with self._calling():
             self._cuda.memcpy_dtoh_async(target, address, stream.handle)
 
     def record(self, event: Event, stream: Stream) -> None:
+        """Puts the event behind all work of the stream so far."""
         with self._calling():
             event.handle.record(stream.handle)
 
     def wait(self, stream: Stream, event: Event) -> None:
+        """Makes the stream's further work run after the event; the host goes on."""
         with self._calling():
             stream.handle.wait_for_event(event.handle)
 
@@ -107,10 +110,12 @@ class PyCudaDriver:
             return bool(event.handle.query())
 
     def synchronize(self, event: Event) -> None:
+        """Waits until the event is reached: on this thread alone, Python's lock is given away."""
         with self._calling():
             event.handle.synchronize()
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
+        """Milliseconds between two reached events made with `timing`."""
         with self._calling():
             return float(start.handle.time_till(end.handle))
 
@@ -127,6 +132,7 @@ class PyCudaDriver:
         return Graph(graph, graph.value or 0)
 
     def launch(self, graph: Graph, stream: Stream) -> None:
+        """Puts the graph's work into the stream."""
         _call("cuGraphLaunch", graph.handle, ctypes.c_void_p(stream.address))
 
     @contextlib.contextmanager

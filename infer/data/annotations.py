@@ -25,8 +25,7 @@ from defusedxml.ElementTree import fromstring
 
 from ..errors import Refused
 from ..spec import Size
-from .folder import DatasetError, Folder
-from .stored import File, printable
+from .folder import DatasetError, File, Folder, printable
 
 SUFFIX = ".xml"
 LARGEST_BYTES = 1 << 20

@@ -7,19 +7,22 @@ name) in sorted order; devkit ids, which follow another order, are mapped throug
 
 from __future__ import annotations
 
+import glob
+import gzip
 import hashlib
+import io
+import re
+import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from . import parquet, webdataset
-from .devkit import DEVKIT, GROUND_TRUTH, META, Synsets, read_synsets, read_validation_ids
-from .folder import TAR, Folder, open_folder
+from .folder import SUFFIXES, TAR, File, Folder, Sample, Stored, is_image_name, open_folder, printable
 from .folder import DatasetError as DatasetError
-from .shards import PARQUET, find_shards, label_samples
-from .stored import SUFFIXES, File, Stored, is_image_name, printable
+from .tar import TarError, list_members
 from .webdataset import is_webdataset
 
 TRAIN = "ILSVRC2012_img_train"
@@ -218,3 +221,189 @@ def _is_ilsvrc2012_val(items: Sequence[Item]) -> bool:
 
 def _last_part(item: Item) -> str:
     return item.name.rpartition("/")[2]
+
+
+# Shards, and what their labels mean
+
+PARQUET = ".parquet"
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
+"""Words in the names of shards that say their split; the first that is there counts."""
+BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+MOST_SHARDS = 1_000_000
+MOST_CLASSES = 100_000
+"""Classes that are known by their numbers; the whole of ImageNet has 21,841."""
+WNID = re.compile(r"n\d{8}")
+
+
+class Labels(NamedTuple):
+    """Labels of a packed data set and the classes that they stand for.
+
+    numbered: labels are numbers in the order of the model's own classes; `classes` are then the data set's names for
+    them, if any, or the numbers.
+    """
+
+    labels: list[int]
+    classes: tuple[str, ...]
+    numbered: bool
+
+
+def find_shards(root: Path, split: Literal["train", "val"]) -> list[Path]:
+    """The shards of a split below a folder, in a file, or of a pattern ({000..049}, {a,b}, *).
+
+    There are none where `root` is something else. Raises DatasetError for a pattern that no file matches.
+    """
+    if root.is_file():
+        return [root] if root.suffix in (PARQUET, TAR) else []
+
+    if root.is_dir():
+        for folder in (*(root / word for word in SPLITS[split]), root, root / "data"):
+            if not folder.is_dir():
+                continue
+            names = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+            for suffix in (PARQUET, TAR):
+                found = [path for path in names if path.suffix == suffix and path.is_file()]
+                if found:
+                    return _of_split(found, split)
+        return []
+
+    pattern = str(root)
+    if not any(character in pattern for character in "{*?["):
+        return []
+    paths = [Path(path) for each in _expand(pattern) for path in (sorted(glob.glob(each)) or [each])]
+    absent = [path for path in paths if not path.is_file()]
+    if absent:
+        raise DatasetError(f"{root}: no such file as {absent[0]}: expected shards like data/val-{{000..049}}.tar")
+    return paths
+
+
+def _of_split(paths: list[Path], split: Literal["train", "val"]) -> list[Path]:
+    """Shards whose names say the split, or all where no name says any."""
+    words = [set(re.split(r"[-_.]", path.name.lower())) for path in paths]
+    for word in SPLITS[split]:
+        own = [path for path, own_words in zip(paths, words, strict=True) if word in own_words]
+        if own:
+            return own
+    said = any(word in own for own in words for every in SPLITS.values() for word in every)
+    return [] if said else paths
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    """Braces as a shell expands them. Raises DatasetError for more than MOST_SHARDS files."""
+    found = BRACES.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    first, last, words = found.groups()
+    if words is None and int(last) - int(first) >= MOST_SHARDS:
+        raise DatasetError(f"{pattern}: more than {MOST_SHARDS} shards")
+    choices = words.split(",") if words else (f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1))
+    for choice in choices:
+        yield from _expand(pattern[: found.start()] + choice + pattern[found.end() :])
+
+
+def label_samples(samples: Sequence[Sample], root: Path, names: Sequence[str] = ()) -> Labels:
+    """Labels of all samples: numbers as they are, names as their place in sorted order.
+
+    `names`, if any, are the data set's own for its numbers. Where they are WNIDs, by which every model means the same,
+    the numbers are not the model's. Raises DatasetError where there are numbers and names, or a number without a class.
+    """
+    kinds = {type(sample.label) for sample in samples if sample.label is not None}
+    if len(kinds) > 1:
+        one = next(sample for sample in samples if isinstance(sample.label, str))
+        raise DatasetError(
+            f"{root}: labels are numbers and names (e.g. {one.label!r} of {one.name}), expected one kind"
+        )
+
+    if kinds == {str}:
+        classes = tuple(sorted({str(sample.label) for sample in samples if sample.label is not None}))
+        index: dict[int | str | None, int] = {name: number for number, name in enumerate(classes)}
+        return Labels([index.get(sample.label, -1) for sample in samples], classes, numbered=False)
+
+    numbers = [-1 if sample.label is None else int(sample.label) for sample in samples]
+    count = len(names) or min(max([*numbers, 0]) + 1, MOST_CLASSES)
+    for sample, number in zip(samples, numbers, strict=True):
+        if not -1 <= number < count:
+            raise DatasetError(f"{root}: label {number} of {sample.name}, expected 0 to {count - 1}, or -1 for unknown")
+    numbered = not (names and all(map(WNID.fullmatch, names)))
+    return Labels(numbers, tuple(names) or tuple(map(str, range(count))), numbered)
+
+
+# ILSVRC-2012's devkit: a folder, the .tar.gz that it is distributed as, or a .tar
+
+DEVKIT = "ILSVRC2012_devkit_t12"
+META = "meta.mat"
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+DEVKIT_BYTES = 64 << 20
+"""Bytes of the devkit unpacked, at most; the original's .tar.gz has 2.5 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synsets:
+    """WNID of each leaf's ILSVRC2012_ID, and words of each WNID."""
+
+    wnid_of_id: dict[int, str]
+    words: dict[str, str]
+
+
+def read_synsets(root: Folder) -> Synsets:
+    """Synsets of the devkit in a folder; none where there is no devkit. Raises DatasetError."""
+    files = read_devkit(root, (META, GROUND_TRUTH).__contains__)
+    return _read_meta(files[META], root.path / DEVKIT / "data" / META) if META in files else Synsets({}, {})
+
+
+def read_validation_ids(root: Folder) -> list[str]:
+    """ILSVRC2012_ID of each validation image in the order of their names, as written.
+
+    Raises DatasetError where the devkit is missing, or a part of it.
+    """
+    files = read_devkit(root, (META, GROUND_TRUTH).__contains__)
+    for needed in (META, GROUND_TRUTH):
+        if needed not in files:
+            path = root.path / DEVKIT / "data" / needed
+            raise DatasetError(f"{path}: missing, and flat validation images have their labels there")
+    return files[GROUND_TRUTH].decode(errors="replace").split()
+
+
+def read_devkit(root: Folder, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """The files of data/ in the devkit whose names are `wanted`; none without a devkit. Raises DatasetError."""
+    if root.holds(DEVKIT):
+        devkit = root.folder(DEVKIT)
+        files = devkit.folder("data").files if devkit.holds("data") else {}
+        return {name: file.read_bytes() for name, file in files.items() if wanted(name)}
+
+    packed = root.files.get(f"{DEVKIT}.tar.gz")
+    if packed is None:
+        return {}
+    path = root.path / f"{DEVKIT}.tar.gz"
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(packed.read_bytes())) as file:
+            content = file.read(DEVKIT_BYTES + 1)
+        if len(content) > DEVKIT_BYTES:
+            raise DatasetError(f"{path}: unpacks to more than {DEVKIT_BYTES} bytes, which no devkit does")
+
+        found = {}
+        for member in list_members(io.BytesIO(content), 0, len(content)):
+            if not member.problem and member.path.parts[-2:-1] == ("data",) and wanted(member.path.name):
+                found[member.path.name] = content[member.offset : member.offset + member.size_bytes]
+        return found
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path}: damaged or incomplete ({error}): copy or download it again") from None
+    except TarError as error:
+        raise DatasetError(f"{path}: {error}") from None
+
+
+def _read_meta(content: bytes, path: Path) -> Synsets:
+    """Synsets in meta.mat; `path` is its place, for errors. Raises DatasetError."""
+    import scipy.io
+
+    try:
+        file: Any = io.BytesIO(content)  # scipy takes it, its stubs do not
+        rows = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=True)["synsets"]
+        leaves = [row for row in rows if int(row["num_children"]) == 0]
+        return Synsets(
+            {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves},
+            {str(row["WNID"]): str(row["words"]) for row in leaves},
+        )
+    except Exception as error:  # scipy raises what it likes on a damaged file
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DatasetError(f"{path}: not the devkit's meta.mat ({said})") from None

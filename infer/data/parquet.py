@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .folder import DatasetError
-from .shards import Sample
-from .stored import LARGEST_BYTES, Archive, printable
+from .folder import LARGEST_BYTES, Archive, DatasetError, Sample, printable
 
 IMAGE, LABEL = "image", "label"
 KEPT_BYTES = 1 << 28

@@ -13,9 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from .folder import DatasetError
-from .shards import Sample
-from .stored import SUFFIXES, Archive, File, Part, printable
+from .folder import SUFFIXES, Archive, DatasetError, File, Part, Sample, printable
 from .tar import TarError, TarMember, list_members
 
 LABELS = (".cls", ".json")

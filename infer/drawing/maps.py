@@ -1,4 +1,4 @@
-"""Pictures of where a net looks: class score maps of dense views over the image.
+"""Pictures of where a net looks, class score maps of dense views over the image, and of boxes with their names.
 
 A dense view gives class scores at positions `stride_px` apart: position i looks at the crop that begins at i times that
 (in the mirrored view from the right), the last one perhaps beyond the edge. The picture shows each position's
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ..boxes.finding import BoxNet, Guess, Merging, find_windows, guess
+from ..data.annotations import Box
 from ..engine import Engine
 from ..files import replacing
 from ..pixels.decode import Pixels
@@ -81,7 +83,7 @@ def shown_size(image: Pixels) -> Size:
     return max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
 
 
-def draw(image: Pixels, heats: Heat, titles: Sequence[str]) -> Image.Image:
+def draw_maps(image: Pixels, heats: Heat, titles: Sequence[str]) -> Image.Image:
     """The image, and beside it a panel for each class: its heat over the image, with a bar from 0 to its largest."""
     height, width = heats.shape[1:]
     plain = resize(image, (height, width), "bicubic")
@@ -132,10 +134,52 @@ def write_maps(
     Raises EngineError, and OSError where the picture cannot be written.
     """
     heats = heat(engine, image, scales, [index for index, _ in best], shown_size(image))
-    write_picture(draw(image, heats, [title for _, title in best]), out)
+    write_picture(draw_maps(image, heats, [title for _, title in best]), out)
 
 
 def write_picture(picture: Image.Image, out: Path) -> None:
     """Writes a picture in the format of its name. Raises OSError."""
     with replacing(out) as unfinished:
         picture.save(unfinished, format=SUFFIXES[out.suffix.lower()])
+
+
+COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231")
+"""Colours of the first, second, ... box, then again."""
+
+
+def draw_boxes(image: Pixels, boxes: Sequence[Box], labels: Sequence[str]) -> Pixels:
+    """A copy of `image` u8 [h, w, 3] with each box and, in its upper left, its label; the first is above the others."""
+    height, width = image.shape[:2]
+    canvas = Image.fromarray(image)
+    pen, line = ImageDraw.Draw(canvas), max(2, min(height, width) // 150)
+    font = ImageFont.load_default(max(10, min(height, width) // 24))
+
+    for number, (box, label) in reversed(list(enumerate(zip(boxes, labels, strict=True)))):
+        colour = COLOURS[number % len(COLOURS)]
+        left = min(max(round(box.xmin) - 1, 0), width - 1)
+        top = min(max(round(box.ymin) - 1, 0), height - 1)
+        right, bottom = max(round(box.xmax) - 1, left), max(round(box.ymax) - 1, top)
+        pen.rectangle((left, top, right, bottom), outline=colour, width=line)
+
+        # the label in the box's upper left, moved to where it is all in the image
+        words = " ".join(label.split())
+        wide, high = pen.textbbox((0, 0), words, font)[2:]
+        x = max(min(left, width - wide - 2 * line), 0)
+        y = max(min(top, height - high - 2 * line), 0)
+        pen.rectangle((x, y, x + wide + 2 * line, y + high + 2 * line), fill=colour)
+        pen.text((x + line, y + line), words, "black", font)
+    return np.asarray(canvas)
+
+
+def write_boxes(
+    nets: Sequence[BoxNet], classifier: Engine, image: Pixels, best: Sequence[tuple[int, str]], out: Path
+) -> list[Guess | None]:
+    """Draws the box of each (class, title) of `best`, where there is one, into `out`; returns the boxes.
+
+    `out` is named as one of SUFFIXES. Raises EngineError, and OSError where it cannot be written.
+    """
+    windows = find_windows(nets, classifier, image, mean=False)
+    guesses = guess(windows, [label for label, _ in best], Merging())
+    found = [(one.box, title) for one, (_, title) in zip(guesses, best, strict=True) if one is not None]
+    write_picture(Image.fromarray(draw_boxes(image, [box for box, _ in found], [title for _, title in found])), out)
+    return guesses

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..data.stored import File, Stored, printable
+from ..data.folder import File, Stored, printable
 from ..errors import Refused
 from ..spec import Exif
 from .header import LARGEST_PIXELS, HeaderError, damaged, read_header

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from ..engine import DeviceImage, EngineError
 from ..graph_inputs import Call, Feed, cover_sources, feed_atlas, feed_pixels, feed_taps
 from ..pixels.decode import Pixels
-from ..pixels.taps import count_taps
-from ..shapes import ShapeRange
+from ..pixels.render import count_taps
 from ..spec import ModelSpec, Size
-from ..views import NumberedView, Rect, ViewPlan, numbered_views, out_of_range, rescaled_px
+from ..views import NumberedView, Rect, ShapeRange, ViewPlan, numbered_views, out_of_range, rescaled_px
 
 DRAWERS = min(8, os.cpu_count() or 1)
 """Threads that rescale the images of an atlas: one core does 400 a second, a GPU more."""

@@ -19,17 +19,13 @@ from ..engine import DeviceImage, EngineError, Outputs, check_outputs, load_on_h
 from ..files import replacing
 from ..graph_inputs import Call
 from ..pixels.decode import Pixels
-from ..shapes import ShapeRange
 from ..spec import ModelSpec
-from ..views import ViewPlan
+from ..views import ShapeRange, ViewPlan
 from .calls import make_calls
-from .gpu import Gpu, Resident, Tensor, aligned, close_gpu, open_gpu
-from .graphs import Graphs
+from .gpu import Addresses, Gpu, Graphs, Layout, Output, Pending, Resident, Tensor, aligned, close_gpu, open_gpu
 from .library import LIBRARIES
 from .log import messages
-from .pending import Addresses, Layout, Output, Pending
-from .plan import check_target, import_library, load_plan
-from .sidecar import read_sidecar
+from .sidecar import check_target, import_library, load_plan, read_sidecar
 
 
 class Bucket(NamedTuple):
@@ -66,10 +62,7 @@ class Loaded:
                             unfinished.write_bytes(bytes(self.cache.serialize()))
                 finally:
                     self.contexts.clear()  # one by one, in this order: TensorRT's objects refer to each other
-                    self.cache = None
-                    self.config = None
-                    self.engine = None
-                    self.runtime = None
+                    self.cache = self.config = self.engine = self.runtime = None
         finally:
             close_gpu(self.gpu)
 
@@ -95,8 +88,8 @@ class TensorRTEngine:
         self.spec: ModelSpec = self._sidecar.spec
         self.shapes: tuple[ShapeRange, ...] = self._sidecar.shapes
         self.runtime = f"{self._sidecar.library}-{self.spec.precision}"
-        self.sha256 = self._sidecar.sha256
-        self.self_test = self._sidecar.self_test
+        self.sha256 = self._sidecar.content.sha256
+        self.self_test = self._sidecar.content.self_test
         self.device = f"cuda:{device}"
         self.seconds = 0.0
         self._buckets: dict[Any, Bucket] = {}

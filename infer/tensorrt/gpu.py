@@ -1,4 +1,4 @@
-"""One GPU for all engines of a process: its streams, its buffers, and what lies on it of a loaded image.
+"""One GPU for all engines of a process: its streams and buffers, what lies on it of a loaded image, and work on it.
 
 Uploads, computations and read-backs have a stream each, so that those of neighbouring images overlap. Computations of
 all engines share one, in whose order they can share the memory for activations, too. Buffers are kept and used again.
@@ -6,16 +6,19 @@ all engines share one, in whose order they can share the memory for activations,
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cuda.device import Device
-from ..cuda.driver import CudaError, Event, Memory, Pinned
+from ..cuda.driver import CudaError, Event, Graph, Memory, Pinned
+from ..engine import DeviceImage, Outputs, in_order
+from ..graph_inputs import Call
 
 ALIGNMENT = 256
 """Bytes: what TensorRT asks for of the memory for activations, and CUDA gives."""
@@ -96,8 +99,8 @@ class Gpu:
         """Waits until the device has done all that the streams hold."""
         for stream in (self.upload, self.compute, self.download):
             event = self.event()
-            self.device.record(event, stream)
-            self.device.synchronize(event)
+            self.device.driver.record(event, stream)
+            self.device.driver.synchronize(event)
             self._events[False].append(event)
 
     def _take(self, free: list[B], nbytes: int, make: Callable[[int], B]) -> B:
@@ -164,7 +167,7 @@ class Resident:
         return [{name: self._tensors[key] for name, key in named.items()} for named in keys]
 
     def _upload(self, new: Mapping[Any, NDArray[Any]]) -> None:
-        gpu, device = self._gpu, self._gpu.device
+        gpu, driver = self._gpu, self._gpu.device.driver
         total = sum(aligned(array.nbytes) for array in new.values())
         staging = gpu.pinned(total)
         self._buffers.append(staging)
@@ -180,9 +183,9 @@ class Resident:
         event = gpu.event()
         self._events.append(event)
         self.idle, self.user = False, None
-        device.copy_in(memory.address, staging.array[:total], gpu.upload)
-        device.record(event, gpu.upload)
-        device.wait(gpu.compute, event)
+        driver.copy_in(memory.address, staging.array[:total], gpu.upload)
+        driver.record(event, gpu.upload)
+        driver.wait(gpu.compute, event)
         self._tensors |= tensors
 
     def __del__(self) -> None:
@@ -218,3 +221,185 @@ def close_gpu(gpu: Gpu) -> None:
         if gpu.users == 0:
             _GPUS.pop(gpu.device.ordinal, None)
             gpu.device.close()
+
+
+# Work that is on the GPU and has not been waited for.
+
+
+class Output(NamedTuple):
+    """An output of one call: its place in the block of all outputs, in bytes."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Layout(NamedTuple):
+    """The outputs of some calls in one block of `nbytes`; those that are read back, `names`, lie first."""
+
+    places: Sequence[Mapping[str, Output]]
+    names: Sequence[str]
+    nbytes: int
+
+    @property
+    def read_bytes(self) -> int:
+        ends = [
+            place.offset + aligned(place.nbytes)
+            for own in self.places
+            for name, place in own.items()
+            if name in self.names
+        ]
+        return max(ends, default=ALIGNMENT)
+
+
+Addresses = Sequence[Mapping[str, int]]
+"""For each call the places of its outputs on the device."""
+
+
+class Pending:
+    """A plan's work on the GPU. `result` waits for it, once; an uncollected one costs its buffers' next user a wait."""
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        image: DeviceImage,
+        resident: Resident,
+        calls: Sequence[Call],
+        layout: Layout,
+        spent: Callable[[float], None],
+    ) -> None:
+        """spent: gets the seconds that the GPU computed."""
+        self._gpu, self._calls, self._layout, self._spent = gpu, calls, layout, spent
+        self._image: DeviceImage | None = image  # whose buffers must stay until this was collected
+        self._resident: Resident | None = resident
+        self._collected = False
+
+        self._buffers: list[Memory | Pinned] = []
+        self._events: list[Event] = []  # the end of all
+        self._timed: list[Event] = []  # start and end of computing
+        self._token = resident.user = object()
+        resident.idle = False
+
+    def run(self, warm_up: Callable[[Addresses], None], enqueue: Callable[[Addresses], None]) -> None:
+        """Enqueues the calls and the read-back of their outputs.
+
+        `warm_up` and `enqueue` get the outputs' addresses; the first is not counted as time of computing.
+        """
+        gpu, driver = self._gpu, self._gpu.device.driver
+
+        # Everything is in a list before anything can fail, so that it is given back.
+        self._events.append(gpu.event())
+        self._timed.append(gpu.event(timing=True))
+        self._timed.append(gpu.event(timing=True))
+        memory = gpu.memory(self._layout.nbytes)
+        self._buffers.append(memory)
+        self._host = gpu.pinned(self._layout.read_bytes)
+        self._buffers.append(self._host)
+
+        addresses = []
+        for own in self._layout.places:
+            addresses.append({name: memory.address + place.offset for name, place in own.items()})
+        warm_up(addresses)
+        start, end = self._timed
+        driver.record(start, gpu.compute)
+        enqueue(addresses)
+        driver.record(end, gpu.compute)
+
+        driver.wait(gpu.download, end)
+        driver.copy_out(self._host.array[: self._layout.read_bytes], memory.address, gpu.download)
+        driver.record(self._events[0], gpu.download)
+
+    def result(self) -> Outputs:
+        """Waits, and returns what Engine.run does. Raises CudaError."""
+        gpu, driver = self._gpu, self._gpu.device.driver
+        with gpu.device.current():
+            if not driver.reached(self._events[0]):
+                driver.synchronize(self._events[0])  # not under the lock: others go on meanwhile
+
+            parts = []
+            for call, places in zip(self._calls, self._layout.places, strict=True):
+                parts.append((call.places, self._outputs(call, places)))
+            results = in_order(parts, self._layout.names)  # copies, so that the host's buffer can be used again
+
+            with gpu.lock:
+                self._spent(driver.elapsed_ms(*self._timed) / 1e3)
+                self._collected = True
+                gpu.reuse(self._buffers, self._events, self._timed)
+                if self._resident is not None and self._resident.user is self._token:
+                    self._resident.idle = True
+                self._image = self._resident = None
+        return results
+
+    def _outputs(self, call: Call, places: Mapping[str, Output]) -> Outputs:
+        """Outputs of one call, in the host's buffer; pixel sums of the host where the graph has none."""
+        found: Outputs = {}
+        for name in self._layout.names:
+            if name in places:
+                place = places[name]
+                block = self._host.array[place.offset : place.offset + place.nbytes]
+                found[name] = block.view(place.dtype).reshape(place.shape)
+            elif call.sums is not None:
+                found[name] = call.sums
+        return found
+
+    def __del__(self) -> None:
+        if not self._collected:
+            self._gpu.returned.append(Left(False, self._buffers, self._events, self._timed))
+
+
+# CUDA graphs of calls that come again: one launch instead of one for each kernel.
+
+KEPT = 8
+"""Graphs of a profile: a captured call has its addresses for good, and buffers alternate."""
+
+
+class Graphs:
+    """Graphs of calls whose shapes stay what they are. Use them under the GPU's lock.
+
+    TensorRT's memory on the device for a context belongs to its last shapes, so other shapes end a profile's graphs.
+    """
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._shapes: dict[int, Hashable] = {}
+        self._known: dict[int, OrderedDict[Hashable, Graph | None]] = {}
+
+    def run(self, profile: int, shapes: Hashable, addresses: Hashable, enqueue: Callable[[], None]) -> None:
+        """Puts a call on the compute stream: by `enqueue` the first two times, then as the graph made of it.
+
+        The capture follows a run of the same shapes, in which TensorRT does what must not be captured.
+        """
+        if self._shapes.get(profile) != shapes:
+            self._drop(profile)
+            self._shapes[profile], self._known[profile] = shapes, OrderedDict()
+
+        known, device, stream = self._known[profile], self._gpu.device, self._gpu.compute
+        graph = known.get(addresses)
+        if graph is not None:
+            device.driver.launch(graph, stream)
+        else:
+            enqueue()
+            if addresses in known:
+                graph = device.capture(stream, enqueue)
+
+        known[addresses] = graph
+        known.move_to_end(addresses)
+        if len(known) > KEPT:
+            self._free(known.popitem(last=False)[1])
+
+    def close(self) -> None:
+        for profile in list(self._known):
+            self._drop(profile)
+
+    def _drop(self, profile: int) -> None:
+        for graph in self._known.pop(profile, {}).values():
+            self._free(graph)
+
+    def _free(self, graph: Graph | None) -> None:
+        """Gives a graph back, which CUDA does when its launches are done."""
+        if graph is not None:
+            self._gpu.device.free(graph)

@@ -19,17 +19,18 @@ class Library:
     """A library that builds and runs plans.
 
     Every one gets the strongly typed flag: TensorRT 10 needs it, 11 and TensorRT-RTX take it.
+
+    just_in_time: kernels are compiled on the GPU when a plan runs, and a runtime cache can keep them. So a plan is for
+    any GPUs, set by config.set_compute_capability, and there are no times of kernels that a timing cache could hold;
+    without it the builder times kernels on the GPU present, and the plan is for that one.
     """
 
     name: LibraryName
     module: str
     oldest: tuple[int, int]
-    install: str
     tool: str  # runs a plan; comes with the SDK, not with the wheel
-    builds_for_other_gpus: bool  # config.set_compute_capability; otherwise the plan is for the GPU present
-    times_kernels: bool  # on the GPU, so that a timing cache holds something
-    just_in_time: bool  # compiles kernels on the GPU when a plan runs, which a runtime cache can keep
-    refuses: Mapping[str, str]  # options of a build (export.tensorrt.library.BuildOptions): why, what to do instead
+    just_in_time: bool
+    refuses: Mapping[str, str]  # options of a build (export.tensorrt.build.BuildOptions): why, what to do instead
 
 
 LIBRARIES: dict[str, Library] = {
@@ -37,10 +38,7 @@ LIBRARIES: dict[str, Library] = {
         name="tensorrt",
         module="tensorrt",
         oldest=(10, 9),
-        install="pip install tensorrt",
         tool="trtexec",
-        builds_for_other_gpus=False,
-        times_kernels=True,
         just_in_time=False,
         refuses={},
     ),
@@ -48,10 +46,7 @@ LIBRARIES: dict[str, Library] = {
         name="tensorrt-rtx",
         module="tensorrt_rtx",
         oldest=(1, 7),
-        install="pip install tensorrt-rtx",
         tool="tensorrt_rtx",
-        builds_for_other_gpus=True,
-        times_kernels=False,
         just_in_time=True,
         refuses={  # measured with 1.7.1: docs/engines.md
             "optimization_level": "makes the same plan at every level: leave it out",

@@ -1,10 +1,13 @@
-"""model.engine.json: one description of its content, by which export.to_trt writes it and engines read it.
+"""A plan and model.engine.json beside it, which export.to_trt writes and engines read: one description of its content.
 
-JSON itself is read and written by the standard library, since measurements in a sidecar may be NaN.
+A plan belongs to one version of one library and to some GPUs, and loading it runs native code from it: all that can be
+told from the sidecar is checked before. JSON itself is read and written by the standard library, since measurements in
+a sidecar may be NaN.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,8 +18,10 @@ from msgspec import UNSET, UnsetType
 
 from ..engine import EngineError
 from ..files import file_sha256
-from ..shapes import ShapeRange
 from ..spec import ModelSpec, SpecError
+from ..views import ShapeRange
+from .library import LIBRARIES
+from .log import messages
 
 Entry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Smallest, tuned and largest shape of one input."""
@@ -52,10 +57,6 @@ class SidecarContent(msgspec.Struct, frozen=True, kw_only=True):
     verify: dict[str, Any] | UnsetType = UNSET  # of --verify, for the graph and for the engine itself
     verify_engine: dict[str, Any] | UnsetType = UNSET
 
-    def as_json(self) -> dict[str, Any]:
-        values: dict[str, Any] = msgspec.to_builtins(self)
-        return values
-
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
@@ -67,20 +68,12 @@ class Sidecar:
     content: SidecarContent
 
     @property
-    def sha256(self) -> str:
-        return self.content.sha256
-
-    @property
     def library(self) -> str:
         return self.content.builder.partition(" ")[0]
 
     @property
     def version(self) -> str:
         return self.content.builder.partition(" ")[2]
-
-    @property
-    def self_test(self) -> Any:
-        return self.content.self_test
 
     @property
     def rebuild(self) -> str:
@@ -111,16 +104,11 @@ def check_sidecar(path: Path) -> dict[str, Any]:
     return content
 
 
-def content_from_json(values: dict[str, Any]) -> SidecarContent:
-    """Raises msgspec.ValidationError or SpecError, naming the field that is missing or untrue."""
-    return msgspec.convert(values, SidecarContent)
-
-
 def read_sidecar(path: Path) -> Sidecar:
     """The sidecar of a plan. Raises EngineError where it is not this plan's or cannot be understood."""
     values = check_sidecar(path)
     try:
-        content = content_from_json(values)
+        content = msgspec.convert(values, SidecarContent)
         spec = ModelSpec.from_json(json.dumps(content.spec))
         return Sidecar(path, spec, tuple(profile.shape for profile in content.profiles), content)
     except (SpecError, msgspec.ValidationError) as error:
@@ -128,3 +116,63 @@ def read_sidecar(path: Path) -> Sidecar:
             f"{path}.json: cannot be understood ({error}), written by another version? Build the engine again with "
             "export.to_trt"
         ) from None
+
+
+def import_library(sidecar: Sidecar) -> Any:
+    """The module that runs the plan. Raises EngineError unless its version is the plan's."""
+    if sidecar.library not in LIBRARIES:
+        known = " or ".join(LIBRARIES)
+        raise EngineError(
+            f"{sidecar.path}: built by {sidecar.library!r}, expected {known}: build it with export.to_trt"
+        )
+
+    try:
+        trt = importlib.import_module(LIBRARIES[sidecar.library].module)
+    except ImportError as error:
+        raise EngineError(
+            f"{sidecar.path}: built by {sidecar.library} {sidecar.version}, which cannot be imported ({error}): "
+            f"pip install {sidecar.library}=={sidecar.version}"
+        ) from None
+
+    found = str(trt.__version__)
+    newer = _numbers(found) >= _numbers(sidecar.version)
+    if found != sidecar.version and not (newer and sidecar.content.options.get("version_compatible")):
+        raise EngineError(
+            f"{sidecar.path}: built by {sidecar.library} {sidecar.version}, but here is {found}, and a plan belongs to "
+            f"one version: {sidecar.rebuild}"
+        )
+    return trt
+
+
+def check_target(sidecar: Sidecar, target: str, name: str) -> None:
+    """Refuses, by EngineError, a GPU that the plan is not for, by its compute capability (`sm86`) and name."""
+    targets = sidecar.content.targets
+    if target not in targets and not sidecar.content.options.get("hardware_compatible"):
+        asked = f" --target {target}" if LIBRARIES[sidecar.library].just_in_time else " (on this machine)"
+        raise EngineError(
+            f"{sidecar.path}: built for {', '.join(targets)}, but {name} is {target}: {sidecar.rebuild}{asked}"
+        )
+
+
+def load_plan(trt: Any, sidecar: Sidecar) -> tuple[Any, Any]:
+    """(runtime, engine): the second must go before the first. Raises EngineError with the library's words."""
+    log = messages(trt)
+    log.said()  # nothing of what failed before
+    try:
+        runtime = trt.Runtime(log.logger)
+        engine = runtime.deserialize_cuda_engine(sidecar.path.read_bytes())
+    except (TypeError, RuntimeError) as error:  # what the bindings make of a null pointer
+        raise EngineError(f"{sidecar.path}: {sidecar.library} cannot start: {log.errors()} ({error})") from None
+    if engine is None:
+        raise EngineError(f"{sidecar.path}: {sidecar.library} cannot load it: {log.errors()}: {sidecar.rebuild}")
+
+    if engine.num_optimization_profiles != len(sidecar.shapes):
+        raise EngineError(
+            f"{sidecar.path}: has {engine.num_optimization_profiles} profiles, but its sidecar names "
+            f"{len(sidecar.shapes)}: {sidecar.rebuild}"
+        )
+    return runtime, engine
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())

@@ -13,8 +13,8 @@ import torch
 from engines import build_engine
 from helpers import network_input, noise, random_net, slim_spec, write_checkpoint
 
-from export.model.from_checkpoint import export_onnx
 from export.proof.verify import VerifyError, verify_engine
+from export.to_onnx import export_onnx
 from export.to_onnx import main as to_onnx
 from export.to_trt import main as to_trt
 from infer.engine import EngineError

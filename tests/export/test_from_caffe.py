@@ -19,8 +19,8 @@ from helpers import NETS, full_spec, random_net, slim_spec
 from paths import ROOT
 
 from evaluation.ilsvrc import main as evaluate
+from export.caffe.net import WireError, check_wire
 from export.caffe.steps import fitted_width
-from export.caffe.wire import WireError, check_wire
 from export.from_caffe import main
 from export.to_onnx import main as to_onnx
 from infer.files import file_sha256

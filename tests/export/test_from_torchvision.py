@@ -1,4 +1,4 @@
-"""export/from_torchvision.py, torchvision_nets.py, state_dict.py: nets said again in torch.nn; hostile files."""
+"""export/from_torchvision.py, torchvision/nets.py: nets said again in torch.nn; hostile files."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from torch.nn import functional as F
 from evaluation import ilsvrc
 from export import to_onnx
 from export.from_torchvision import main
-from export.torchvision.nets import weights_from_torchvision
-from export.torchvision.state_dict import WeightsError, read_state_dict
+from export.torchvision.nets import WeightsError, read_state_dict, weights_from_torchvision
 from infer.spec import ModelSpec, placeholder_classes
 from trainer.checkpoint import load
 from trainer.miniature import WNIDS

@@ -13,8 +13,8 @@ from helpers import NETS, full_spec, write_checkpoint
 from onnx import numpy_helper
 from parity import TOLERANCE, score_error
 
-from export.model.from_checkpoint import export_onnx
 from export.model.precision import check_graph
+from export.to_onnx import export_onnx
 from infer import self_test
 from infer.onnx_engine import OnnxEngine
 from infer.views import View, ViewPlan, plan_views, rescaled_px

@@ -25,8 +25,8 @@ from export.from_onnx import ImportRequest, import_model
 from export.model import file as model_file
 from export.tensorrt.profiles import profile_entries
 from export.to_triton import Served, TritonError, main, open_onnx, write
-from infer.shapes import default_shapes
 from infer.spec import ModelSpec, Preprocessing
+from infer.views import default_shapes
 
 model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 Exported = Callable[..., Path]

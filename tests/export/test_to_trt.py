@@ -23,19 +23,18 @@ from helpers import random_net, slim_spec
 from onnx import helper
 
 from export.from_onnx import ImportRequest, import_model
-from export.model.from_checkpoint import export_onnx
 from export.model.source import read_source
 from export.tensorrt.build import build
+from export.to_onnx import export_onnx
 from export.to_trt import main
 from infer.files import file_sha256
 from infer.pixels.render import pixel_sums, render
 from infer.self_test import make_image
-from infer.shapes import crops_shape, default_shapes
 from infer.spec import ModelSpec, Preprocessing
 from infer.tensorrt.library import LIBRARIES
 from infer.tensorrt.log import messages
 from infer.tensorrt.sidecar import check_sidecar
-from infer.views import plan_views
+from infer.views import crops_shape, default_shapes, plan_views
 from trainer.checkpoint import Checkpoint
 
 RTX = LIBRARIES["tensorrt-rtx"]

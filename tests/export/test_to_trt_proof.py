@@ -174,10 +174,11 @@ from pathlib import Path
 import onnx
 from export.model.source import Proof
 from export.proof.verify import GateError, prove_engine
-from infer.tensorrt.sidecar import content_from_json
+import msgspec
+from infer.tensorrt.sidecar import SidecarContent
 fake_tensorrt.install("tensorrt", "11.4.0.106")
 plan = Path({str(plan)!r})
-sidecar = content_from_json(json.loads(Path(str(plan) + ".json").read_text()))
+sidecar = msgspec.convert(json.loads(Path(str(plan) + ".json").read_text()), SidecarContent)
 proof = Proof(verify=Path({str(miniature_dir)!r}), protocol="ten-crop", limit=12)
 half = Path({str(half)!r})
 for model in ({str(single)!r}, {str(other)!r}):

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from helpers import NETS, full_spec, slim_spec
 
-from infer.shapes import Extent, ShapeRange, crops_shape, default_shapes
 from infer.spec import ModelSpec, Preprocessing, Size, SpecError
-from infer.views import PROTOCOLS, out_of_range, plan_views
+from infer.views import PROTOCOLS, Extent, ShapeRange, crops_shape, default_shapes, out_of_range, plan_views
 
 
 def test_json_round_trip_loses_nothing() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from helpers import full_spec, slim_spec
 
-from infer.shapes import default_shapes
 from infer.spec import ModelSpec, Preprocessing, Size
 from infer.views import (
     PROTOCOLS,
@@ -18,6 +17,7 @@ from infer.views import (
     View,
     ViewPlan,
     default_scales,
+    default_shapes,
     merge_plans,
     out_of_range,
     plan_views,

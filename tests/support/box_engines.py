@@ -14,7 +14,7 @@ import torch
 from helpers import slim_spec, write_checkpoint
 from onnx import TensorProto, helper, numpy_helper
 
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.spec import ModelSpec
 from trainer.checkpoint import load, save
 

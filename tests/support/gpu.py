@@ -13,7 +13,7 @@ import pytest
 from plans import RTX, TENSORRT, write_plan
 
 from export.model.source import read_source
-from export.tensorrt.library import BuildError, choose_library, choose_targets
+from export.tensorrt.build import BuildError, choose_library, choose_targets
 from export.to_trt import main as to_trt
 from infer.cuda.device import Device
 from infer.cuda.driver import CudaError

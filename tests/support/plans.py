@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import fake_tensorrt
+import msgspec
 
 from export.model.source import read_source
 from export.tensorrt import sidecar
-from export.tensorrt.build import BuiltPlan
-from export.tensorrt.library import BuildOptions
+from export.tensorrt.build import BuildOptions, BuiltPlan
 from export.tensorrt.profiles import profile_entries, shapes_from_options
-from infer.shapes import ShapeRange
+from infer.views import ShapeRange
 
 TENSORRT, RTX = "tensorrt 11.4.0.106", "tensorrt-rtx 1.7.1.116"
 
@@ -26,7 +26,7 @@ def write_plan(
     shapes = shapes or shapes_from_options(source.spec)
     data = fake_tensorrt.plan(onnx, [profile_entries(shape, source.spec.interface) for shape in shapes])
     plan = BuiltPlan(data, builder, 0, 0, 0, 0, (None,) * len(shapes))
-    content = sidecar.sidecar_content(source, plan, shapes, ["sm86"], BuildOptions()).as_json()
+    content = msgspec.to_builtins(sidecar.sidecar_content(source, plan, shapes, ["sm86"], BuildOptions()))
     path = folder / f"{onnx.stem}.engine"
     sidecar.write_engine(path, data, {**content, **changes})
     return path

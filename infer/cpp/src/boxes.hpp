@@ -1,4 +1,4 @@
-// Boxes of windows, merged and rated (infer/boxes/finding.py, infer/boxes/merging.py): the same arithmetic, in double.
+// Boxes of windows, merged and rated (infer/boxes/finding.py): the same arithmetic, in double.
 #pragma once
 
 #include <array>
@@ -19,7 +19,7 @@ struct Merged {
   std::vector<std::vector<std::size_t>> groups;  // which of the boxes given each is made of
 };
 
-// OverFeat's greedy merging of boxes with positive sides, by the default rule of infer/boxes/merging.py.
+// OverFeat's greedy merging of boxes with positive sides, by the default rule of infer/boxes/finding.py.
 Merged merge_boxes(const std::vector<Edges>& boxes);
 
 // Softmax over the channels of a map, [positions][channels].

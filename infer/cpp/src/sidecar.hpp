@@ -1,4 +1,4 @@
-// model.engine.json, which says what a plan is (export/tensorrt/sidecar.py, infer/tensorrt/plan.py).
+// model.engine.json, which says what a plan is (export/tensorrt/sidecar.py, infer/tensorrt/sidecar.py).
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// Pillow's filter coefficients (infer/pixels/taps.py), and its rescaling by them, bit for bit.
+// Pillow's filter coefficients (infer/pixels/render.py), and its rescaling by them, bit for bit.
 #pragma once
 
 #include <cstdint>

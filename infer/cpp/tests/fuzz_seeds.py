@@ -15,7 +15,7 @@ from golden import SPECS, spec
 from helpers import noise, slim_spec
 from image_files import encoded
 
-from infer.shapes import default_shapes
+from infer.views import default_shapes
 
 READY = {"images": {"interface": "images"}, "half": {"precision": "fp16"}, "floats": {"interface": "nchw"}}
 

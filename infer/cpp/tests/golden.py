@@ -17,11 +17,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from infer import self_test
-from infer.pixels.render import resize
-from infer.pixels.taps import make_taps
-from infer.shapes import default_shapes
+from infer.pixels.render import make_taps, resize
 from infer.spec import ModelSpec, Preprocessing
-from infer.views import PROTOCOLS, default_scales, out_of_range, plan_views
+from infer.views import PROTOCOLS, default_scales, default_shapes, out_of_range, plan_views
 
 MAGIC, VERSION = "verydeep golden", 1
 COMMAND = "python infer/cpp/tests/golden.py > infer/cpp/tests/golden.json"

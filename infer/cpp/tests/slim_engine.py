@@ -10,7 +10,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from helpers import random_net, slim_spec
 
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from trainer.checkpoint import Checkpoint
 
 SPECS = (slim_spec("A"), slim_spec("A", crop_px=32, train_short_px=(32, 40), width=1 / 32, fc_width=8))

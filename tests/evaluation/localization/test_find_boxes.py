@@ -21,7 +21,7 @@ from evaluation.scores import metrics
 from evaluation.scores import table as tables
 from infer.data.annotations import parse_annotation
 from infer.data.dataset import Dataset, Item, open_dataset
-from infer.data.stored import File
+from infer.data.folder import File
 from infer.pixels.decode import decode
 from infer.views import plan_views
 

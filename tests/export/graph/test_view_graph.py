@@ -97,7 +97,7 @@ def test_indices_beyond_the_image_are_clamped(exported: Exported) -> None:
 def test_rescaling_uses_pillows_filter_for_bilinear_too(slim_checkpoint: Exported, tmp_path: Path) -> None:
     import dataclasses
 
-    from export.model.from_checkpoint import export_onnx
+    from export.to_onnx import export_onnx
 
     checkpoint = load(slim_checkpoint("A"))
     preprocessing = dataclasses.replace(checkpoint.spec.preprocessing, filter="bilinear", long_side_rounding="floor")

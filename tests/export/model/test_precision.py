@@ -12,9 +12,8 @@ import numpy as np
 import onnx
 import pytest
 
-from export.model.from_checkpoint import export_onnx
 from export.model.precision import HALF_MAX, check_graph, half_tensors
-from export.to_onnx import main
+from export.to_onnx import export_onnx, main
 from infer.onnx_engine import OnnxEngine
 from infer.views import plan_views
 from trainer.checkpoint import load, save

@@ -18,13 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.special import softmax
 
 from export.from_onnx import ImportRequest, import_model
-from export.model.precision import check_graph, half_tensors, tensor_types
-from export.model.to_half import HalfError, half_model
+from export.model.precision import HalfError, check_graph, half_model, half_tensors, tensor_types
 from export.tensorrt.build import build
 from infer.open import open_engine
-from infer.shapes import crops_shape, default_shapes
 from infer.spec import ModelSpec, Preprocessing
 from infer.tensorrt.library import LIBRARIES
+from infer.views import crops_shape, default_shapes
 
 WEIGHTS = weights()
 FORMS: list[dict[str, Any]] = [
@@ -318,6 +317,6 @@ def test_tensorrt_builds_one_view_a_call(tmp_path: Path) -> None:
 
 @pytest.mark.processes
 def test_importing_the_library_is_left_to_the_tests() -> None:
-    code = "import sys, export.model.to_half; print('onnxruntime' in sys.modules)"
+    code = "import sys, export.model.precision; print('onnxruntime' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -13,7 +13,7 @@ from loud import LOUD, OUTPUTS, graphs, loud_net
 from onnx import TensorProto, helper, numpy_helper
 
 from export.model.precision import HALF_MAX, check_graph, half_tensors, single_graph
-from export.proof.rescale import LIMIT, RescaleError, exponents, rescaled
+from export.proof.calibrate import LIMIT, RescaleError, choose_exponents, rescale
 from infer.onnx_engine import OnnxEngine
 from infer.views import plan_views
 
@@ -53,8 +53,8 @@ def test_a_net_that_overflows_is_mended(net: str, photos: Any, tmp_path: Path) -
     assert not np.isfinite(run(check_graph(half), image, tmp_path)["posterior"]).all()
     measured = largest(single, half_tensors(half), image, tmp_path)
     assert max(measured.values()) > HALF_MAX
-    chosen = exponents(half, measured)
-    mended = rescaled(half, chosen, exact(single))
+    chosen = choose_exponents(half, measured)
+    mended = rescale(half, chosen, exact(single))
     assert len(mended.graph.initializer) <= len(half.graph.initializer) + 3  # none is kept twice
     found = run(check_graph(mended), image, tmp_path)
     for name in OUTPUTS:
@@ -78,9 +78,9 @@ def test_powers_of_two_change_no_bit_in_single_precision(net: str, photos: Any, 
     image = photos["china"]
     before = run(single_graph(half), image, tmp_path)
     names = half_tensors(half)
-    chosen = exponents(half, {name: 10.0 ** (4 + i % 3) for i, name in enumerate(names)})
+    chosen = choose_exponents(half, {name: 10.0 ** (4 + i % 3) for i, name in enumerate(names)})
     assert len(set(chosen.values())) > 2
-    after = run(single_graph(rescaled(half, chosen, {})), image, tmp_path)
+    after = run(single_graph(rescale(half, chosen, {})), image, tmp_path)
     for name in OUTPUTS:
         np.testing.assert_array_equal(after[name], before[name])
 
@@ -112,20 +112,20 @@ def test_offsets_and_shared_weights_are_scaled_with_what_they_meet() -> None:
         w=eye,
         one=np.ones((1, 2, 1, 1)),
     )
-    chosen = exponents(model, {"x": 2.0, "a": 512.0, "b": 513.0, "y": 131_328.0})
+    chosen = choose_exponents(model, {"x": 2.0, "a": 512.0, "b": 513.0, "y": 131_328.0})
     assert chosen == {"x": 0, "a": 0, "b": 0, "y": -4}
     lower = {"x": 0, "a": -2, "b": -2, "y": -4}
     for scales in (chosen, lower):
-        mended = check_graph(rescaled(model, scales, {}))
+        mended = check_graph(rescale(model, scales, {}))
         np.testing.assert_array_equal(evaluate(mended, 2.0), 256 * 513.0)
     assert not np.isfinite(evaluate(check_graph(model), 2.0)).all()
 
 
 def test_an_operator_that_is_not_homogeneous_is_refused_where_it_overflows() -> None:
     model = tiny(helper.make_node("Sigmoid", ["x"], ["y"]))
-    assert exponents(model, {"x": 20_000.0, "y": 1.0}) == {"x": 0, "y": 0}  # near the end, but within
+    assert choose_exponents(model, {"x": 20_000.0, "y": 1.0}) == {"x": 0, "y": 0}  # near the end, but within
     with pytest.raises(RescaleError, match=r"tensor x reaches 7e\+04 .* because Sigmoid is not homogeneous: build"):
-        exponents(model, {"x": 70_000.0, "y": 1.0})
+        choose_exponents(model, {"x": 70_000.0, "y": 1.0})
 
 
 def test_weights_that_would_not_fit_are_refused() -> None:
@@ -136,4 +136,4 @@ def test_weights_that_would_not_fit_are_refused() -> None:
         v=np.full((2, 2, 1, 1), 1024.0),
     )
     with pytest.raises(RescaleError, match=r"v would reach 1\.31e\+05 .* build with --precision fp32"):
-        rescaled(model, {"x": 0, "a": -7, "y": 0}, {})
+        rescale(model, {"x": 0, "a": -7, "y": 0}, {})

@@ -17,8 +17,7 @@ from onnx import numpy_helper
 from evaluation.run.protocol import Protocol
 from evaluation.run.score import evaluate
 from export.model.precision import check_graph, half_tensors
-from export.proof.calibrate import measure_ranges
-from export.proof.rescale import exponents, rescaled
+from export.proof.calibrate import choose_exponents, measure_ranges, rescale
 from export.proof.verify import VerifyError, judge, verify_graph
 from infer.data.dataset import open_dataset
 from infer.onnx_engine import OnnxEngine
@@ -72,7 +71,9 @@ def test_overflow_fails_before_rescaling_and_passes_after(net: str, miniature_di
     assert before.top1_agreement_percent < 60
     measured = measure_ranges(single, half_tensors(half), miniature_dir, "center", 0)
     exact: Any = {tensor.name: numpy_helper.to_array(tensor) for tensor in single.graph.initializer}
-    after = verify_graph(single, rescaled(half, exponents(half, measured.largest), exact), miniature_dir, "center", 0)
+    after = verify_graph(
+        single, rescale(half, choose_exponents(half, measured.largest), exact), miniature_dir, "center", 0
+    )
     assert after.passes(0.02)
     assert after.top1_agreement_percent == 100
 

@@ -21,10 +21,9 @@ from engines import (
     with_one_single_convolution,
 )
 
+from export.tensorrt import build as trt_build
 from export.tensorrt import build as trt_builder
-from export.tensorrt import library as trt_library
-from export.tensorrt.build import activation_bytes, convolution_kernels
-from export.tensorrt.library import BuildError, choose_targets
+from export.tensorrt.build import BuildError, activation_bytes, choose_targets, convolution_kernels
 from export.tensorrt.sidecar import write_engine
 from export.to_trt import main
 from infer.tensorrt import log as trt_log
@@ -119,12 +118,12 @@ def test_activation_bytes_in_the_log() -> None:
 
 
 def test_default_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trt_library, "gpu_present", lambda: None)
+    monkeypatch.setattr(trt_build, "gpu_present", lambda: None)
     assert choose_targets(RTX, []) == ("sm75", "sm80", "sm86", "sm89", "sm120")
-    monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm86")
+    monkeypatch.setattr(trt_build, "gpu_present", lambda: "sm86")
     assert choose_targets(RTX, []) == ("sm86",)
     assert choose_targets(RTX, ["sm121", "sm75", "sm75"]) == ("sm75", "sm121")
-    monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm90")
+    monkeypatch.setattr(trt_build, "gpu_present", lambda: "sm90")
     with pytest.raises(
         BuildError, match=r"does not run on the sm90 GPU here, only on sm75, .*: use --builder tensorrt"
     ):
@@ -133,9 +132,9 @@ def test_default_targets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tensorrt_builds_for_the_gpu_present(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm90")
+    monkeypatch.setattr(trt_build, "gpu_present", lambda: "sm90")
     assert choose_targets(LIBRARIES["tensorrt"], []) == ("sm90",)
-    monkeypatch.setattr(trt_library, "gpu_present", lambda: None)
+    monkeypatch.setattr(trt_build, "gpu_present", lambda: None)
     with pytest.raises(BuildError, match="there is none here: run it there, or use --builder tensorrt-rtx --target"):
         choose_targets(LIBRARIES["tensorrt"], [])
 
@@ -146,7 +145,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     double = tensorrt_double(rtx, set(), frozen_api(request.param))
     monkeypatch.setitem(sys.modules, "tensorrt", double)  # type: ignore[arg-type]
     monkeypatch.setitem(trt_log._MESSAGES, "tensorrt", trt_log.messages(rtx))
-    monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm89")
+    monkeypatch.setattr(trt_build, "gpu_present", lambda: "sm89")
     return double
 
 

@@ -12,12 +12,17 @@ import pytest
 from engines import build_engine
 from helpers import encode, full_spec
 
-from export.tensorrt.data_profile import DataSizes, dense_range, read_sizes
-from export.tensorrt.profiles import ProfileError, parse_profile, shapes_from_options
+from export.tensorrt.profiles import (
+    DataSizes,
+    ProfileError,
+    dense_range,
+    parse_profile,
+    read_sizes,
+    shapes_from_options,
+)
 from export.to_trt import main
 from infer.pixels import decode as image
-from infer.shapes import Extent
-from infer.views import out_of_range, plan_views
+from infer.views import Extent, out_of_range, plan_views
 
 Checkpoints = Callable[..., Path]
 OneLine = Callable[[], str]
@@ -39,8 +44,8 @@ def make(folder: Path, images: dict[str, tuple[int, int]]) -> Path:
 def test_range_of_the_papers_images() -> None:
     """S = 256, so Q = 224, 256, 288; most images are 375x500."""
     found = dense_range(full_spec("D"), sizes({(375, 500): 70, (500, 375): 20, (400, 400): 5, (300, 750): 1}))
-    assert found.option == parse_profile("dense:min=224x224,opt=256x341,max=288x720")
-    assert found.lines == (
+    assert found[0] == parse_profile("dense:min=224x224,opt=256x341,max=288x720")
+    assert found[1] == (
         "profile auto: 96 images of 0123 at 224, 256, 288, most often 500x375 px: --profile "
         "dense:min=224x224,opt=256x341,max=288x720",
     )
@@ -50,7 +55,7 @@ def test_every_image_fits_and_none_beyond() -> None:
     """Against the plans themselves: what the range admits is what it was made from, at every scale, either way up."""
     spec = full_spec("D", train_short_px=(256, 512))
     own = {(375, 500): 3, (333, 500): 9, (640, 427): 2, (1200, 450): 1}
-    shapes = shapes_from_options(spec, {"dense": dense_range(spec, sizes(own)).option})
+    shapes = shapes_from_options(spec, {"dense": dense_range(spec, sizes(own))[0]})
     for size in own:
         for turned in (size, size[::-1]):
             assert out_of_range(plan_views(spec, "dense", turned), shapes, spec) is None
@@ -65,8 +70,8 @@ def test_what_is_left_out_is_counted_and_named() -> None:
         full_spec("D"),
         sizes({(375, 500): 2, (100, 267): 3, (100, 266): 1, (7, 9): 4, (2000, 50): 5}, "a.jpg: broken", "b.jpg: x"),
     )
-    assert found.option.sizes["max"] == (288, 766)
-    assert found.lines[1:] == (
+    assert found[0].sizes["max"] == (288, 766)
+    assert found[1][1:] == (
         "profile auto: 12 images beyond an aspect of 8:3 or below 8 px left out, such as 2000.jpg (50x2000 px), "
         "7.jpg (9x7 px), 100.jpg (267x100 px)",
         "profile auto: 2 images unreadable, first a.jpg: broken",
@@ -81,8 +86,8 @@ def test_no_image_to_go_by() -> None:
 def test_image_bounds_the_upload_too() -> None:
     spec = full_spec("D")
     found = dense_range(spec, sizes({(375, 500): 1}), 640)
-    assert found.lines[0].endswith("max=288x384,image=640")
-    assert shapes_from_options(spec, {"dense": found.option})[1].source_px.max == 640
+    assert found[1][0].endswith("max=288x384,image=640")
+    assert shapes_from_options(spec, {"dense": found[0]})[1].source_px.max == 640
 
 
 def test_sizes_of_a_folder(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 from engines import TENSORRT_LISTS, Built, Watched, build_engine, frozen_api, tensorrt_double
 from paths import GOLDEN
 
+from export.tensorrt import build as trt_build
 from export.tensorrt import build as trt_builder
-from export.tensorrt import library as trt_library
 from infer.tensorrt import log as trt_log
 
 rtx = pytest.importorskip("tensorrt_rtx")
@@ -25,7 +25,7 @@ RTX_ONLY = {
     *("module.ComputeCapability", "IBuilderConfig.num_compute_capabilities", "IBuilderConfig.set_compute_capability"),
     *(f"ComputeCapability.{name}" for name in rtx.ComputeCapability.__members__),
 }
-"""Behind `builds_for_other_gpus` in the table."""
+"""Behind `just_in_time` in the table."""
 TENSORRT_ONLY = {
     *("module.HardwareCompatibilityLevel", "HardwareCompatibilityLevel.AMPERE_PLUS"),
     *("IBuilderConfig.hardware_compatibility_level", "IBuilderConfig.builder_optimization_level"),
@@ -88,7 +88,7 @@ def touched_by_tensorrt(
     double = tensorrt_double(rtx, touched, frozen_api(release) if allowed is None else allowed)
     monkeypatch.setitem(sys.modules, "tensorrt", double)  # type: ignore[arg-type]
     monkeypatch.setitem(trt_log._MESSAGES, "tensorrt", trt_log.messages(rtx))
-    monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm89")
+    monkeypatch.setattr(trt_build, "gpu_present", lambda: "sm89")
     argv = (
         "--workspace",
         "4000",

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from engines import TENSORRT_LISTS, Built, Watched, build_engine, frozen_api, tensorrt_double
 
-from export.tensorrt import library as trt_library
-from export.tensorrt.library import HARDWARE, BuildOptions, OptionError, check_options, flag, set_options
+from export.tensorrt import build as trt_build
+from export.tensorrt.build import HARDWARE, BuildOptions, OptionError, check_options, flag, set_options
 from export.to_trt import main
 from infer.tensorrt import log as trt_log
 from infer.tensorrt.library import LIBRARIES, Library
@@ -42,7 +42,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Watched:
     double = tensorrt_double(rtx, set(), frozen_api(TENSORRT_LISTS[-1]))
     monkeypatch.setitem(sys.modules, "tensorrt", double)  # type: ignore[arg-type]
     monkeypatch.setitem(trt_log._MESSAGES, "tensorrt", trt_log.messages(rtx))
-    monkeypatch.setattr(trt_library, "gpu_present", lambda: "sm89")
+    monkeypatch.setattr(trt_build, "gpu_present", lambda: "sm89")
     return double
 
 

@@ -14,8 +14,7 @@ from export.tensorrt.profiles import (
     profile_entries,
     shapes_from_options,
 )
-from infer.shapes import Extent, ShapeRange, crops_shape, default_shapes
-from infer.views import out_of_range, plan_views
+from infer.views import Extent, ShapeRange, crops_shape, default_shapes, out_of_range, plan_views
 
 SHAPE = ShapeRange(
     "dense landscape",

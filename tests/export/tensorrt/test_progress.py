@@ -22,11 +22,17 @@ import pytest
 from tqdm import tqdm
 
 from export.model.source import read_source
-from export.tensorrt.build import _build
-from export.tensorrt.library import BuildError, BuildOptions
-from export.tensorrt.progress import Phases, interruptible, monitor, progress_bar
-from infer.shapes import crops_shape
+from export.tensorrt.build import (
+    BuildError,
+    BuildOptions,
+    Phases,
+    build,
+    interruptible,
+    progress_bar,
+    progress_monitor,
+)
 from infer.tensorrt.library import LIBRARIES
+from infer.views import crops_shape
 
 rtx = pytest.importorskip("tensorrt_rtx")
 Checkpoints = Callable[..., Path]
@@ -54,18 +60,18 @@ def test_an_interrupted_build(sent: signal.Signals, slim_checkpoint: Checkpoints
 def test_an_interrupted_build_leaves_the_old_engine(slim_checkpoint: Checkpoints, tmp_path: Path) -> None:
     """The monitor's answer is what ends it: here from its third step on."""
     from export import to_trt
-    from export.tensorrt import progress as trt_progress
+    from export.tensorrt import build
     from export.tensorrt.sidecar import write_engine
 
     write_engine(tmp_path / "model.engine", b"old", {})
-    real = trt_progress.monitor
+    real = build.progress_monitor
 
     def impatient(trt: Any, bar: Any, stop: threading.Event) -> Any:
         threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
         return real(trt, bar, stop)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trt_progress, "monitor", impatient)
+        patch.setattr(build, "progress_monitor", impatient)
         to_trt.main([str(slim_checkpoint("A")), "-o", str(tmp_path / "model.engine"), "--target", "sm86"])
     assert {path.name for path in tmp_path.iterdir()} == {"model.engine", "model.engine.json", "model.onnx"}
     assert (tmp_path / "model.engine").read_bytes() == b"old"
@@ -124,7 +130,7 @@ def test_phases_within_phases() -> None:
 def test_the_monitor_says_stop() -> None:
     stop = threading.Event()
     with tqdm(total=1.0, disable=True) as bar:
-        made = monitor(rtx, bar, stop)
+        made = progress_monitor(rtx, bar, stop)
         made.phase_start("Building engine", None, 2)
         assert made.step_complete("Building engine", 0)
         stop.set()
@@ -143,7 +149,7 @@ def test_the_real_builder_obeys(single: Path) -> None:
     stop.set()
     spec = read_source(single).spec
     with pytest.raises(BuildError, match=r"tensorrt-rtx could not build it: .*Build canceled by user"):
-        _build(LIBRARIES["tensorrt-rtx"], single, spec, [crops_shape(spec)], ["sm86"], BuildOptions(), stop)
+        build(LIBRARIES["tensorrt-rtx"], single, spec, [crops_shape(spec)], ["sm86"], BuildOptions(), stop)
 
 
 def test_work_is_told_to_stop_and_waited_for() -> None:

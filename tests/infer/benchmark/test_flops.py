@@ -12,7 +12,7 @@ from helpers import NETS, full_spec, random_net, slim_spec
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.graph.view_graph import write_graph
-from infer.benchmark.flops import plan_flops
+from infer.benchmark.measure import plan_flops
 from infer.spec import ModelSpec, Size
 from infer.views import View, ViewPlan, plan_views
 from trainer.nets.zoo import build_net

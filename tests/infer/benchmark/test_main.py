@@ -15,12 +15,10 @@ from helpers import encode, noise, slim_spec
 from on_double import run as run_on_double
 from plans import write_plan
 
+from infer.benchmark import measure
 from infer.benchmark import measure as benchmark
-from infer.benchmark import peak
 from infer.benchmark.__main__ import main
-from infer.benchmark.flops import plan_flops
-from infer.benchmark.measure import WARM_UP, figures, synthetic_jpeg, time_runs
-from infer.benchmark.peak import Peak
+from infer.benchmark.measure import WARM_UP, Peak, figures, plan_flops, synthetic_jpeg, time_runs
 from infer.engine import EngineError
 from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import decode
@@ -36,7 +34,7 @@ CONTRACT = [
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peak, "_matrix_product", lambda: 1e12)
+    monkeypatch.setattr(measure, "_matrix_product", lambda: 1e12)
     monkeypatch.setattr(benchmark, "LEAST_S", 0.0)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import slim_spec
 
-from infer.benchmark import peak
+from infer.benchmark import measure
 from infer.cuda.driver import CudaError
 
 
@@ -19,8 +19,8 @@ def engine(device: str, **changes: Any) -> Any:
 
 def test_a_cpu_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock on which a product of matrices takes 0.25 s, the one after the warm-up 0.125."""
-    peak._matrix_product.cache_clear()
-    monkeypatch.setattr(peak, "MATRIX", 64)
+    measure._matrix_product.cache_clear()
+    monkeypatch.setattr(measure, "MATRIX", 64)
     clock, products = [0.0], []
 
     def multiply(a: Any, b: Any, out: Any) -> None:
@@ -28,17 +28,17 @@ def test_a_cpu_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
         clock[0] += 0.125 if len(products) == 1 else 0.25
 
     monkeypatch.setattr(np, "matmul", multiply)
-    monkeypatch.setattr(peak, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    name = peak.device_name(engine("host"))
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    name = measure.device_name(engine("host"))
     assert name.endswith(" CPUs")
-    found = peak.device_peak(engine("host", precision="fp16"), name)
+    found = measure.device_peak(engine("host", precision="fp16"), name)
     assert found is not None
     assert found.flops_per_second == 2 * 64**3 / 0.125
     assert found.name.startswith("float32 matrix product by NumPy, ") and found.name.endswith(" CPUs, measured")
     assert len(products) == 3
-    assert peak.device_peak(engine("host"), name) == found
+    assert measure.device_peak(engine("host"), name) == found
     assert len(products) == 3
-    peak._matrix_product.cache_clear()
+    measure._matrix_product.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_a_gpu_is_looked_up(gpu: str, precision: str, tflops: int | None, monkey
         def close(self) -> None:
             closed.append(True)
 
-    monkeypatch.setattr(peak, "Device", Device)
+    monkeypatch.setattr(measure, "Device", Device)
     given = engine("cuda:3", precision=precision)
-    name = peak.device_name(given)
+    name = measure.device_name(given)
     assert (name, closed) == (gpu, [True])
-    found = peak.device_peak(given, name)
+    found = measure.device_peak(given, name)
     assert (found and found.flops_per_second) == (tflops and tflops * 1e12)
 
 
@@ -74,7 +74,7 @@ def test_a_gpu_without_a_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(ordinal: int) -> None:
         raise CudaError("no way to the GPU")
 
-    monkeypatch.setattr(peak, "Device", refuse)
+    monkeypatch.setattr(measure, "Device", refuse)
     given = engine("cuda:0", precision="fp16")
-    assert peak.device_name(given) == "cuda:0"
-    assert peak.device_peak(given, "cuda:0") is None
+    assert measure.device_name(given) == "cuda:0"
+    assert measure.device_peak(given, "cuda:0") is None

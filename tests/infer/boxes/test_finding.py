@@ -13,6 +13,7 @@ from helpers import noise, slim_spec
 
 from infer.boxes.finding import (
     BoxNet,
+    Merging,
     Windows,
     box_net,
     center_boxes,
@@ -23,7 +24,6 @@ from infer.boxes.finding import (
     refused,
     window_boxes,
 )
-from infer.boxes.merging import Merging
 from infer.data.annotations import Box
 from infer.engine import EngineError
 from infer.onnx_engine import OnnxEngine

@@ -1,4 +1,4 @@
-"""infer/boxes/merging.py against a slow reading of OverFeat's algorithm; what the two readings of match_score mean."""
+"""Merging of boxes against a slow reading of OverFeat's algorithm; what the two readings of match_score mean."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infer.boxes.merging import MATCHES, Match, Merging, merge, rate
+from infer.boxes.finding import MATCHES, Match, Merging, merge, rate
 
 UNIT = 100.0
 

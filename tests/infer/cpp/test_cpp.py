@@ -19,7 +19,7 @@ from helpers import encode, noise, slim_spec, write_checkpoint
 from image_files import encoded
 from paths import ROOT
 
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import ImageError, decode
 from infer.views import PROTOCOLS, default_scales, plan_views

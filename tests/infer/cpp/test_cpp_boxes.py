@@ -14,7 +14,7 @@ import pytest
 from box_engines import box_net, classifier
 from helpers import encode, noise, slim_spec
 
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.__main__ import main as infer
 from trainer.checkpoint import load
 

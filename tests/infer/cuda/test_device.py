@@ -32,16 +32,16 @@ def program(device):
         memory = device.allocate(1000)
         source.array[:] = np.arange(1000) % 251
         target.array[:] = 7
-        device.record(start, up)
-        device.copy_in(memory.address, source.array, up)
-        device.record(uploaded, up)
-        device.wait(down, uploaded)
-        device.copy_out(target.array[:900], memory.address + 100, down)
-        device.record(end, down)
+        device.driver.record(start, up)
+        device.driver.copy_in(memory.address, source.array, up)
+        device.driver.record(uploaded, up)
+        device.driver.wait(down, uploaded)
+        device.driver.copy_out(target.array[:900], memory.address + 100, down)
+        device.driver.record(end, down)
         say(f"before {(target.array == 7).all()}")
-        device.synchronize(end)
-        say(f"equal {(target.array[:900] == source.array[100:]).all()} {device.reached(end)}")
-        say(f"ms {device.elapsed_ms(start, end) >= 0}")
+        device.driver.synchronize(end)
+        say(f"equal {(target.array[:900] == source.array[100:]).all()} {device.driver.reached(end)}")
+        say(f"ms {device.driver.elapsed_ms(start, end) >= 0}")
 
 device = None
 try:
@@ -59,7 +59,7 @@ finally:
 
 @both
 def test_what_is_copied_comes_back_and_nothing_is_left(binding: str, tmp_path: Path) -> None:
-    code = PROGRAM + "print(device.name, device.target, device.binding)"
+    code = PROGRAM + "print(device.name, device.target, device.driver.binding)"
     seen = cudasim.run(code, tmp_path, binding=binding)
     seen.check()
     name = f"cudasim host-memory simulator sm_86 (NOT A GPU) sm86 {binding}"
@@ -72,7 +72,7 @@ def test_what_is_copied_comes_back_and_nothing_is_left(binding: str, tmp_path: P
 
 
 @both
-@pytest.mark.parametrize("missing", ["device.wait(down, uploaded)", "device.synchronize(end)"])
+@pytest.mark.parametrize("missing", ["device.driver.wait(down, uploaded)", "device.driver.synchronize(end)"])
 def test_a_missing_wait_shows(binding: str, missing: str, tmp_path: Path) -> None:
     """So the simulated driver would find one in our own code."""
     seen = cudasim.run(PROGRAM.replace(missing, "pass"), tmp_path, binding=binding)
@@ -185,10 +185,10 @@ def test_what_is_freed_early_is_freed_once(binding: str, tmp_path: Path) -> None
         device = Device()
         with device.current():
             things = [device.allocate(64), device.pin(64), device.stream(), device.event()]
-            before = device.memory_info()
+            before = device.driver.memory_info()
             for thing in things + things:
                 device.free(thing)
-            assert device.memory_info().free_bytes == before.free_bytes + 512
+            assert device.driver.memory_info().free_bytes == before.free_bytes + 512
         device.close()
     """)
     seen = cudasim.run(code, tmp_path, binding=binding)
@@ -229,17 +229,17 @@ with device.current():
     source, target, memory = device.pin(8), device.pin(8), device.allocate(8)
     source.array[:], target.array[:] = 5, 7
     def work():
-        device.copy_in(memory.address, source.array, stream)
-        device.copy_out(target.array, memory.address, stream)
+        device.driver.copy_in(memory.address, source.array, stream)
+        device.driver.copy_out(target.array, memory.address, stream)
     graph = device.capture(stream, work)
     def wait():
-        device.record(end, stream)
-        device.synchronize(end)
+        device.driver.record(end, stream)
+        device.driver.synchronize(end)
     wait()
     print("captured", target.array.tolist())
     for value in (1, 2):
         source.array[:] = value
-        device.launch(graph, stream)
+        device.driver.launch(graph, stream)
         wait()
         print("launched", target.array.tolist())
     device.free(graph)

@@ -23,8 +23,7 @@ from infer.data.annotations import (
     parse_annotation,
     read_annotation,
 )
-from infer.data.folder import DatasetError, open_folder
-from infer.data.stored import File
+from infer.data.folder import DatasetError, File, open_folder
 from trainer import miniature
 
 DEERHOUND, CRANE, OTHER_CRANE = "n02092002", "n02012849", "n03126707"

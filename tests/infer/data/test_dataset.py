@@ -23,8 +23,7 @@ from infer.data.dataset import (
     DatasetError,
     open_dataset,
 )
-from infer.data.folder import Folder
-from infer.data.stored import File
+from infer.data.folder import File, Folder
 from trainer.miniature import DEVKIT_ORDER, RENDERINGS, WNIDS, WORDS
 
 

@@ -25,8 +25,7 @@ from evaluation.ilsvrc import main
 from evaluation.run.protocol import resolve
 from evaluation.run.score import evaluate
 from infer.data import parquet
-from infer.data.dataset import ILSVRC2012_FIRST_LABELS, Dataset, DatasetError, open_dataset
-from infer.data.shards import find_shards
+from infer.data.dataset import ILSVRC2012_FIRST_LABELS, Dataset, DatasetError, find_shards, open_dataset
 from infer.onnx_engine import OnnxEngine
 from trainer.miniature import WNIDS
 

@@ -1,4 +1,4 @@
-"""infer/data/tar.py, folder.py and stored.py: archives read in place as if unpacked, hostile ones in one line."""
+"""infer/data/tar.py and folder.py: archives read in place as if unpacked, hostile ones in one line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 from conftest import TRAIN_DIGITS, VAL_DIGITS
 
-from infer.data.dataset import TRAIN, VAL, Dataset, DatasetError, open_dataset
-from infer.data.devkit import DEVKIT, META
-from infer.data.stored import File, printable
+from infer.data.dataset import DEVKIT, META, TRAIN, VAL, Dataset, DatasetError, open_dataset
+from infer.data.folder import File, printable
 from infer.data.tar import list_members
 from trainer.miniature import RENDERINGS
 

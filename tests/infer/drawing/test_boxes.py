@@ -1,4 +1,4 @@
-"""infer/drawing/boxes.py: lines where the boxes are, names beside them, and nothing else changed."""
+"""infer/drawing/maps.py: lines where the boxes are, names beside them, and nothing else changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageColor
 
 from infer.boxes.finding import box_net
 from infer.data.annotations import Box
-from infer.drawing.boxes import COLOURS, draw, write_boxes
+from infer.drawing.maps import COLOURS, draw_boxes, write_boxes
 from infer.onnx_engine import OnnxEngine
 
 
@@ -23,7 +23,7 @@ def colour(number: int) -> list[int]:
 
 def test_a_line_runs_along_each_edge_and_the_rest_stays() -> None:
     image = np.full((200, 300, 3), 100, np.uint8)
-    found = draw(image, [Box(51, 41, 250, 180)], ["a dog"])
+    found = draw_boxes(image, [Box(51, 41, 250, 180)], ["a dog"])
     assert (image == 100).all() and found.shape == image.shape and found.dtype == np.uint8
     for place in ((40, 200), (179, 200), (100, 50), (100, 249)):  # top, bottom, left, right; from 0
         assert found[place].tolist() == colour(0)
@@ -36,15 +36,15 @@ def test_a_line_runs_along_each_edge_and_the_rest_stays() -> None:
 def test_the_first_box_is_above_the_others() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
     boxes = [Box(1, 1, 100, 100)] * 2
-    assert draw(image, boxes, ["", ""])[99, 50].tolist() == colour(0)
-    assert draw(image, [Box(1, 1, 50, 50), boxes[0]], ["", ""])[99, 50].tolist() == colour(1)
+    assert draw_boxes(image, boxes, ["", ""])[99, 50].tolist() == colour(0)
+    assert draw_boxes(image, [Box(1, 1, 50, 50), boxes[0]], ["", ""])[99, 50].tolist() == colour(1)
 
 
 def test_boxes_beyond_the_image_and_many_of_them() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     boxes = [Box(-50, -50, 500, 500), Box(30, 20, 30, 20), Box(60, 60, 70, 70), *[Box(2, 2, 9, 9)] * 9]
-    assert draw(image, boxes, ["two\nlines"] * len(boxes)).shape == (20, 30, 3)
-    assert (draw(image, [], []) == image).all()
+    assert draw_boxes(image, boxes, ["two\nlines"] * len(boxes)).shape == (20, 30, 3)
+    assert (draw_boxes(image, [], []) == image).all()
 
 
 def test_a_picture_with_the_boxes_of_some_classes(exported: Callable[..., Path], tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_picture_with_the_boxes_of_some_classes(exported: Callable[..., Path],
     guesses = write_boxes([net], classifier, image, [(3, "three"), (4, "four")], tmp_path / "out.png")
     assert guesses[0] is None and guesses[1] is not None
     assert guesses[1].box == pytest.approx(Box(25, 25, 72, 72))  # one window, all of the image
-    expected = draw(image, [guesses[1].box], ["four"])
+    expected = draw_boxes(image, [guesses[1].box], ["four"])
     assert (np.asarray(Image.open(tmp_path / "out.png")) == expected).all()
     with pytest.raises(OSError, match="File exists"):
         write_boxes([net], classifier, image, [(4, "four")], tmp_path / "out.png" / "x.png")

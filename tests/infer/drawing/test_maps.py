@@ -14,9 +14,9 @@ from conftest import Photos
 from helpers import network_input, random_net, slim_spec
 from PIL import Image
 
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.__main__ import main
-from infer.drawing.maps import BEYOND_PX, draw, heat, shown_size
+from infer.drawing.maps import BEYOND_PX, draw_maps, heat, shown_size
 from infer.engine import EngineError
 from infer.onnx_engine import OnnxEngine
 from infer.pixels.render import rescale
@@ -128,7 +128,7 @@ def test_the_picture(photos: Photos) -> None:
     heats = np.zeros((4, height, width))
     heats[0, :100], heats[1, :, :100] = 0.5, 1.0
     sheet = np.asarray(
-        draw(image, heats, ["a", "b", "a name that is far too long for the panel that it stands over", "d"])
+        draw_maps(image, heats, ["a", "b", "a name that is far too long for the panel that it stands over", "d"])
     )
     across, down = width + 16, height + 24 + 24 + 12 + 24
     assert sheet.shape == (2 * down, 3 * across, 3)

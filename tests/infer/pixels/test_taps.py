@@ -1,4 +1,4 @@
-"""infer/pixels/taps.py against Pillow itself, through a plain NumPy reading of its docstring."""
+"""infer/pixels/render.py against Pillow itself, through a plain NumPy reading of its docstring."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from helpers import noise
 from numpy.typing import NDArray
 from PIL import Image
 
-from infer.pixels.render import FILTERS, resize
-from infer.pixels.taps import Taps, count_taps, identity_taps, make_taps
+from infer.pixels.render import FILTERS, Taps, count_taps, identity_taps, make_taps, resize
 from infer.spec import Filter, Size
 from infer.views import rescaled_px
 

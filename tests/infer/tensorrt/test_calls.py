@@ -11,10 +11,9 @@ from helpers import noise, slim_spec
 
 from infer.engine import EngineError, load_on_host
 from infer.pixels.render import render
-from infer.shapes import Extent, ShapeRange, default_shapes
 from infer.spec import ModelSpec, Size
 from infer.tensorrt.calls import Call, make_calls
-from infer.views import View, ViewPlan, plan_views
+from infer.views import Extent, ShapeRange, View, ViewPlan, default_shapes, plan_views
 
 SPEC = slim_spec("A")  # crops of 64 px, at most 50 a call; dense views of up to 146x389 px; images of up to 2048 px
 CROPS, LANDSCAPE, PORTRAIT = range(3)

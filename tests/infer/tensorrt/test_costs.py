@@ -10,7 +10,7 @@ from helpers import Checkpoints, Exported
 from on_double import check, run
 from plans import write_plan
 
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from trainer.checkpoint import load
 
 pytestmark = pytest.mark.processes

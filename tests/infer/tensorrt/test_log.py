@@ -13,14 +13,12 @@ import pytest
 from helpers import slim_spec
 from plans import write_plan
 
-from export.tensorrt.build import build
-from export.tensorrt.library import BuildError
+from export.tensorrt.build import BuildError, build
 from infer.engine import EngineError
-from infer.shapes import crops_shape
 from infer.tensorrt.library import LIBRARIES
 from infer.tensorrt.log import messages
-from infer.tensorrt.plan import load_plan
-from infer.tensorrt.sidecar import Sidecar, SidecarContent
+from infer.tensorrt.sidecar import Sidecar, SidecarContent, load_plan
+from infer.views import crops_shape
 
 rtx = pytest.importorskip("tensorrt_rtx")
 

@@ -19,7 +19,7 @@ from helpers import noise, random_net, slim_spec
 from numpy.typing import NDArray
 
 from evaluation.ilsvrc import main as ilsvrc
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.cuda.device import Device
 from infer.engine import Engine
 from infer.onnx_engine import OnnxEngine
@@ -134,7 +134,7 @@ def test_nothing_is_left_on_the_gpu(
         engine.close()
         del engine
         with device.current():
-            free.append(device.memory_info().free_bytes)
+            free.append(device.driver.memory_info().free_bytes)
     device.close()
     lost = free[3] - free[-1]  # libraries keep what they loaded the first times
     record_property("bytes lost by eight engines", lost)

@@ -1,4 +1,4 @@
-"""infer/tensorrt/plan.py: plans that cannot be opened or asked, each refused in one line."""
+"""infer/tensorrt/sidecar.py: plans that cannot be opened or asked, each refused in one line."""
 
 from __future__ import annotations
 

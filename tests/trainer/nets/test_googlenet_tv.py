@@ -12,7 +12,7 @@ from conftest import Photos
 from helpers import full_spec, random_net, slim_spec, write_checkpoint
 from parity import TOLERANCE, plans_for, score_error
 
-from export.model.from_checkpoint import export_onnx
+from export.to_onnx import export_onnx
 from infer.onnx_engine import OnnxEngine
 from infer.spec import SpecError
 from trainer.__main__ import main as train
