@@ -18,7 +18,7 @@ from infer.command import exit_with, run
 from infer.data.dataset import Dataset, open_dataset
 
 from .arguments import check_together, make_parser, say_interrupted
-from .published.beside import EvaluatedNet
+from .published.papers import EvaluatedNet
 from .report.page import HTML, write_html
 from .report.results import EvaluatedImages, Seconds, format_table, summarise, write_report
 from .run.engines import our_commit
@@ -28,7 +28,7 @@ from .run.score import KnownEngines, score_opener, shard_images, table_metadata
 from .run.store import UnfinishedScores
 from .run.submission import RunPlan, plan_every_engine, plan_submission, read_submission
 from .run.workers import open_crew
-from .scores.class_order import explain_order
+from .scores.metrics import explain_order
 
 
 def main(argv: list[str] | None = None) -> int:

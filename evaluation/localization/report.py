@@ -14,8 +14,7 @@ from infer.data.annotations import Box, in_frame
 from infer.files import replacing
 
 from ..errors import RunError
-from ..published.beside import is_papers_own
-from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, PaperNet
+from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, PaperNet, difference, is_papers_own
 from ..scores.metrics import ErrorRate, error_rate
 from ..scores.table import OK
 from .find_boxes import ScaledNet
@@ -130,22 +129,14 @@ def beside(nets: Sequence[ScaledNet], protocol: str, rate: ErrorRate) -> list[di
     members = sorted((PaperNet(net.spec.net, net.spec.train_short_px, net.scales) for net in nets), key=repr)
     trained = {net.spec.source.get("fine_tuned") for net in nets} - {None}
     kinds = {net.kind for net in nets}
-    low, high = rate.interval95_percent
 
     found = []
     for row in LOCALIZATION:
         same_nets = (row.protocol, sorted(row.members, key=repr)) == (protocol, members)
         if same_nets and kinds == {row.kind} and trained <= {row.fine_tuned}:
-            found.append(
-                {
-                    "error_percent": row.error_percent,
-                    "test_error_percent": row.test_error_percent,
-                    "source": row.source,
-                    "label": row.label,
-                    "difference_percent": round(rate.percent - row.error_percent, 3),
-                    "inside_interval95": low <= row.error_percent <= high,
-                }
-            )
+            said = {name: getattr(row, name) for name in ("error_percent", "test_error_percent", "source", "label")}
+            apart, inside = difference(rate.percent, rate.interval95_percent, row.error_percent)
+            found.append({**said, "difference_percent": apart, "inside_interval95": inside})
     return found
 
 
@@ -227,14 +218,11 @@ def format_table(results: Sequence[LocalizationResult]) -> str:
 
 def format_paper(results: Sequence[LocalizationResult]) -> str:
     """Writes every row of the paper's tables with our results that may stand beside it."""
-    papers: list[tuple[str, str, float | None, float | None]] = [
-        *((row.source, row.label, row.error_percent, row.test_error_percent) for row in LOCALIZATION),
-        *((row.source, row.method, row.error_percent, row.test_error_percent) for row in LOCALIZATION_LITERATURE),
-    ]
     rows = []
-    for source, name, validation, test in papers:
-        ours = [_error(result) for result in results if name in [one["label"] for one in result.paper]]
-        rows.append([source, name, _number(validation, 1), _number(test, 1), "; ".join(ours) or "-"])
+    for row in (*LOCALIZATION, *LOCALIZATION_LITERATURE):
+        ours = [_error(result) for result in results if row.label in [one["label"] for one in result.paper]]
+        percents = _number(row.error_percent, 1), _number(row.test_error_percent, 1)
+        rows.append([row.source, row.label, *percents, "; ".join(ours) or "-"])
     return tabulate(rows, headers=["source", "result", "val %", "test %", "ours"], tablefmt="pipe")
 
 

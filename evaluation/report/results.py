@@ -18,14 +18,12 @@ from tabulate import tabulate
 from infer.files import replacing
 
 from ..errors import ReportError
-from ..published import beside
-from ..published.beside import Beside, EvaluatedNet
+from ..published import papers
+from ..published.papers import Beside, EvaluatedNet
 from ..scores import table as tables
-from ..scores.class_order import FirstAnswers
-from ..scores.fusion import fuse, in_step
-from ..scores.metrics import ErrorCounts
+from ..scores.metrics import ErrorCounts, FirstAnswers
 from ..scores.mistakes import INDEX, Mistake
-from ..scores.table import OK, Scores
+from ..scores.table import OK, Scores, fuse, in_step
 
 REPORT = "report.json"
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
@@ -127,12 +125,12 @@ class TableSummary:
         top1, top5 = self.errors.rates()
         percents = top1.percent if top1 else None, top5.percent if top5 else None
         intervals = top1.interval95_percent if top1 else None, top5.interval95_percent if top5 else None
-        row = beside.find_paper_row(nets) if is_ilsvrc2012_val else None
+        row = papers.find_paper_row(nets) if is_ilsvrc2012_val else None
 
         return Result(
             model=self.head.model,
-            net=spec.net if spec and beside.is_papers_size(spec) else None,
-            origin=beside.origin_of(spec) if spec else None,
+            net=spec.net if spec and papers.is_papers_size(spec) else None,
+            origin=papers.origin_of(spec) if spec else None,
             runtime=metadata["runtime"],
             protocol=metadata["protocol"],
             scales=self.head.scales,
@@ -142,7 +140,7 @@ class TableSummary:
             top5_error_percent=percents[1],
             top1_interval95_percent=intervals[0],
             top5_interval95_percent=intervals[1],
-            paper=beside.put_beside(row, percents, intervals) if row else None,
+            paper=papers.put_beside(row, percents, intervals) if row else None,
             **seconds._asdict(),
         )
 

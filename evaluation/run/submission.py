@@ -23,7 +23,7 @@ import yaml
 from infer.errors import UsageError
 from infer.views import PROTOCOLS
 
-from ..scores.fusion import FUSED
+from ..scores.table import FUSED
 from .protocol import POOLING_OUTPUT, Pooling
 
 MAX_BYTES, MAX_DEPTH = 100_000, 4

@@ -14,8 +14,7 @@ from helpers import encode, make_scores, noise, summary_of
 from evaluation.report.page import HTML, write_html
 from evaluation.report.results import EvaluatedImages, Seconds, write_report
 from evaluation.scores import table as tables
-from evaluation.scores.fusion import fuse
-from evaluation.scores.table import Scores
+from evaluation.scores.table import Scores, fuse
 
 CLASSES = 10
 VOID = ("meta", "link", "image", "line", "circle", "rect", "use", "wbr", "path")

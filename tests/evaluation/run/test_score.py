@@ -15,8 +15,7 @@ from PIL import Image
 
 from evaluation.run.protocol import Pooling, resolve
 from evaluation.run.score import evaluate
-from evaluation.scores.fusion import fuse
-from evaluation.scores.table import OK
+from evaluation.scores.table import OK, fuse
 from infer.data.dataset import Dataset, open_dataset
 from infer.engine import Engine
 from infer.onnx_engine import OnnxEngine
