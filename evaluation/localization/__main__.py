@@ -23,11 +23,10 @@ from infer.boxes.merging import MATCHES, Merging
 from infer.command import Parser, count_argument, exit_with, run, scales_argument
 from infer.data.dataset import Dataset, open_dataset
 
-from ..arguments import add_run_options, check_run_options, say_interrupted
 from ..errors import RunError, ScoresError
 from ..run.engines import map_labels
-from ..run.progress import Watch
-from ..run.workers import open_crew
+from ..run.store import Watch
+from ..run.workers import add_run_options, check_run_options, open_crew, say_interrupted
 from ..scores import table as tables
 from .find_boxes import PROTOCOLS, BoxSettings, ImageToLocate, KnownNets, box_metadata, box_opener, read_likeliest
 from .ground_truth import GroundTruth, read_ground_truth
