@@ -7,15 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infer.data.annotations import (
-    AnnotationError,
-    Box,
-    boxes_beside,
-    boxes_of,
-    class_of,
-    find_annotations,
-    read_annotation,
-)
+from infer.data import annotations as xmls
+from infer.data.annotations import AnnotationError, Box
 from infer.data.dataset import VAL, Dataset, DatasetError
 from infer.data.devkit import read_devkit
 from infer.data.folder import TAR, Folder, open_folder
@@ -59,8 +52,8 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
     Raises DatasetError where they are missing, or one is for an image that is not blacklisted, or no image counts or
     none has a box of its class.
     """
-    folder = open_folder(annotations) if annotations else boxes_beside(_root(dataset), BOXES)
-    files = find_annotations(folder)
+    folder = open_folder(annotations) if annotations else xmls.boxes_beside(_root(dataset), BOXES)
+    files = xmls.find_annotations(folder)
     unwanted = _read_blacklist(blacklist) if blacklist else _devkits_blacklist(dataset)
 
     # every image that counts needs an XML of its name
@@ -75,7 +68,7 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
             "bounding boxes of this data set, or name others by --annotations"
         )
 
-    find = class_of(dataset.classes, dataset.class_names)
+    find = xmls.class_of(dataset.classes, dataset.class_names)
     truths: list[Truth | None] = [None] * len(stems)
     labelled: list[Truth] = []
     broken: list[str] = []
@@ -83,8 +76,8 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
         if not counted[place]:
             continue
         try:
-            found = read_annotation(files[stem], f"{stem}.xml")
-            truth = truths[place] = Truth(boxes_of(found, item.label, find), found.size_px)
+            found = xmls.read_annotation(files[stem], f"{stem}.xml")
+            truth = truths[place] = Truth(xmls.boxes_of(found, item.label, find), found.size_px)
         except AnnotationError as error:
             broken.append(str(error))
             continue
