@@ -14,13 +14,15 @@ import sys
 import time
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from infer.command import Parser, count_argument, exit_with, run, scales_argument, whole_argument
 from infer.data.dataset import Dataset, open_dataset
 from infer.views import PROTOCOLS
 
 from .published.papers import EvaluatedNet
 from .report.page import HTML, write_html
-from .report.results import EvaluatedImages, Seconds, format_table, summarise, write_report
+from .report.results import EvaluatedImages, format_table, summarise, write_report
 from .run.engines import our_commit
 from .run.mistakes import write_mistakes
 from .run.score import KnownEngines, score_opener
@@ -106,9 +108,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
 
     with contextlib.ExitStack() as stack:
         crew = open_crew(opener, args, stack)
-        unfinished = UnfinishedScores(
-            args.out, crew.known, dataset, crew.shard_images, args.mistakes, started=started, resume=args.resume
-        )
+        unfinished = UnfinishedScores(args.out, crew.known, dataset, args.mistakes, started=started, resume=args.resume)
         watch = stack.enter_context(Watch(len(dataset.items), unfinished.done, log_json=args.log_json))
 
         try:
@@ -155,8 +155,9 @@ def _report(
         pixels = sum(table.view_pixels for table in of_engine)
         for net, table in zip(own, of_engine, strict=True):
             share = round(seconds * table.view_pixels / pixels, 3) if pixels else None
-            taken = Seconds(round(seconds, 3), round(progress.wall_seconds, 3), share)
-            results.append(next(summaries).result([net], taken, is_ilsvrc2012_val=is_ilsvrc))
+            taken, wall = round(seconds, 3), round(progress.wall_seconds, 3)
+            row = next(summaries).result([net], is_ilsvrc2012_val=is_ilsvrc)
+            results.append(replace(row, engine_seconds=taken, wall_seconds=wall, protocol_engine_seconds=share))
     for summary, (_, places) in zip(of_fusions, plan.fusions, strict=True):
         results.append(summary.result([nets[i][j] for i, j in places], is_ilsvrc2012_val=is_ilsvrc))
 

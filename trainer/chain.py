@@ -144,10 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
 
-    def work() -> int:
-        return train_all(args, apply_settings(chain(args.nets, mini=args.mini, start=args.start), args.set))
-
-    return run_training(parser, work)
+    nets, mini, start = args.nets, args.mini, args.start
+    return run_training(parser, lambda: train_all(args, apply_settings(chain(nets, mini=mini, start=start), args.set)))
 
 
 def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:

@@ -107,8 +107,8 @@ def make(
     # The folder is made under another name, which it loses when it is whole.
     unfinished = directory.with_name(directory.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    progress = tqdm(total=len(train) * RENDERINGS + len(val), desc="miniature", unit="img", disable=None)
-    with progress:
+    total = len(train) * RENDERINGS + len(val)
+    with tqdm(total=total, desc="miniature", unit="img", disable=None) as progress:
         # training images in class folders, each class numbered from 1
         counts = [0] * 10
         for number, rendering in enumerate(_renderings(bunch, np.repeat(train, RENDERINGS), (seed, 1))):

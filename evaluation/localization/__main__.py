@@ -193,11 +193,7 @@ def _report(
     for remark in remarks:
         print(remark, file=sys.stderr)
 
-    said = {
-        "id": unfinished.dataset_id(),
-        "images": len(dataset.items),
-        "is_ilsvrc2012_val": dataset.is_ilsvrc2012_val,
-    }
+    said = {"id": unfinished.dataset_id(), "images": len(dataset.items), "is_ilsvrc2012_val": dataset.is_ilsvrc2012_val}
     environment = {"command": command, "commit": metadata["commit"], "python": platform.python_version()}
     return write_report(out, results, said, truth, unreadable_images(path), remarks, environment)
 

@@ -7,7 +7,7 @@ wide. Blacklisted images are not counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from infer.data.annotations import Box
 
@@ -24,16 +24,13 @@ def overlap(one: Box, other: Box) -> float:
     return width * height / (_area(one) + _area(other) - width * height)
 
 
-def is_found(box: Box, truths: Iterable[Box]) -> bool:
-    return any(overlap(box, truth) >= LEAST_OVERLAP for truth in truths)
-
-
 def is_right(label: int, truths: Sequence[Box], guesses: Sequence[tuple[int, Box]]) -> bool:
     """Judges the guesses for an image of class `label`, whose boxes are `truths`.
 
     guesses: (class, box), the surest first; more than GUESSES are ignored.
     """
-    return any(named == label and is_found(box, truths) for named, box in guesses[:GUESSES])
+    own = [box for named, box in guesses[:GUESSES] if named == label]
+    return any(overlap(box, truth) >= LEAST_OVERLAP for box in own for truth in truths)
 
 
 def _area(box: Box) -> float:

@@ -22,6 +22,7 @@ from .ground_truth import GroundTruth, Truth
 from .metric import GUESSES, is_right
 from .table import LocatedImage, read_located
 
+Nets = Sequence[ScaledNet]
 GIVEN, TOP5 = "given class", "top-5"
 KIND = "localization"
 """Value of `kind` in report.json, by which it is known."""
@@ -89,13 +90,7 @@ def _framed(found: LocatedImage, true: Truth, box: Box) -> Box:
 
 
 def results_of(
-    counts: Counts,
-    nets: Sequence[ScaledNet],
-    protocol: str,
-    *,
-    is_ilsvrc2012_val: bool,
-    classes_of: str | None,
-    **described: Any,
+    counts: Counts, nets: Nets, protocol: str, *, is_ilsvrc2012_val: bool, classes_of: str | None, **described: Any
 ) -> list[LocalizationResult]:
     """Makes the rows of a run; `described` has the fields of LocalizationResult that are not computed here."""
     wrong = {GIVEN: counts.wrong_given, **({TOP5: counts.wrong_top5} if protocol == "dense" else {})}
@@ -121,7 +116,7 @@ def results_of(
     return rows
 
 
-def beside(nets: Sequence[ScaledNet], protocol: str, rate: ErrorRate) -> list[dict[str, Any]]:
+def beside(nets: Nets, protocol: str, rate: ErrorRate) -> list[dict[str, Any]]:
     """Finds the paper's rows for these nets: several where `source["fine_tuned"]` does not say what was trained."""
     if not all(is_papers_own(net.spec) for net in nets):
         return []
@@ -150,14 +145,10 @@ def write_report(
     environment: dict[str, str],
 ) -> str:
     """Writes report.json and report.md; returns the table as text."""
+    left_out = {"blacklisted": truth.blacklisted, "broken_annotations": list(truth.broken)}
     content = {
         "kind": KIND,
-        "dataset": {
-            **dataset,
-            "blacklisted": truth.blacklisted,
-            "broken_annotations": list(truth.broken),
-            "unreadable_images": unreadable,
-        },
+        "dataset": {**dataset, **left_out, "unreadable_images": unreadable},
         "results": [dataclasses.asdict(result) for result in results],
         "remarks": list(remarks),
         "environment": environment,

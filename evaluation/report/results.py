@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from tabulate import tabulate
@@ -32,17 +32,6 @@ Interval = tuple[float, float]
 T = TypeVar("T")
 
 
-class Seconds(NamedTuple):
-    """Time that a result took, named as in report.json; a fusion has none of its own."""
-
-    engine_seconds: float | None = None
-    wall_seconds: float | None = None
-    protocol_engine_seconds: float | None = None
-
-
-NO_SECONDS = Seconds()
-
-
 class Result(msgspec.Struct, frozen=True):
     """One row of the table: a model, or a fusion of several, by one protocol."""
 
@@ -59,7 +48,7 @@ class Result(msgspec.Struct, frozen=True):
     top1_interval95_percent: Interval | None
     top5_interval95_percent: Interval | None
     paper: Beside | None
-    engine_seconds: float | None  # of the engine for all protocols of the run, which share their views
+    engine_seconds: float | None  # of the engine for all protocols of the run, which share their views; None: a fusion
     wall_seconds: float | None  # of the whole run
     protocol_engine_seconds: float | None = None  # of engine_seconds, this protocol's share by its views' pixels
 
@@ -116,8 +105,8 @@ class TableSummary:
             if status != OK:
                 self.unreadable[name] = status
 
-    def result(self, nets: Sequence[EvaluatedNet], seconds: Seconds = NO_SECONDS, *, is_ilsvrc2012_val: bool) -> Result:
-        """The row of the table; `nets` is its net or, for a fusion, each of its nets."""
+    def result(self, nets: Sequence[EvaluatedNet], *, is_ilsvrc2012_val: bool) -> Result:
+        """The row of the table, without its time; `nets` is its net or, for a fusion, each of its nets."""
         assert self.head is not None
         metadata = self.head.metadata
         spec = nets[0].spec if len(nets) == 1 else None
@@ -141,7 +130,8 @@ class TableSummary:
             top1_interval95_percent=intervals[0],
             top5_interval95_percent=intervals[1],
             paper=papers.put_beside(row, percents, intervals) if row else None,
-            **seconds._asdict(),
+            engine_seconds=None,
+            wall_seconds=None,
         )
 
 

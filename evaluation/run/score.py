@@ -15,19 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from infer import views as view_plans
 from infer.data.dataset import Dataset, Item
 from infer.engine import DeviceImage, Engine, Provider, Started, start
 from infer.spec import Size
-from infer.views import (
-    SINGLE_SCALE,
-    MergedPlan,
-    ViewPlan,
-    check_scales,
-    default_scales,
-    merge_plans,
-    out_of_range,
-    plan_views,
-)
+from infer.views import MergedPlan, ViewPlan
 
 from ..errors import RunError
 from ..scores.metrics import is_wrong
@@ -55,6 +47,7 @@ class KnownEngines:
     engines: tuple[KnownEngine, ...]
     protocols: tuple[tuple[Protocol, ...], ...]
     metadata: TableMetadata
+    shard_images: int
 
 
 def table_metadata(engine: Engine, protocol: Protocol, pooling: Pooling, commit: str) -> dict[str, str]:
@@ -178,12 +171,13 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], TableParts]):
             metadata = tuple(table_metadata(engine, protocol, pooling, commit) for protocol in own)
             label_of = map_labels(dataset, engine.spec)
             self._tables.append(EngineTables(engine, tuple(own), metadata, label_of, _planner(engine, own)))
-        names, metadata_of_all = zip(*((each.protocols, each.metadata) for each in self._tables), strict=True)
-        self.known = KnownEngines(tuple(map(known_engine, engines)), names, metadata_of_all)
 
         # images with few views each share calls
-        single = all(protocol.name in SINGLE_SCALE for own in protocols for protocol in own)
+        single = all(protocol.name in view_plans.SINGLE_SCALE for own in protocols for protocol in own)
         self.shard_images, self.together = (SMALL_BATCH, SMALL_BATCH) if single else (LARGE_BATCH, 1)
+        metadata_of_all = tuple(tables.metadata for tables in self._tables)
+        names = tuple(tables.protocols for tables in self._tables)
+        self.known = KnownEngines(tuple(map(known_engine, engines)), names, metadata_of_all, self.shard_images)
 
     def item(self, sample: Item) -> Item:
         return sample
@@ -268,9 +262,9 @@ def score_opener(
 def _make(plan: RunPlan, dataset: Dataset, options: dict[str, Any], engines: Sequence[Engine]) -> ScoreMaker:
     protocols = []
     for engine, (path, asked) in zip(engines, plan.engines, strict=True):
-        own = [Protocol(name, scales or default_scales(engine.spec, name)) for name, scales in asked]
+        own = [Protocol(name, scales or view_plans.default_scales(engine.spec, name)) for name, scales in asked]
         for protocol in own:
-            check_scales(engine.spec, protocol.scales)
+            view_plans.check_scales(engine.spec, protocol.scales)
         if len(set(own)) < len(own):
             raise RunError(f"{path} takes part twice by the same protocol and scales, expected each once")
         protocols.append(own)
@@ -284,12 +278,12 @@ def _planner(engine: Engine, protocols: Sequence[Protocol]) -> Callable[[Size], 
     def plan(size: Size) -> SizePlan:
         plans, refused = {}, {}
         for number, protocol in enumerate(protocols):
-            own = plan_views(engine.spec, protocol.name, size, protocol.scales)
-            reason = out_of_range(own, engine.shapes, engine.spec)
+            own = view_plans.plan_views(engine.spec, protocol.name, size, protocol.scales)
+            reason = view_plans.out_of_range(own, engine.shapes, engine.spec)
             if reason is None:
                 plans[number] = own
             else:
                 refused[number] = reason
-        return SizePlan(plans, refused, merge_plans(size, list(plans.values())))
+        return SizePlan(plans, refused, view_plans.merge_plans(size, list(plans.values())))
 
     return plan

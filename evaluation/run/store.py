@@ -7,6 +7,7 @@ shards of a table become one file, the same bytes however often the run was inte
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -44,7 +45,7 @@ SAID = {
 """Names of what the metadata of a score table says, in the order in which a difference is reported."""
 
 
-class Watch:
+class Watch(contextlib.AbstractContextManager["Watch"]):
     """A display of how far a run of `total` images is; `done` of them were done before.
 
     With `log_json`, each event is one line on stdout: {"event": "begin" | "progress" | "end", "images", "of", …}.
@@ -56,9 +57,6 @@ class Watch:
         self._started = self._said = time.monotonic()
         self._bar = tqdm(total=total, initial=done, desc="evaluation", unit="img", disable=True if log_json else None)
         self.say("begin", images=done, of=total)
-
-    def __enter__(self) -> Watch:
-        return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._bar.close()
@@ -227,15 +225,7 @@ class UnfinishedScores(UnfinishedShards[TableParts]):
     run_type = ScoreRun
 
     def __init__(
-        self,
-        out: Path,
-        known: KnownEngines,
-        dataset: Dataset,
-        shard_images: int,
-        mistakes: int,
-        *,
-        started: float,
-        resume: bool,
+        self, out: Path, known: KnownEngines, dataset: Dataset, mistakes: int, *, started: float, resume: bool
     ) -> None:
         metadata = known.metadata
         self.metadata, self._scores, self._mistakes = metadata, out / "scores", mistakes
@@ -252,7 +242,7 @@ class UnfinishedScores(UnfinishedShards[TableParts]):
 
         self._wall_started = started - self.progress.wall_seconds
         run = {"listing": dataset.listing_digest, "images": len(dataset.items), "tables": metadata}
-        super().__init__(folder, run, len(dataset.items), shard_images, resume=resume)
+        super().__init__(folder, run, len(dataset.items), known.shard_images, resume=resume)
 
     @property
     def firsts(self) -> set[int]:

@@ -78,8 +78,8 @@ def open_crew(
 ) -> ThisProcess[Sample, Rows] | DeviceProcesses[Sample, Rows] | Cluster[Sample, Rows]:
     """Opens the engines where --device or --ray says (see add_run_options); `stack` closes them.
 
-    Each of the three has `known`, which says what the engines are, and `shard_images` (see ShardMaker), and `make`,
-    which makes the shards at the given starts and says to `on_images` how many more images are done.
+    Each of the three has `known`, which says what the engines are (see ShardMaker), and `make`, which makes the shards
+    at the given starts and says to `on_images` how many more images are done.
     Raises EngineError, PlanError or RunError.
     """
     if args.ray is not None:
@@ -103,7 +103,7 @@ class ThisProcess(Generic[Sample, Rows]):
         self, opener: MakerOpener[Sample, Rows], decoders: int, device: int, stack: contextlib.ExitStack
     ) -> None:
         self._maker, self._decoders = opener.open(stack, device=device), decoders
-        self.known, self.shard_images = self._maker.known, self._maker.shard_images
+        self.known = self._maker.known
 
     def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard[Rows]]:
         return make_shards(self._maker, samples, starts, decoders=self._decoders, on_images=on_images)
@@ -116,7 +116,7 @@ class DeviceProcesses(Generic[Sample, Rows]):
         self._opener, self._decoders, self._devices = opener, decoders, devices
         with contextlib.ExitStack() as soon:
             maker = opener.open(soon, device=devices[0])
-            self.known, self.shard_images = maker.known, maker.shard_images
+            self.known, self._shard_images = maker.known, maker.shard_images
 
     def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard[Rows]]:
         """Makes the shards at `starts`, in any order. Raises RunError where a process dies, as for want of memory."""
@@ -126,7 +126,7 @@ class DeviceProcesses(Generic[Sample, Rows]):
             ordinals.put(device)
         threads = max(1, (os.cpu_count() or 1) // len(self._devices))
         begin = (self._opener, self.known, self._decoders, ordinals, threads)
-        groups = group_shards(samples, self.shard_images, starts)
+        groups = group_shards(samples, self._shard_images, starts)
 
         with concurrent.futures.ProcessPoolExecutor(len(self._devices), context, _begin, begin) as pool:
             try:
@@ -197,7 +197,7 @@ class Cluster(Generic[Sample, Rows]):
         found = ray.get(remote.remote(self._opener))
         if isinstance(found, Refused):
             raise found
-        self.known, self.shard_images = found
+        self.known, self._shard_images = found
 
     def make(
         self, samples: Sequence[Sample], starts: Sequence[int], on_images: Callable[[int], object]
@@ -208,7 +208,7 @@ class Cluster(Generic[Sample, Rows]):
         context.enable_operator_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the exception says it
 
-        rows = [{"group": pickle.dumps(group)} for group in group_shards(samples, self.shard_images, starts)]
+        rows = [{"group": pickle.dumps(group)} for group in group_shards(samples, self._shard_images, starts)]
         if not rows:
             return
         worker = pickle.dumps((self._opener, self.known, self._decoders))
