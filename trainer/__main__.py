@@ -49,8 +49,8 @@ def train_and_evaluate(args: argparse.Namespace, recipe: Recipe) -> int:
     peers = join(execution.device)
     if peers.rank == 0 and recipe.init and args.init is None:
         print(f"{recipe.name}: without --init (of {recipe.init}) every layer starts at random", file=sys.stderr)
-    colours = Statistics.read(args.statistics) if args.statistics else None
-    path = train(recipe, args.data, args.out, args.init, resume=args.resume, statistics=colours, execution=execution)
+    given = Statistics.read(args.statistics) if args.statistics else None
+    path = train(recipe, args.data, args.out, init=args.init, resume=args.resume, statistics=given, execution=execution)
 
     # The first process alone speaks and evaluates.
     if peers.rank:

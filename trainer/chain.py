@@ -170,7 +170,7 @@ def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
         if first:
             print(f"[{number} of {len(recipes)}] {recipe.name}", flush=True)
         init = checkpoint_path(recipe.init, out) if recipe.init else None
-        train(recipe, args.data, out / recipe.name, init, resume=True, statistics=statistics, execution=execution)
+        train(recipe, args.data, out / recipe.name, init=init, resume=True, statistics=statistics, execution=execution)
         peers.wait()  # the first one has written what the next run starts from
 
     if first:

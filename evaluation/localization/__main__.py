@@ -18,6 +18,7 @@ import platform
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from infer.boxes.merging import MATCHES, Merging
 from infer.command import Parser, count_argument, exit_with, run, scales_argument
@@ -193,9 +194,11 @@ def _report(
     for remark in remarks:
         print(remark, file=sys.stderr)
 
-    said = {"id": unfinished.dataset_id(), "images": len(dataset.items), "is_ilsvrc2012_val": dataset.is_ilsvrc2012_val}
+    said: dict[str, Any] = {"id": unfinished.dataset_id(), "images": len(dataset.items)}
+    said |= {"is_ilsvrc2012_val": dataset.is_ilsvrc2012_val, "blacklisted": truth.blacklisted}
+    said |= {"broken_annotations": list(truth.broken), "unreadable_images": unreadable_images(path)}
     environment = {"command": command, "commit": metadata["commit"], "python": platform.python_version()}
-    return write_report(out, results, said, truth, unreadable_images(path), remarks, environment)
+    return write_report(out, results, said, remarks, environment)
 
 
 def _check_out(out: Path) -> None:

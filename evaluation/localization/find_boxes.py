@@ -28,7 +28,7 @@ from ..run.loop import DecodedImage, MakerOpener, ShardMaker, digest_pixels
 from ..run.score import OUT_OF_RANGE
 from ..scores import table as tables
 from ..scores.table import OK
-from .metric import GUESSES
+from .ground_truth import GUESSES
 from .table import SHARD_IMAGES, LocatedImage
 
 PROTOCOLS = {"given-class": "center", "dense": "dense"}

@@ -1,4 +1,4 @@
-"""The ground truth: where the objects of a data set really are, and which of its images count."""
+"""The ground truth: where the objects of a data set really are, which of its images count, what is right."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from infer.data.devkit import read_devkit
 from infer.data.folder import TAR, Folder, open_folder
 from infer.spec import Size
 
+GUESSES = 5
+LEAST_OVERLAP = 0.50
 BOXES = "ILSVRC2012_bbox_val_v3"
 BLACKLIST = "validation_blacklist.txt"
 """How the names of the devkits' files end: ILSVRC2014_clsloc_validation_blacklist.txt; that of detection is another."""
@@ -134,3 +136,28 @@ def _parse_blacklist(content: bytes, name: str) -> frozenset[int]:
     if wrong:
         raise DatasetError(f"{name}: {wrong[0][:20]!r} is not the number of an image, expected one on each line")
     return frozenset(map(int, words))
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union."""
+    width = min(one.xmax, other.xmax) - max(one.xmin, other.xmin) + 1
+    height = min(one.ymax, other.ymax) - max(one.ymin, other.ymin) + 1
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / (_area(one) + _area(other) - width * height)
+
+
+def is_right(label: int, truths: Sequence[Box], guesses: Sequence[tuple[int, Box]]) -> bool:
+    """Judges the guesses for an image of class `label`, whose boxes are `truths`, as the devkit does (eval_clsloc.m).
+
+    One of the first five guesses must name the class and overlap one of its boxes by an intersection over union of
+    0.50 or more (0.50 itself passes), where a box from xmin to xmax is xmax - xmin + 1 wide.
+
+    guesses: (class, box), the surest first; more than GUESSES are ignored.
+    """
+    own = [box for named, box in guesses[:GUESSES] if named == label]
+    return any(overlap(box, truth) >= LEAST_OVERLAP for box in own for truth in truths)
+
+
+def _area(box: Box) -> float:
+    return (box.xmax - box.xmin + 1) * (box.ymax - box.ymin + 1)

@@ -18,8 +18,7 @@ from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, PaperNet, 
 from ..scores.metrics import ErrorRate, error_rate
 from ..scores.table import OK
 from .find_boxes import ScaledNet
-from .ground_truth import GroundTruth, Truth
-from .metric import GUESSES, is_right
+from .ground_truth import GUESSES, GroundTruth, Truth, is_right
 from .table import LocatedImage, read_located
 
 Nets = Sequence[ScaledNet]
@@ -50,6 +49,9 @@ class LocalizationResult:
     paper: list[dict[str, Any]]
     engine_seconds: float
     wall_seconds: float
+
+
+Results = Sequence[LocalizationResult]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,19 +138,12 @@ def beside(nets: Nets, protocol: str, rate: ErrorRate) -> list[dict[str, Any]]:
 
 
 def write_report(
-    out: Path,
-    results: Sequence[LocalizationResult],
-    dataset: dict[str, Any],
-    truth: GroundTruth,
-    unreadable: dict[str, str],
-    remarks: Sequence[str],
-    environment: dict[str, str],
+    out: Path, results: Results, dataset: dict[str, Any], remarks: Sequence[str], environment: dict[str, str]
 ) -> str:
     """Writes report.json and report.md; returns the table as text."""
-    left_out = {"blacklisted": truth.blacklisted, "broken_annotations": list(truth.broken)}
     content = {
         "kind": KIND,
-        "dataset": {**dataset, **left_out, "unreadable_images": unreadable},
+        "dataset": dataset,
         "results": [dataclasses.asdict(result) for result in results],
         "remarks": list(remarks),
         "environment": environment,
@@ -156,19 +151,19 @@ def write_report(
     with replacing(out / "report.json") as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
 
-    table = format_table(results)
+    table, unreadable, broken = format_table(results), dataset["unreadable_images"], dataset["broken_annotations"]
     lines = [
         "# Localisation",
         "",
         f"Data set {dataset['id']}, {dataset['images']} images, {len(unreadable)} unreadable or out of range (counted "
-        f"wrong); {truth.blacklisted} blacklisted and {len(truth.broken)} with broken annotations are left out. Errors "
+        f"wrong); {dataset['blacklisted']} blacklisted and {len(broken)} with broken annotations are left out. Errors "
         "in percent with 95 % intervals (Wilson), by the ILSVRC devkit's rules.",
         "",
         table,
         "",
         *(f"Remark: {remark}\n" for remark in remarks),
         *(f"- {status if status.startswith(name) else f'{name}: {status}'}" for name, status in unreadable.items()),
-        *(f"- {said}" for said in truth.broken),
+        *(f"- {said}" for said in broken),
         "",
         "## The paper: VGG's Tables 8 to 10",
         "",
@@ -185,7 +180,7 @@ def unreadable_images(path: Path) -> dict[str, str]:
     return {found.image: found.status for found in read_located(path) if found.status != OK}
 
 
-def format_table(results: Sequence[LocalizationResult]) -> str:
+def format_table(results: Results) -> str:
     """Writes the results as a Markdown table that also reads well on a terminal."""
     rows = []
     for result in results:
@@ -207,7 +202,7 @@ def format_table(results: Sequence[LocalizationResult]) -> str:
     return tabulate(rows, headers="keys", tablefmt="pipe")
 
 
-def format_paper(results: Sequence[LocalizationResult]) -> str:
+def format_paper(results: Results) -> str:
     """Writes every row of the paper's tables with our results that may stand beside it."""
     rows = []
     for row in (*LOCALIZATION, *LOCALIZATION_LITERATURE):

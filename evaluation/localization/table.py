@@ -111,15 +111,9 @@ def read_located(path: Path) -> Iterator[LocatedImage]:
 
             for batch in file.iter_batches(tables.ROW_GROUP):
                 for row in batch.to_pylist():
-                    yield LocatedImage(
-                        row["image"],
-                        row["label"],
-                        row["status"],
-                        row["pixels"],
-                        (row["height"], row["width"]),
-                        tuple(map(_guess, row["guesses"])),
-                        row["given"] and _guess(row["given"]),
-                    )
+                    known = row["image"], row["label"], row["status"], row["pixels"], (row["height"], row["width"])
+                    guesses = tuple(map(_guess, row["guesses"]))
+                    yield LocatedImage(*known, guesses, row["given"] and _guess(row["given"]))
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
         raise ScoresError(f"{path}: not a table of boxes of evaluation.localization ({said})") from None

@@ -46,8 +46,7 @@ class SubmissionError(UsageError):
     """A file that says no submission; one line."""
 
 
-@dataclass(frozen=True, slots=True)
-class SubmissionMember:
+class SubmissionMember(NamedTuple):
     """An engine with the protocol and scales it takes part by."""
 
     engine: Path
@@ -55,8 +54,7 @@ class SubmissionMember:
     scales: Scales
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """Members to be fused, under one name."""
 
     name: str

@@ -199,9 +199,7 @@ class Cluster(Generic[Sample, Rows]):
             raise found
         self.known, self._shard_images = found
 
-    def make(
-        self, samples: Sequence[Sample], starts: Sequence[int], on_images: Callable[[int], object]
-    ) -> Iterator[Shard[Rows]]:
+    def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard[Rows]]:
         """Makes shards in any order. Raises what the actors raise, as one of our errors."""
         context = self._ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False

@@ -226,20 +226,16 @@ def fuse(members: Sequence[Scores], name: str = FUSED) -> Scores:
     readable = np.array([status == OK for status in statuses])
     mean = np.mean([member.posterior.astype(np.float64) for member in members], 0)  # [images, classes]
 
+    mean = np.where(readable[:, None], mean, 0).astype(np.float32)
+
     # members that saw different pixels leave no digest
     same_pixels = all(member.pixel_digests == first.pixel_digests for member in members)
+    digests = first.pixel_digests if same_pixels else ("",) * len(statuses)
     spec = {"name": name, "classes": first.classes, "members": [json.loads(m.metadata["spec"]) for m in members]}
     metadata = {"spec": json.dumps(spec)}
     for key in ("runtime", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit"):
         metadata[key] = _joined([member.metadata[key] for member in members])
-    return Scores(
-        first.images,
-        first.labels,
-        tuple(statuses),
-        first.pixel_digests if same_pixels else ("",) * len(statuses),
-        np.where(readable[:, None], mean, 0).astype(np.float32),
-        metadata,
-    )
+    return Scores(first.images, first.labels, tuple(statuses), digests, mean, metadata)
 
 
 def in_step(paths: Sequence[Path]) -> Iterator[tuple[Scores, ...]]:

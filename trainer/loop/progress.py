@@ -51,13 +51,8 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         """Begins the bar of epoch `number`, from 1."""
         epochs = -(-self.steps // self.steps_per_epoch)
         of_epoch = min(self.steps_per_epoch, self.steps - (number - 1) * self.steps_per_epoch)
-        self._bar = tqdm(
-            desc=f"{self.title} epoch {number}/{epochs}",
-            total=of_epoch * self.batch,
-            initial=steps_done * self.batch,
-            unit="image",
-            disable=None,
-        )
+        title, total, done = f"{self.title} epoch {number}/{epochs}", of_epoch * self.batch, steps_done * self.batch
+        self._bar = tqdm(desc=title, total=total, initial=done, unit="image", disable=None)
 
     def step(self, iteration: int, steps: int, *, loss: float, error_percent: float, rate: float) -> None:
         """Shows the epoch's loss and error so far. iteration: from 1, of all epochs; steps: since the last call."""

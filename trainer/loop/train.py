@@ -61,8 +61,8 @@ def train(
     recipe: Recipe,
     data: Path,
     out: Path,
-    init: Path | None = None,
     *,
+    init: Path | None = None,
     resume: bool = False,
     statistics: Statistics | None = None,
     execution: Execution | None = None,
@@ -284,16 +284,9 @@ class Program:
 
 def batches_of_steps(crops: Crops, run: TrainingState) -> Generator[list[TrainingBatch]]:
     """The pieces of each step of this process, from the epoch's next step on."""
-    parts = run.execution.parts
-    pieces = batches(
-        crops,
-        run.recipe.batch,
-        start=run.steps_of_epoch,
-        rank=run.peers.rank,
-        world=run.peers.world,
-        parts=parts,
-        pin=run.peers.device.type == "cuda",
-    )
+    peers, parts, batch = run.peers, run.execution.parts, run.recipe.batch
+    pin, done = peers.device.type == "cuda", run.steps_of_epoch
+    pieces = batches(crops, batch, start=done, rank=peers.rank, world=peers.world, parts=parts, pin=pin)
     while step := list(itertools.islice(pieces, parts)):
         yield step
 
