@@ -205,11 +205,9 @@ def _write_devkit(devkit: Path, labels: list[int], counts: list[int]) -> None:
     data = devkit / "data"
     data.mkdir(parents=True)
 
-    fields = (
-        *("ILSVRC2012_ID", "WNID", "words", "gloss"),
-        *("num_children", "children", "wordnet_height", "num_train_images"),
-    )
-    synsets = np.zeros((11, 1), dtype=[(name, object) for name in fields])
+    texts = ("ILSVRC2012_ID", "WNID", "words", "gloss")
+    numbers = ("num_children", "children", "wordnet_height", "num_train_images")
+    synsets = np.zeros((11, 1), dtype=[(name, object) for name in (*texts, *numbers)])
     for row, digit in enumerate(DEVKIT_ORDER):
         gloss = f"handwritten digit {digit}"
         synsets[row, 0] = (row + 1, WNIDS[digit], WORDS[digit], gloss, 0, np.zeros((1, 0)), 0, counts[digit])

@@ -114,7 +114,7 @@ def _localize(args: argparse.Namespace, command: str) -> int:
                     f"{args.scores}: scores of data set {scored_id}, but the images are {unfinished.dataset_id()}: "
                     "use a table of the same images"
                 )
-            table = _report(args, settings, crew.known, dataset, truth, unfinished, metadata, command)
+            table = _report(args, settings, crew.known, dataset, truth, unfinished, command)
         except KeyboardInterrupt:
             return say_interrupted(f"{unfinished.done} of {len(images)} images are kept in {args.out}")
         unfinished.discard()
@@ -149,7 +149,6 @@ def _report(
     dataset: Dataset,
     truth: GroundTruth,
     unfinished: UnfinishedBoxes,
-    metadata: dict[str, str],
     command: str,
 ) -> str:
     """Writes the table of boxes and the report of a run whose shards are all there; returns the table to print."""
@@ -158,7 +157,7 @@ def _report(
 
     # the table, whose name says what it was made by
     names = "+".join(net.spec.name for net in known.nets)
-    scales = metadata["scales"].replace(",", "-")
+    scales = unfinished.settings["scales"].replace(",", "-")
     words = [names, known.runtime, settings.protocol, f"q{scales}"]
     classes_of = None
     if classifier is not None:
@@ -197,7 +196,7 @@ def _report(
     said: dict[str, Any] = {"id": unfinished.dataset_id(), "images": len(dataset.items)}
     said |= {"is_ilsvrc2012_val": dataset.is_ilsvrc2012_val, "blacklisted": truth.blacklisted}
     said |= {"broken_annotations": list(truth.broken), "unreadable_images": unreadable_images(path)}
-    environment = {"command": command, "commit": metadata["commit"], "python": platform.python_version()}
+    environment = {"command": command, "commit": unfinished.settings["commit"], "python": platform.python_version()}
     return write_report(out, results, said, remarks, environment)
 
 

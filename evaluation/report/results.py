@@ -22,8 +22,7 @@ from ..published import papers
 from ..published.papers import Beside, EvaluatedNet
 from ..scores import table as tables
 from ..scores.metrics import ErrorCounts, FirstAnswers
-from ..scores.mistakes import INDEX, Mistake
-from ..scores.table import OK, Scores, fuse, in_step
+from ..scores.table import INDEX, OK, Mistake, Scores, fuse, in_step
 
 REPORT = "report.json"
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")

@@ -23,8 +23,7 @@ from infer.views import MergedPlan, ViewPlan
 
 from ..errors import RunError
 from ..scores.metrics import is_wrong
-from ..scores.mistakes import Mistake
-from ..scores.table import OK, UNKNOWN_LABEL, Scores
+from ..scores.table import OK, UNKNOWN_LABEL, Mistake, Scores
 from .engines import KnownEngine, check_together, known_engine, map_labels
 from .loop import DecodedImage, MakerOpener, ShardMaker, digest_pixels
 from .mistakes import find_mistakes

@@ -27,7 +27,7 @@ from infer.pipeline import behind
 
 from ..errors import RunError
 from ..scores import table as tables
-from ..scores.mistakes import Mistake, surest
+from ..scores.table import Mistake, surest
 from .loop import Rows, Shard, dataset_id
 from .score import KnownEngines, TableParts
 

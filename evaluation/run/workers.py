@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import contextlib
 import functools
 import importlib
 import itertools
@@ -21,6 +20,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Generic, get_args
 
@@ -74,7 +74,7 @@ def check_run_options(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def open_crew(
-    opener: MakerOpener[Sample, Rows], args: argparse.Namespace, stack: contextlib.ExitStack
+    opener: MakerOpener[Sample, Rows], args: argparse.Namespace, stack: ExitStack
 ) -> ThisProcess[Sample, Rows] | DeviceProcesses[Sample, Rows] | Cluster[Sample, Rows]:
     """Opens the engines where --device or --ray says (see add_run_options); `stack` closes them.
 
@@ -99,9 +99,7 @@ def say_interrupted(kept: str) -> int:
 class ThisProcess(Generic[Sample, Rows]):
     """The engines open in this process, on one device."""
 
-    def __init__(
-        self, opener: MakerOpener[Sample, Rows], decoders: int, device: int, stack: contextlib.ExitStack
-    ) -> None:
+    def __init__(self, opener: MakerOpener[Sample, Rows], decoders: int, device: int, stack: ExitStack) -> None:
         self._maker, self._decoders = opener.open(stack, device=device), decoders
         self.known = self._maker.known
 
@@ -114,7 +112,7 @@ class DeviceProcesses(Generic[Sample, Rows]):
 
     def __init__(self, opener: MakerOpener[Sample, Rows], decoders: int, devices: Sequence[int]) -> None:
         self._opener, self._decoders, self._devices = opener, decoders, devices
-        with contextlib.ExitStack() as soon:
+        with ExitStack() as soon:
             maker = opener.open(soon, device=devices[0])
             self.known, self._shard_images = maker.known, maker.shard_images
 
@@ -156,7 +154,7 @@ class Cluster(Generic[Sample, Rows]):
     """
 
     def __init__(
-        self, opener: MakerOpener[Sample, Rows], address: str, actors: int, decoders: int, stack: contextlib.ExitStack
+        self, opener: MakerOpener[Sample, Rows], address: str, actors: int, decoders: int, stack: ExitStack
     ) -> None:
         try:
             ray: Any = importlib.import_module("ray")
@@ -257,7 +255,7 @@ class Actor:
             return error
 
 
-@contextlib.contextmanager
+@contextmanager
 def _silent() -> Iterator[None]:
     """Ray's native code says on stderr that it will say less; what fails comes as an exception."""
     sys.stderr.flush()
@@ -274,7 +272,7 @@ def _silent() -> Iterator[None]:
 def _identify(opener: MakerOpener[Any, Any]) -> tuple[object, int] | Refused:
     """Says what the engines are and how many images a shard has, for the process that collects."""
     try:
-        with contextlib.ExitStack() as soon:
+        with ExitStack() as soon:
             maker = opener.open(soon)
             return maker.known, maker.shard_images
     except Refused as error:

@@ -1,4 +1,4 @@
-"""Score tables: the posterior of every image for one model and one protocol, as a Parquet file; their fusion.
+"""Score tables: the posterior of every image for one model and one protocol, as a Parquet file; fusions and mistakes.
 
 Errors, fusions, comparisons and figures are all computed from these files. A table holds nothing that differs between
 two runs of the same command. It is read and written in parts of ROW_GROUP rows, so that it need not fit into memory.
@@ -12,7 +12,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +31,11 @@ ROW_GROUP = 1000
 UNKNOWN_LABEL = -1
 FUSED = "fused"
 """Name of a fusion that was not given another."""
+INDEX = "index.json"
+"""Name of the list within OUT/mistakes; thumbnails lie beside it."""
+Pixels = Annotated[int, msgspec.Meta(ge=1)]
+SizePx = tuple[Pixels, Pixels]
+"""(height, width)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,3 +257,51 @@ def in_step(paths: Sequence[Path]) -> Iterator[tuple[Scores, ...]]:
 def _joined(values: list[str]) -> str:
     """The one value that all members have, or all values in order, joined by +."""
     return values[0] if len(set(values)) == 1 else "+".join(values)
+
+
+@dataclass(frozen=True, slots=True)
+class MistakeView:
+    """One view of a mistaken image: how it was cut, and the posterior of the answer and of the true class in it.
+
+    rescaled_px: size of the image after rescaling to `short_side_px`, in which `box` is (top, left, height, width).
+    resize_px: side in px that the box is resized to; None where it is not.
+    """
+
+    short_side_px: int
+    rescaled_px: SizePx
+    box: tuple[int, int, int, int]
+    resize_px: int | None
+    mirrored: bool
+    weight: float
+    answer_probability: float
+    label_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A labelled image whose first answer in one score table is wrong; classes by name.
+
+    size: the image's. views: the surest of the answer, the surest first; of `views_total` views, `views_agreeing` gave
+    that answer themselves. thumbnail: file beside INDEX; None where the image could not be read again.
+    """
+
+    model: str
+    runtime: str
+    protocol: str
+    scales: tuple[int, ...]
+    pooling: str
+    image: str
+    label: str
+    answer: str
+    probability: float
+    label_probability: float
+    size: SizePx
+    views_total: int
+    views_agreeing: int
+    views: tuple[MistakeView, ...]
+    thumbnail: str | None
+
+
+def surest(mistakes: Iterable[Mistake], count: int) -> tuple[Mistake, ...]:
+    """The `count` most confident ones, the most confident first; equal ones by name."""
+    return tuple(sorted(mistakes, key=lambda mistake: (-mistake.probability, mistake.image))[:count])
