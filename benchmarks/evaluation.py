@@ -41,8 +41,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # this file is not the p
 from benchmarks.engines import MEASURED
 from benchmarks.protocols import photograph, random_checkpoint
 from evaluation.run.loop import make_shards
-from evaluation.run.protocol import Protocol
 from evaluation.run.score import ScoreMaker
+from evaluation.run.submission import Protocol
 from evaluation.scores import table as scores
 from export.to_onnx import export_onnx
 from infer.data.dataset import Dataset, open_dataset

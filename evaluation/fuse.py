@@ -10,7 +10,6 @@ from pathlib import Path
 from infer.command import Parser, exit_with, run
 
 from .scores import table as tables
-from .scores.fusion import fuse_files
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fuse(paths: list[Path], out: Path) -> int:
-    tables.write(fuse_files(paths), out)
+    tables.write(map(tables.fuse, tables.in_step(paths)), out)
     print(f"{out}: mean of {len(paths)} tables")
     return 0
 

@@ -14,30 +14,89 @@ import sys
 import time
 from pathlib import Path
 
-from infer.command import exit_with, run
-from infer.data.dataset import Dataset, open_dataset
+from msgspec.structs import replace
 
-from .arguments import check_together, make_parser, say_interrupted
-from .published.beside import EvaluatedNet
+from infer.command import Parser, count_argument, exit_with, run, scales_argument, whole_argument
+from infer.data.dataset import Dataset, open_dataset
+from infer.views import PROTOCOLS
+
+from .published.papers import EvaluatedNet
 from .report.page import HTML, write_html
-from .report.results import EvaluatedImages, Seconds, format_table, summarise, write_report
+from .report.results import EvaluatedImages, format_table, summarise, write_report
 from .run.engines import our_commit
 from .run.mistakes import write_mistakes
-from .run.progress import Watch
-from .run.score import KnownEngines, score_opener, shard_images, table_metadata
-from .run.store import UnfinishedScores
-from .run.submission import RunPlan, plan_every_engine, plan_submission, read_submission
-from .run.workers import open_crew
-from .scores.class_order import explain_order
+from .run.score import KnownEngines, score_opener
+from .run.store import UnfinishedScores, Watch
+from .run.submission import POOLING_OUTPUT, RunPlan, plan_every_engine, plan_submission, read_submission
+from .run.workers import add_run_options, check_run_options, open_crew, say_interrupted
+from .scores.metrics import explain_order
 
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    parser = make_parser()
+    parser = _parser()
     args = parser.parse_args(argv)
-    check_together(parser, args)
+    _check_together(parser, args)
     command = shlex.join(["python", "-m", "evaluation.ilsvrc", *argv])
     return run(parser, lambda: _evaluate(args, command))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m evaluation.ilsvrc",
+        description="The evaluation command: engines over a labelled data set, by the papers' protocols.",
+    )
+    add = parser.add_argument
+
+    # what is run
+    model = "a model: .pt, .onnx or .engine; repeat to evaluate and fuse several"
+    data = "ILSVRC-2012 or class folders, a tar of them, or shards (docs/data.md)"
+    pooling = (
+        "what is averaged over the positions of a dense view: class scores, before the softmax, as in the paper, or "
+        "posteriors, after it (default: scores)"
+    )
+    submission = (
+        "engines to fuse, each with its protocol and scales (examples/submissions), instead of --engine, --protocol, "
+        "--scales and --pooling"
+    )
+    add("--engine", action="append", type=Path, help=model)
+    add("--data", required=True, type=Path, help=data)
+    add("--protocol", type=_protocols, metavar="P[,P...]", help=f"of {', '.join(PROTOCOLS)} (docs/evaluation.md)")
+    add("--scales", type=scales_argument, metavar="Q[,Q...]", help="shorter sides in px (default: each model's own)")
+    add("--pooling", choices=list(POOLING_OUTPUT), help=pooling)
+    add("--submission", type=Path, metavar="FILE.yaml", help=submission)
+    add("--limit", type=count_argument, metavar="N", help="only the first N images")
+
+    # where and how
+    add("--out", type=Path, default=Path("results"), help="folder for scores/ and the report (default: %(default)s)")
+    add_run_options(parser)
+
+    # what is said
+    mistakes = "of each table, the most confident mistakes to show in the report, with thumbnails (default: 8)"
+    events = "events as JSON lines on stdout (docs/evaluation.md), in place of the table"
+    add("--mistakes", type=whole_argument, default=8, metavar="N", help=mistakes)
+    add("--log-json", action="store_true", help=events)
+    return parser
+
+
+def _check_together(parser: Parser, args: argparse.Namespace) -> None:
+    """Ends with a usage error where options exclude each other, or are too few."""
+    singly = {"--engine": args.engine, "--protocol": args.protocol, "--scales": args.scales, "--pooling": args.pooling}
+    given = [option for option, value in singly.items() if value]
+    if args.submission is not None and given:
+        parser.error(f"{given[0]} is said by the --submission for each member: leave it out")
+    if args.submission is None and not (args.engine and args.protocol):
+        parser.error("expected --engine ENGINE --protocol P, or --submission FILE.yaml")
+    check_run_options(parser, args)
+
+
+def _protocols(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in PROTOCOLS]
+    if unknown or len(set(names)) != len(names):
+        what = f"unknown protocol {unknown[0]!r}" if unknown else "a protocol is named twice"
+        raise argparse.ArgumentTypeError(f"{what}: expected different ones of {', '.join(PROTOCOLS)}")
+    return names
 
 
 def _evaluate(args: argparse.Namespace, command: str) -> int:
@@ -49,16 +108,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
 
     with contextlib.ExitStack() as stack:
         crew = open_crew(opener, args, stack)
-        unfinished = UnfinishedScores(
-            args.out,
-            table_metadata(crew.known, plan.pooling, commit),
-            dataset.listing_digest,
-            len(dataset.items),
-            shard_images(crew.known),
-            mistakes=args.mistakes,
-            started=started,
-            resume=args.resume,
-        )
+        unfinished = UnfinishedScores(args.out, crew.known, dataset, args.mistakes, started=started, resume=args.resume)
         watch = stack.enter_context(Watch(len(dataset.items), unfinished.done, log_json=args.log_json))
 
         try:
@@ -105,8 +155,9 @@ def _report(
         pixels = sum(table.view_pixels for table in of_engine)
         for net, table in zip(own, of_engine, strict=True):
             share = round(seconds * table.view_pixels / pixels, 3) if pixels else None
-            taken = Seconds(round(seconds, 3), round(progress.wall_seconds, 3), share)
-            results.append(next(summaries).result([net], taken, is_ilsvrc2012_val=is_ilsvrc))
+            taken, wall = round(seconds, 3), round(progress.wall_seconds, 3)
+            row = next(summaries).result([net], is_ilsvrc2012_val=is_ilsvrc)
+            results.append(replace(row, engine_seconds=taken, wall_seconds=wall, protocol_engine_seconds=share))
     for summary, (_, places) in zip(of_fusions, plan.fusions, strict=True):
         results.append(summary.result([nets[i][j] for i, j in places], is_ilsvrc2012_val=is_ilsvrc))
 

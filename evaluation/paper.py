@@ -16,8 +16,7 @@ from tabulate import tabulate
 
 from infer.command import Parser, exit_with, run
 
-from .published.beside import Beside, put_beside
-from .published.papers import OTHERS_ROWS, PAPER_ROWS, PublishedRow
+from .published.papers import OTHERS_ROWS, PAPER_ROWS, Beside, PublishedRow, put_beside
 from .published.released import RELEASED_ROWS
 from .report.results import Result, read_run
 

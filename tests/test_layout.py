@@ -46,7 +46,6 @@ FLOORS: dict[str, str] = {
     "evaluation": """
         ilsvrc
         localization features paper
-        arguments
         run report compare analyse fuse
         scores
         published errors""",

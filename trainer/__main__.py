@@ -25,23 +25,16 @@ from .recipes import RECIPES
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m trainer", description="Train a net; writes OUT/ckpt.pt.")
-    parser.add_argument("--recipe", required=True, choices=list(RECIPES))
-    add_run_options(
-        parser,
-        out_help="folder for ckpt.pt, metrics.jsonl, curves.png ...",
-        setting="KEY=VALUE",
-        settings_help="override fields of the recipe",
-    )
-    parser.add_argument("--init", type=Path, help="checkpoint whose layers start the net (A's, for deeper nets)")
-    parser.add_argument("--resume", action="store_true", help="go on from OUT/ckpt.pt")
-    parser.add_argument(
-        "--final-protocol",
-        default="dense",
-        metavar="P",
-        help="of evaluation.ilsvrc, on the finished net, into OUT/evaluation; or none (default: %(default)s)",
-    )
-    args = parser.parse_args(argv)
+    add = parser.add_argument
+    final = "of evaluation.ilsvrc, on the finished net, into OUT/evaluation; or none (default: %(default)s)"
+    out = "folder for ckpt.pt, metrics.jsonl, curves.png ..."
 
+    add("--recipe", required=True, choices=list(RECIPES))
+    add_run_options(parser, out, "KEY=VALUE", "override fields of the recipe")
+    add("--init", type=Path, help="checkpoint whose layers start the net (A's, for deeper nets)")
+    add("--resume", action="store_true", help="go on from OUT/ckpt.pt")
+    add("--final-protocol", default="dense", metavar="P", help=final)
+    args = parser.parse_args(argv)
     return run_training(parser, lambda: train_and_evaluate(args, override(RECIPES[args.recipe], args.set)))
 
 
@@ -56,15 +49,8 @@ def train_and_evaluate(args: argparse.Namespace, recipe: Recipe) -> int:
     peers = join(execution.device)
     if peers.rank == 0 and recipe.init and args.init is None:
         print(f"{recipe.name}: without --init (of {recipe.init}) every layer starts at random", file=sys.stderr)
-    path = train(
-        recipe,
-        args.data,
-        args.out,
-        init=args.init,
-        resume=args.resume,
-        statistics=Statistics.read(args.statistics) if args.statistics else None,
-        execution=execution,
-    )
+    given = Statistics.read(args.statistics) if args.statistics else None
+    path = train(recipe, args.data, args.out, init=args.init, resume=args.resume, statistics=given, execution=execution)
 
     # The first process alone speaks and evaluates.
     if peers.rank:

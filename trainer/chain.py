@@ -144,10 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
 
-    def work() -> int:
-        return train_all(args, apply_settings(chain(args.nets, mini=args.mini, start=args.start), args.set))
-
-    return run_training(parser, work)
+    nets, mini, start = args.nets, args.mini, args.start
+    return run_training(parser, lambda: train_all(args, apply_settings(chain(nets, mini=mini, start=start), args.set)))
 
 
 def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
@@ -171,15 +169,8 @@ def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
             continue
         if first:
             print(f"[{number} of {len(recipes)}] {recipe.name}", flush=True)
-        train(
-            recipe,
-            args.data,
-            out / recipe.name,
-            init=checkpoint_path(recipe.init, out) if recipe.init else None,
-            resume=True,
-            statistics=statistics,
-            execution=execution,
-        )
+        init = checkpoint_path(recipe.init, out) if recipe.init else None
+        train(recipe, args.data, out / recipe.name, init=init, resume=True, statistics=statistics, execution=execution)
         peers.wait()  # the first one has written what the next run starts from
 
     if first:
@@ -192,28 +183,17 @@ def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
 
 def make_parser() -> Parser:
     parser = Parser(prog="python -m trainer.chain", description="Train the nets of the VGG paper, one from the other.")
-    add_run_options(
-        parser,
-        out_help="folder for a folder of each run and submission.yaml",
-        setting="[RECIPE:]KEY=VALUE",
-        settings_help="override fields of one recipe, or of all",
-    )
+    add = parser.add_argument
+    out = "folder for a folder of each run and submission.yaml"
+    nets = f"of {', '.join(VGG_BASES)} (default: A,B,C,D,E); one that others start from is trained anyway"
+    start = "begin every net at random: Glorot's start is the paper's later advice (default: B to E from A's layers)"
 
-    parser.add_argument("--resume", action="store_true", help="go on in OUT; finished runs are passed over")
-    parser.add_argument("--plan", action="store_true", help="print what there is to do, and what is done, and end")
-    parser.add_argument("--mini", action="store_true", help="the mini- recipes, for the miniature")
-    parser.add_argument(
-        "--nets",
-        type=_nets_argument,
-        default=list("ABCDE"),
-        metavar="NET[,NET...]",
-        help=f"of {', '.join(VGG_BASES)} (default: A,B,C,D,E); one that others start from is trained anyway",
-    )
-    parser.add_argument(
-        "--start",
-        choices=["glorot", "he"],
-        help="begin every net at random: Glorot's start is the paper's later advice (default: B to E from A's layers)",
-    )
+    add_run_options(parser, out, "[RECIPE:]KEY=VALUE", "override fields of one recipe, or of all")
+    add("--resume", action="store_true", help="go on in OUT; finished runs are passed over")
+    add("--plan", action="store_true", help="print what there is to do, and what is done, and end")
+    add("--mini", action="store_true", help="the mini- recipes, for the miniature")
+    add("--nets", type=_nets_argument, default=list("ABCDE"), metavar="NET[,NET...]", help=nets)
+    add("--start", choices=["glorot", "he"], help=start)
     return parser
 
 

@@ -69,8 +69,7 @@ def split_weights(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Writes a checkpoint. Raises OSError where it cannot be written; an older file stays then."""
     content: dict[str, Any] = {"format": FORMAT}
-    for one in fields(checkpoint):
-        content[one.name] = getattr(checkpoint, one.name)
+    content |= {one.name: getattr(checkpoint, one.name) for one in fields(checkpoint)}
     content["spec"] = checkpoint.spec.to_json()
 
     with replacing(path) as unfinished:

@@ -106,8 +106,8 @@ def make(
     # The folder is made under another name, which it loses when it is whole.
     unfinished = directory.with_name(directory.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    progress = tqdm(total=len(train) * RENDERINGS + len(val), desc="miniature", unit="img", disable=None)
-    with progress:
+    total = len(train) * RENDERINGS + len(val)
+    with tqdm(total=total, desc="miniature", unit="img", disable=None) as progress:
         # training images in class folders, each class numbered from 1
         counts = [0] * 10
         for number, rendering in enumerate(_renderings(bunch, np.repeat(train, RENDERINGS), (seed, 1))):
@@ -204,11 +204,9 @@ def _write_devkit(devkit: Path, labels: list[int], counts: list[int]) -> None:
     data = devkit / "data"
     data.mkdir(parents=True)
 
-    fields = (
-        *("ILSVRC2012_ID", "WNID", "words", "gloss"),
-        *("num_children", "children", "wordnet_height", "num_train_images"),
-    )
-    synsets = np.zeros((11, 1), dtype=[(name, object) for name in fields])
+    texts = ("ILSVRC2012_ID", "WNID", "words", "gloss")
+    numbers = ("num_children", "children", "wordnet_height", "num_train_images")
+    synsets = np.zeros((11, 1), dtype=[(name, object) for name in (*texts, *numbers)])
     for row, digit in enumerate(DEVKIT_ORDER):
         gloss = f"handwritten digit {digit}"
         synsets[row, 0] = (row + 1, WNIDS[digit], WORDS[digit], gloss, 0, np.zeros((1, 0)), 0, counts[digit])

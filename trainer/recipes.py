@@ -176,16 +176,12 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         *VGG_BASES.values(),
-        *(VGG_384.recipe(VGG_BASES[net]) for net in FINE_SCALES),
-        *(VGG_JITTER.recipe(VGG_BASES[net]) for net in FINE_SCALES),
-        *(_boxes(VGG_BASES["D"], task) for task in BOX_TASKS),
-        *(_boxes(VGG_384.recipe(VGG_BASES["D"]), task) for task in BOX_TASKS),
+        *(scale.recipe(VGG_BASES[net]) for scale in (VGG_384, VGG_JITTER) for net in FINE_SCALES),
+        *(_boxes(net, task) for net in (VGG_BASES["D"], VGG_384.recipe(VGG_BASES["D"])) for task in BOX_TASKS),
         GOOGLENET,
         *MINI_BASES.values(),
-        *(MINI_384.recipe(MINI_BASES[net]) for net in FINE_SCALES),
-        *(MINI_JITTER.recipe(MINI_BASES[net]) for net in FINE_SCALES),
-        *(_mini_boxes(MINI_BASES["D"], task) for task in BOX_TASKS),
-        *(_mini_boxes(MINI_384.recipe(MINI_BASES["D"]), task) for task in BOX_TASKS),
+        *(scale.recipe(MINI_BASES[net]) for scale in (MINI_384, MINI_JITTER) for net in FINE_SCALES),
+        *(_mini_boxes(net, task) for net in (MINI_BASES["D"], MINI_384.recipe(MINI_BASES["D"])) for task in BOX_TASKS),
         MINI_GOOGLENET,
     )
 }

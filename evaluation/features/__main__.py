@@ -23,10 +23,9 @@ from tqdm import tqdm
 from infer.command import Parser, count_argument, exit_with, run, scales_argument, whole_argument
 from infer.pipeline import behind
 
-from ..arguments import add_run_options, check_run_options, say_interrupted
 from ..run.engines import our_commit
 from ..run.loop import MakerOpener, Shard
-from ..run.workers import open_crew
+from ..run.workers import add_run_options, check_run_options, open_crew, say_interrupted
 from ..scores.table import OK
 from . import table as tables
 from .collection import Collection

@@ -117,13 +117,6 @@ class FeaturesBegun(NamedTuple):
     started: Started | None
 
 
-class RegionFeatures(NamedTuple):
-    """The answer of one engine to a picture: for each region a descriptor, or why it has none; all pixel sums."""
-
-    descriptors: list[NDArray[np.float64] | str]
-    pixel_sums: bytes
-
-
 @dataclass(frozen=True, slots=True)
 class KnownExtractors:
     """The engines of an extraction, for those who do not run them; a descriptor of all has `width` numbers."""
@@ -186,13 +179,13 @@ class FeatureMaker(ShardMaker[Picture, list[PictureBegun], Sequence[FeatureRow]]
         """Waits for the engines. Raises EngineError, and RunError where `strict`."""
         picture, image, _ = begun
         found = [_descriptors(one, self._settings) for one in begun.engines]
-        digest = hashlib.sha256(b"".join(one.pixel_sums for one in found)).hexdigest()[:32] if found else ""
+        digest = hashlib.sha256(b"".join(sums for _, sums in found)).hexdigest()[:32] if found else ""
 
         rows = []
         for number, example in enumerate(picture.examples):
             places = [0] * (self._settings.regions != "box")
             places += [number + len(places)] * (self._settings.regions != "image")
-            parts = [one.descriptors[place] for one in found for place in places]
+            parts = [descriptors[place] for descriptors, _ in found for place in places]
             reason = next((part for part in parts if isinstance(part, str)), image.status)
             if self.strict and reason != OK:
                 raise RunError(f"{example.name}: {reason}")
@@ -217,8 +210,8 @@ def _plan(engine: Engine, pixels: Pixels, settings: Settings) -> ViewPlan | str:
     return out_of_range(plan, engine.shapes, engine.spec) or plan
 
 
-def _descriptors(begun: FeaturesBegun, settings: Settings) -> RegionFeatures:
-    """Waits for an engine. Raises EngineError."""
+def _descriptors(begun: FeaturesBegun, settings: Settings) -> tuple[list[NDArray[np.float64] | str], bytes]:
+    """Waits for an engine: for each region a descriptor, or why it has none, and all pixel sums. Raises EngineError."""
     results = begun.started.result() if begun.started is not None else None
     found: list[NDArray[np.float64] | str] = []
     first = 0
@@ -230,4 +223,4 @@ def _descriptors(begun: FeaturesBegun, settings: Settings) -> RegionFeatures:
         views = results["features"][first : first + len(region)]  # f32 [2 x scales, width]
         first += len(region)
         found.append(descriptor(views, settings) if np.isfinite(views).all() else NOT_FINITE)
-    return RegionFeatures(found, results["pixel_sums"].astype("<i4").tobytes() if results is not None else b"")
+    return found, results["pixel_sums"].astype("<i4").tobytes() if results is not None else b""

@@ -11,7 +11,7 @@ import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from infer.pipeline import ordered
 
 from ..scores.metrics import error_rate
-from .average_precision import CONVENTIONS, Convention
 from .collection import Labels
 from .table import FeatureError, Table
 from .voc import OTHER
@@ -35,6 +34,9 @@ CALTECH = {"caltech-101": (30, 50), "caltech-256": (60, None)}
 
 Features = NDArray[np.float32]
 Places = NDArray[np.intp]
+Names = Sequence[str]
+Convention = Literal["11-point", "all-point"]
+"""How PASCAL VOC's devkits average precision: at eleven recalls (until 2009), or at all (from 2010 on)."""
 Measure = Callable[[NDArray[np.float64], Labels], float]
 """Rates scores f64 [N, classes] by labels i8 [N, classes], in percent; more is better."""
 
@@ -65,12 +67,7 @@ def scores_of(trained: Trained, features: Features) -> NDArray[np.float64]:
 
 
 def train(
-    features: Features,
-    labels: Labels,
-    classes: Sequence[str],
-    measure: Measure,
-    choices: Choices,
-    images: Sequence[str] = (),
+    features: Features, labels: Labels, classes: Names, measure: Measure, choices: Choices, images: Names = ()
 ) -> Trained:
     """Trains an SVM for each class, on training images alone. Raises FeatureError for a class that cannot be learnt.
 
@@ -146,23 +143,58 @@ def _fit_class(
     return svm.coef_[0].astype(np.float64), float(svm.intercept_[0]), bool(svm.n_iter_ >= ITERATIONS)
 
 
+def eleven_point(scores: NDArray[np.floating], labels: NDArray[np.int8]) -> float | None:
+    """Averages over the recalls 0, 0.1, ..., 1 the best precision at that recall or more (VOC 2007, section 4.1).
+
+    scores [N]: higher stands first, of equal ones the earlier; labels [N]: 1, -1, or 0 for an image that does not
+    count. None without positives. Recalls are compared as fractions, so that 3 of 10 reach 0.3.
+    """
+    true, ranks = _positives(scores, labels)
+    if not len(true):
+        return None
+    precision = true / ranks
+    reached = [precision[10 * true >= tenths * len(true)] for tenths in range(11)]
+    return float(np.mean([found.max() for found in reached]))
+
+
+def all_point(scores: NDArray[np.floating], labels: NDArray[np.int8]) -> float | None:
+    """Averages over the positives the best precision at its recall or more: the area below the curve of VOC 2010."""
+    true, ranks = _positives(scores, labels)
+    if not len(true):
+        return None
+    return float(np.maximum.accumulate((true / ranks)[::-1]).mean())
+
+
+def _positives(scores: NDArray[np.floating], labels: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Counts for each positive, first to last, the positives that stand there or before, and the images.
+
+    Precision is best at a positive, so nothing else is looked at.
+    """
+    counted = labels != 0
+    order = np.argsort(-scores[counted], kind="stable")
+    ranks = np.flatnonzero(labels[counted][order] > 0) + 1
+    return np.arange(1, len(ranks) + 1), ranks
+
+
+CONVENTIONS: dict[Convention, Callable[[NDArray[np.floating], NDArray[np.int8]], float | None]] = {
+    "11-point": eleven_point,
+    "all-point": all_point,
+}
+
+
 def mean_ap_percent(convention: Convention, scores: NDArray[np.float64], labels: Labels) -> float:
     """Averages AP over the classes that have positives."""
     every = [CONVENTIONS[convention](own, label) for own, label in zip(scores.T, labels.T, strict=True)]
     return float(100 * np.mean([ap for ap in every if ap is not None] or [0.0]))
 
 
-def class_recalls(scores: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:
-    """Computes for each class the part of its images that have its score first, and any score; NaN without images."""
+def mean_recall_percent(scores: NDArray[np.float64], labels: Labels) -> float:
+    """Averages over the classes with images the part of these that have its score first, and any score."""
     true = labels.argmax(1)
     is_right = (scores.argmax(1) == true) & np.isfinite(scores).all(1)
     counts = np.bincount(true, minlength=labels.shape[1])
     right = np.bincount(true[is_right], minlength=labels.shape[1])
-    return np.where(counts, right / np.maximum(counts, 1), np.nan)
-
-
-def mean_recall_percent(scores: NDArray[np.float64], labels: Labels) -> float:
-    return float(100 * np.nanmean(class_recalls(scores, labels)))
+    return float(100 * np.nanmean(np.where(counts, right / np.maximum(counts, 1), np.nan)))
 
 
 def accuracy_percent(scores: NDArray[np.float64], labels: Labels) -> float:

@@ -11,9 +11,9 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -109,10 +109,7 @@ class UnfinishedTable(UnfinishedShards[Sequence[FeatureRow]]):
 
         # each shard is a row group
         schema = pq.read_schema(shards[0]).with_metadata(metadata)
-        with (
-            replacing(self._table) as unfinished,
-            pq.ParquetWriter(unfinished, schema, compression="zstd") as writer,
-        ):
+        with replacing(self._table) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
             for path in shards:
                 writer.write_table(pq.read_table(path).replace_schema_metadata(metadata))
         self.discard()
@@ -149,7 +146,7 @@ def read(paths: Sequence[Path]) -> Table:
     found = [_read(path) for path in paths]
     first = found[0]
     for number, (path, other) in enumerate(zip(paths, found, strict=True)):
-        same = other.metadata["dataset_id"] == first.metadata["dataset_id"] and other.images == first.images
+        same = other.metadata[0]["dataset_id"] == first.metadata[0]["dataset_id"] and other.images == first.images
         if not same:
             raise FeatureError(
                 f"{path} has features of other images or labels than {paths[0]} ({len(other.images)} and "
@@ -160,32 +157,15 @@ def read(paths: Sequence[Path]) -> Table:
                 raise FeatureError(f"{path} has the same features as {known}: give each table once")
 
     # each table fills its columns
-    widths = [one.width for one in found]
+    widths = [one.features.shape[1] for one in found]
     features = np.zeros((len(first.images), sum(widths)), np.float32)  # [rows, widths of all tables]
     for path, width, end in zip(paths, widths, np.cumsum(widths).tolist(), strict=True):
         _fill(features[:, end - width : end], path)
 
     # an example has features where it has them in every table
     statuses = zip(*(one.statuses for one in found), strict=True)
-    return Table(
-        first.images,
-        np.array(first.splits, np.str_),
-        tuple(next((status for status in of_example if status != OK), OK) for of_example in statuses),
-        first.labels,
-        features,
-        tuple(one.metadata for one in found),
-    )
-
-
-class _Beside(NamedTuple):
-    """A table without its features."""
-
-    images: tuple[str, ...]
-    splits: tuple[str, ...]
-    statuses: tuple[str, ...]
-    labels: Labels
-    width: int
-    metadata: Mapping[str, str]
+    worst = tuple(next((status for status in of_example if status != OK), OK) for of_example in statuses)
+    return replace(first, statuses=worst, features=features, metadata=tuple(one.metadata[0] for one in found))
 
 
 @contextlib.contextmanager
@@ -200,8 +180,8 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise FeatureError(f"{path}: not a table of features ({str(error).splitlines()[0]})") from None
 
 
-def _read(path: Path) -> _Beside:
-    """Reads all of a table but its features. Raises FeatureError."""
+def _read(path: Path) -> Table:
+    """Reads all of a table but its features, which are left empty: f32 [0, width]. Raises FeatureError."""
     with _opened(path) as file:
         schema = file.schema_arrow
         metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
@@ -209,9 +189,11 @@ def _read(path: Path) -> _Beside:
             raise FeatureError(f"{path}: not a table of features: make one by python -m evaluation.features extract")
 
         known = file.read(["image", "split", "status", "labels"])
-        images, splits, statuses = (tuple(known[name].to_pylist()) for name in ("image", "split", "status"))
+        images, statuses = (tuple(known[name].to_pylist()) for name in ("image", "status"))
+        splits = np.array(known["split"].to_pylist(), np.str_)
         labels = np.concatenate([_matrix(chunk) for chunk in known["labels"].chunks])  # i8 [rows, classes]
-        return _Beside(images, splits, statuses, labels, schema.field("features").type.list_size, metadata)
+        none = np.zeros((0, schema.field("features").type.list_size), np.float32)
+        return Table(images, splits, statuses, labels, none, (metadata,))
 
 
 def _fill(features: NDArray[np.float32], path: Path) -> None:

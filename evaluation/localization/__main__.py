@@ -18,16 +18,16 @@ import platform
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from infer.boxes.finding import MATCHES, Merging
 from infer.command import Parser, count_argument, exit_with, run, scales_argument
 from infer.data.dataset import Dataset, open_dataset
 
-from ..arguments import add_run_options, check_run_options, say_interrupted
 from ..errors import RunError, ScoresError
 from ..run.engines import map_labels
-from ..run.progress import Watch
-from ..run.workers import open_crew
+from ..run.store import Watch
+from ..run.workers import add_run_options, check_run_options, open_crew, say_interrupted
 from ..scores import table as tables
 from .find_boxes import PROTOCOLS, BoxSettings, ImageToLocate, KnownNets, box_metadata, box_opener, read_likeliest
 from .ground_truth import GroundTruth, read_ground_truth
@@ -114,7 +114,7 @@ def _localize(args: argparse.Namespace, command: str) -> int:
                     f"{args.scores}: scores of data set {scored_id}, but the images are {unfinished.dataset_id()}: "
                     "use a table of the same images"
                 )
-            table = _report(args, settings, crew.known, dataset, truth, unfinished, metadata, command)
+            table = _report(args, settings, crew.known, dataset, truth, unfinished, command)
         except KeyboardInterrupt:
             return say_interrupted(f"{unfinished.done} of {len(images)} images are kept in {args.out}")
         unfinished.discard()
@@ -149,7 +149,6 @@ def _report(
     dataset: Dataset,
     truth: GroundTruth,
     unfinished: UnfinishedBoxes,
-    metadata: dict[str, str],
     command: str,
 ) -> str:
     """Writes the table of boxes and the report of a run whose shards are all there; returns the table to print."""
@@ -158,7 +157,7 @@ def _report(
 
     # the table, whose name says what it was made by
     names = "+".join(net.spec.name for net in known.nets)
-    scales = metadata["scales"].replace(",", "-")
+    scales = unfinished.settings["scales"].replace(",", "-")
     words = [names, known.runtime, settings.protocol, f"q{scales}"]
     classes_of = None
     if classifier is not None:
@@ -194,13 +193,11 @@ def _report(
     for remark in remarks:
         print(remark, file=sys.stderr)
 
-    said = {
-        "id": unfinished.dataset_id(),
-        "images": len(dataset.items),
-        "is_ilsvrc2012_val": dataset.is_ilsvrc2012_val,
-    }
-    environment = {"command": command, "commit": metadata["commit"], "python": platform.python_version()}
-    return write_report(out, results, said, truth, unreadable_images(path), remarks, environment)
+    said: dict[str, Any] = {"id": unfinished.dataset_id(), "images": len(dataset.items)}
+    said |= {"is_ilsvrc2012_val": dataset.is_ilsvrc2012_val, "blacklisted": truth.blacklisted}
+    said |= {"broken_annotations": list(truth.broken), "unreadable_images": unreadable_images(path)}
+    environment = {"command": command, "commit": unfinished.settings["commit"], "python": platform.python_version()}
+    return write_report(out, results, said, remarks, environment)
 
 
 def _check_out(out: Path) -> None:

@@ -13,18 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from infer.boxes.finding import (
-    BoxNet,
-    Guess,
-    Merging,
-    box_net,
-    center_boxes,
-    check_together,
-    find_windows,
-    guess,
-    inside,
-    refused,
-)
+from infer.boxes import finding
+from infer.boxes.finding import BoxNet, Guess, Merging
 from infer.data.dataset import Dataset, Item
 from infer.engine import Engine, Provider
 from infer.files import file_sha256
@@ -37,7 +27,7 @@ from ..run.loop import DecodedImage, MakerOpener, ShardMaker, digest_pixels
 from ..run.score import OUT_OF_RANGE
 from ..scores import table as tables
 from ..scores.table import OK
-from .metric import GUESSES
+from .ground_truth import GUESSES
 from .table import SHARD_IMAGES, LocatedImage
 
 PROTOCOLS = {"given-class": "center", "dense": "dense"}
@@ -111,7 +101,7 @@ class BoxMaker(ShardMaker[ImageToLocate, Pairs, Sequence[LocatedImage]]):
             return LocatedImage(name, label, decoded.status)
         (image,) = decoded.images.values()
         size = (image.shape[0], image.shape[1])
-        reason = refused(self._nets, self._classifier, PROTOCOLS[self._settings.protocol], size)
+        reason = finding.refused(self._nets, self._classifier, PROTOCOLS[self._settings.protocol], size)
         if reason is not None:
             if self.strict:
                 raise RunError(f"{name}: {reason}")
@@ -120,18 +110,18 @@ class BoxMaker(ShardMaker[ImageToLocate, Pairs, Sequence[LocatedImage]]):
 
         # the box of the given class at the central crop
         if self._classifier is None:
-            boxes, sums = center_boxes(self._nets[0], image)
+            boxes, sums = finding.center_boxes(self._nets[0], image)
             edges = boxes[label if len(boxes) > 1 else 0]
             seen = label >= 0 and bool(np.isfinite(edges).all())
-            given = Guess(label, 1.0, inside(edges, size)) if seen else None
+            given = Guess(label, 1.0, finding.inside(edges, size)) if seen else None
             return LocatedImage(name, label, OK, digest_pixels(sums), size, given=given)
 
         # boxes of the likeliest classes, and of the given one, from all windows
-        windows = find_windows(self._nets, self._classifier, image, mean=likeliest is None)
+        windows = finding.find_windows(self._nets, self._classifier, image, mean=likeliest is None)
         if likeliest is None:
             assert windows.mean is not None
             likeliest = np.argsort(-windows.mean, kind="stable")[:GUESSES].tolist()
-        found = guess(windows, [*likeliest, *([label] if label >= 0 else [])], self._settings.rule)
+        found = finding.guess(windows, [*likeliest, *([label] if label >= 0 else [])], self._settings.rule)
         guesses = tuple(one for one in found[: len(likeliest)] if one is not None)
         given = found[-1] if label >= 0 else None
         return LocatedImage(name, label, OK, digest_pixels(windows.pixel_sums), size, guesses, given)
@@ -164,10 +154,10 @@ def _make(settings: BoxSettings, count: int, engines: Sequence[Engine]) -> BoxMa
         own = settings.scales[min(number, len(settings.scales) - 1)] if settings.scales else None
         scales = own or default_scales(engine.spec, PROTOCOLS[settings.protocol])
         check_scales(engine.spec, scales)
-        nets.append(box_net(engine, scales))
+        nets.append(finding.box_net(engine, scales))
 
     classifier = engines[count] if len(engines) > count else None
-    check_together(nets, classifier)
+    finding.check_together(nets, classifier)
     return BoxMaker(nets, classifier, settings)
 
 

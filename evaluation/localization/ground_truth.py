@@ -1,4 +1,4 @@
-"""The ground truth: where the objects of a data set really are, and which of its images count."""
+"""The ground truth: where the objects of a data set really are, which of its images count, what is right."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infer.data.annotations import (
-    AnnotationError,
-    Box,
-    boxes_beside,
-    boxes_of,
-    class_of,
-    find_annotations,
-    read_annotation,
-)
+from infer.data import annotations as xmls
+from infer.data.annotations import AnnotationError, Box
 from infer.data.dataset import VAL, Dataset, DatasetError, read_devkit
 from infer.data.folder import TAR, Folder, open_folder
 from infer.spec import Size
 
+GUESSES = 5
+LEAST_OVERLAP = 0.50
 BOXES = "ILSVRC2012_bbox_val_v3"
 BLACKLIST = "validation_blacklist.txt"
 """How the names of the devkits' files end: ILSVRC2014_clsloc_validation_blacklist.txt; that of detection is another."""
@@ -58,8 +53,8 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
     Raises DatasetError where they are missing, or one is for an image that is not blacklisted, or no image counts or
     none has a box of its class.
     """
-    folder = open_folder(annotations) if annotations else boxes_beside(_root(dataset), BOXES)
-    files = find_annotations(folder)
+    folder = open_folder(annotations) if annotations else xmls.boxes_beside(_root(dataset), BOXES)
+    files = xmls.find_annotations(folder)
     unwanted = _read_blacklist(blacklist) if blacklist else _devkits_blacklist(dataset)
 
     # every image that counts needs an XML of its name
@@ -74,7 +69,7 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
             "bounding boxes of this data set, or name others by --annotations"
         )
 
-    find = class_of(dataset.classes, dataset.class_names)
+    find = xmls.class_of(dataset.classes, dataset.class_names)
     truths: list[Truth | None] = [None] * len(stems)
     labelled: list[Truth] = []
     broken: list[str] = []
@@ -82,8 +77,8 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
         if not counted[place]:
             continue
         try:
-            found = read_annotation(files[stem], f"{stem}.xml")
-            truth = truths[place] = Truth(boxes_of(found, item.label, find), found.size_px)
+            found = xmls.read_annotation(files[stem], f"{stem}.xml")
+            truth = truths[place] = Truth(xmls.boxes_of(found, item.label, find), found.size_px)
         except AnnotationError as error:
             broken.append(str(error))
             continue
@@ -140,3 +135,28 @@ def _parse_blacklist(content: bytes, name: str) -> frozenset[int]:
     if wrong:
         raise DatasetError(f"{name}: {wrong[0][:20]!r} is not the number of an image, expected one on each line")
     return frozenset(map(int, words))
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union."""
+    width = min(one.xmax, other.xmax) - max(one.xmin, other.xmin) + 1
+    height = min(one.ymax, other.ymax) - max(one.ymin, other.ymin) + 1
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / (_area(one) + _area(other) - width * height)
+
+
+def is_right(label: int, truths: Sequence[Box], guesses: Sequence[tuple[int, Box]]) -> bool:
+    """Judges the guesses for an image of class `label`, whose boxes are `truths`, as the devkit does (eval_clsloc.m).
+
+    One of the first five guesses must name the class and overlap one of its boxes by an intersection over union of
+    0.50 or more (0.50 itself passes), where a box from xmin to xmax is xmax - xmin + 1 wide.
+
+    guesses: (class, box), the surest first; more than GUESSES are ignored.
+    """
+    own = [box for named, box in guesses[:GUESSES] if named == label]
+    return any(overlap(box, truth) >= LEAST_OVERLAP for box in own for truth in truths)
+
+
+def _area(box: Box) -> float:
+    return (box.xmax - box.xmin + 1) * (box.ymax - box.ymin + 1)

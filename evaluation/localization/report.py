@@ -14,15 +14,14 @@ from infer.data.annotations import Box, in_frame
 from infer.files import replacing
 
 from ..errors import RunError
-from ..published.beside import is_papers_own
-from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, PaperNet
+from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, PaperNet, difference, is_papers_own
 from ..scores.metrics import ErrorRate, error_rate
 from ..scores.table import OK
 from .find_boxes import ScaledNet
-from .ground_truth import GroundTruth, Truth
-from .metric import GUESSES, is_right
+from .ground_truth import GUESSES, GroundTruth, Truth, is_right
 from .table import LocatedImage, read_located
 
+Nets = Sequence[ScaledNet]
 GIVEN, TOP5 = "given class", "top-5"
 KIND = "localization"
 """Value of `kind` in report.json, by which it is known."""
@@ -50,6 +49,9 @@ class LocalizationResult:
     paper: list[dict[str, Any]]
     engine_seconds: float
     wall_seconds: float
+
+
+Results = Sequence[LocalizationResult]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,13 +92,7 @@ def _framed(found: LocatedImage, true: Truth, box: Box) -> Box:
 
 
 def results_of(
-    counts: Counts,
-    nets: Sequence[ScaledNet],
-    protocol: str,
-    *,
-    is_ilsvrc2012_val: bool,
-    classes_of: str | None,
-    **described: Any,
+    counts: Counts, nets: Nets, protocol: str, *, is_ilsvrc2012_val: bool, classes_of: str | None, **described: Any
 ) -> list[LocalizationResult]:
     """Makes the rows of a run; `described` has the fields of LocalizationResult that are not computed here."""
     wrong = {GIVEN: counts.wrong_given, **({TOP5: counts.wrong_top5} if protocol == "dense" else {})}
@@ -122,7 +118,7 @@ def results_of(
     return rows
 
 
-def beside(nets: Sequence[ScaledNet], protocol: str, rate: ErrorRate) -> list[dict[str, Any]]:
+def beside(nets: Nets, protocol: str, rate: ErrorRate) -> list[dict[str, Any]]:
     """Finds the paper's rows for these nets: several where `source["fine_tuned"]` does not say what was trained."""
     if not all(is_papers_own(net.spec) for net in nets):
         return []
@@ -130,43 +126,24 @@ def beside(nets: Sequence[ScaledNet], protocol: str, rate: ErrorRate) -> list[di
     members = sorted((PaperNet(net.spec.net, net.spec.train_short_px, net.scales) for net in nets), key=repr)
     trained = {net.spec.source.get("fine_tuned") for net in nets} - {None}
     kinds = {net.kind for net in nets}
-    low, high = rate.interval95_percent
 
     found = []
     for row in LOCALIZATION:
         same_nets = (row.protocol, sorted(row.members, key=repr)) == (protocol, members)
         if same_nets and kinds == {row.kind} and trained <= {row.fine_tuned}:
-            found.append(
-                {
-                    "error_percent": row.error_percent,
-                    "test_error_percent": row.test_error_percent,
-                    "source": row.source,
-                    "label": row.label,
-                    "difference_percent": round(rate.percent - row.error_percent, 3),
-                    "inside_interval95": low <= row.error_percent <= high,
-                }
-            )
+            said = {name: getattr(row, name) for name in ("error_percent", "test_error_percent", "source", "label")}
+            apart, inside = difference(rate.percent, rate.interval95_percent, row.error_percent)
+            found.append({**said, "difference_percent": apart, "inside_interval95": inside})
     return found
 
 
 def write_report(
-    out: Path,
-    results: Sequence[LocalizationResult],
-    dataset: dict[str, Any],
-    truth: GroundTruth,
-    unreadable: dict[str, str],
-    remarks: Sequence[str],
-    environment: dict[str, str],
+    out: Path, results: Results, dataset: dict[str, Any], remarks: Sequence[str], environment: dict[str, str]
 ) -> str:
     """Writes report.json and report.md; returns the table as text."""
     content = {
         "kind": KIND,
-        "dataset": {
-            **dataset,
-            "blacklisted": truth.blacklisted,
-            "broken_annotations": list(truth.broken),
-            "unreadable_images": unreadable,
-        },
+        "dataset": dataset,
         "results": [dataclasses.asdict(result) for result in results],
         "remarks": list(remarks),
         "environment": environment,
@@ -174,19 +151,19 @@ def write_report(
     with replacing(out / "report.json") as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
 
-    table = format_table(results)
+    table, unreadable, broken = format_table(results), dataset["unreadable_images"], dataset["broken_annotations"]
     lines = [
         "# Localisation",
         "",
         f"Data set {dataset['id']}, {dataset['images']} images, {len(unreadable)} unreadable or out of range (counted "
-        f"wrong); {truth.blacklisted} blacklisted and {len(truth.broken)} with broken annotations are left out. Errors "
+        f"wrong); {dataset['blacklisted']} blacklisted and {len(broken)} with broken annotations are left out. Errors "
         "in percent with 95 % intervals (Wilson), by the ILSVRC devkit's rules.",
         "",
         table,
         "",
         *(f"Remark: {remark}\n" for remark in remarks),
         *(f"- {status if status.startswith(name) else f'{name}: {status}'}" for name, status in unreadable.items()),
-        *(f"- {said}" for said in truth.broken),
+        *(f"- {said}" for said in broken),
         "",
         "## The paper: VGG's Tables 8 to 10",
         "",
@@ -203,7 +180,7 @@ def unreadable_images(path: Path) -> dict[str, str]:
     return {found.image: found.status for found in read_located(path) if found.status != OK}
 
 
-def format_table(results: Sequence[LocalizationResult]) -> str:
+def format_table(results: Results) -> str:
     """Writes the results as a Markdown table that also reads well on a terminal."""
     rows = []
     for result in results:
@@ -225,16 +202,13 @@ def format_table(results: Sequence[LocalizationResult]) -> str:
     return tabulate(rows, headers="keys", tablefmt="pipe")
 
 
-def format_paper(results: Sequence[LocalizationResult]) -> str:
+def format_paper(results: Results) -> str:
     """Writes every row of the paper's tables with our results that may stand beside it."""
-    papers: list[tuple[str, str, float | None, float | None]] = [
-        *((row.source, row.label, row.error_percent, row.test_error_percent) for row in LOCALIZATION),
-        *((row.source, row.method, row.error_percent, row.test_error_percent) for row in LOCALIZATION_LITERATURE),
-    ]
     rows = []
-    for source, name, validation, test in papers:
-        ours = [_error(result) for result in results if name in [one["label"] for one in result.paper]]
-        rows.append([source, name, _number(validation, 1), _number(test, 1), "; ".join(ours) or "-"])
+    for row in (*LOCALIZATION, *LOCALIZATION_LITERATURE):
+        ours = [_error(result) for result in results if row.label in [one["label"] for one in result.paper]]
+        percents = _number(row.error_percent, 1), _number(row.test_error_percent, 1)
+        rows.append([row.source, row.label, *percents, "; ".join(ours) or "-"])
     return tabulate(rows, headers=["source", "result", "val %", "test %", "ours"], tablefmt="pipe")
 
 

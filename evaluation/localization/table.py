@@ -63,7 +63,7 @@ class UnfinishedBoxes(UnfinishedShards[Sequence[LocatedImage]]):
     """The shards of one run over `images` images; `settings` are all that its rows depend on."""
 
     def __init__(self, out: Path, settings: Mapping[str, str], images: int, *, resume: bool) -> None:
-        self._settings = dict(settings)
+        self.settings = dict(settings)
         run = {**settings, "number of images": str(images)}
         super().__init__(out / UNFINISHED, run, images, SHARD_IMAGES, resume=resume)
 
@@ -87,7 +87,7 @@ class UnfinishedBoxes(UnfinishedShards[Sequence[LocatedImage]]):
 
     def finish(self, path: Path) -> None:
         """Writes the table."""
-        self._join({**self._settings, "dataset_id": self.dataset_id()}, path)
+        self._join({**self.settings, "dataset_id": self.dataset_id()}, path)
 
     def _notes(self) -> list[dict[str, str]]:
         """Reads what each shard says of itself."""
@@ -111,15 +111,9 @@ def read_located(path: Path) -> Iterator[LocatedImage]:
 
             for batch in file.iter_batches(tables.ROW_GROUP):
                 for row in batch.to_pylist():
-                    yield LocatedImage(
-                        row["image"],
-                        row["label"],
-                        row["status"],
-                        row["pixels"],
-                        (row["height"], row["width"]),
-                        tuple(map(_guess, row["guesses"])),
-                        row["given"] and _guess(row["given"]),
-                    )
+                    known = row["image"], row["label"], row["status"], row["pixels"], (row["height"], row["width"])
+                    guesses = tuple(map(_guess, row["guesses"]))
+                    yield LocatedImage(*known, guesses, row["given"] and _guess(row["given"]))
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
         raise ScoresError(f"{path}: not a table of boxes of evaluation.localization ({said})") from None

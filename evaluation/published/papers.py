@@ -1,4 +1,6 @@
-"""The papers' results as data: errors in percent on ILSVRC-2012, each with the table that it comes from.
+"""The papers' results as data, each with the table that it comes from, and the row that a result may stand beside.
+
+Errors are in percent on ILSVRC-2012.
 
 VGG: arXiv 1409.1556v6, Tables 3 to 10. GoogLeNet: arXiv 1409.4842, Tables 2 and 3 (top-5 only).
 """
@@ -9,7 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from infer.spec import ModelSpec
+
 Percent = float | None
+Interval = tuple[float, float] | None
 TrainShort = int | tuple[int, int]
 """S in px, or the range that it was drawn from."""
 JITTER = (256, 512)
@@ -39,7 +44,7 @@ class PublishedRow:
 
     label: names the result within the tables of its source.
     nets: one net, or several that are fused. Empty for results of others, which are to be read, not measured against.
-    origin: the weights' origin as their importer writes it into a model (see beside.origin_of); None for the papers'.
+    origin: the weights' origin as their importer writes it into a model (see origin_of); None for the papers'.
     """
 
     label: str
@@ -83,40 +88,36 @@ SUBMISSION = (
 
 PAIR = (PaperNet("D", JITTER, Q3), PaperNet("E", JITTER, Q3))
 
+TABLE_3 = (
+    ("A", 256, (256,), 29.6, 10.4),
+    ("A-LRN", 256, (256,), 29.7, 10.5),
+    ("B", 256, (256,), 28.7, 9.9),
+    ("C", 256, (256,), 28.1, 9.4),
+    ("C", 384, (384,), 28.1, 9.3),
+    ("C", JITTER, (384,), 27.3, 8.8),
+    ("D", 256, (256,), 27.0, 8.8),
+    ("D", 384, (384,), 26.8, 8.7),
+    ("D", JITTER, (384,), 25.6, 8.1),
+    ("E", 256, (256,), 27.3, 9.0),
+    ("E", 384, (384,), 26.9, 8.7),
+    ("E", JITTER, (384,), 25.5, 8.0),
+)
+TABLE_4 = (
+    ("B", 256, (224, 256, 288), 28.2, 9.6),
+    ("C", 256, (224, 256, 288), 27.7, 9.2),
+    ("C", 384, (352, 384, 416), 27.8, 9.2),
+    ("C", JITTER, Q3, 26.3, 8.2),
+    ("D", 256, (224, 256, 288), 26.6, 8.6),
+    ("D", 384, (352, 384, 416), 26.5, 8.6),
+    ("D", JITTER, Q3, 24.8, 7.5),
+    ("E", 256, (224, 256, 288), 26.9, 8.7),
+    ("E", 384, (352, 384, 416), 26.7, 8.6),
+)
+"""VGG's single nets at one scale, and at several: net, S, Q, top-1 and top-5 error."""
+
 PAPER_ROWS = (
-    *_vgg(
-        3,
-        "dense",
-        [
-            ("A", 256, (256,), 29.6, 10.4),
-            ("A-LRN", 256, (256,), 29.7, 10.5),
-            ("B", 256, (256,), 28.7, 9.9),
-            ("C", 256, (256,), 28.1, 9.4),
-            ("C", 384, (384,), 28.1, 9.3),
-            ("C", JITTER, (384,), 27.3, 8.8),
-            ("D", 256, (256,), 27.0, 8.8),
-            ("D", 384, (384,), 26.8, 8.7),
-            ("D", JITTER, (384,), 25.6, 8.1),
-            ("E", 256, (256,), 27.3, 9.0),
-            ("E", 384, (384,), 26.9, 8.7),
-            ("E", JITTER, (384,), 25.5, 8.0),
-        ],
-    ),
-    *_vgg(
-        4,
-        "dense",
-        [
-            ("B", 256, (224, 256, 288), 28.2, 9.6),
-            ("C", 256, (224, 256, 288), 27.7, 9.2),
-            ("C", 384, (352, 384, 416), 27.8, 9.2),
-            ("C", JITTER, Q3, 26.3, 8.2),
-            ("D", 256, (224, 256, 288), 26.6, 8.6),
-            ("D", 384, (352, 384, 416), 26.5, 8.6),
-            ("D", JITTER, Q3, 24.8, 7.5),
-            ("E", 256, (224, 256, 288), 26.9, 8.7),
-            ("E", 384, (352, 384, 416), 26.7, 8.6),
-        ],
-    ),
+    *_vgg(3, "dense", TABLE_3),
+    *_vgg(4, "dense", TABLE_4),
     _paper((PaperNet("E", JITTER, Q3),), "dense", 24.8, 7.5, "VGG Table 4", 7.3),  # on the test set: section 4.2
     *_vgg(5, "dense", [("D", JITTER, Q3, 24.8, 7.5), ("E", JITTER, Q3, 24.8, 7.5)]),
     *_vgg(5, "multicrop", [("D", JITTER, Q3, 24.6, 7.5), ("E", JITTER, Q3, 24.6, 7.4)]),
@@ -156,58 +157,147 @@ OTHERS_ROWS = (
     PublishedRow("VGG 2014", None, None, 7.32, "GoogLeNet Table 2"),
     PublishedRow("GoogLeNet 2014", None, 6.67, 6.67, "GoogLeNet Table 2"),
 )
-
 """Results of others, or by a protocol that is not spelt out."""
 
 
-class PaperBoxRow(NamedTuple):
-    """A result of VGG's appendix A: localisation errors in percent on the validation and the test set.
+class BoxRow(NamedTuple):
+    """A result of VGG's appendix A or of others: localisation errors in percent on the validation and the test set.
 
     kind: one box for all classes (SCR) or one for each class (PCR).
     fine_tuned: "all" layers, or the "first two FC" ones.
     protocol: one of evaluation.localization; "dense" with the top-5 classes of the best classification system.
     """
 
-    members: Nets
-    kind: str
-    fine_tuned: str
-    protocol: str
-    error_percent: float
-    test_error_percent: float | None
+    label: str
+    error_percent: Percent
+    test_error_percent: Percent
     source: str
-
-    @property
-    def label(self) -> str:
-        return f"{' + '.join(map(str, self.members))}, {self.kind}, {self.fine_tuned} fine-tuned, {self.protocol}"
-
-
-class OthersBoxRow(NamedTuple):
-    """A result of others on localisation; errors in percent."""
-
-    method: str
-    error_percent: float | None
-    test_error_percent: float | None
-    source: str
+    members: Nets = ()
+    kind: str = ""
+    fine_tuned: str = ""
+    protocol: str = ""
 
 
-D384 = PaperNet("D", 384, (384,))
+def _boxes(
+    table: int, members: Nets, kind: str, fine_tuned: str, protocol: str, error: Percent, test: Percent = None
+) -> BoxRow:
+    label = f"{' + '.join(map(str, members))}, {kind}, {fine_tuned} fine-tuned, {protocol}"
+    return BoxRow(label, error, test, f"VGG Table {table}", members, kind, fine_tuned, protocol)
+
+
+D256, D384, D384_TWO = PaperNet("D", 256, (256,)), PaperNet("D", 384, (384,)), PaperNet("D", 384, (352, 384))
 LOCALIZATION = (
-    PaperBoxRow((D384,), "SCR", "first two FC", "given-class", 36.4, None, "VGG Table 8"),
-    PaperBoxRow((D384,), "PCR", "first two FC", "given-class", 34.3, None, "VGG Table 8"),
-    PaperBoxRow((D384,), "PCR", "all", "given-class", 33.1, None, "VGG Table 8"),
-    PaperBoxRow((PaperNet("D", 256, (256,)),), "PCR", "all", "dense", 29.5, None, "VGG Table 9"),
-    PaperBoxRow((D384,), "PCR", "all", "dense", 28.2, 26.7, "VGG Table 9"),
-    PaperBoxRow((PaperNet("D", 384, (352, 384)),), "PCR", "all", "dense", 27.5, None, "VGG Table 9"),
-    PaperBoxRow(
-        (PaperNet("D", 256, (256,)), PaperNet("D", 384, (352, 384))), "PCR", "all", "dense", 26.9, 25.3, "VGG Table 9"
-    ),
+    _boxes(8, (D384,), "SCR", "first two FC", "given-class", 36.4),
+    _boxes(8, (D384,), "PCR", "first two FC", "given-class", 34.3),
+    _boxes(8, (D384,), "PCR", "all", "given-class", 33.1),
+    _boxes(9, (D256,), "PCR", "all", "dense", 29.5),
+    _boxes(9, (D384,), "PCR", "all", "dense", 28.2, 26.7),
+    _boxes(9, (D384_TWO,), "PCR", "all", "dense", 27.5),
+    _boxes(9, (D256, D384_TWO), "PCR", "all", "dense", 26.9, 25.3),
 )
 """Results of Tables 8 and 9. Table 8: errors for the given class by the central crop; its scale is not named and taken
 to be S."""
 
 LOCALIZATION_LITERATURE = (
-    OthersBoxRow("VGG", 26.9, 25.3, "VGG Table 10"),
-    OthersBoxRow("GoogLeNet", None, 26.7, "VGG Table 10"),
-    OthersBoxRow("OverFeat", 30.0, 29.9, "VGG Table 10"),
-    OthersBoxRow("Krizhevsky et al.", None, 34.2, "VGG Table 10"),
+    BoxRow("VGG", 26.9, 25.3, "VGG Table 10"),
+    BoxRow("GoogLeNet", None, 26.7, "VGG Table 10"),
+    BoxRow("OverFeat", 30.0, 29.9, "VGG Table 10"),
+    BoxRow("Krizhevsky et al.", None, 34.2, "VGG Table 10"),
 )
+
+
+class EvaluatedNet(NamedTuple):
+    """A net with the protocol and the scales that it was evaluated by."""
+
+    spec: ModelSpec
+    protocol: str
+    scales: tuple[int, ...]
+
+
+def is_papers_size(spec: ModelSpec) -> bool:
+    """True for a net with the paper's widths, crop and number of classes."""
+    fc_width = 1024 if spec.net.startswith("googlenet") else 4096
+    return (spec.width, spec.fc_width, spec.crop_px, len(spec.classes)) == (1.0, fc_width, 224, 1000)
+
+
+def is_papers_own(spec: ModelSpec) -> bool:
+    """True for a net with the paper's layers and sizes that was not trained in another way.
+
+    torchvision and timm trained VGG on random crops of varying area, so no S of the paper is theirs.
+    """
+    theirs = spec.source.get("importer") == "export.from_torchvision"
+    known = any(net.net == spec.net for row in PAPER_ROWS for net in row.nets)
+    return known and is_papers_size(spec) and not theirs
+
+
+def origin_of(spec: ModelSpec) -> str | None:
+    """Origin of imported weights, as the rows of released.py have it: `vgg16`, `export.from_caffe`; None if trained
+    here."""
+    found = spec.source.get("origin", spec.source.get("importer"))
+    return None if found is None else str(found)
+
+
+def find_paper_row(evaluated: Sequence[EvaluatedNet]) -> PublishedRow | None:
+    """The paper's result for these nets (one, or several fused, in any order), or None."""
+    if not all(is_papers_own(one.spec) for one in evaluated) or len({one.protocol for one in evaluated}) != 1:
+        return None
+
+    nets = []
+    for spec, _, scales in evaluated:
+        train_short_px = 256 if spec.net == "googlenet" else spec.train_short_px  # GoogLeNet's paper tells nothing of S
+        nets.append(PaperNet(spec.net, train_short_px, scales))
+
+    for row in PAPER_ROWS:
+        if row.protocol == evaluated[0].protocol and sorted(row.nets, key=repr) == sorted(nets, key=repr):
+            return row
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A published row beside a result of ours, named as in report.json.
+
+    Differences are ours - theirs in percent; `inside` says that theirs lies in our interval. None where unknown.
+    """
+
+    top1_error_percent: Percent
+    top5_error_percent: Percent
+    source: str
+    label: str
+    top1_difference_percent: Percent
+    top1_inside_interval95: bool | None
+    top5_difference_percent: Percent
+    top5_inside_interval95: bool | None
+
+    def __str__(self) -> str:
+        """`24.8 / 7.5 (VGG Table 4): +0.12 / -0.30, inside / outside`"""
+        numbers = (self.top1_error_percent, self.top5_error_percent)
+        theirs = " / ".join("-" if number is None else str(number) for number in numbers)
+        return f"{theirs} ({self.source}): {self.difference}"
+
+    @property
+    def difference(self) -> str:
+        """`+0.12 / -0.30, inside / outside`"""
+        differences = (self.top1_difference_percent, self.top5_difference_percent)
+        signed = " / ".join("-" if one is None else f"{one:+.2f}" for one in differences)
+        words = {True: "inside", False: "outside", None: "-"}
+        return f"{signed}, {words[self.top1_inside_interval95]} / {words[self.top5_inside_interval95]}"
+
+
+def put_beside(row: PublishedRow, percents: Sequence[Percent], intervals95: Sequence[Interval]) -> Beside:
+    """The row beside our top-1 and top-5 errors in percent and their intervals."""
+    return Beside(
+        row.top1_error_percent,
+        row.top5_error_percent,
+        row.source,
+        row.label,
+        *difference(percents[0], intervals95[0], row.top1_error_percent),
+        *difference(percents[1], intervals95[1], row.top5_error_percent),
+    )
+
+
+def difference(ours: Percent, interval95: Interval, theirs: Percent) -> tuple[Percent, bool | None]:
+    """(ours - theirs, theirs is in our interval)."""
+    if ours is None or interval95 is None or theirs is None:
+        return None, None
+    return round(ours - theirs, 3), interval95[0] <= theirs <= interval95[1]

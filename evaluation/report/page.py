@@ -20,7 +20,7 @@ from infer.files import replacing
 from ..errors import NothingInCommon, ReportError
 from ..scores.comparison import Comparison, compare
 from ..scores.metrics import BINS, ClassError, Details, details
-from ..scores.mistakes import Mistake
+from ..scores.table import Mistake
 from . import charts
 from .charts import Point
 from .results import ReportedRun, Result, read_mistakes

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from tabulate import tabulate
@@ -18,31 +18,17 @@ from tabulate import tabulate
 from infer.files import replacing
 
 from ..errors import ReportError
-from ..published import beside
-from ..published.beside import Beside, EvaluatedNet
+from ..published import papers
+from ..published.papers import Beside, EvaluatedNet
 from ..scores import table as tables
-from ..scores.class_order import FirstAnswers
-from ..scores.fusion import fuse, in_step
-from ..scores.metrics import ErrorCounts
-from ..scores.mistakes import INDEX, Mistake
-from ..scores.table import OK, Scores
+from ..scores.metrics import ErrorCounts, FirstAnswers
+from ..scores.table import INDEX, OK, Mistake, Scores, fuse, in_step
 
 REPORT = "report.json"
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
 """Packages whose versions a report tells."""
 Interval = tuple[float, float]
 T = TypeVar("T")
-
-
-class Seconds(NamedTuple):
-    """Time that a result took, named as in report.json; a fusion has none of its own."""
-
-    engine_seconds: float | None = None
-    wall_seconds: float | None = None
-    protocol_engine_seconds: float | None = None
-
-
-NO_SECONDS = Seconds()
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -61,7 +47,7 @@ class Result(msgspec.Struct, frozen=True):
     top1_interval95_percent: Interval | None
     top5_interval95_percent: Interval | None
     paper: Beside | None
-    engine_seconds: float | None  # of the engine for all protocols of the run, which share their views
+    engine_seconds: float | None  # of the engine for all protocols of the run, which share their views; None: a fusion
     wall_seconds: float | None  # of the whole run
     protocol_engine_seconds: float | None = None  # of engine_seconds, this protocol's share by its views' pixels
 
@@ -118,8 +104,8 @@ class TableSummary:
             if status != OK:
                 self.unreadable[name] = status
 
-    def result(self, nets: Sequence[EvaluatedNet], seconds: Seconds = NO_SECONDS, *, is_ilsvrc2012_val: bool) -> Result:
-        """The row of the table; `nets` is its net or, for a fusion, each of its nets."""
+    def result(self, nets: Sequence[EvaluatedNet], *, is_ilsvrc2012_val: bool) -> Result:
+        """The row of the table, without its time; `nets` is its net or, for a fusion, each of its nets."""
         assert self.head is not None
         metadata = self.head.metadata
         spec = nets[0].spec if len(nets) == 1 else None
@@ -127,12 +113,12 @@ class TableSummary:
         top1, top5 = self.errors.rates()
         percents = top1.percent if top1 else None, top5.percent if top5 else None
         intervals = top1.interval95_percent if top1 else None, top5.interval95_percent if top5 else None
-        row = beside.find_paper_row(nets) if is_ilsvrc2012_val else None
+        row = papers.find_paper_row(nets) if is_ilsvrc2012_val else None
 
         return Result(
             model=self.head.model,
-            net=spec.net if spec and beside.is_papers_size(spec) else None,
-            origin=beside.origin_of(spec) if spec else None,
+            net=spec.net if spec and papers.is_papers_size(spec) else None,
+            origin=papers.origin_of(spec) if spec else None,
             runtime=metadata["runtime"],
             protocol=metadata["protocol"],
             scales=self.head.scales,
@@ -142,8 +128,9 @@ class TableSummary:
             top5_error_percent=percents[1],
             top1_interval95_percent=intervals[0],
             top5_interval95_percent=intervals[1],
-            paper=beside.put_beside(row, percents, intervals) if row else None,
-            **seconds._asdict(),
+            paper=papers.put_beside(row, percents, intervals) if row else None,
+            engine_seconds=None,
+            wall_seconds=None,
         )
 
 

@@ -38,10 +38,8 @@ def our_commit() -> str:
     """The commit of this checkout, or the installed version."""
     here = Path(__file__).resolve().parent
     try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-        return found.stdout.strip()
+        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True).strip()
     except (OSError, subprocess.CalledProcessError):
         try:
             return f"verydeep {metadata.version('verydeep')}"

@@ -27,8 +27,7 @@ from infer.pixels.render import resize
 from infer.spec import ModelSpec
 from infer.views import ViewPlan, rescaled_px
 
-from ..scores.mistakes import INDEX, Mistake, MistakeView, surest
-from ..scores.table import Scores
+from ..scores.table import INDEX, Mistake, MistakeView, Scores, surest
 
 SUREST = 12
 """Views of a mistake that are kept."""

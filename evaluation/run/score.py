@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,20 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from infer import views as view_plans
 from infer.data.dataset import Dataset, Item
 from infer.engine import DeviceImage, Engine, Provider, Started, start
 from infer.spec import Size
-from infer.views import SINGLE_SCALE, MergedPlan, ViewPlan, check_scales, merge_plans, out_of_range, plan_views
+from infer.views import MergedPlan, ViewPlan
 
 from ..errors import RunError
 from ..scores.metrics import is_wrong
-from ..scores.mistakes import Mistake
-from ..scores.table import OK, UNKNOWN_LABEL, Scores, concatenate, with_dataset_id
+from ..scores.table import OK, UNKNOWN_LABEL, Mistake, Scores
 from .engines import KnownEngine, check_together, known_engine, map_labels
-from .loop import DecodedImage, MakerOpener, ShardMaker, dataset_id, digest_pixels, make_shards
+from .loop import DecodedImage, MakerOpener, ShardMaker, digest_pixels
 from .mistakes import find_mistakes
-from .protocol import POOLING_OUTPUT, Pooling, Protocol, resolve
-from .submission import RunPlan
+from .submission import POOLING_OUTPUT, Pooling, Protocol, RunPlan
 
 SMALL_BATCH, LARGE_BATCH = 40, 8
 """Images of a shard: the first when their protocols have few views each, which then share calls."""
@@ -43,30 +41,25 @@ TableMetadata = Sequence[Sequence[dict[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class KnownEngines:
-    """The engines of a run, for those who do not run them themselves, with the protocols of each."""
+    """The engines of a run, for those who do not run them themselves, with the protocols and the metadata of each."""
 
     engines: tuple[KnownEngine, ...]
     protocols: tuple[tuple[Protocol, ...], ...]
+    metadata: TableMetadata
+    shard_images: int
 
 
-def table_metadata(known: KnownEngines, pooling: Pooling, commit: str = "unknown") -> TableMetadata:
-    """Says what the rows of each table depend on beside the data set, whose id is known when it has been read."""
-
-    def metadata(engine: KnownEngine, protocol: Protocol) -> dict[str, str]:
-        return {
-            "spec": engine.spec.to_json(),
-            "runtime": engine.runtime,
-            "protocol": protocol.name,
-            "scales": ",".join(map(str, protocol.scales)),
-            "pooling": pooling,
-            "engine_sha256": engine.sha256,
-            "commit": commit,
-        }
-
-    return tuple(
-        tuple(metadata(engine, protocol) for protocol in own)
-        for engine, own in zip(known.engines, known.protocols, strict=True)
-    )
+def table_metadata(engine: Engine, protocol: Protocol, pooling: Pooling, commit: str) -> dict[str, str]:
+    """Says what the rows of a table depend on beside the data set, whose id is known when it has been read."""
+    return {
+        "spec": engine.spec.to_json(),
+        "runtime": engine.runtime,
+        "protocol": protocol.name,
+        "scales": ",".join(map(str, protocol.scales)),
+        "pooling": pooling,
+        "engine_sha256": engine.sha256,
+        "commit": commit,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,16 +164,19 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], TableParts]):
         mistakes: int = 0,
     ) -> None:
         self.engines, self.strict, self._mistakes = engines, strict, mistakes
-        self.known = KnownEngines(tuple(map(known_engine, engines)), tuple(map(tuple, protocols)))
-        self.shard_images = shard_images(self.known)
-        self.together = SMALL_BATCH if self.shard_images == SMALL_BATCH else 1
         self._output = POOLING_OUTPUT[pooling]
+        self._tables = []
+        for engine, own in zip(engines, protocols, strict=True):
+            metadata = tuple(table_metadata(engine, protocol, pooling, commit) for protocol in own)
+            label_of = map_labels(dataset, engine.spec)
+            self._tables.append(EngineTables(engine, tuple(own), metadata, label_of, _planner(engine, own)))
 
-        metadata = table_metadata(self.known, pooling, commit)
-        self._tables = [
-            EngineTables(engine, own, metadata_of_own, map_labels(dataset, engine.spec), _planner(engine, own))
-            for engine, own, metadata_of_own in zip(engines, self.known.protocols, metadata, strict=True)
-        ]
+        # images with few views each share calls
+        single = all(protocol.name in view_plans.SINGLE_SCALE for own in protocols for protocol in own)
+        self.shard_images, self.together = (SMALL_BATCH, SMALL_BATCH) if single else (LARGE_BATCH, 1)
+        metadata_of_all = tuple(tables.metadata for tables in self._tables)
+        names = tuple(tables.protocols for tables in self._tables)
+        self.known = KnownEngines(tuple(map(known_engine, engines)), names, metadata_of_all, self.shard_images)
 
     def item(self, sample: Item) -> Item:
         return sample
@@ -265,9 +261,9 @@ def score_opener(
 def _make(plan: RunPlan, dataset: Dataset, options: dict[str, Any], engines: Sequence[Engine]) -> ScoreMaker:
     protocols = []
     for engine, (path, asked) in zip(engines, plan.engines, strict=True):
-        own = [protocol for name, scales in asked for protocol in resolve([name], engine.spec, scales)]
+        own = [Protocol(name, scales or view_plans.default_scales(engine.spec, name)) for name, scales in asked]
         for protocol in own:
-            check_scales(engine.spec, protocol.scales)
+            view_plans.check_scales(engine.spec, protocol.scales)
         if len(set(own)) < len(own):
             raise RunError(f"{path} takes part twice by the same protocol and scales, expected each once")
         protocols.append(own)
@@ -276,54 +272,17 @@ def _make(plan: RunPlan, dataset: Dataset, options: dict[str, Any], engines: Seq
     return ScoreMaker(engines, protocols, dataset, plan.pooling, **options)
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredRun:
-    """Scores in memory, [engine][protocol], and where the time went."""
-
-    scores: tuple[tuple[Scores, ...], ...]
-    engine_seconds: tuple[float, ...]
-    wall_seconds: float
-
-
-def evaluate(
-    engines: Sequence[Engine],
-    protocols: Sequence[Sequence[Protocol]],
-    dataset: Dataset,
-    *,
-    pooling: Pooling = "scores",
-    strict: bool = False,
-) -> ScoredRun:
-    """Scores every engine by its own `protocols`, over all images, in memory. Raises RunError."""
-    started = time.monotonic()
-    maker = ScoreMaker(engines, protocols, dataset, pooling, strict=strict)
-    shards = list(make_shards(maker, dataset.items))
-
-    content = dataset_id(len(dataset.items), sum(shard.effort.content for shard in shards))
-    tables = []
-    for number, own in enumerate(protocols):
-        parts = [[shard.rows[number][place].scores for shard in shards] for place in range(len(own))]
-        tables.append(tuple(with_dataset_id(concatenate(of_table), content) for of_table in parts))
-    seconds = tuple(sum(column) for column in zip(*(shard.effort.engine_seconds for shard in shards), strict=True))
-    return ScoredRun(tuple(tables), seconds, time.monotonic() - started)
-
-
-def shard_images(known: KnownEngines) -> int:
-    """Chooses the images of a shard: so many may be lost, and share a call where there are few views of each."""
-    single = all(protocol.name in SINGLE_SCALE for own in known.protocols for protocol in own)
-    return SMALL_BATCH if single else LARGE_BATCH
-
-
 def _planner(engine: Engine, protocols: Sequence[Protocol]) -> Callable[[Size], SizePlan]:
     @functools.lru_cache(maxsize=PLANS)
     def plan(size: Size) -> SizePlan:
         plans, refused = {}, {}
         for number, protocol in enumerate(protocols):
-            own = plan_views(engine.spec, protocol.name, size, protocol.scales)
-            reason = out_of_range(own, engine.shapes, engine.spec)
+            own = view_plans.plan_views(engine.spec, protocol.name, size, protocol.scales)
+            reason = view_plans.out_of_range(own, engine.shapes, engine.spec)
             if reason is None:
                 plans[number] = own
             else:
                 refused[number] = reason
-        return SizePlan(plans, refused, merge_plans(size, list(plans.values())))
+        return SizePlan(plans, refused, view_plans.merge_plans(size, list(plans.values())))
 
     return plan

@@ -1,4 +1,4 @@
-"""Shards of a run on disk while it goes on, each committed by rename, so that a kill loses little.
+"""A run while it goes on: its shards on disk, each committed by rename, so that a kill loses little, and its progress.
 
 A folder holds `run.json`, which says what the run is, and the shards of its tables as Parquet files, named by their
 first image. Shards come in any order. A run that others began is gone on with if it is the same one. At the end the
@@ -7,6 +7,7 @@ shards of a table become one file, the same bytes however often the run was inte
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -18,17 +19,20 @@ from typing import Any, Generic
 
 import msgspec
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
+from infer.data.dataset import Dataset
 from infer.files import replacing
 from infer.pipeline import behind
 
 from ..errors import RunError
 from ..scores import table as tables
-from ..scores.mistakes import Mistake, surest
+from ..scores.table import Mistake, surest
 from .loop import Rows, Shard, dataset_id
-from .progress import Watch
-from .score import TableMetadata, TableParts
+from .score import KnownEngines, TableParts
 
+LEAST_SECONDS = 1.0
+"""Least time between two lines of progress."""
 SAID = {
     "engine_sha256": "the engine",
     "spec": "the model's description",
@@ -39,6 +43,51 @@ SAID = {
     "commit": "the code (commit)",
 }
 """Names of what the metadata of a score table says, in the order in which a difference is reported."""
+
+
+class Watch(contextlib.AbstractContextManager["Watch"]):
+    """A display of how far a run of `total` images is; `done` of them were done before.
+
+    With `log_json`, each event is one line on stdout: {"event": "begin" | "progress" | "end", "images", "of", …}.
+    """
+
+    def __init__(self, total: int, done: int, *, log_json: bool) -> None:
+        self._total, self._before, self._done, self._log_json = total, done, done, log_json
+        self._error: float | None = None
+        self._started = self._said = time.monotonic()
+        self._bar = tqdm(total=total, initial=done, desc="evaluation", unit="img", disable=True if log_json else None)
+        self.say("begin", images=done, of=total)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._bar.close()
+
+    def images(self, count: int) -> None:
+        """Counts so many more as done."""
+        self._done += count
+        self._bar.update(count)
+
+        now = time.monotonic()
+        if now - self._said >= LEAST_SECONDS or self._done == self._total:
+            self._said = now
+            rate = (self._done - self._before) / max(now - self._started, 1e-9)
+            self.say(
+                "progress",
+                images=self._done,
+                of=self._total,
+                images_per_second=round(rate, 3),
+                seconds_left=round((self._total - self._done) / rate, 1),
+                top1_error_percent=self._error,
+            )
+
+    def error(self, top1_percent: float | None) -> None:
+        """Takes note of the error of the first table, over what is committed."""
+        self._error = None if top1_percent is None else round(top1_percent, 3)
+        if top1_percent is not None:
+            self._bar.set_postfix_str(f"top-1 error {top1_percent:.1f} %", refresh=False)
+
+    def say(self, event: str, **content: Any) -> None:
+        if self._log_json:
+            print(json.dumps({"event": event, **content}), flush=True)
 
 
 class UnfinishedShards(ABC, Generic[Rows]):
@@ -169,24 +218,16 @@ class ScoreRun:
 class UnfinishedScores(UnfinishedShards[TableParts]):
     """The shards of the score tables in OUT/unfinished, a folder for each table. progress.json has what they came to.
 
-    metadata: of the tables, [engine][protocol]; mistakes: how many are kept for each table; started: when the command
-    began, by time.monotonic().
+    known: the engines, with the metadata of their tables; mistakes: how many are kept for each table; started: when
+    the command began, by time.monotonic().
     """
 
     run_type = ScoreRun
 
     def __init__(
-        self,
-        out: Path,
-        metadata: TableMetadata,
-        listing: str,
-        images: int,
-        shard_images: int,
-        *,
-        mistakes: int = 0,
-        started: float,
-        resume: bool,
+        self, out: Path, known: KnownEngines, dataset: Dataset, mistakes: int, *, started: float, resume: bool
     ) -> None:
+        metadata = known.metadata
         self.metadata, self._scores, self._mistakes = metadata, out / "scores", mistakes
 
         # how far an earlier run came
@@ -200,8 +241,8 @@ class UnfinishedScores(UnfinishedShards[TableParts]):
             raise RunError(f"{folder} {self.damaged} ({error}): remove that folder to begin again") from None
 
         self._wall_started = started - self.progress.wall_seconds
-        run = {"listing": listing, "images": images, "tables": metadata}
-        super().__init__(folder, run, images, shard_images, resume=resume)
+        run = {"listing": dataset.listing_digest, "images": len(dataset.items), "tables": metadata}
+        super().__init__(folder, run, len(dataset.items), known.shard_images, resume=resume)
 
     @property
     def firsts(self) -> set[int]:

@@ -1,4 +1,4 @@
-"""A submission: which engines are fused, each by its own protocol and scales, as a small YAML file.
+"""Plans of a run: which engines run by which protocols, as asked one by one or by a submission, a small YAML file.
 
 name: vgg-ilsvrc-2014
 pooling: scores             # or posteriors; may be left out
@@ -16,29 +16,37 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
 from infer.errors import UsageError
 from infer.views import PROTOCOLS
 
-from ..scores.fusion import FUSED
-from .protocol import POOLING_OUTPUT, Pooling
+from ..scores.table import FUSED
 
 MAX_BYTES, MAX_DEPTH = 100_000, 4
 
-
+Pooling = Literal["scores", "posteriors"]
+POOLING_OUTPUT: dict[Pooling, str] = {"scores": "posterior", "posteriors": "posterior_positions"}
+"""Mean of the class score map over positions, then softmax (the paper's words), or softmax first, then the mean."""
 Scales = tuple[int, ...] | None
 """Shorter sides in pixels; None: the model's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A protocol by name with the scales it runs at."""
+
+    name: str
+    scales: tuple[int, ...]
 
 
 class SubmissionError(UsageError):
     """A file that says no submission; one line."""
 
 
-@dataclass(frozen=True, slots=True)
-class SubmissionMember:
+class SubmissionMember(NamedTuple):
     """An engine with the protocol and scales it takes part by."""
 
     engine: Path
@@ -46,8 +54,7 @@ class SubmissionMember:
     scales: Scales
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """Members to be fused, under one name."""
 
     name: str

@@ -1,35 +1,105 @@
 """The makers of a run's shards: this process, one process for each GPU, or the machines of a Ray cluster.
 
-Wherever a shard is made it has the same rows, and whoever collects them takes them in any order.
+Wherever a shard is made it has the same rows, and whoever collects them takes them in any order. The options of a run
+say which it is. A cluster's are Ray Data's actors, one for each GPU, which open the engines once; those of an actor or
+a machine that is lost are made again elsewhere. docs/cluster.md has the rest.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import contextlib
+import functools
+import importlib
 import itertools
+import logging
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Generic
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, Generic, get_args
+
+import pyarrow as pa
+
+from infer.command import Parser, count_argument, whole_argument
+from infer.engine import Provider
+from infer.errors import Refused
 
 from ..errors import RunError
 from .loop import Group, MakerOpener, Rows, Sample, Shard, Worker, group_shards, make_shards
-from .on_ray import Cluster
+
+LOCAL_CPUS_PER_ACTOR = 2
+"""CPUs of a Ray that is started here: with fewer, Ray Data waits for ever for a CPU for its own tasks."""
 
 OnImages = Callable[[int], object]
 """Hears how many more images are done."""
 
 
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where engines run, and how a run goes on; `check_run_options` checks them."""
+    add = parser.add_argument
+    device = (
+        "GPUs of this machine, by ordinal; several run one process each, which changes no result (default: 0). With "
+        "--provider cpu a number only stands for a process"
+    )
+    ray = (
+        "run on a Ray cluster (docs/cluster.md): the one this machine belongs to, else one of this machine alone, or "
+        "the one at ADDRESS"
+    )
+    actors = "processes of the cluster (default: one for each GPU; with --provider cpu one for each machine)"
+    workers = "threads that decode; changes no result (default: 1)"
+    resume = "go on with the unfinished run, if there is one and it is this one"
+    strict = "stop at the first image that cannot be read or seen, instead of counting it wrong"
+
+    add("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime (default: %(default)s)")
+    add("--device", type=_devices, metavar="N[,N...]", help=device)
+    add("--ray", metavar="auto|ADDRESS", help=ray)
+    add("--ray-actors", type=whole_argument, default=0, metavar="N", help=actors)
+    add("--workers", type=count_argument, default=1, metavar="N", help=workers)
+    add("--resume", action="store_true", help=resume)
+    add("--strict", action="store_true", help=strict)
+
+
+def check_run_options(parser: Parser, args: argparse.Namespace) -> None:
+    """Ends with a usage error where options of `add_run_options` exclude each other."""
+    if args.ray is not None and args.device is not None:
+        parser.error("--ray and --device exclude each other: Ray gives each of its processes a GPU")
+    if args.ray is None and args.ray_actors:
+        parser.error("--ray-actors is for --ray: add --ray auto, or use --device 0,1")
+
+
+def open_crew(
+    opener: MakerOpener[Sample, Rows], args: argparse.Namespace, stack: ExitStack
+) -> ThisProcess[Sample, Rows] | DeviceProcesses[Sample, Rows] | Cluster[Sample, Rows]:
+    """Opens the engines where --device or --ray says (see add_run_options); `stack` closes them.
+
+    Each of the three has `known`, which says what the engines are (see ShardMaker), and `make`, which makes the shards
+    at the given starts and says to `on_images` how many more images are done.
+    Raises EngineError, PlanError or RunError.
+    """
+    if args.ray is not None:
+        return Cluster(opener, args.ray, args.ray_actors, args.workers, stack)
+    devices = args.device or [0]
+    if len(devices) > 1:
+        return DeviceProcesses(opener, args.workers, devices)
+    return ThisProcess(opener, args.workers, devices[0], stack)
+
+
+def say_interrupted(kept: str) -> int:
+    """Says on stderr what a Ctrl-C leaves; returns the exit status."""
+    print(f"interrupted: {kept}, go on by --resume", file=sys.stderr)
+    return 130
+
+
 class ThisProcess(Generic[Sample, Rows]):
     """The engines open in this process, on one device."""
 
-    def __init__(
-        self, opener: MakerOpener[Sample, Rows], decoders: int, device: int, stack: contextlib.ExitStack
-    ) -> None:
+    def __init__(self, opener: MakerOpener[Sample, Rows], decoders: int, device: int, stack: ExitStack) -> None:
         self._maker, self._decoders = opener.open(stack, device=device), decoders
         self.known = self._maker.known
 
@@ -42,7 +112,7 @@ class DeviceProcesses(Generic[Sample, Rows]):
 
     def __init__(self, opener: MakerOpener[Sample, Rows], decoders: int, devices: Sequence[int]) -> None:
         self._opener, self._decoders, self._devices = opener, decoders, devices
-        with contextlib.ExitStack() as soon:
+        with ExitStack() as soon:
             maker = opener.open(soon, device=devices[0])
             self.known, self._shard_images = maker.known, maker.shard_images
 
@@ -76,21 +146,137 @@ class DeviceProcesses(Generic[Sample, Rows]):
                     process.terminate()
 
 
-def open_crew(
-    opener: MakerOpener[Sample, Rows], args: argparse.Namespace, stack: contextlib.ExitStack
-) -> ThisProcess[Sample, Rows] | DeviceProcesses[Sample, Rows] | Cluster[Sample, Rows]:
-    """Opens the engines where --device or --ray says (see arguments.add_run_options); `stack` closes them.
+class Cluster(Generic[Sample, Rows]):
+    """A connection to Ray, ended by `close`. Raises EngineError, PlanError or RunError.
 
-    Each of the three has `known`, which says what the engines are (see ShardMaker), and `make`, which makes the shards
-    at the given starts and says to `on_images` how many more images are done.
-    Raises EngineError, PlanError or RunError.
+    address: of a running cluster ("10.0.0.1:6379"), or "auto": the one that this machine belongs to, or
+    else one of this machine alone. actors: 0 for one for each GPU, or on CPUs one for each machine.
     """
-    if args.ray is not None:
-        return Cluster(opener, args.ray, args.ray_actors, args.workers, stack)
-    devices = args.device or [0]
-    if len(devices) > 1:
-        return DeviceProcesses(opener, args.workers, devices)
-    return ThisProcess(opener, args.workers, devices[0], stack)
+
+    def __init__(
+        self, opener: MakerOpener[Sample, Rows], address: str, actors: int, decoders: int, stack: ExitStack
+    ) -> None:
+        try:
+            ray: Any = importlib.import_module("ray")
+            importlib.import_module("ray.data")
+        except ImportError as error:
+            raise RunError(f"--ray: Ray is not installed ({error}): pip install 'verydeep[distributed]'") from None
+
+        files = [path.resolve() for path in opener.files]  # for processes with another working directory
+        self._ray, self._opener, self._decoders = ray, replace(opener, files=files), decoders
+        self._on_gpu = opener.provider != "cpu" or any(path.suffix == ".engine" for path in opener.files)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # whatever is lost is made again
+        connect = functools.partial(ray.init, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            with _silent():
+                connect(address=address)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            if address != "auto":
+                raise RunError(f"--ray {address}: no cluster there ({str(error).splitlines()[0]})") from None
+            cpus = max(os.cpu_count() or 1, LOCAL_CPUS_PER_ACTOR * max(1, actors))
+            with _silent():
+                connect(num_cpus=cpus, include_dashboard=False)
+        stack.callback(ray.shutdown)
+
+        resources = ray.cluster_resources()
+        machines = sum(key.startswith("node:") and not key.startswith("node:__") for key in resources)
+        gpus = int(resources.get("GPU", 0))
+        self._actors = actors or (gpus if self._on_gpu else max(1, machines))
+        if self._on_gpu and gpus < max(1, self._actors):
+            raise RunError(
+                f"--ray: the cluster has {gpus} GPUs, expected {max(1, self._actors)} for these engines: use fewer "
+                "--ray-actors, or --provider cpu with .onnx"
+            )
+        self._per_machine = -(-self._actors // max(1, machines))
+
+        # what the engines are, seen by one of the actors' machines
+        remote = ray.remote(num_gpus=1 if self._on_gpu else 0, max_retries=3)(_identify)
+        found = ray.get(remote.remote(self._opener))
+        if isinstance(found, Refused):
+            raise found
+        self.known, self._shard_images = found
+
+    def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard[Rows]]:
+        """Makes shards in any order. Raises what the actors raise, as one of our errors."""
+        context = self._ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.enable_operator_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the exception says it
+
+        rows = [{"group": pickle.dumps(group)} for group in group_shards(samples, self._shard_images, starts)]
+        if not rows:
+            return
+        worker = pickle.dumps((self._opener, self.known, self._decoders))
+        found = self._ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            Actor,
+            fn_constructor_args=(worker, self._per_machine),
+            compute=self._ray.data.ActorPoolStrategy(size=min(self._actors, len(rows))),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=1,
+            num_gpus=1 if self._on_gpu else 0,
+        )
+        try:
+            for row in found.iter_rows():
+                made = pickle.loads(row["made"])
+                if isinstance(made, Refused):
+                    raise made
+                for shard in made:
+                    on_images(shard.images)
+                    yield shard
+        except self._ray.exceptions.RayError as error:
+            raise RunError(f"--ray: {str(error).strip().splitlines()[-1]}") from None
+
+
+class Actor:
+    """A worker as Ray Data calls it: tables of one row in, tables of one row out.
+
+    Our own errors come back as rows: what Ray makes of an exception says little, and it tries again.
+    """
+
+    def __init__(self, worker: bytes, per_machine: int) -> None:
+        self._worker: Worker[Any, Any] | None = None
+        try:
+            self._worker = Worker(*pickle.loads(worker), threads=max(1, (os.cpu_count() or 1) // per_machine))
+        except Refused as error:
+            self._failure = error
+
+    def __call__(self, table: Any) -> Any:
+        made = [self._make(pickle.loads(group)) for group in table["group"].to_pylist()]
+        return pa.table({"made": pa.array([pickle.dumps(each) for each in made], pa.large_binary())})
+
+    def _make(self, group: Group[Any]) -> list[Any] | Refused:
+        if self._worker is None:
+            return self._failure
+        try:
+            return self._worker(group)
+        except Refused as error:
+            return error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Ray's native code says on stderr that it will say less; what fails comes as an exception."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _identify(opener: MakerOpener[Any, Any]) -> tuple[object, int] | Refused:
+    """Says what the engines are and how many images a shard has, for the process that collects."""
+    try:
+        with ExitStack() as soon:
+            maker = opener.open(soon)
+            return maker.known, maker.shard_images
+    except Refused as error:
+        return error
 
 
 _worker: Worker[Any, Any] | None = None
@@ -106,3 +292,10 @@ def _begin(opener: MakerOpener[Any, Any], known: object, decoders: int, ordinals
 def _work(group: Group[Any]) -> list[Any]:
     assert _worker is not None
     return _worker(group)
+
+
+def _devices(text: str) -> list[int]:
+    names = text.split(",")
+    if not all(name.isdigit() for name in names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"expected different numbers of GPUs like 0,1, got {text!r}")
+    return [int(name) for name in names]

@@ -1,4 +1,4 @@
-"""Score tables: the posterior of every image for one model and one protocol, as a Parquet file.
+"""Score tables: the posterior of every image for one model and one protocol, as a Parquet file; fusions and mistakes.
 
 Errors, fusions, comparisons and figures are all computed from these files. A table holds nothing that differs between
 two runs of the same command. It is read and written in parts of ROW_GROUP rows, so that it need not fit into memory.
@@ -7,11 +7,14 @@ two runs of the same command. It is read and written in parts of ROW_GROUP rows,
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +29,13 @@ OK = "ok"
 ROW_GROUP = 1000
 """Rows that are written and read at a time."""
 UNKNOWN_LABEL = -1
+FUSED = "fused"
+"""Name of a fusion that was not given another."""
+INDEX = "index.json"
+"""Name of the list within OUT/mistakes; thumbnails lie beside it."""
+Pixels = Annotated[int, msgspec.Meta(ge=1)]
+SizePx = tuple[Pixels, Pixels]
+"""(height, width)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,3 +214,94 @@ def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, str]]]:
         raise ScoresError(f"{path}: no such file, expected a score table (.parquet)") from None
     except (OSError, KeyError, AttributeError, ValueError) as error:
         raise ScoresError(f"{path}: not a score table of evaluation.ilsvrc ({error})") from None
+
+
+def fuse(members: Sequence[Scores], name: str = FUSED) -> Scores:
+    """The mean posterior of tables, or of the same parts of them, image by image (VGG section 4.5).
+
+    An image that some member could not score has the status of the first such member. Raises ScoresError unless all
+    have the same images and classes.
+    """
+    first = members[0]
+    for other in members[1:]:
+        check_same_images(first, other)
+
+    # an image is readable only where every member could score it
+    statuses = []
+    for own in zip(*(member.statuses for member in members), strict=True):
+        statuses.append(next((status for status in own if status != OK), OK))
+    readable = np.array([status == OK for status in statuses])
+    mean = np.mean([member.posterior.astype(np.float64) for member in members], 0)  # [images, classes]
+
+    mean = np.where(readable[:, None], mean, 0).astype(np.float32)
+
+    # members that saw different pixels leave no digest
+    same_pixels = all(member.pixel_digests == first.pixel_digests for member in members)
+    digests = first.pixel_digests if same_pixels else ("",) * len(statuses)
+    spec = {"name": name, "classes": first.classes, "members": [json.loads(m.metadata["spec"]) for m in members]}
+    metadata = {"spec": json.dumps(spec)}
+    for key in ("runtime", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit"):
+        metadata[key] = _joined([member.metadata[key] for member in members])
+    return Scores(first.images, first.labels, tuple(statuses), digests, mean, metadata)
+
+
+def in_step(paths: Sequence[Path]) -> Iterator[tuple[Scores, ...]]:
+    """Parts of several tables in step, one of each table. Raises ScoresError where a table is shorter."""
+    for members in itertools.zip_longest(*map(parts, paths)):
+        missing = [path for path, member in zip(paths, members, strict=True) if member is None]
+        if missing:
+            raise ScoresError(f"{missing[0]} has fewer images than the others: use tables of the same images")
+        yield members
+
+
+def _joined(values: list[str]) -> str:
+    """The one value that all members have, or all values in order, joined by +."""
+    return values[0] if len(set(values)) == 1 else "+".join(values)
+
+
+@dataclass(frozen=True, slots=True)
+class MistakeView:
+    """One view of a mistaken image: how it was cut, and the posterior of the answer and of the true class in it.
+
+    rescaled_px: size of the image after rescaling to `short_side_px`, in which `box` is (top, left, height, width).
+    resize_px: side in px that the box is resized to; None where it is not.
+    """
+
+    short_side_px: int
+    rescaled_px: SizePx
+    box: tuple[int, int, int, int]
+    resize_px: int | None
+    mirrored: bool
+    weight: float
+    answer_probability: float
+    label_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A labelled image whose first answer in one score table is wrong; classes by name.
+
+    size: the image's. views: the surest of the answer, the surest first; of `views_total` views, `views_agreeing` gave
+    that answer themselves. thumbnail: file beside INDEX; None where the image could not be read again.
+    """
+
+    model: str
+    runtime: str
+    protocol: str
+    scales: tuple[int, ...]
+    pooling: str
+    image: str
+    label: str
+    answer: str
+    probability: float
+    label_probability: float
+    size: SizePx
+    views_total: int
+    views_agreeing: int
+    views: tuple[MistakeView, ...]
+    thumbnail: str | None
+
+
+def surest(mistakes: Iterable[Mistake], count: int) -> tuple[Mistake, ...]:
+    """The `count` most confident ones, the most confident first; equal ones by name."""
+    return tuple(sorted(mistakes, key=lambda mistake: (-mistake.probability, mistake.image))[:count])

@@ -16,7 +16,7 @@ from paths import ROOT
 from PIL import Image
 from report_runs import scores_of, write_run
 
-from evaluation.run import progress as watch
+from evaluation.run import store
 
 PAGE = ROOT / "docs" / "report.md"
 
@@ -101,8 +101,8 @@ def test_its_picture_is_there_and_small() -> None:
 
 
 def test_events_have_what_it_says_of_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "LEAST_SECONDS", 0)
-    with watch.Watch(2, 0, log_json=True) as watched:
+    monkeypatch.setattr(store, "LEAST_SECONDS", 0)
+    with store.Watch(2, 0, log_json=True) as watched:
         watched.images(1)
         watched.say("end", images=2, of=2, report="report.json")  # as evaluation.ilsvrc says it
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -13,8 +13,7 @@ from helpers import make_scores
 
 from evaluation import fuse as command
 from evaluation.errors import ScoresError
-from evaluation.scores.fusion import fuse
-from evaluation.scores.table import Scores, read, write
+from evaluation.scores.table import Scores, fuse, read, write
 
 OneLine = Callable[[], str]
 

@@ -12,8 +12,7 @@ import pytest
 from helpers import full_spec, slim_spec
 
 from evaluation.paper import lines_beside, main
-from evaluation.published.beside import EvaluatedNet, find_paper_row
-from evaluation.published.papers import OTHERS_ROWS, PAPER_ROWS
+from evaluation.published.papers import OTHERS_ROWS, PAPER_ROWS, EvaluatedNet, find_paper_row
 from evaluation.published.released import RELEASED_ROWS
 from export.torchvision.nets import THEIRS
 from infer.spec import ModelSpec

@@ -13,9 +13,8 @@ import onnxruntime
 import pytest
 from engines import Built
 from helpers import noise
+from scoring import evaluate, resolve
 
-from evaluation.run.protocol import resolve
-from evaluation.run.score import evaluate
 from infer import self_test
 from infer.data.dataset import open_dataset
 from infer.engine import EngineError

@@ -26,12 +26,7 @@ Matrix = tuple[tuple[float, float, float], ...]
 TRIES = 10
 """Draws of a region of random area and shape until one fits into the image; then it is the largest centred one of an
 allowed shape."""
-RANDOM_FILTERS = (
-    Image.Resampling.BILINEAR,
-    Image.Resampling.BOX,
-    Image.Resampling.NEAREST,
-    Image.Resampling.BICUBIC,
-)
+RANDOM_FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BOX, Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
 """Bilinear, area, nearest and cubic, each as likely (GoogLeNet section 6)."""
 DISTORTIONS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 STRENGTH = (0.5, 1.5)

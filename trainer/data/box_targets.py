@@ -15,16 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from infer.data.annotations import (
-    AnnotationError,
-    Box,
-    boxes_beside,
-    boxes_of,
-    class_of,
-    find_annotations,
-    fractions,
-    read_annotation,
-)
+from infer.data import annotations as xmls
+from infer.data.annotations import AnnotationError, Box
 from infer.data.dataset import TRAIN, VAL, Dataset, DatasetError, Split
 from infer.data.folder import TAR, open_folder
 from infer.spec import Size
@@ -54,7 +46,7 @@ class BoxTargets:
         # best: the box of which the crop shows most, `most` pixels, a share `visible` of it
         best, most, visible = (0.0,) * 4, 0.0, 0.0
         for box in self.boxes[index]:
-            part = fractions(box, size)
+            part = xmls.fractions(box, size)
             if part is None:
                 continue
 
@@ -80,8 +72,8 @@ def with_boxes(dataset: Dataset, split: Split) -> tuple[Dataset, BoxTargets]:
     """
     # An archive of images has its XMLs beside it, a folder may hold both.
     alone = dataset.root.name in (f"{TRAIN}{TAR}", f"{VAL}{TAR}")
-    folder = boxes_beside(open_folder(dataset.root.parent if alone else dataset.root), BOXES[split])
-    files, find = find_annotations(folder), class_of(dataset.classes, dataset.class_names)
+    folder = xmls.boxes_beside(open_folder(dataset.root.parent if alone else dataset.root), BOXES[split])
+    files, find = xmls.find_annotations(folder), xmls.class_of(dataset.classes, dataset.class_names)
 
     items, sizes_px, boxes = [], [], []
     for item in tqdm(dataset.items, desc="boxes", unit="image", disable=None, leave=False):
@@ -89,11 +81,11 @@ def with_boxes(dataset: Dataset, split: Split) -> tuple[Dataset, BoxTargets]:
         if stem not in files:
             continue
         try:
-            annotation = read_annotation(files[stem], f"{stem}.xml")
+            annotation = xmls.read_annotation(files[stem], f"{stem}.xml")
         except AnnotationError as error:
             say(f"{folder.path}: {error}: its image is left out")
             continue
-        own = boxes_of(annotation, item.label, find)
+        own = xmls.boxes_of(annotation, item.label, find)
         if own:
             items.append(item)
             sizes_px.append(annotation.size_px)

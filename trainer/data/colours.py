@@ -79,8 +79,7 @@ def measure(dataset: Dataset, images: int = SAMPLE) -> Statistics:
 
     # sums over images: of their means, of the squares of these, of their mean products of channels
     sums, squares, products = np.zeros(3), np.zeros(3), np.zeros((3, 3))
-    bar = tqdm(desc="colours", total=count, unit="image", disable=None, leave=False)
-    with bar:
+    with tqdm(desc="colours", total=count, unit="image", disable=None, leave=False) as bar:
         for image_mean, image_products in ordered(_moments, items, cores_here(), ahead=AHEAD):
             sums += image_mean
             squares += image_mean**2

@@ -39,35 +39,26 @@ def run_training(parser: Parser, work: Callable[[], int]) -> int:
         return 1
 
 
-def add_run_options(parser: argparse.ArgumentParser, *, out_help: str, setting: str, settings_help: str) -> None:
-    """Adds data, output, settings of recipes, how the steps are computed, and how often they are saved."""
-    parser.add_argument("--data", required=True, type=Path, help="ILSVRC-2012, class folders, tars or shards")
-    parser.add_argument("--out", required=True, type=Path, help=out_help)
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar=setting, help=settings_help)
-    parser.add_argument("--statistics", type=Path, metavar="FILE", help="colours from python -m trainer.statistics")
+def add_run_options(parser: argparse.ArgumentParser, out: str, setting: str, settings: str) -> None:
+    """Adds data, output, settings of recipes, how the steps are computed, and how often they are saved.
 
-    default = Execution()
-    parser.add_argument(
-        "--save-minutes",
-        type=float,
-        default=default.save_minutes,
-        metavar="N",
-        help="write the checkpoint as often, beside after every epoch (default: %(default)g)",
-    )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default=default.device)
-    parser.add_argument(
-        "--precision",
-        choices=get_args(Precision),
-        default=default.precision,
-        help="bf16, fp16: autocast, for GPUs that are faster so; fp64: for comparisons (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--parts", type=int, default=default.parts, metavar="N", help="compute a process's batch in N pieces"
-    )
-    parser.add_argument(
-        "--channels-last", action=argparse.BooleanOptionalAction, default=default.channels_last, help="memory format"
-    )
-    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, faster steps")
+    out, settings: the help of --out and of --set, whose form is `setting`.
+    """
+    add, default = parser.add_argument, Execution()
+    minutes = "write the checkpoint as often, beside after every epoch (default: %(default)g)"
+    precision = "bf16, fp16: autocast, for GPUs that are faster so; fp64: for comparisons (default: %(default)s)"
+
+    add("--data", required=True, type=Path, help="ILSVRC-2012, class folders, tars or shards")
+    add("--out", required=True, type=Path, help=out)
+    add("--set", nargs="+", action="extend", default=[], metavar=setting, help=settings)
+    add("--statistics", type=Path, metavar="FILE", help="colours from python -m trainer.statistics")
+    add("--save-minutes", type=float, default=default.save_minutes, metavar="N", help=minutes)
+    add("--device", choices=["auto", "cpu", "cuda"], default=default.device)
+    add("--precision", choices=get_args(Precision), default=default.precision, help=precision)
+    add("--parts", type=int, default=default.parts, metavar="N", help="compute a process's batch in N pieces")
+    channels_last = argparse.BooleanOptionalAction
+    add("--channels-last", action=channels_last, default=default.channels_last, help="memory format")
+    add("--compile", action="store_true", help="torch.compile: minutes at the start, faster steps")
 
 
 def execution_from_args(args: argparse.Namespace) -> Execution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -25,10 +26,10 @@ Metrics = Mapping[str, float]
 """A line of metrics.jsonl: epoch, iteration, learning_rate, loss, and errors in percent. No times: runs repeat."""
 
 
-class TrainingProgress:
+class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
     """The display of one run, of which `done` epochs are behind: their lines of metrics.jsonl stay, later ones go."""
 
-    def __init__(self, out: Path, *, title: str, steps: int, steps_per_epoch: int, batch: int, done: int) -> None:
+    def __init__(self, out: Path, title: str, steps: int, steps_per_epoch: int, batch: int, done: int) -> None:
         self.out, self.title, self.batch = out, title, batch
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
 
@@ -40,9 +41,6 @@ class TrainingProgress:
         self._events: SummaryWriter | None = None
         self._since: tuple[float, int] | None = None  # when the first step shown was done, and its iteration
 
-    def __enter__(self) -> TrainingProgress:
-        return self
-
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -53,13 +51,8 @@ class TrainingProgress:
         """Begins the bar of epoch `number`, from 1."""
         epochs = -(-self.steps // self.steps_per_epoch)
         of_epoch = min(self.steps_per_epoch, self.steps - (number - 1) * self.steps_per_epoch)
-        self._bar = tqdm(
-            desc=f"{self.title} epoch {number}/{epochs}",
-            total=of_epoch * self.batch,
-            initial=steps_done * self.batch,
-            unit="image",
-            disable=None,
-        )
+        title, total, done = f"{self.title} epoch {number}/{epochs}", of_epoch * self.batch, steps_done * self.batch
+        self._bar = tqdm(desc=title, total=total, initial=done, unit="image", disable=None)
 
     def step(self, iteration: int, steps: int, *, loss: float, error_percent: float, rate: float) -> None:
         """Shows the epoch's loss and error so far. iteration: from 1, of all epochs; steps: since the last call."""

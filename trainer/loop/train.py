@@ -13,7 +13,7 @@ import itertools
 import math
 import time
 from collections.abc import Generator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +106,10 @@ def train(
     peers.wait()  # all have read the checkpoint before one writes it
 
     # The epochs.
-    with wish_to_stop() as wish, show_progress(run, len(examples.dataset.items), out) as progress:
-        Program(run, examples, held_out, path, wish, progress).run_epochs()
+    with wish_to_stop() as wish:
+        program = Program(run, examples, held_out, path, wish)
+        with program.progress or nullcontext():
+            program.run_epochs()
     return path
 
 
@@ -165,18 +167,6 @@ def make_initial_net(recipe: Recipe, spec: ModelSpec, init: Path | None) -> Net:
     return net
 
 
-def show_progress(run: TrainingState, images: int, out: Path) -> AbstractContextManager[TrainingProgress | None]:
-    """The display of the run to the user, by the first process alone."""
-    if run.peers.rank:
-        return nullcontext()
-    recipe = run.recipe
-    per_epoch = images // recipe.batch
-    steps = recipe.steps(per_epoch)
-    return TrainingProgress(
-        out, title=recipe.name, steps=steps, steps_per_epoch=per_epoch, batch=recipe.batch, done=run.epochs_done
-    )
-
-
 @dataclasses.dataclass
 class Program:
     """The epochs of one run, until its steps are done, its schedule ends it or somebody wishes to stop."""
@@ -186,11 +176,15 @@ class Program:
     held_out: Examples | None
     path: Path
     wish: Wish
-    progress: TrainingProgress | None
 
     def __post_init__(self) -> None:
-        self.steps_per_epoch = len(self.examples.dataset.items) // self.run.recipe.batch
-        self.steps = self.run.recipe.steps(self.steps_per_epoch)
+        run, recipe = self.run, self.run.recipe
+        self.steps_per_epoch = len(self.examples.dataset.items) // recipe.batch
+        self.steps = recipe.steps(self.steps_per_epoch)
+
+        # The first process alone shows the run to the user.
+        shown = (self.path.parent, recipe.name, self.steps, self.steps_per_epoch, recipe.batch, run.epochs_done)
+        self.progress = None if run.peers.rank else TrainingProgress(*shown)
         self.saved = time.monotonic()
         self.listing = self.examples.listing_digest
 
@@ -290,16 +284,9 @@ class Program:
 
 def batches_of_steps(crops: Crops, run: TrainingState) -> Generator[list[TrainingBatch]]:
     """The pieces of each step of this process, from the epoch's next step on."""
-    parts = run.execution.parts
-    pieces = batches(
-        crops,
-        run.recipe.batch,
-        start=run.steps_of_epoch,
-        rank=run.peers.rank,
-        world=run.peers.world,
-        parts=parts,
-        pin=run.peers.device.type == "cuda",
-    )
+    peers, parts, batch = run.peers, run.execution.parts, run.recipe.batch
+    pin, done = peers.device.type == "cuda", run.steps_of_epoch
+    pieces = batches(crops, batch, start=done, rank=peers.rank, world=peers.world, parts=parts, pin=pin)
     while step := list(itertools.islice(pieces, parts)):
         yield step
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from evaluation.features.average_precision import CONVENTIONS, all_point, eleven_point
+from evaluation.features.svm import CONVENTIONS, all_point, eleven_point
 
 
 def ranked(labels: list[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,6 @@ from evaluation.errors import ScoresError
 from evaluation.localization.__main__ import main
 from evaluation.localization.table import read_located
 from evaluation.scores import table as tables
-from evaluation.scores.fusion import fuse_files
 
 Exported = Callable[..., Path]
 
@@ -114,7 +113,7 @@ def test_engines_that_cannot_take_part(
 
 def test_tables_of_other_rules_and_classes_lie_side_by_side(dense: list[str], scored: Path, tmp_path: Path) -> None:
     fused = tmp_path / "fused.parquet"
-    tables.write(fuse_files([scored, scored], "two-nets"), fused)
+    tables.write((tables.fuse(parts, "two-nets") for parts in tables.in_step([scored, scored])), fused)
     for more in ([], ["--merge-at", "0.5"], ["--match", "literal"], ["--scores", str(fused)]):
         assert main([*dense, *more, "--out", str(tmp_path)]) == 0
     rules = ("overlap-0.75.top5-slim-a", "overlap-0.5.top5-slim-a", "literal-0.25.top5-slim-a")

@@ -1,4 +1,4 @@
-"""evaluation/localization/metric.py and what is counted by it, against the devkit's rules read literally."""
+"""evaluation/localization/ground_truth.py, is_right, and what is counted, against the devkit's rules read literally."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.errors import RunError
-from evaluation.localization.ground_truth import GroundTruth, Truth
-from evaluation.localization.metric import is_right, overlap
+from evaluation.localization.ground_truth import GroundTruth, Truth, is_right, overlap
 from evaluation.localization.report import Counts, count
 from evaluation.localization.table import SHARD_IMAGES, LocatedImage, UnfinishedBoxes
 from evaluation.run.loop import Effort, Shard

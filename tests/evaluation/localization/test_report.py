@@ -40,7 +40,7 @@ def test_the_papers_tables() -> None:
         for row in LOCALIZATION
     ]
     assert rows == typed
-    assert [(row.method, row.error_percent, row.test_error_percent) for row in LOCALIZATION_LITERATURE] == [
+    assert [(row.label, row.error_percent, row.test_error_percent) for row in LOCALIZATION_LITERATURE] == [
         ("VGG", 26.9, 25.3),
         ("GoogLeNet", None, 26.7),
         ("OverFeat", 30.0, 29.9),

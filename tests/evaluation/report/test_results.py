@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 from helpers import full_spec, make_scores, summary_of
 
-from evaluation.published.beside import Beside, EvaluatedNet
-from evaluation.published.papers import SUBMISSION
+from evaluation.published.papers import SUBMISSION, Beside, EvaluatedNet
 from evaluation.report.page import HTML, write_html
 from evaluation.report.results import EvaluatedImages, Result, format_table, summarise, write_report
 from evaluation.scores import table as tables
-from evaluation.scores.fusion import fuse
-from evaluation.scores.table import UNKNOWN_LABEL, Scores
+from evaluation.scores.table import UNKNOWN_LABEL, Scores, fuse
 
 JITTER = (256, 512)
 SCALES = {"protocol": "dense", "scales": "256,384,512"}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.ilsvrc import main
-from evaluation.run import progress as watch
-from evaluation.run.progress import Watch
+from evaluation.run import store
+from evaluation.run.store import Watch
 
 
 def test_every_line_on_stdout_is_an_event(
@@ -20,7 +20,7 @@ def test_every_line_on_stdout_is_an_event(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watch, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(store, "LEAST_SECONDS", 0.0)
     argv = ["--engine", str(exported("A")), "--data", str(miniature_dir), "--protocol", "dense", "--log-json"]
     assert main([*argv, "--out", str(tmp_path)]) == 0
     captured = capsys.readouterr()

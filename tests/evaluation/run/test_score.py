@@ -12,11 +12,10 @@ import reference
 from conftest import Photos
 from numpy.typing import NDArray
 from PIL import Image
+from scoring import evaluate, resolve
 
-from evaluation.run.protocol import Pooling, resolve
-from evaluation.run.score import evaluate
-from evaluation.scores.fusion import fuse
-from evaluation.scores.table import OK
+from evaluation.run.submission import Pooling
+from evaluation.scores.table import OK, fuse
 from infer.data.dataset import Dataset, open_dataset
 from infer.engine import Engine
 from infer.onnx_engine import OnnxEngine

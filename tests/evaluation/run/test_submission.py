@@ -13,12 +13,11 @@ from helpers import full_spec
 from paths import ROOT
 
 from evaluation.ilsvrc import main
-from evaluation.published.beside import EvaluatedNet, find_paper_row
+from evaluation.published.papers import EvaluatedNet, find_paper_row
 from evaluation.run import loop
 from evaluation.run.engines import open_any
 from evaluation.run.submission import SubmissionError, read_submission
-from evaluation.scores.fusion import fuse
-from evaluation.scores.table import read
+from evaluation.scores.table import fuse, read
 from infer.engine import Engine
 
 EXAMPLES = ROOT / "examples" / "submissions"

@@ -1,4 +1,4 @@
-"""evaluation/scores/class_order.py: classes in another order are found and named; nothing else is."""
+"""evaluation/scores/metrics.py, explain_order: classes in another order are found and named; nothing else is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conftest import VAL_DIGITS
 from helpers import slim_spec, summary_of
 from numpy.typing import NDArray
 
-from evaluation.scores.class_order import explain_order
+from evaluation.scores.metrics import explain_order
 from evaluation.scores.table import OK, Scores
 from infer.data.dataset import VAL, open_dataset
 from trainer.miniature import DEVKIT_ORDER, WNIDS

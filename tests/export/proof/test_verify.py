@@ -13,9 +13,9 @@ import pytest
 from helpers import make_scores, random_net, slim_spec
 from loud import LOUD, graphs, loud_net
 from onnx import numpy_helper
+from scoring import evaluate
 
-from evaluation.run.protocol import Protocol
-from evaluation.run.score import evaluate
+from evaluation.run.submission import Protocol
 from export.model.precision import check_graph, half_tensors
 from export.proof.calibrate import choose_exponents, measure_ranges, rescale
 from export.proof.verify import VerifyError, judge, verify_graph

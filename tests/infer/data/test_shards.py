@@ -19,11 +19,10 @@ import pytest
 from conftest import Photos
 from helpers import encode
 from paths import ROOT
+from scoring import evaluate, resolve
 
 from evaluation.errors import RunError
 from evaluation.ilsvrc import main
-from evaluation.run.protocol import resolve
-from evaluation.run.score import evaluate
 from infer.data import parquet
 from infer.data.dataset import ILSVRC2012_FIRST_LABELS, Dataset, DatasetError, find_shards, open_dataset
 from infer.onnx_engine import OnnxEngine
