@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer import Classifier, ImageError
+from infer.errors import one_line
 
 
 def pictures(source: str) -> Iterator[tuple[str, Path | NDArray[np.uint8]]]:
@@ -38,12 +39,14 @@ def main(model: str, source: str) -> None:
     for name, picture in pictures(source):
         try:
             best = classifier(picture, top=1)[0]
-            print(f"{name}: {best.name} ({100 * best.probability:.1f} %)")
+            print(one_line(f"{name}: {best.name} ({100 * best.probability:.1f} %)"))
         except ImageError as error:  # a camera's broken frame or a stray file must not end the application
-            print(f"{name}: {error}", file=sys.stderr)
+            print(one_line(f"{name}: {error}"), file=sys.stderr)
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that a terminal cannot show
     if len(sys.argv) != 3:
-        sys.exit(__doc__)
+        sys.exit("python examples/classify.py MODEL.onnx FOLDER|CAMERA")
     main(sys.argv[1], sys.argv[2])

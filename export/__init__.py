@@ -1,1 +1,6 @@
 """Checkpoints and foreign weights as ONNX models and engines, proven; nothing else of ours imports it."""
+
+from infer.errors import need
+
+need("export", "google.protobuf", "onnx", "tabulate", "tqdm")
+need("onnx", "onnxruntime")

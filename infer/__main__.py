@@ -17,9 +17,10 @@ from .boxes.finding import BoxNet, box_net, check_together
 from .classify import Classifier, Outcome
 from .command import Parser, add_engine_options, engine_options, exit_with, run, scales_argument
 from .data.dataset import image_files
+from .data.folder import printable
 from .drawing.maps import SUFFIXES, write_boxes, write_maps
 from .engine import EngineError, check_outputs
-from .errors import UsageError
+from .errors import UsageError, one_line
 from .open import open_engine
 from .views import PROTOCOLS, default_scales
 
@@ -114,11 +115,12 @@ def _report(path: Path, outcome: Outcome, classifier: Classifier, nets: Sequence
     if args.json:
         print(json.dumps(line), flush=True)
     elif titles:
-        print(f"{path}: {', '.join(title for _, title in titles)}", flush=True)
+        print(one_line(f"{path}: {', '.join(title for _, title in titles)}"), flush=True)
     if outcome.status != "ok":
-        print(outcome.status if str(path) in outcome.status else f"{path}: {outcome.status}", file=sys.stderr)
+        named = printable(str(path)) in outcome.status
+        print(one_line(outcome.status if named else f"{path}: {outcome.status}"), file=sys.stderr)
     for reason in unwritten:
-        print(reason, file=sys.stderr)
+        print(one_line(reason), file=sys.stderr)
     return (outcome.status != "ok") + len(unwritten)
 
 

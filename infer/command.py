@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import signal
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from .engine import Provider
-from .errors import Refused, UsageError
+from .errors import Refused, UsageError, one_line
 
 
 class Parser(argparse.ArgumentParser):
     """argparse without the usage text before an error: what was got and what was expected is enough."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}\n")
 
 
 def scales_argument(text: str) -> list[int]:
@@ -96,7 +97,7 @@ def run(parser: Parser, work: Callable[[], int]) -> int:
     except BrokenPipeError:  # no failure, see exit_with
         raise
     except (Refused, OSError) as error:
-        print(error, file=sys.stderr)
+        print(one_line(str(error)), file=sys.stderr)
         return 1
 
 
@@ -106,6 +107,9 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
     SIGTERM is like Ctrl-C: it would otherwise kill the process on the spot and leave its temporary files.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe that is not UTF-8 gets escapes, not a traceback
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = main()
         sys.stdout.flush()

@@ -243,6 +243,12 @@ def test_files_stay_small(package: str) -> None:
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_command_needs_its_docstrings(package: str) -> None:
+    """`python -OO` has none."""
+    assert [file.name for file in python_files(package) if "__doc__" in file.read_text()] == []
+
+
 @pytest.mark.processes
 def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path: Path) -> None:
     """Built from a copy, without isolation: no network, and nothing written into this tree."""

@@ -73,7 +73,8 @@ class Rendering:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m trainer.miniature", description=__doc__.split("\n")[0])
+    about = "The embedded data set: real handwritten digits in the shape of ILSVRC-2012, made in seconds."
+    parser = Parser(prog="python -m trainer.miniature", description=about)
     parser.add_argument("dir", type=Path, help="folder to create")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)

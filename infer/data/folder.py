@@ -8,13 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from ..errors import Refused
+from ..errors import Refused, one_line
 from .tar import TarError, list_members
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
@@ -22,8 +21,6 @@ LARGEST_BYTES = 1 << 28
 """Bytes of the largest encoded image that is read into memory; 256 MiB, fifteen times the largest of ILSVRC-2012."""
 
 NO_FILE = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's control and formatting characters, line ends, and the surrogates that stand for bytes that are no UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +113,7 @@ def is_image_name(name: str) -> bool:
 
 def printable(name: str) -> str:
     """A file's name as one harmless line of UTF-8; other characters, and backslashes, are escaped as Python would."""
-    if name.isascii() and name.isprintable() and "\\" not in name:
-        return name
-    return "".join(
-        c.encode("unicode_escape").decode() if c == "\\" or unicodedata.category(c) in ESCAPED else c for c in name
-    )
+    return one_line(name.replace("\\", "\\\\"))
 
 
 TAR = ".tar"

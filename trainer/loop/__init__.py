@@ -1,1 +1,5 @@
 """The training run: steps, schedule, state on disk, validation, progress; knows no net by name."""
+
+from infer.errors import need
+
+need("trainer", "matplotlib", "tensorboard")

@@ -1,0 +1,80 @@
+"""Commands in surroundings of other people: their terminals' encodings, names of files, packages that are missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+from infer.command import Parser, run
+from infer.errors import MissingPackage, Refused, UsageError, need, one_line
+
+
+def refuse(error: Exception) -> int:
+    raise error
+
+
+def test_a_refusal_is_one_line_whatever_a_file_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\nb\r\x1b[31m\u2028\udcff.png"
+    line = "a\\nb\\r\\x1b[31m\\u2028\\udcff.png: no image\n"
+    assert run(Parser(prog="p"), lambda: refuse(Refused(f"{name}: no image"))) == 1
+    assert capsys.readouterr().err == line
+    with pytest.raises(SystemExit) as caught:
+        run(Parser(prog="p"), lambda: refuse(UsageError(f"{name}: no image")))
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"p: {line}"
+
+
+@pytest.mark.parametrize("text", ["", "a b", "C:\\x", "Grün 中", "a\u00a0b"])
+def test_what_a_terminal_can_show_stays(text: str) -> None:
+    assert one_line(text) == text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_of_another_encoding_gets_escapes(encoding: str) -> None:
+    code = "from infer.command import exit_with; exit_with(lambda: print('ü ± 中') or 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == "ü ± 中\n".encode(encoding, "backslashreplace")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [
+        ("evaluation.ilsvrc", "pyarrow", "evaluation"),
+        ("evaluation.features", "sklearn", "evaluation"),
+        ("export.from_onnx", "onnx", "export"),
+        ("export.from_caffe", "google.protobuf", "export"),
+        ("export.to_onnx", "torch", "trainer"),
+        ("trainer", "tensorboard", "trainer"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_installs_it(command: str, module: str, extra: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{module!r}] = None")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-m", command, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    line = f"{module}: not installed, expected the extra '{extra}': pip install 'verydeep[{extra}]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+
+
+def test_a_program_that_imports_us_gets_an_exception() -> None:
+    need("evaluation", "numpy")
+    with pytest.raises(ImportError, match=r"no_such_package: not installed, .*pip install 'verydeep\[evaluation\]'"):
+        need("evaluation", "numpy", "no_such_package")
+    assert issubclass(MissingPackage, Refused)
