@@ -41,8 +41,8 @@ FLOORS: dict[str, str] = {
         proof to_triton from_onnx
         tensorrt foreign to_onnx
         model from_caffe from_torchvision
-        graph caffe torchvision classes
-        bounded errors""",
+        graph caffe torchvision
+        importing errors""",
     "evaluation": """
         ilsvrc
         localization features paper

@@ -109,11 +109,11 @@ def saved(model: onnx.ModelProto) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def opened(model: onnx.ModelProto, more_outputs: Sequence[str] = ()) -> Iterator[OnnxEngine]:
+def opened(model: onnx.ModelProto, more_outputs: Sequence[str] = (), *, threads: int = 0) -> Iterator[OnnxEngine]:
     """The model as an engine on the CPU, from a temporary file; `more_outputs` are added to the model's own spec."""
     from infer.onnx_engine import OnnxEngine
 
-    with saved(model) as path, contextlib.closing(OnnxEngine(path)) as engine:
+    with saved(model) as path, contextlib.closing(OnnxEngine(path, threads=threads)) as engine:
         engine.spec = dataclasses.replace(engine.spec, outputs=(*engine.spec.outputs, *more_outputs))
         yield engine
 

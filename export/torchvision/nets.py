@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from infer.errors import Refused
 from trainer.nets import googlenet, vgg
 
-from ..bounded import bounded_memory
+from ..importing.bounded import bounded_memory
 
 MAX_HEADER_BYTES = 1_000_000
 """The longest header of a safetensors file: VGG-19 with batch norms takes 12,000."""
@@ -198,7 +198,7 @@ class Converted:
         return THEIRS[self.net] + ("_bn" if self.net != GOOGLENET and self.layers[0].norm else "")
 
 
-def weights_from_torchvision(state: dict[str, Tensor]) -> Converted:
+def weights_from_torchvision(state: dict[str, Tensor], crop_px: int = 224) -> Converted:
     """The weights of a state dict. Raises WeightsError for one that is no net of theirs, or not whole."""
     net, layers = recognise(state)
     rest = dict(state)

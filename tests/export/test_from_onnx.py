@@ -220,7 +220,9 @@ def test_the_result_evaluates_with_no_further_flag(
     captured = capfd.readouterr()
     assert captured.err == ""
     assert re.fullmatch(
-        rf"{out}: 10 classes, nchw interface, fp32, 64x64 px only, any number of views a call, \d+\.\d s\n",
+        rf"{out}: 10 classes, nchw interface, fp32, 64x64 px only, any number of views a call, \d+\.\d s\n"
+        r"preprocessing: R,G,B of grey levels 0-255, mean 123,116,103 \(--mean, read as of 0-255\) and std 58,57,56 "
+        r"\(--std, .*\), channels rgb \(default\), crop 64 px of 73 \(.*\), filter bilinear \(default\), EXIF .*\n",
         captured.out,
     )
     assert [file.name for file in out.parent.iterdir()] == ["m.onnx"]

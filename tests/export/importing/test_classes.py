@@ -1,4 +1,4 @@
-"""export/classes.py: names of classes from a file, and files that are none."""
+"""export.importing.classes.py: names of classes from a file, and files that are none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from export.classes import MAX_BYTES, ClassesError, read_classes
+from export.importing.classes import MAX_BYTES, ClassesError, read_classes
 
 
 @pytest.mark.parametrize(
