@@ -35,7 +35,8 @@ from .importing.preprocessing import (
     add_preprocessing_options,
     choose,
 )
-from .torchvision.nets import GOOGLENET, THEIRS, Converted, WeightsError, read_state_dict, weights_from_torchvision
+from .torchvision.nets import GOOGLENET, THEIRS, Converted, weights_from_torchvision
+from .torchvision.reading import WeightsError, read_state_dict
 
 CROP_PX, EVALUATED_PX = 224, 256
 
@@ -97,6 +98,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("weights", type=Path, help="a state dict: .pth of torch.save, or .safetensors")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the checkpoint to write (.pt)")
+    parser.add_argument("--entry", default="", metavar="NAME", help="of several nets in a training checkpoint the one")
     parser.add_argument("--net", choices=list(THEIRS), help="default: the one that the weights fit")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="WNIDs or names in the order of the outputs")
     parser.add_argument("--name", help="default: the file's")
@@ -110,7 +112,8 @@ def _parser() -> Parser:
 def _work(args: argparse.Namespace) -> int:
     started = time.monotonic()
     with naming(args.weights, WeightsError, SpecError, PreprocessingError, OSError):
-        found = weights_from_torchvision(read_state_dict(args.weights), args.crop or CROP_PX)
+        state = read_state_dict(args.weights, args.entry)
+        found = weights_from_torchvision(state.tensors, args.crop or CROP_PX)
         if args.net not in (None, found.net):
             raise WeightsError(f"these are weights of {found.origin}, so --net {found.net}, got --net {args.net}")
         if args.no_transform_input and found.net != GOOGLENET:
@@ -121,7 +124,7 @@ def _work(args: argparse.Namespace) -> int:
             first = f"{found.layers[0].ours}.weight"
             found.weights[first] = found.weights[first][:, [2, 1, 0]].contiguous()
         checkpoints.save(Checkpoint(spec, found.weights), args.out)
-    print(f"{args.out}: {', '.join(_findings(spec, found))}, {time.monotonic() - started:.1f} s")
+    print(f"{args.out}: {', '.join([*_findings(spec, found), *state.remarks])}, {time.monotonic() - started:.1f} s")
     print(chosen.line(spec))
     return 0
 
@@ -135,9 +138,7 @@ def _findings(spec: ModelSpec, found: Converted) -> list[str]:
     norms = sum(bool(layer.norm) for layer in found.layers)
     if norms:
         parts.append(f"{norms} batch norms folded")
-    if found.ignored:
-        parts.append(f"without {' and '.join(found.ignored)}")
-    return parts
+    return [*parts, *found.remarks]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -166,7 +166,7 @@ def test_an_old_opset_that_cannot_be_upgraded(tmp_path: Path) -> None:
     for node in model.graph.node:
         if node.op_type == "BatchNormalization":
             node.attribute.append(helper.make_attribute("is_test", 1))
-    with pytest.raises(ForeignError, match="opset 5, ONNX Runtime runs 7 and later, and onnx.version_conv"):
+    with pytest.raises(ForeignError, match=r"opset 5, ONNX Runtime runs 7 and later, and onnx.version_conv"):
         posterior(model, tmp_path)
 
 

@@ -13,6 +13,7 @@ from export.importing.preprocessing import Known, PreprocessingError, add_prepro
 from infer.errors import UsageError
 from infer.spec import Preprocessing
 
+IMAGENET = "--mean imagenet --std imagenet"
 TORCHVISION = Known("torchvision's", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), scale=1 / 255)
 CAFFE = Known("Caffe's", "bgr", "bicubic", (123.68, 116.779, 103.939), (1.0, 1.0, 1.0), 1.0, is_grey=True)
 SCALED = Known("Caffe's", "bgr", "bicubic", (3.0, 2.0, 1.0), (1.0, 1.0, 1.0), 1 / 64, is_grey=True)
@@ -36,7 +37,7 @@ def inputs(p: Preprocessing) -> Any:
     [
         # the transforms of torchvision and Caffe, said again
         (TORCHVISION, "", lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
-        (FOREIGN, "--mean imagenet --std imagenet", lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
+        (FOREIGN, IMAGENET, lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
         (FOREIGN, "--mean 0.5,0.5,0.5 --std 0.5,0.5,0.5", lambda x: (x / 255 - 0.5) / 0.5),
         (FOREIGN, "--mean 127.5,127.5,127.5 --std 127.5,127.5,127.5", lambda x: x / 127.5 - 1),
         (FOREIGN, "--mean 0,0,0 --std 255,255,255", lambda x: x / 255),
@@ -49,7 +50,7 @@ def inputs(p: Preprocessing) -> Any:
         (CAFFE, "", lambda x: x - [123.68, 116.779, 103.939]),
         (CAFFE, "--mean 103,117,123 --scale 0.017", lambda x: (x - [103, 117, 123]) * 0.017),
         (CAFFE, "--mean 0,0,0", lambda x: x),
-        (CAFFE, "--mean imagenet --std imagenet", lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
+        (CAFFE, IMAGENET, lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
         (SCALED, "", lambda x: (x - [3, 2, 1]) / 64),  # a mean below 255 / 64 is of grey levels all the same
         (SCALED, "--mean 100,110,120", lambda x: (x - [100, 110, 120]) / 64),
         (SCALED, "--std 58,57,56", lambda x: (x - [3, 2, 1]) / [58, 57, 56]),
