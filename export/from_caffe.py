@@ -27,7 +27,7 @@ from trainer.nets.zoo import build_net
 
 from .caffe.net import CaffeError, Transform, read_description, read_weights
 from .caffe.steps import Shape, chain, layers_of, shape_of, weights_from_caffe
-from .importing.classes import ClassesError, read_classes
+from .importing.classes import ClassesError, described, read_classes
 from .importing.preprocessing import Chosen, Known, PreprocessingError, add_preprocessing_options, choose
 
 VGG_MEAN, GOOGLENET_MEAN = (123.68, 116.779, 103.939), (123.0, 117.0, 104.0)
@@ -107,7 +107,9 @@ def _parser() -> Parser:
     parser.add_argument("description", type=Path, metavar="deploy.prototxt")
     parser.add_argument("weights", type=Path, metavar="weights.caffemodel")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="ckpt.pt")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="names, one a line; default: sorted WNIDs' places")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names in the order of the outputs, or imagenet-1k"
+    )
     parser.add_argument("--name", help="of the model (default: the checkpoint's file name)")
     add_preprocessing_options(parser, default="default: transform_param's, or the authors'")
     parser.add_argument(
@@ -152,9 +154,9 @@ def _work(args: argparse.Namespace) -> int:
 
     spec = checkpoint.spec
     parameters = sum(tensor.numel() for tensor in checkpoint.weights.values())
-    named = f"classes from {args.classes}" if args.classes else "classes not named (--classes): in the order of WNIDs"
+    named = described(args.classes, len(spec.classes), spec.classes)
     origin = f"{args.weights} (sha256 {spec.source['caffemodel_sha256'][:12]})"
-    print(f"{args.out}: net {spec.net} from {origin}, {parameters:,} parameters, {len(spec.classes)} {named}")
+    print(f"{args.out}: net {spec.net} from {origin}, {parameters:,} parameters, {named}")
     print(chosen.line(spec))
     if warped:
         print(f"its source warps images to {warped} before, which no protocol does: shapes are kept here")

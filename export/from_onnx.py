@@ -14,10 +14,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import get_args
 
@@ -32,8 +29,8 @@ from infer.spec import ModelSpec, Preprocessing, SpecError
 from .errors import naming
 from .foreign import surgery
 from .foreign.surgery import ForeignError, OutputKind, kind_of, try_out
-from .importing.bounded import bounded_memory
-from .importing.classes import read_classes
+from .importing.bounded import Died, bounded_memory, in_its_own_process, keep_reserves_small
+from .importing.classes import described, read_classes
 from .importing.preprocessing import Channels, Known, PreprocessingError, add_preprocessing_options, choose
 from .model import file as model_file
 from .model.file import metadata
@@ -111,15 +108,15 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
 
 def isolated(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     """`import_model` in a process of its own with bounded memory, since a strange graph can crash its runtime."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(_bounded_import, path, out, request).result()
-        except BrokenProcessPool:
-            raise ForeignError("ONNX Runtime dies of it: it cannot be imported") from None
+    try:
+        return in_its_own_process(_bounded_import, path, out, request)
+    except Died as end:
+        raise ForeignError(f"ONNX Runtime dies of it (its process {end}): it cannot be imported") from None
 
 
 def _bounded_import(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     files = (path, *model_file.external_files(path, model_file.read_graph(path)))
+    keep_reserves_small()
     most = MEMORY_BYTES + COPIES * sum(file.stat().st_size for file in files)
     try:
         with bounded_memory(most):
@@ -141,7 +138,9 @@ def _parser() -> Parser:
     add_preprocessing_options(parser, default="--mean and --std are required; crop: the model's own, or 224")
 
     # what a model may say itself
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="WNIDs or names in the order of the outputs")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names in the order of the outputs, or imagenet-1k"
+    )
     parser.add_argument("--name", help="default: the file's")
     parser.add_argument("--output", metavar="NAME", help="of several outputs the class scores")
     parser.add_argument("--output-kind", choices=get_args(OutputKind), help="default: probabilities if they sum to 1")
@@ -167,7 +166,8 @@ def _work(args: argparse.Namespace) -> int:
 
     sides = f"{spec.crop_px}x{spec.crop_px} px only" if spec.fixed_size else f"{spec.crop_px} px and more"
     views = f"{spec.max_views} view a call" if spec.max_views else "any number of views a call"
-    found = f"{len(spec.classes)} classes, nchw interface, {spec.precision}, {sides}, {views}"
+    named = described(args.classes, len(spec.classes), spec.classes)
+    found = f"{named}, nchw interface, {spec.precision}, {sides}, {views}"
     print(f"{args.out}: {found}, {time.monotonic() - started:.1f} s")
     print(chosen.line(spec))
     return 0

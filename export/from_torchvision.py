@@ -18,13 +18,13 @@ import torch
 
 from infer.command import Parser, exit_with, run
 from infer.files import file_sha256
-from infer.spec import ModelSpec, SpecError, placeholder_classes
+from infer.spec import ModelSpec, SpecError
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint
 from trainer.nets.zoo import build_net
 
 from .errors import naming
-from .importing.classes import read_classes
+from .importing.classes import described, read_classes
 from .importing.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -100,7 +100,9 @@ def _parser() -> Parser:
     parser.add_argument("-o", "--out", type=Path, required=True, help="the checkpoint to write (.pt)")
     parser.add_argument("--entry", default="", metavar="NAME", help="of several nets in a training checkpoint the one")
     parser.add_argument("--net", choices=list(THEIRS), help="default: the one that the weights fit")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="WNIDs or names in the order of the outputs")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names in the order of the outputs, or imagenet-1k"
+    )
     parser.add_argument("--name", help="default: the file's")
     add_preprocessing_options(parser, default="default: torchvision's")
     parser.add_argument(
@@ -124,16 +126,15 @@ def _work(args: argparse.Namespace) -> int:
             first = f"{found.layers[0].ours}.weight"
             found.weights[first] = found.weights[first][:, [2, 1, 0]].contiguous()
         checkpoints.save(Checkpoint(spec, found.weights), args.out)
-    print(f"{args.out}: {', '.join([*_findings(spec, found), *state.remarks])}, {time.monotonic() - started:.1f} s")
+    findings = ", ".join([*_findings(spec, found, args.classes), *state.remarks])
+    print(f"{args.out}: {findings}, {time.monotonic() - started:.1f} s")
     print(chosen.line(spec))
     return 0
 
 
-def _findings(spec: ModelSpec, found: Converted) -> list[str]:
+def _findings(spec: ModelSpec, found: Converted, classes: Path | None) -> list[str]:
     """The net that was found, and what was left out or made up."""
-    named = f"{len(spec.classes)} classes"
-    if spec.classes == placeholder_classes(len(spec.classes)):
-        named += f" called {spec.classes[0]} ... (--classes FILE names them)"
+    named = described(classes, len(spec.classes), spec.classes)
     parts = [f"net {spec.net} from {found.origin}", named]
     norms = sum(bool(layer.norm) for layer in found.layers)
     if norms:

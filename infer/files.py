@@ -35,20 +35,16 @@ def file_sha256(path: Path) -> str:
 
 POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
 """How a Git LFS pointer begins (git-lfs, docs/spec.md, and its name before 2014): text in place of a large file."""
+POINTER = "a git-lfs pointer, not the file: git lfs pull"
 
 
 def is_pointer(start: bytes) -> bool:
-    """True where a file that begins so is a pointer which Git left in place of the file."""
+    """True where a file that begins so is a pointer, which Git leaves in place of a file that it did not fetch."""
     return start.startswith(POINTERS)
 
 
-def refuse_pointer(start: bytes, error: type[Refused], name: str = "") -> None:
-    """Raises `error` where a file that begins so is a Git LFS pointer; `name` is put before, where it is given."""
-    if is_pointer(start):
-        raise error(f"{f'{name}: ' if name else ''}a git-lfs pointer, not the file: git lfs pull")
-
-
-def refuse_pointer_file(path: Path, error: type[Refused], *, named: bool = True) -> None:
-    """`refuse_pointer` of a file; one that cannot be read is left to its reader."""
+def refuse_pointer(path: Path, error: type[Refused]) -> None:
+    """Raises `error` for a Git LFS pointer. A file that cannot be read is left to its reader."""
     with contextlib.suppress(OSError), path.open("rb") as file:
-        refuse_pointer(file.read(64), error, str(path) if named else "")
+        if is_pointer(file.read(64)):
+            raise error(f"{path}: {POINTER}")

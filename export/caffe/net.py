@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from infer.errors import Refused
+from infer.files import refuse_pointer
 from infer.spec import Rgb
 
 from . import caffe_pb2
@@ -218,6 +219,7 @@ def blobs_of(blobs: Blobs, name: str) -> list[NDArray[np.float32]]:
 
 
 def _read(path: Path, most: int, what: str) -> bytes:
+    refuse_pointer(path, CaffeError)
     try:
         size = path.stat().st_size
         if size > most:

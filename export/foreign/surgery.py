@@ -33,6 +33,8 @@ OLDEST_OPSET, UPGRADED_OPSET = 7, 9
 """ONNX Runtime runs opset 7 and later (docs/Versioning.md there); the one that older graphs are upgraded to."""
 THREADS = 2
 """Of ONNX Runtime: each reserves memory, which is bounded here, and a machine may have hundreds of CPUs."""
+OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Available memory of", "pthread_create")
+"""Words of its errors where memory, or a thread's stack, was refused."""
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 TINY = np.float32(1e-37)
 """The probability at which logarithms stop: just above the smallest normal float."""
@@ -382,7 +384,10 @@ def _outputs(model: onnx.ModelProto, *inputs: NDArray[np.float32]) -> list[NDArr
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             outputs = [session.run(None, {"input": values})[0] for values in inputs]
         except Exception as error:  # onnxruntime has a class of its own for each failure
-            raise ForeignError(f"ONNX Runtime cannot run it ({' '.join(str(error).split())[:300]})") from None
+            said = " ".join(str(error).split())
+            wanted = any(words in said for words in OUT_OF_MEMORY)
+            more = ": it needs more memory than an import may take" if wanted else ""
+            raise ForeignError(f"ONNX Runtime cannot run it ({said[:300]}){more}") from None
 
     for output in outputs:
         kind = f"{output.dtype} {list(output.shape)}" if isinstance(output, np.ndarray) else type(output).__name__

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from infer.errors import Refused
-from infer.files import refuse_pointer
+from infer.files import POINTER, is_pointer
 
 from ..importing.bounded import bounded_memory
 
@@ -70,7 +70,8 @@ def read_state_dict(path: Path, entry: str = "") -> StateDict:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(200)
-    refuse_pointer(start, WeightsError)
+    if is_pointer(start):
+        raise WeightsError(POINTER)
 
     try:
         with bounded_memory(MEMORY_BYTES + COPIES * size):
