@@ -313,8 +313,9 @@ def try_out(model: onnx.ModelProto, image: ImageInput, crop_px: int, preprocessi
     max_views, any_views, mixes = 0, with_any_views(model, batch), False
     try:
         together, alone = _outputs(any_views, views, views[:1])
-        mixes = not _close(together, outputs) or not _close(alone, outputs[:1])
-        if mixes:
+        fits = together.shape == outputs.shape and alone.shape == outputs[:1].shape
+        mixes = fits and not (_close(together, outputs) and _close(alone, outputs[:1]))
+        if mixes or not fits:
             raise ForeignError("it mixes the views of a call")
         model = any_views
     except ForeignError as error:

@@ -23,7 +23,8 @@ from infer.spec import placeholder_classes
 MAX_BYTES = 10_000_000
 MAX_LITERAL_BYTES = 1_000_000
 """Of a Python dict, which takes its parser a hundred times as much; ImageNet's has 40,000."""
-WNID = re.compile(r"(n\d{8})(?:[ \t]+(.*))?")
+WNID = re.compile(r"(n\d{8})(?:[ \t,;:]+(.*))?")
+NUMBERED = re.compile(r"(\d{1,7})[ \t]*[,;: \t][ \t]*(.+)")
 IMAGENET = "imagenet-1k"
 BUILT_IN = {IMAGENET: Path(__file__).with_name("imagenet_1k.txt")}
 """Lists that `--classes NAME` knows without a file."""
@@ -94,7 +95,15 @@ def _entries(path: Path, text: str) -> list[str]:
     if path.suffix.lower() in (".csv", ".tsv"):
         return _table(path, text)
     text = text.rstrip()
-    return [line.strip() for line in text.split("\n")] if text else []
+    lines = [line.strip() for line in text.split("\n")] if text else []
+
+    # each with its output before it
+    numbered = [NUMBERED.fullmatch(line) for line in lines]
+    if lines and all(numbered):
+        pairs = [match.groups() for match in numbered if match]
+        ordered = _by_number(pairs, lambda pair: pair[0], lambda pair: pair[1])
+        return ordered or lines
+    return lines
 
 
 def _parsed(path: Path, text: str) -> Any:

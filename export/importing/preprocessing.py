@@ -106,7 +106,8 @@ def choose(args: argparse.Namespace, known: Known) -> Chosen:
     if args.crop < 0:
         raise UsageError(f"--crop {args.crop}: expected pixels")
     mean = IMAGENET_MEAN if args.mean == "imagenet" else args.mean
-    std = IMAGENET_STD if args.std == "imagenet" else args.std
+    preset = args.mean == "imagenet" and args.std is None and args.scale is None  # both belong together
+    std = IMAGENET_STD if preset or args.std == "imagenet" else args.std
     mean_rgb, std_rgb, reading = _grey_levels(mean, std, args.scale, known)
 
     origins = {name: known.origins.get(name, known.origin) for name in ("mean", "std", "channels", "crop", "filter")}
@@ -114,6 +115,8 @@ def choose(args: argparse.Namespace, known: Known) -> Chosen:
     for name in origins:
         if getattr(args, name) not in (None, 0):
             origins[name] = f"--{name}"
+    if preset:
+        origins["std"] = "--mean imagenet"
     if args.scale is not None and std is None:
         origins["std"] = "--scale"
     for name in ("mean", "std"):

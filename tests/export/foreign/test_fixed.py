@@ -13,8 +13,10 @@ from foreign_nets import foreign_net, weights
 from helpers import noise
 from onnx import TensorProto, helper, numpy_helper
 
+from export.errors import ModelError
 from export.foreign.surgery import ForeignError
 from export.from_onnx import ImportRequest, import_model
+from export.model.source import GraphRequest, check_request, read_source
 from infer.open import open_engine
 from infer.spec import Preprocessing
 from infer.views import plan_views
@@ -186,3 +188,20 @@ def test_a_quantised_graph_is_called_int8(tmp_path: Path) -> None:
     posterior(model, tmp_path)
     engine = open_engine(tmp_path / "ours.onnx")
     assert (engine.spec.precision, engine.runtime) == ("int8", "onnxruntime-int8")
+    for precision in ("fp16", "fp32"):
+        with pytest.raises(
+            ModelError, match="an INT8 graph, expected FP32 or FP16, of which engines are built: run it"
+        ):
+            check_request(read_source(tmp_path / "ours.onnx"), GraphRequest(precision))
+
+
+def test_a_dynamic_batch_that_is_none(tmp_path: Path) -> None:
+    """A reshape to one row: several images would become one, so they come one by one."""
+    model = foreign_net(WEIGHTS)
+    expected = posterior(model, tmp_path)
+    constants(model, row=np.array([1, -1]), one=np.array([-1]))
+    model.graph.node.append(helper.make_node("Reshape", ["fc", "one"], ["scores.flat"]))
+    model.graph.node.append(helper.make_node("Reshape", ["scores.flat", "row"], ["scores"]))
+    model.graph.output[0].name = "scores"
+    assert np.abs(posterior(model, tmp_path) - expected).max() < 1e-6
+    assert open_engine(tmp_path / "ours.onnx").spec.max_views == 1

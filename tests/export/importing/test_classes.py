@@ -21,6 +21,8 @@ from export.importing.classes import MAX_BYTES, ClassesError, described, read_cl
         ),
         ("\ufeffn01440764 tench\r\nn01443537 \r\n\r\n", ("n01440764", "n01443537"), ("tench", "n01443537")),
         ("background\nn01440764 tench", ("background", "n01440764"), ("background", "tench")),
+        ("1 euro\n2 euro", ("1 euro", "2 euro"), ()),  # outputs are from 0 on
+        ("n01440764, tench\nn01443537,goldfish", ("n01440764", "n01443537"), ("tench", "goldfish")),
         ("hot dog\nnot hot dog", ("hot dog", "not hot dog"), ()),
         ("n0144076 a\nn014407641 b", ("n0144076 a", "n014407641 b"), ()),  # no WNIDs
         ("naïve\n日本", ("naïve", "日本"), ()),
@@ -92,6 +94,8 @@ def test_wnids_and_names_in_other_forms(name: str, text: str, tmp_path: Path) ->
         ("a.csv", 'name\n"tench, Tinca tinca"\ngoldfish\ntiger\'s eye\n'),
         ("b.csv", 'id,label\n0,"tench, Tinca tinca"\n1,goldfish\n2,tiger\'s eye\n'),
         ("b.txt", "tench, Tinca tinca\ngoldfish\ntiger's eye"),
+        ("c.txt", "0 tench, Tinca tinca\n1 goldfish\n2 tiger's eye\n"),
+        ("d.txt", "1: goldfish\n0: tench, Tinca tinca\n2: tiger's eye\n"),
     ],
 )  # fmt: skip
 def test_names_in_other_forms(name: str, text: str, tmp_path: Path) -> None:

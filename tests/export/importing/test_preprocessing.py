@@ -47,6 +47,7 @@ def inputs(p: Preprocessing) -> Any:
         (FOREIGN, "--mean 0.4,0.5,0.6 --std 1,1,1 --scale 1/255", lambda x: x / 255 - [0.4, 0.5, 0.6]),
         (FOREIGN, "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --scale 0.00392156862745098",
          lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
+        (FOREIGN, "--mean imagenet", lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
         (CAFFE, "", lambda x: x - [123.68, 116.779, 103.939]),
         (CAFFE, "--mean 103,117,123 --scale 0.017", lambda x: (x - [103, 117, 123]) * 0.017),
         (CAFFE, "--mean 0,0,0", lambda x: x),
