@@ -3,8 +3,9 @@
 python -m export.from_onnx model.onnx --mean R,G,B --std R,G,B [--filter bilinear|bicubic] [--classes names.txt]
     -o out.onnx
 
-Mean and std are in grey levels of 0 to 255, and the host applies them: a model that takes pixels of 0 to 1 has a mean
-of 0 and a std of 255. Images are rescaled and cropped as torchvision does. What the model says of itself is tried out:
+Mean and std are of grey levels from 0 to 255, or of pixels from 0 to 1 where both are that small, and the host applies
+them; --scale says which where they do not: of a model that takes pixels of 0 to 1 as they are, `--mean 0,0,0 --std
+1,1,1 --scale 1/255`. Images are rescaled and cropped as torchvision does. What the model says of itself is tried out:
 whether it takes several views in a call, sides of any size, and whether it returns logits or probabilities.
 """
 
@@ -13,29 +14,29 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import get_args
 
 import onnx
 
 from infer import self_test
-from infer.command import Parser, exit_with, rgb_argument, run
+from infer.command import Parser, exit_with, run
 from infer.engine import EngineError
 from infer.files import file_sha256
-from infer.spec import ModelSpec, Precision, Preprocessing, SpecError
+from infer.spec import ModelSpec, Preprocessing, SpecError
 
-from .bounded import bounded_memory
-from .classes import read_classes
 from .errors import naming
 from .foreign import surgery
-from .foreign.surgery import Channels, ForeignError, OutputKind, kind_of, try_out
+from .foreign.surgery import ForeignError, OutputKind, kind_of, try_out
+from .importing.bounded import Died, bounded_memory, in_its_own_process, keep_reserves_small
+from .importing.classes import described, read_classes
+from .importing.preprocessing import Channels, Known, PreprocessingError, add_preprocessing_options, choose
 from .model import file as model_file
 from .model.file import metadata
 
+KNOWN = Known("default", origins={"crop": "the model's own, or 224 of 256"})
+"""Nothing is known of another's model: --mean and --std are required, the rest is as torchvision has it."""
 DEFAULT_CROP_PX = 224
 MEMORY_BYTES = 6_000_000_000
 """Memory that an import may take beside COPIES of the weights: a small file can ask its runtime for any amount."""
@@ -67,8 +68,9 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     output = surgery.class_output(model.graph, request.output)
     crop_px = _crop_px(image.side_px, request.crop_px)
     last_operator = surgery.last_operator(model.graph, output)
-    precision: Precision = "fp16" if surgery.is_half(model.graph) else "fp32"
     model = surgery.with_our_input(model, image, output, request.channels)
+    surgery.fixed(model.graph, surgery.opset_of(model))
+    precision = surgery.precision_of(model.graph)
 
     # what it does when it is run
     trial = try_out(model, image, crop_px, request.preprocessing)
@@ -97,7 +99,7 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     surgery.add_posteriors(made, spec, kind=kind, is_map=trial.outputs.ndim == 4, channels_last=image.channels_last)
     made.doc_string = f"{spec.name}: a foreign model of {len(classes)} classes behind our nchw interface"
     onnx.helper.set_model_props(made, {"spec": spec.to_json()})
-    with model_file.opened(made) as engine:
+    with model_file.opened(made, threads=surgery.THREADS) as engine:
         expected = self_test.record(engine)
     onnx.helper.set_model_props(made, {"spec": spec.to_json(), "self_test": expected})
     model_file.save(made, out)
@@ -106,15 +108,15 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
 
 def isolated(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     """`import_model` in a process of its own with bounded memory, since a strange graph can crash its runtime."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(_bounded_import, path, out, request).result()
-        except BrokenProcessPool:
-            raise ForeignError("ONNX Runtime dies of it: it cannot be imported") from None
+    try:
+        return in_its_own_process(_bounded_import, path, out, request)
+    except Died as end:
+        raise ForeignError(f"ONNX Runtime dies of it (its process {end}): it cannot be imported") from None
 
 
 def _bounded_import(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     files = (path, *model_file.external_files(path, model_file.read_graph(path)))
+    keep_reserves_small()
     most = MEMORY_BYTES + COPIES * sum(file.stat().st_size for file in files)
     try:
         with bounded_memory(most):
@@ -133,36 +135,30 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m export.from_onnx", description="Turn another's image classifier into an engine.")
     parser.add_argument("model", type=Path, help="an ONNX model")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the model to write (.onnx)")
-    parser.add_argument(
-        "--mean", type=rgb_argument, required=True, metavar="R,G,B", help="subtracted from grey levels 0-255"
-    )
-    parser.add_argument("--std", type=rgb_argument, required=True, metavar="R,G,B", help="what the rest is divided by")
-    parser.add_argument("--filter", choices=("bilinear", "bicubic"), default="bilinear", help="(default: %(default)s)")
+    add_preprocessing_options(parser, default="--mean and --std are required; crop: the model's own, or 224")
 
     # what a model may say itself
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="WNIDs or names in the order of the outputs")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names in the order of the outputs, or imagenet-1k"
+    )
     parser.add_argument("--name", help="default: the file's")
-    parser.add_argument("--channels", choices=get_args(Channels), default="rgb", help="order it takes (default: rgb)")
     parser.add_argument("--output", metavar="NAME", help="of several outputs the class scores")
     parser.add_argument("--output-kind", choices=get_args(OutputKind), help="default: probabilities if they sum to 1")
-    parser.add_argument("--crop", type=int, default=0, metavar="PX", help="default: the model's own, or 224")
     parser.add_argument("--test-short", type=int, default=0, metavar="PX", help="default: 256/224 of the crop")
     return parser
 
 
 def _work(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    with naming(args.model, EngineError, ForeignError, SpecError, OSError):
-        preprocessing = Preprocessing(
-            args.mean, args.std, args.filter, long_side_rounding="floor", center_rounding="torchvision"
-        )
+    with naming(args.model, EngineError, ForeignError, SpecError, PreprocessingError, OSError):
+        chosen = choose(args, KNOWN)
         request = ImportRequest(
-            preprocessing,
+            chosen.preprocessing,
             args.classes,
             args.name,
             args.output,
             args.output_kind,
-            args.channels,
+            chosen.channels,
             args.crop,
             args.test_short,
         )
@@ -170,8 +166,10 @@ def _work(args: argparse.Namespace) -> int:
 
     sides = f"{spec.crop_px}x{spec.crop_px} px only" if spec.fixed_size else f"{spec.crop_px} px and more"
     views = f"{spec.max_views} view a call" if spec.max_views else "any number of views a call"
-    found = f"{len(spec.classes)} classes, nchw interface, {spec.precision}, {sides}, {views}"
+    named = described(args.classes, len(spec.classes), spec.classes)
+    found = f"{named}, nchw interface, {spec.precision}, {sides}, {views}"
     print(f"{args.out}: {found}, {time.monotonic() - started:.1f} s")
+    print(chosen.line(spec))
     return 0
 
 

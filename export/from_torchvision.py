@@ -13,45 +13,62 @@ import argparse
 import re
 import time
 from pathlib import Path
-from typing import get_args
 
 import torch
 
 from infer.command import Parser, exit_with, run
 from infer.files import file_sha256
-from infer.spec import Filter, ModelSpec, Preprocessing, SpecError, placeholder_classes
+from infer.spec import ModelSpec, SpecError
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint
 from trainer.nets.zoo import build_net
 
-from .classes import read_classes
 from .errors import naming
-from .torchvision.nets import GOOGLENET, THEIRS, Converted, WeightsError, read_state_dict, weights_from_torchvision
+from .importing.classes import described, read_classes
+from .importing.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    UNIT_SCALE,
+    Chosen,
+    Known,
+    PreprocessingError,
+    add_preprocessing_options,
+    choose,
+)
+from .torchvision.nets import GOOGLENET, THEIRS, Converted, weights_from_torchvision
+from .torchvision.reading import WeightsError, read_state_dict
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in 0..1
 CROP_PX, EVALUATED_PX = 224, 256
 
 
-def _make_spec(found: Converted, args: argparse.Namespace) -> ModelSpec:
-    """The spec of converted weights, checked against the shapes of the net it describes.
+def _known(found: Converted, transforms_input: bool) -> Known:
+    """torchvision's preprocessing of a net.
 
     --no-transform-input: GoogLeNet's option of that name turns ImageNet's mean and std into 0.5 and 0.5; the weights
-    that torchvision distributes were trained so. Raises WeightsError, ClassesError or SpecError.
+    that torchvision distributes were trained so.
     """
-    half_grey = found.net == GOOGLENET and not args.no_transform_input
-    mean, std = ((0.5,) * 3, (0.5,) * 3) if half_grey else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std, origins = IMAGENET_MEAN, IMAGENET_STD, {}
+    if found.net == GOOGLENET and transforms_input:
+        mean, std = (0.5,) * 3, (0.5,) * 3
+        origins = dict.fromkeys(("mean", "std"), "torchvision's transform_input")
+    return Known("torchvision's", mean=mean, std=std, scale=UNIT_SCALE, origins=origins)
+
+
+def _make_spec(found: Converted, args: argparse.Namespace, chosen: Chosen) -> ModelSpec:
+    """The spec of converted weights, checked against the shapes of the net it describes.
+
+    Raises WeightsError, ClassesError or SpecError.
+    """
     names, words = read_classes(args.classes, found.classes)
-    preprocessing = Preprocessing(
-        _grey_levels(mean), _grey_levels(std), args.filter, long_side_rounding="floor", center_rounding="torchvision"
-    )
+    crop_px = args.crop or CROP_PX
     spec = ModelSpec(
         name=args.name or re.sub(r"[^\w.-]+", "-", args.weights.stem),
         net=found.net,
         classes=names,
         class_names=words,
-        preprocessing=preprocessing,
-        train_short_px=EVALUATED_PX,
-        crop_px=CROP_PX,
+        preprocessing=chosen.preprocessing,
+        train_short_px=crop_px * EVALUATED_PX // CROP_PX,
+        crop_px=crop_px,
         width=found.width,
         fc_width=found.fc_width,
         pool_rounding="ceil" if found.net == GOOGLENET else "floor",
@@ -75,21 +92,19 @@ def _make_spec(found: Converted, args: argparse.Namespace) -> ModelSpec:
     return spec
 
 
-def _grey_levels(values: tuple[float, ...]) -> tuple[float, float, float]:
-    r, g, b = (255 * value for value in values)
-    return r, g, b
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m export.from_torchvision", description="Turn torchvision's or timm's weights into a checkpoint."
     )
     parser.add_argument("weights", type=Path, help="a state dict: .pth of torch.save, or .safetensors")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the checkpoint to write (.pt)")
+    parser.add_argument("--entry", default="", metavar="NAME", help="of several nets in a training checkpoint the one")
     parser.add_argument("--net", choices=list(THEIRS), help="default: the one that the weights fit")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="WNIDs or names in the order of the outputs")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names in the order of the outputs, or imagenet-1k"
+    )
     parser.add_argument("--name", help="default: the file's")
-    parser.add_argument("--filter", choices=get_args(Filter), default="bilinear", help="(default: %(default)s)")
+    add_preprocessing_options(parser, default="default: torchvision's")
     parser.add_argument(
         "--no-transform-input", action="store_true", help="a GoogLeNet that was trained on ImageNet's mean and std"
     )
@@ -98,30 +113,33 @@ def _parser() -> Parser:
 
 def _work(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    with naming(args.weights, WeightsError, SpecError, OSError):
-        found = weights_from_torchvision(read_state_dict(args.weights))
+    with naming(args.weights, WeightsError, SpecError, PreprocessingError, OSError):
+        state = read_state_dict(args.weights, args.entry)
+        found = weights_from_torchvision(state.tensors, args.crop or CROP_PX)
         if args.net not in (None, found.net):
             raise WeightsError(f"these are weights of {found.origin}, so --net {found.net}, got --net {args.net}")
         if args.no_transform_input and found.net != GOOGLENET:
             raise WeightsError(f"--no-transform-input is for {GOOGLENET}, these are weights of {found.origin}")
-        spec = _make_spec(found, args)
+        chosen = choose(args, _known(found, not args.no_transform_input))
+        spec = _make_spec(found, args, chosen)
+        if chosen.channels == "bgr":
+            first = f"{found.layers[0].ours}.weight"
+            found.weights[first] = found.weights[first][:, [2, 1, 0]].contiguous()
         checkpoints.save(Checkpoint(spec, found.weights), args.out)
-    print(f"{args.out}: {', '.join(_findings(spec, found))}, {time.monotonic() - started:.1f} s")
+    findings = ", ".join([*_findings(spec, found, args.classes), *state.remarks])
+    print(f"{args.out}: {findings}, {time.monotonic() - started:.1f} s")
+    print(chosen.line(spec))
     return 0
 
 
-def _findings(spec: ModelSpec, found: Converted) -> list[str]:
+def _findings(spec: ModelSpec, found: Converted, classes: Path | None) -> list[str]:
     """The net that was found, and what was left out or made up."""
-    named = f"{len(spec.classes)} classes"
-    if spec.classes == placeholder_classes(len(spec.classes)):
-        named += f" called {spec.classes[0]} ... (--classes FILE names them)"
+    named = described(classes, len(spec.classes), spec.classes)
     parts = [f"net {spec.net} from {found.origin}", named]
     norms = sum(bool(layer.norm) for layer in found.layers)
     if norms:
         parts.append(f"{norms} batch norms folded")
-    if found.ignored:
-        parts.append(f"without {' and '.join(found.ignored)}")
-    return parts
+    return [*parts, *found.remarks]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m export.to_onnx", description="Turn a checkpoint into an ONNX model.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("-o", "--out", type=Path, help="default: the checkpoint's name with .onnx")
-    parser.add_argument("--precision", choices=get_args(Precision), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--interface", choices=get_args(Interface), default="views")
     parser.add_argument("--outputs", default="", help=f"more outputs, comma-separated: {', '.join(ON_REQUEST)}")
     args = parser.parse_args(argv)

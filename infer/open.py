@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import self_test as self_tests
 from .engine import Engine, EngineError, Provider
+from .files import refuse_pointer
 
 if TYPE_CHECKING:
     from .onnx_engine import OnnxEngine
@@ -33,6 +34,7 @@ def open_engine(
     path = Path(path)
     if not path.is_file():
         raise EngineError(f"{path}: no such file, expected an engine (.onnx, .engine)")
+    refuse_pointer(path, EngineError)
     if path.suffix == ".pt":
         raise EngineError(f"{path}: a checkpoint is not an engine: run python -m export.to_onnx {path}")
     if path.suffix not in (".onnx", ".engine"):

@@ -18,7 +18,7 @@ from .spec import ModelSpec, Size
 from .views import View, ViewPlan, plan_views
 
 IMAGES = 16
-TOLERANCE = {"fp32": 1e-4, "fp16": 0.02}
+TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.02}
 """Largest difference that passes, by precision of the graph: of a posterior, or of a box in units of crop_px, relative
 to what is larger than one."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from infer.errors import Refused
-from infer.files import replacing
+from infer.files import refuse_pointer, replacing
 from infer.spec import ModelSpec, SpecError
 
 from .nets.zoo import Net, build_net
@@ -83,13 +83,15 @@ def load(path: Path) -> Checkpoint:
     """A checkpoint from its file. Raises CheckpointError for a missing, foreign, damaged or code-carrying one."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, expected a checkpoint (.pt)")
+    refuse_pointer(path, CheckpointError)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles, before it refuses them
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path}: refused, it holds pickled code or is no checkpoint (expected tensors and JSON only)"
+            f"{path}: refused, it holds pickled code or is no checkpoint of ours (expected tensors and JSON only): "
+            "what other programs trained is for python -m export.from_torchvision"
         ) from None
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on damaged files
         raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)})") from None

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from infer.errors import Refused
-from infer.files import replacing
+from infer.files import refuse_pointer, replacing
 
 from ..run.loop import Shard, dataset_id
 from ..run.store import UnfinishedShards
@@ -171,6 +171,7 @@ def read(paths: Sequence[Path]) -> Table:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     """Opens a table; turns what fails of reading it into a FeatureError."""
+    refuse_pointer(path, FeatureError)
     try:
         with pq.ParquetFile(path) as file:
             yield file

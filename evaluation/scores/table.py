@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from infer.files import replacing
+from infer.files import refuse_pointer, replacing
 
 from ..errors import ScoresError
 
@@ -204,6 +204,7 @@ def parts(path: Path) -> Iterator[Scores]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, str]]]:
     """The open file of a table and its metadata; turns errors of reading it into ScoresError."""
+    refuse_pointer(path, ScoresError)
     try:
         with pq.ParquetFile(path) as file:
             found = file.schema_arrow.metadata

@@ -9,9 +9,10 @@ Caffe itself is no dependency: nobody maintains it, and all that we need are its
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from google.protobuf import text_format
@@ -19,6 +20,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from infer.errors import Refused
+from infer.files import refuse_pointer
+from infer.spec import Rgb
 
 from . import caffe_pb2
 
@@ -29,11 +32,15 @@ MAX_DESCRIPTION_BYTES = 1_000_000
 """The longest of Caffe's own are 80 kB."""
 MAX_WEIGHTS_BYTES = 2**31 - 1
 """Protobuf's own limit."""
+COMMENT = re.compile(rb"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|#[^\n]*""")
+"""A string, which may hold a #, or a comment."""
 MAX_LAYERS = 1000
 MAX_AXES = 32
 """Axes of a blob, as in Caffe."""
 
 SOURCES = {"Data", "Input", "ImageData", "HDF5Data", "MemoryData", "WindowData", "DummyData"}
+READERS = {"Data", "ImageData", "WindowData"}
+"""Sources that read images, and so say all that is done to them."""
 ENDS = {"Softmax", "SoftmaxWithLoss", "Accuracy", "Silence", "ArgMax"}
 IDLE = {"Dropout", "Split", "Flatten"}
 """Layers that compute nothing when a trained net is used."""
@@ -66,15 +73,36 @@ class Layer:
     inputs: tuple[Layer, ...] = field(default=(), repr=False, compare=False)
 
 
+class Transform(NamedTuple):
+    """What a source of images does to them: (grey level - mean) * scale. Its channels are in the net's own order.
+
+    mean_file: an image that is subtracted instead; warped: the one size that all images are brought to before.
+    """
+
+    mean: Rgb = (0.0, 0.0, 0.0)
+    mean_file: str = ""
+    scale: float = 1.0
+    crop_px: int = 0
+    warped: str = ""
+
+
+class Description(NamedTuple):
+    """A net's last layer with weights, its classifier; and what its source says of images, None where it has none."""
+
+    classifier: Layer
+    transform: Transform | None
+
+
 Blobs = dict[str, list[NDArray[np.float32]]]
 """Weights and biases of every layer, by its name."""
 
 
-def read_description(path: Path) -> Layer:
-    """The last layer of the net that has weights: its classifier. Raises CaffeError."""
+def read_description(path: Path) -> Description:
+    """The net that a description gives for testing. Raises CaffeError."""
     text = _read(path, MAX_DESCRIPTION_BYTES, "a Caffe net's description (.prototxt)")
     try:
-        net = text_format.Parse(text.decode("utf-8"), messages.NetParameter(), allow_unknown_field=True)
+        text = COMMENT.sub(rb"\1", text)  # in any encoding
+        net = text_format.Parse(text.decode("utf-8-sig"), messages.NetParameter(), allow_unknown_field=True)
     except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise CaffeError(f"{path}: not a Caffe net's description (.prototxt): {said}") from None
@@ -82,15 +110,18 @@ def read_description(path: Path) -> Layer:
     blobs: dict[str, Layer] = {name: Layer(name, "Input", None) for name in net.input}
     classifier: Layer | None = None
     after: list[Layer] = []
+    transforms: set[Transform] = set()
     messages_of_layers = _layers(path, net)
     if len(messages_of_layers) > MAX_LAYERS:
         raise CaffeError(f"{path}: {len(messages_of_layers)} layers, expected {MAX_LAYERS} at most")
 
     # each layer with those that made what it reads
     for message in messages_of_layers:
-        if any(rule.HasField("phase") and rule.phase == messages.TRAIN for rule in message.include):
+        if not _is_included(message, net.state):
             continue
         kind = _type(message)
+        if kind in READERS or (kind in SOURCES and message.HasField("transform_param")):
+            transforms.add(_transform(path, message))
         missing = [name for name in message.bottom if name not in blobs]
         if missing and kind not in ENDS:
             raise CaffeError(f"{path}: layer {message.name} reads {missing[0]!r}, which no layer before it makes")
@@ -109,7 +140,55 @@ def read_description(path: Path) -> Layer:
             f"{path}: layer {after[0].name} ({after[0].type}) follows the classifier {classifier.name}, "
             "expected nothing but a Softmax"
         )
-    return classifier
+    if len(transforms) > 1:
+        raise CaffeError(f"{path}: {len(transforms)} sources to test with, of different transform_param, expected one")
+    return Description(classifier, transforms.pop() if transforms else None)
+
+
+def _is_included(message: Any, state: Any) -> bool:
+    """Caffe's own rule (Net::FilterNet) for a net that is tested."""
+    rules = message.include or message.exclude
+    meets = any(_meets(rule, state) for rule in rules)
+    return meets if message.include else not meets
+
+
+def _meets(rule: Any, state: Any) -> bool:
+    """True where the state of the net, in phase TEST, is as a rule says (Net::StateMeetsRule)."""
+    stages = set(state.stage)
+    return (
+        (not rule.HasField("phase") or rule.phase == messages.TEST)
+        and (not rule.HasField("min_level") or state.level >= rule.min_level)
+        and (not rule.HasField("max_level") or state.level <= rule.max_level)
+        and stages.issuperset(rule.stage)
+        and stages.isdisjoint(rule.not_stage)
+    )
+
+
+def _transform(path: Path, message: Any) -> Transform:
+    """What a source does to its images, by transform_param or, until 2014, by its own parameters."""
+    own = [getattr(message, f"{kind}_param") for kind in ("data", "image_data", "window_data")]
+    parameters = [message.transform_param, *own]
+
+    def said(name: str, default: Any) -> Any:
+        return next((getattr(one, name) for one in parameters if one.HasField(name)), default)
+
+    if message.transform_param.force_gray or not all(one.is_color for one in own):
+        raise CaffeError(f"{path}: layer {message.name} reads grey images, expected colours")
+    values = [_shortest(value) for value in message.transform_param.mean_value]
+    if len(values) not in (0, 1, 3) or not all(map(math.isfinite, values)):
+        raise CaffeError(f"{path}: layer {message.name}: mean_value {values}, expected one number or three")
+    one, two, three = values if len(values) == 3 else (values or [0.0]) * 3
+
+    scale = _shortest(said("scale", 1.0))
+    if not 0 < scale < math.inf:
+        raise CaffeError(f"{path}: layer {message.name}: scale {scale:g}, expected a number above 0")
+    warped = next((f"{source.new_width}x{source.new_height}" for source in own if source.new_width), "")
+    return Transform((one, two, three), said("mean_file", ""), scale, int(said("crop_size", 0)), warped)
+
+
+def _shortest(value: float) -> float:
+    """The number that was written, 103.939, and not the FP32 number next to it, 103.93900299072266."""
+    return float(str(np.float32(value)))
 
 
 def read_weights(path: Path) -> Blobs:
@@ -140,6 +219,7 @@ def blobs_of(blobs: Blobs, name: str) -> list[NDArray[np.float32]]:
 
 
 def _read(path: Path, most: int, what: str) -> bytes:
+    refuse_pointer(path, CaffeError)
     try:
         size = path.stat().st_size
         if size > most:

@@ -13,20 +13,28 @@ import numpy as np
 import onnx
 import onnx.compose
 import onnx.inliner
+import onnx.version_converter
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from infer.errors import Refused
-from infer.spec import ModelSpec, Preprocessing
+from infer.spec import ModelSpec, Precision, Preprocessing
 
 from ..graph.writer import GraphWriter
+from ..importing.preprocessing import Channels
 from ..model import file as model_file
-from ..model.file import copied, keep_initializers, names_read, set_values
+from ..model.file import RepeatedValues, copied, keep_initializers, names_read, set_values
+from .fixed import EVAL, TrainingError, check_fixed, is_quantised, normalises_batch
 
-Channels = Literal["rgb", "bgr"]
 OutputKind = Literal["logits", "probabilities"]
 
+OLDEST_OPSET, UPGRADED_OPSET = 7, 9
+"""ONNX Runtime runs opset 7 and later (docs/Versioning.md there); the one that older graphs are upgraded to."""
+THREADS = 2
+"""Of ONNX Runtime: each reserves memory, which is bounded here, and a machine may have hundreds of CPUs."""
+OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Available memory of", "pthread_create")
+"""Words of its errors where memory, or a thread's stack, was refused."""
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 TINY = np.float32(1e-37)
 """The probability at which logarithms stop: just above the smallest normal float."""
@@ -48,9 +56,13 @@ class ImageInput:
 
 
 def plain(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without functions, without what it says of its tensors, and with weights that are no inputs."""
+    """The model without functions, without what it says of its tensors, and with weights that are no inputs.
+
+    Old opsets are upgraded. Raises ForeignError where that cannot be done.
+    """
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    model = _upgraded(model)
     graph = model.graph
     weights = {initializer.name for initializer in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]  # old files list weights as inputs too
@@ -58,6 +70,47 @@ def plain(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 8)  # from 4 on weights need not be inputs
     return model
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators that a model is written in."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+
+
+def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in an opset that ONNX Runtime knows, by onnx.version_converter where it is older."""
+    opset = opset_of(model)
+    if opset >= OLDEST_OPSET:
+        return model
+    fixed(model.graph, opset)  # an upgrade forgets is_test
+    declared = copied(model).graph.input
+    try:
+        _make_static(model.graph.input)  # it compares sizes, to see what is broadcast
+        upgraded = onnx.version_converter.convert_version(model, UPGRADED_OPSET)
+        set_values(upgraded.graph.input, declared)
+        return upgraded
+    except Exception as error:  # RuntimeError and others, from C++
+        said = " ".join(str(error).split())[:200]
+        raise ForeignError(
+            f"opset {opset}, ONNX Runtime runs {OLDEST_OPSET} and later, and onnx.version_converter cannot upgrade it "
+            f"({said}): export it again with opset_version=17"
+        ) from None
+
+
+def _make_static(inputs: RepeatedValues) -> None:
+    """Gives every size that is open a number: one image of the usual side."""
+    for value in inputs:
+        for place, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_value <= 0:
+                dim.dim_value = 224 if place else 1
+
+
+def fixed(graph: onnx.GraphProto, opset: int) -> None:
+    """Raises ForeignError for a graph whose answer for an image is not fixed."""
+    try:
+        check_fixed(graph, opset)
+    except TrainingError as error:
+        raise ForeignError(str(error)) from None
 
 
 def image_input(graph: onnx.GraphProto) -> ImageInput:
@@ -200,12 +253,14 @@ def last_operator(graph: onnx.GraphProto, output: str) -> str:
     return next((node.op_type for node in graph.node if output in node.output), "")
 
 
-def is_half(graph: onnx.GraphProto) -> bool:
-    """True where the weights of the layers are half."""
+def precision_of(graph: onnx.GraphProto) -> Precision:
+    """int8 where layers are quantised, fp16 where their weights are half."""
+    if is_quantised(graph):
+        return "int8"
     kinds = {initializer.name: initializer.data_type for initializer in graph.initializer}
     layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
     weights = {kinds.get(name) for node in layers for name in node.input[1:2]}
-    return TensorProto.FLOAT16 in weights and TensorProto.FLOAT not in weights
+    return "fp16" if TensorProto.FLOAT16 in weights and TensorProto.FLOAT not in weights else "fp32"
 
 
 def _declared(value: onnx.ValueInfoProto) -> str:
@@ -244,21 +299,32 @@ def try_out(model: onnx.ModelProto, image: ImageInput, crop_px: int, preprocessi
     """Finds out which calls the model takes: of several views, of other sides. Raises ForeignError if it takes none."""
     views = _noise(preprocessing, crop_px, crop_px)  # [3, 3, crop, crop]
     batch = image.views or 1
-    calls = _outputs(model, *(np.repeat(view[None], batch, 0) for view in views))
-    outputs = np.concatenate([output[:1] for output in calls])
+    calls = _outputs(model, *(np.repeat(view[None], batch, 0) for view in (*views, views[0])))
+    outputs = np.concatenate([output[:1] for output in calls[:-1]])
     if outputs.ndim not in (2, 4):
         raise ForeignError(f"returns {list(outputs.shape)} for three views, expected [3, classes] or a map of scores")
     if not np.isfinite(outputs).all():
         raise ForeignError("returns values that are not finite for noise: are --mean and --std right?")
 
+    if not _close(calls[-1][:1], outputs[:1]):
+        raise ForeignError(f"answers differ from call to call for the same image: {EVAL}")
+
     # several views in a call, or one
-    max_views, any_views = 0, with_any_views(model, batch)
+    max_views, any_views, mixes = 0, with_any_views(model, batch), False
     try:
         together, alone = _outputs(any_views, views, views[:1])
-        if not _close(together, outputs) or not _close(alone, outputs[:1]):
+        fits = together.shape == outputs.shape and alone.shape == outputs[:1].shape
+        mixes = fits and not (_close(together, outputs) and _close(alone, outputs[:1]))
+        if mixes or not fits:
             raise ForeignError("it mixes the views of a call")
         model = any_views
     except ForeignError as error:
+        statistics = normalises_batch(model.graph)
+        if mixes and (image.views == 0 or statistics):
+            why = f" ({statistics})" if statistics else ""
+            raise ForeignError(
+                f"the answer for an image depends on the other images of its batch{why}: {EVAL}"
+            ) from None
         if batch > 1:
             raise ForeignError(
                 f"takes {batch} views in every call and cannot be freed of that ({error}): export it again with a "
@@ -313,12 +379,16 @@ def _outputs(model: onnx.ModelProto, *inputs: NDArray[np.float32]) -> list[NDArr
     """The model's one output for each of `inputs`, on ONNX Runtime. Raises ForeignError where that cannot."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = THREADS
     with model_file.saved(model) as path:
         try:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             outputs = [session.run(None, {"input": values})[0] for values in inputs]
         except Exception as error:  # onnxruntime has a class of its own for each failure
-            raise ForeignError(f"ONNX Runtime cannot run it ({' '.join(str(error).split())[:300]})") from None
+            said = " ".join(str(error).split())
+            wanted = any(words in said for words in OUT_OF_MEMORY)
+            more = ": it needs more memory than an import may take" if wanted else ""
+            raise ForeignError(f"ONNX Runtime cannot run it ({said[:300]}){more}") from None
 
     for output in outputs:
         kind = f"{output.dtype} {list(output.shape)}" if isinstance(output, np.ndarray) else type(output).__name__

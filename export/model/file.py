@@ -19,7 +19,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 
-from infer.files import replacing
+from infer.files import POINTER, is_pointer, refuse_pointer, replacing
 
 from ..errors import ModelError
 
@@ -109,11 +109,11 @@ def saved(model: onnx.ModelProto) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def opened(model: onnx.ModelProto, more_outputs: Sequence[str] = ()) -> Iterator[OnnxEngine]:
+def opened(model: onnx.ModelProto, more_outputs: Sequence[str] = (), *, threads: int = 0) -> Iterator[OnnxEngine]:
     """The model as an engine on the CPU, from a temporary file; `more_outputs` are added to the model's own spec."""
     from infer.onnx_engine import OnnxEngine
 
-    with saved(model) as path, contextlib.closing(OnnxEngine(path)) as engine:
+    with saved(model) as path, contextlib.closing(OnnxEngine(path, threads=threads)) as engine:
         engine.spec = dataclasses.replace(engine.spec, outputs=(*engine.spec.outputs, *more_outputs))
         yield engine
 
@@ -136,6 +136,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
     """The model, its external data checked but left where it is. Raises ModelFileError."""
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file, expected an ONNX model")
+    refuse_pointer(path, ModelFileError)
 
     size = path.stat().st_size
     if size > PROTOBUF_BYTES:
@@ -221,15 +222,20 @@ def _elements(tensor: TensorProto) -> int:
 
 
 def _external(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
-    """(file, offset, length) of external data. Raises ModelFileError unless it is there, in the model's folder."""
+    """(file, offset, length) of external data. Raises ModelFileError unless it is there, in the model's folder.
+
+    A link may lead out of it to where the model itself lies behind its own link, as in a hub's cache, whose snapshots
+    are links to files of one folder: so does ONNX Runtime (ValidateExternalDataPath, from 1.24.2 on).
+    """
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    folder = path.parent.resolve()
-    file = folder / location
+    named = Path(location)
 
     try:
-        inside = location != "" and file == file.resolve() and file.is_relative_to(folder)
-        if not inside:  # absolute, through .. or through a link
+        file = (path.parent / named).resolve()
+        homes = (path.parent.resolve(), path.resolve().parent)
+        plain = location != "" and not named.is_absolute() and ".." not in named.parts
+        if not plain or not any(file.is_relative_to(home) for home in homes):
             raise ModelFileError(
                 f"external data in {location!r}, outside the model's folder or through a link: expected a plain file "
                 "beside the model"
@@ -243,6 +249,9 @@ def _external(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
     if size < 0:
         raise ModelFileError(f"external data in {location!r}, which is not there: keep it beside the model")
     if offset < 0 or length != declared or offset + length > size:
+        with file.open("rb") as data:
+            if is_pointer(data.read(64)):
+                raise ModelFileError(f"external data in {location!r}: {POINTER}")
         raise ModelFileError(
             f"external data of {declared} bytes from {offset} on in {location!r} of {size} bytes, expected {length}: "
             "a damaged file"

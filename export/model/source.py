@@ -109,6 +109,11 @@ def half_source(source: Source, path: Path) -> Source:
 def check_request(source: Source, request: GraphRequest) -> None:
     """Raises ModelError where an ONNX model is another than what was asked for: its graph is what will be built."""
     path, spec = source.path, source.spec
+    if spec.precision == "int8":
+        raise ModelError(
+            f"{path}: an INT8 graph, expected FP32 or FP16, of which engines are built: run it as it is, by ONNX "
+            "Runtime, or import the model that it was quantised from"
+        )
     if request.precision != spec.precision and not is_to_be_halved(source, request):
         raise ModelError(
             f"{path}: an {spec.precision.upper()} graph, got --precision {request.precision}: precision is a property "

@@ -1,163 +1,31 @@
-"""State dicts of torchvision's and timm's VGG nets and of torchvision's GoogLeNet, as weights of our nets.
+"""Tensors of torchvision's and timm's VGG nets and of torchvision's GoogLeNet, as weights of our nets.
 
 vgg11, 13, 16 and 19 are the paper's A, B, D and E; googlenet is a net of its own, see trainer/nets/googlenet_tv.py.
-Batch norms are folded into the convolutions before them.
-
-Files, .pth and .safetensors, are read as what a stranger sent. No code of the file runs, and memory stays bounded by
-the file's size: sizes that a file declares are compared with what it holds, compressed archives are refused, and
-reading happens below a limit of address space.
+Batch norms are folded into the convolutions before them; heads that were replaced are in head.py.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from infer.errors import Refused
 from trainer.nets import googlenet, vgg
 
-from ..bounded import bounded_memory
-
-MAX_HEADER_BYTES = 1_000_000
-"""The longest header of a safetensors file: VGG-19 with batch norms takes 12,000."""
-MEMORY_BYTES = 1_000_000_000
-"""Memory that reading may take beside COPIES of the file."""
-COPIES = 3
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-WRAPPERS = ("state_dict", "model")
-DATA_PARALLEL = "module."
-
-
-class WeightsError(Refused):
-    """A file that holds no weights that can be used; one line, without the file's name."""
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Floating-point tensors by name, in the file's own types; batch norms' counters are left out.
-
-    Takes what torch.save wrote, of either format, or safetensors; weights may lie in an entry "state_dict" or "model",
-    and their names may begin with DataParallel's "module.". Raises WeightsError.
-    """
-    if not path.is_file():
-        raise WeightsError("no such file, expected weights (.pth, .safetensors)")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(9)
-
-    try:
-        with bounded_memory(MEMORY_BYTES + COPIES * size):
-            state = _read_safetensors(path, start) if start[8:] == b"{" else _read_torch(path, start)
-    except MemoryError:
-        raise WeightsError("its contents take much more memory than the file is large: refused") from None
-    return _checked(_unwrapped(state), size)
-
-
-def _read_safetensors(path: Path, start: bytes) -> Any:
-    import safetensors
-    from safetensors.torch import load_file
-
-    header = int.from_bytes(start[:8], "little")
-    if header > min(MAX_HEADER_BYTES, path.stat().st_size - 8):
-        raise WeightsError(f"declares a safetensors header of {header} bytes: truncated, or no safetensors file")
-    try:
-        return load_file(path)
-    except safetensors.SafetensorError as error:
-        raise WeightsError(f"not a readable safetensors file ({_first_line(error)})") from None
-
-
-def _read_torch(path: Path, start: bytes) -> Any:
-    if start.startswith(b"PK"):
-        _check_archive(path)
-    elif not start.startswith(b"\x80"):  # a pickle
-        raise WeightsError("neither a file of torch.save (.pth) nor a safetensors file")
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles, before it refuses them
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise WeightsError("refused, it holds pickled code (expected a state dict: tensors by name)") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on damaged files
-        if "can't allocate memory" in str(error):
-            raise MemoryError from None
-        raise WeightsError(f"not a readable file of torch.save ({_first_line(error)})") from None
-
-
-def _check_archive(path: Path) -> None:
-    """torch.save stores without compression, so the entries together are no larger than the file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise WeightsError(f"not a readable file of torch.save ({_first_line(error)})") from None
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise WeightsError("a compressed archive, expected a file of torch.save (.pth), which is not")
-    held = sum(entry.file_size for entry in entries)
-    if held > path.stat().st_size:
-        raise WeightsError(f"declares {held} bytes in a file of {path.stat().st_size}: refused")
-
-
-def _unwrapped(content: Any) -> dict[str, Any]:
-    state = content
-    for key in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
-        raise WeightsError(f"holds a {type(state).__name__}, expected a state dict: tensors by name")
-    if all(name.startswith(DATA_PARALLEL) for name in state):
-        state = {name.removeprefix(DATA_PARALLEL): value for name, value in state.items()}
-    return dict(state)
-
-
-def _checked(state: dict[str, Any], file_bytes: int) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    claimed = 0
-    for name, value in state.items():
-        if name.rpartition(".")[2] == "num_batches_tracked":
-            continue
-        if type(value) not in (Tensor, nn.Parameter):
-            raise WeightsError(f"entry {_short(name)} is a {type(value).__name__}, expected tensors by name")
-        if value.dtype not in FLOATS or value.layout != torch.strided:
-            kind = f"{value.dtype} {value.layout}".replace("torch.", "")
-            raise WeightsError(f"tensor {_short(name)} is {kind}, expected floating-point numbers")
-
-        # tensors may share their numbers, and a stride of 0 makes one number many
-        claimed += value.numel() * value.element_size()
-        if claimed > file_bytes:
-            raise WeightsError(
-                f"tensor {_short(name)} of {list(value.shape)} and those before it claim {claimed} bytes "
-                f"in a file of {file_bytes}: refused"
-            )
-        tensors[name] = value.detach()
-    return tensors
-
-
-def _short(name: str) -> str:
-    return repr(name[:80])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
-
+from .head import linear_layers, three_layers
+from .reading import WeightsError
 
 GOOGLENET = "googlenet-tv"
 THEIRS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19", GOOGLENET: "googlenet"}
 AUXILIARY = ("aux1", "aux2")
 
 VGG_EPSILON, GOOGLENET_EPSILON = 1e-5, 1e-3  # torch's default; torchvision's BasicConv2d
-LAST_MAP_PX = 7  # of VGG, for crops of 224
+TRUNK = 32
+"""Pixels of a crop for each position of the last map."""
 
 
 class Layer(NamedTuple):
@@ -175,7 +43,7 @@ class Converted:
     net: str
     layers: tuple[Layer, ...]
     weights: dict[str, Tensor]
-    ignored: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     @property
     def classes(self) -> int:
@@ -198,21 +66,42 @@ class Converted:
         return THEIRS[self.net] + ("_bn" if self.net != GOOGLENET and self.layers[0].norm else "")
 
 
-def weights_from_torchvision(state: dict[str, Tensor]) -> Converted:
-    """The weights of a state dict. Raises WeightsError for one that is no net of theirs, or not whole."""
+def weights_from_torchvision(state: dict[str, Tensor], crop_px: int = 224) -> Converted:
+    """The weights of a state dict, of a net for crops of this size.
+
+    Raises WeightsError for one that is no net of theirs, or not whole.
+    """
     net, layers = recognise(state)
     rest = dict(state)
-    ignored = tuple(head for head in AUXILIARY if net == GOOGLENET and _drop(rest, f"{head}."))
+    auxiliary = [head for head in AUXILIARY if net == GOOGLENET and _drop(rest, f"{head}.")]
+    remarks = [f"without {' and '.join(auxiliary)}"] if auxiliary else []
     weights: dict[str, Tensor] = {}
     for layer in layers:
         weights[f"{layer.ours}.weight"], weights[f"{layer.ours}.bias"] = _folded(layer, rest, net)
+
+    # the head, whose layers may be called anything
+    names, said = linear_layers(rest, "fc" if net == GOOGLENET else "classifier")
+    remarks += said
+    head = [(_take(rest, f"{name}.weight"), _take(rest, f"{name}.bias")) for name in names]
     if rest:
         raise WeightsError(f"unknown tensor {min(rest)[:80]!r}, which {THEIRS[net]} does not have")
-    return Converted(net, tuple(layers), weights, ignored)
+    if net == GOOGLENET:
+        if len(names) > 1:
+            raise WeightsError(f"a head of {len(names)} linear layers ({', '.join(names)}), expected one in googlenet")
+        ours = {"classifier": head[0]}
+    else:
+        channels = len(weights[f"{layers[-1].ours}.bias"])
+        ours, said = three_layers(names, head, channels, crop_px // TRUNK)
+        remarks += said
+    for name, (weight, bias) in ours.items():
+        weights[f"{name}.weight"] = weight.reshape(*weight.shape, 1, 1) if weight.dim() == 2 else weight
+        weights[f"{name}.bias"] = bias
+    heads = [Layer(name, names[min(place, len(names) - 1)]) for place, name in enumerate(ours)]
+    return Converted(net, (*layers, *heads), weights, tuple(remarks))
 
 
 def recognise(state: dict[str, Tensor]) -> tuple[str, list[Layer]]:
-    """The net whose tensors are called so, and its layers. Raises WeightsError."""
+    """The net whose tensors are called so, and its layers but for the head. Raises WeightsError."""
     if "inception3a.branch1.conv.weight" in state:
         return GOOGLENET, list(_googlenet_layers())
     found = {match[1] for name in state if (match := re.fullmatch(r"(features\.\d+)\.weight", name))}
@@ -220,7 +109,7 @@ def recognise(state: dict[str, Tensor]) -> tuple[str, list[Layer]]:
         for batch_norms in (False, True):
             layers = list(_vgg_features(net, batch_norms))
             if found == {name for layer in layers for name in (layer.theirs, layer.norm) if name}:
-                return net, [*layers, *_vgg_head(state)]
+                return net, layers
     names = ", ".join(repr(name[:40]) for name in list(state)[:3])
     raise WeightsError(f"expected a VGG net of torchvision or timm, or torchvision's GoogLeNet, got {names} ...")
 
@@ -235,15 +124,6 @@ def _vgg_features(net: str, batch_norms: bool) -> Iterator[Layer]:
             norm = f"features.{index + 1}" if batch_norms else ""
             yield Layer(f"conv{block}_{number}", f"features.{index}", norm)
             index, number = index + (3 if batch_norms else 2), number + 1
-
-
-def _vgg_head(state: dict[str, Tensor]) -> list[Layer]:
-    timm = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
-    names = timm if f"{timm[0]}.weight" in state else ("classifier.0", "classifier.3", "classifier.6")
-    last = state.get(f"{names[-1]}.weight")
-    if last is None or last.isnan().all():
-        raise WeightsError("has no classifier, like torchvision's IMAGENET1K_FEATURES: use weights with one")
-    return [Layer(ours, theirs) for ours, theirs in zip(("fc6", "fc7", "fc8"), names, strict=True)]
 
 
 def _googlenet_layers() -> Iterator[Layer]:
@@ -262,7 +142,6 @@ def _googlenet_layers() -> Iterator[Layer]:
         for ours, branch in branches.items():
             theirs = f"inception{block}.{branch}"
             yield Layer(f"inception.{block}.{ours}", f"{theirs}.conv", f"{theirs}.bn")
-    yield Layer("classifier", "fc")
 
 
 def _folded(layer: Layer, rest: dict[str, Tensor], net: str) -> tuple[Tensor, Tensor]:
@@ -270,7 +149,10 @@ def _folded(layer: Layer, rest: dict[str, Tensor], net: str) -> tuple[Tensor, Te
 
     y = (x * w + b - mean) / sqrt(variance + epsilon) * gain + shift, computed in double precision.
     """
-    weight = _as_convolution(layer, _take(rest, f"{layer.theirs}.weight"))
+    weight = _take(rest, f"{layer.theirs}.weight")
+    if weight.dim() not in (2, 4):
+        raise WeightsError(f"{layer.theirs}.weight is {list(weight.shape)}, expected two sizes or four")
+    weight = weight.reshape(*weight.shape, *(1, 1)[: 4 - weight.dim()])
     channels = len(weight)
     has_bias = not layer.norm or f"{layer.theirs}.bias" in rest
     bias = _take_vector(rest, f"{layer.theirs}.bias", channels) if has_bias else torch.zeros(channels)
@@ -286,16 +168,6 @@ def _folded(layer: Layer, rest: dict[str, Tensor], net: str) -> tuple[Tensor, Te
     if not all(tensor.isfinite().all() for tensor in folded):
         raise WeightsError(f"{layer.norm} cannot be folded: it gives weights that are not finite (variances below 0?)")
     return folded
-
-
-def _as_convolution(layer: Layer, weight: Tensor) -> Tensor:
-    """Weights [out, in] of a linear layer as [out, in, 1, 1]; VGG's first sees a 7x7 map: [out, in / 49, 7, 7]."""
-    if weight.dim() == 2:
-        side = LAST_MAP_PX if layer.ours == "fc6" and weight.shape[1] % LAST_MAP_PX**2 == 0 else 1
-        return weight.reshape(len(weight), weight.shape[1] // side**2, side, side)
-    if weight.dim() != 4:
-        raise WeightsError(f"{layer.theirs}.weight is {list(weight.shape)}, expected two sizes or four")
-    return weight
 
 
 def _take_vector(rest: dict[str, Tensor], name: str, channels: int) -> Tensor:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import Refused
+from ..files import POINTER, is_pointer
 from ..spec import Size
 
 LARGEST_PIXELS = 100_000_000
@@ -39,6 +40,8 @@ def read_header(data: bytes) -> Header:
     """
     if not data:
         raise HeaderError("is empty (0 bytes)")
+    if is_pointer(data):
+        raise HeaderError(f"is {POINTER}")
     kind = next((kind for kind, (magic, _) in KINDS.items() if re.match(magic, data, re.DOTALL)), None)
     if kind is None:
         raise HeaderError("is not an image we can decode")

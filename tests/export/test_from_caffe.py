@@ -51,7 +51,7 @@ def test_every_net_comes_back(net: str, generation: Any, tmp_path: Path, capsys:
     said = capsys.readouterr().out
     parameters = sum(tensor.numel() for tensor in built.state_dict().values())
     sha256 = file_sha256(files[1])[:12]
-    assert f"ckpt.pt: net {net} from {files[1]} (sha256 {sha256}), {parameters:,} parameters, 10 classes not" in said
+    assert f"ckpt.pt: net {net} from {files[1]} (sha256 {sha256}), {parameters:,} parameters, 10 classes called" in said
     checkpoint = load(out)
     assert checkpoint.spec.net == net
     assert (checkpoint.spec.crop_px, checkpoint.spec.pool_rounding) == (spec.crop_px, "ceil")

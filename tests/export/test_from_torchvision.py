@@ -27,7 +27,8 @@ from torch.nn import functional as F
 from evaluation import ilsvrc
 from export import to_onnx
 from export.from_torchvision import main
-from export.torchvision.nets import WeightsError, read_state_dict, weights_from_torchvision
+from export.torchvision.nets import weights_from_torchvision
+from export.torchvision.reading import WeightsError, read_state_dict
 from infer.spec import ModelSpec, placeholder_classes
 from trainer.checkpoint import load
 from trainer.miniature import WNIDS
@@ -161,6 +162,7 @@ def test_options(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     expected = (
         rf"{path.with_name('ckpt.pt')}: net googlenet-tv from googlenet, 10 classes, 57 batch norms folded, "
         r"without aux1 and aux2, \d+\.\d s\n"
+        r"preprocessing: .*, mean 127.5,127.5,127.5 \(torchvision's transform_input\) .*, filter bicubic .*\n"
     )
     assert re.fullmatch(expected, capsys.readouterr().out)
 
@@ -190,7 +192,7 @@ def test_every_form_of_the_same_weights(write: Write) -> None:
         write({name: nn.Parameter(t) if t.is_floating_point() else t for name, t in state.items()}, "parameters.pth"),
     ]
     for path in files:
-        got = weights_from_torchvision(read_state_dict(path)).weights
+        got = weights_from_torchvision(read_state_dict(path).tensors).weights
         assert got.keys() == expected.keys()
         assert all(torch.equal(got[name], expected[name]) for name in expected), path.name
 
@@ -198,7 +200,7 @@ def test_every_form_of_the_same_weights(write: Write) -> None:
 @pytest.mark.parametrize(("kind", "file"), [("float16", "a.pth"), ("bfloat16", "a.safetensors"), ("float64", "a.pth")])
 def test_other_floats_become_single(kind: str, file: str, write: Write) -> None:
     state = {name: t.to(getattr(torch, kind)) for name, t in torchvision_nets.make("vgg11").state_dict().items()}
-    got = weights_from_torchvision(read_state_dict(write(state, file))).weights
+    got = weights_from_torchvision(read_state_dict(write(state, file)).tensors).weights
     assert {tensor.dtype for tensor in got.values()} == {torch.float32}
     assert torch.equal(got["conv3_2.weight"], state["features.8.weight"].float())
     assert torch.equal(got["fc6.weight"].flatten(1), state["classifier.0.weight"].float())
@@ -283,11 +285,11 @@ WITH_NORMS = floats("vgg11_bn")
         ),
         (
             {**SLIM, "classifier.0.weight": torch.ones(32, 64 * 4)},
-            "classifier.0.weight is [32, 256, 1, 1] as a convolution, expected [32, 64, 7, 7] in net A of width 0.125",
+            "classifier.0 reads 256 values, expected 3136: 64 channels of 7x7 positions; of crops of 64 px say --crop",
         ),
         (
             {**SLIM, "classifier.3.weight": torch.ones(16, 32), "classifier.3.bias": torch.ones(16)},
-            "classifier.0.weight is [32, 64, 7, 7] as a convolution, expected [16, 64, 7, 7]",
+            "classifier.6 reads 32 values, and classifier.3 before it gives 16: a changed state dict",
         ),
         (
             {**SLIM, "classifier.6.weight": torch.ones(1, 32), "classifier.6.bias": torch.ones(1)},

@@ -257,6 +257,9 @@ DecodedImage decode(const void* data, std::size_t size, bool apply_exif) {
   if (!size) refuse("is empty (0 bytes)");
   if (size >= 3 && bytes[0] == 0xFF && bytes[1] == 0xD8 && bytes[2] == 0xFF) return decode_jpeg(data, size, apply_exif);
   if (size >= 8 && std::memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) == 0) return decode_png(data, size, apply_exif);
+  constexpr char kPointer[] = "version https://git-lfs.github.com/spec/";
+  if (size >= sizeof kPointer && std::memcmp(bytes, kPointer, sizeof kPointer - 1) == 0)
+    refuse("is a git-lfs pointer, not the file: git lfs pull");
   refuse("is neither a JPEG nor a PNG");
 }
 #endif

@@ -43,7 +43,7 @@ void check_self_test(Backend& backend) {
   if (backend.self_test().empty()) refuse(spec.name + " carries no self-test: export it again with this version");
   try {
     const auto expected = nlohmann::json::parse(backend.self_test());
-    const double tolerance = spec.precision == "fp16" ? 0.02 : 1e-4;
+    const double tolerance = spec.precision == "fp32" ? 1e-4 : 0.02;
     double largest = 0.0;
     for (int number = 0; number < kImages; ++number) {
       Source source(self_test_image(number, spec.crop_px), spec);

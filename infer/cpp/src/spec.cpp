@@ -66,7 +66,7 @@ ModelSpec parse(const nlohmann::json& object) {
   spec.outputs = object.value("outputs", std::vector<std::string>{"posterior", "posterior_positions", "pixel_sums"});
   spec.task = choice(object, "task", "classify", {"classify", "box-scr", "box-pcr"});
   spec.interface = choice(object, "interface", "views", {"views", "images", "nchw"});
-  spec.precision = choice(object, "precision", "fp32", {"fp32", "fp16"});
+  spec.precision = choice(object, "precision", "fp32", {"fp32", "fp16", "int8"});
   spec.preprocessing = preprocessing(object.at("preprocessing"));
   spec.crop_px = pixels(object.value("crop_px", nlohmann::json(224)), "crop_px", 1);
   spec.stride_px = pixels(object.value("stride_px", nlohmann::json(32)), "stride_px", 1);
