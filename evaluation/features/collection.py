@@ -58,12 +58,16 @@ class Collection:
         return digest.hexdigest()[:16]
 
 
-def one_of(classes: int) -> Labels:
-    """Makes labels i8 [classes + 1, classes]: row i of an example of class i, the last (-1) of an unknown class."""
-    every = np.where(np.eye(classes, dtype=bool), 1, -1).astype(np.int8)
-    return np.concatenate([every, np.zeros((1, classes), np.int8)])
+def one_of(classes: int, label: int) -> Labels:
+    """Makes the labels i8 [classes] of an example of one class; -1: of an unknown class."""
+    if label < 0:
+        return np.zeros(classes, np.int8)
+    labels = np.full(classes, -1, np.int8)
+    labels[label] = 1
+    return labels
 
 
 def from_dataset(dataset: Dataset, split: Split) -> list[Picture]:
-    labels = one_of(len(dataset.classes))
+    seen = {item.label for item in dataset.items}
+    labels = {label: one_of(len(dataset.classes), label) for label in seen}  # examples of a class share them
     return [Picture(item, (Example(item.name, split, labels[item.label]),)) for item in dataset.items]

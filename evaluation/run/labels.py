@@ -109,7 +109,8 @@ def _match_by_order(known: _Known, spec: ModelSpec, numbers: Sequence[int]) -> C
         )
 
     # a name that both have says that the orders differ
-    moved = [place for place in known.used if known.classes[place] in set(own) - {own[found[place]]}]
+    names = set(own)
+    moved = [p for p in known.used if known.classes[p] in names and known.classes[p] != own[found[p]]]
     if moved:
         raise RunError(
             f"{BY_ORDER}: {known.classes[moved[0]]} would be taken for {own[found[moved[0]]]}, but {spec.name} has a "
@@ -180,8 +181,8 @@ def _match_nameless(known: _Known, spec: ModelSpec) -> ClassMatch:
 def _match_words(known: _Known, spec: ModelSpec) -> ClassMatch:
     """WNIDs against words, where WordNet's words agree at every place; all else is refused, each for its reason."""
     own, count = _names(spec.classes), len(spec.classes)
-    order = known.in_order(count)
-    missing = [place for place in known.used if known.classes[place] not in set(own)]
+    order, names = known.in_order(count), set(own)
+    missing = [place for place in known.used if known.classes[place] not in names]
 
     if order is not None:
         differing = [place for place in known.used if not _is_alike(known.classes[place], own[order[place]])]
