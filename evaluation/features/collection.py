@@ -58,16 +58,15 @@ class Collection:
         return digest.hexdigest()[:16]
 
 
-def one_of(classes: int, label: int) -> Labels:
-    """Makes the labels i8 [classes] of an example of one class; -1: of an unknown class."""
-    if label < 0:
-        return np.zeros(classes, np.int8)
-    labels = np.full(classes, -1, np.int8)
-    labels[label] = 1
-    return labels
+def one_of(classes: int, labels: Sequence[int] | NDArray[np.int64]) -> Labels:
+    """Makes the labels i8 [labels, classes] of examples of one class each; -1: of an unknown class."""
+    own = np.asarray(labels, np.int64)
+    made = np.where(own[:, None] < 0, 0, -1).astype(np.int8) * np.ones(classes, np.int8)
+    made[own >= 0, own[own >= 0]] = 1
+    return made
 
 
 def from_dataset(dataset: Dataset, split: Split) -> list[Picture]:
-    seen = {item.label for item in dataset.items}
-    labels = {label: one_of(len(dataset.classes), label) for label in seen}  # examples of a class share them
+    seen = sorted({item.label for item in dataset.items})
+    labels = dict(zip(seen, one_of(len(dataset.classes), seen), strict=True))  # examples of a class share them
     return [Picture(item, (Example(item.name, split, labels[item.label]),)) for item in dataset.items]
