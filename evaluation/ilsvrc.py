@@ -12,11 +12,21 @@ import contextlib
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from infer.command import Parser, count_argument, exit_with, run, scales_argument, whole_argument
+from infer.command import (
+    Parser,
+    add_data_options,
+    data_options,
+    exit_with,
+    print_notes,
+    run,
+    scales_argument,
+    whole_argument,
+)
 from infer.data.dataset import Dataset, open_dataset
 from infer.views import PROTOCOLS
 
@@ -24,6 +34,7 @@ from .published.papers import EvaluatedNet
 from .report.page import HTML, write_html
 from .report.results import EvaluatedImages, format_table, summarise, write_report
 from .run.engines import our_commit
+from .run.labels import BY_ORDER, match_classes
 from .run.mistakes import write_mistakes
 from .run.score import KnownEngines, score_opener
 from .run.store import UnfinishedScores, Watch
@@ -65,7 +76,8 @@ def _parser() -> Parser:
     add("--scales", type=scales_argument, metavar="Q[,Q...]", help="shorter sides in px (default: each model's own)")
     add("--pooling", choices=list(POOLING_OUTPUT), help=pooling)
     add("--submission", type=Path, metavar="FILE.yaml", help=submission)
-    add("--limit", type=count_argument, metavar="N", help="only the first N images")
+    add_data_options(parser)
+    add(BY_ORDER, action="store_true", help="take the data set's classes by their places, whatever they are called")
 
     # where and how
     add("--out", type=Path, default=Path("results"), help="folder for scores/ and the report (default: %(default)s)")
@@ -102,18 +114,27 @@ def _protocols(text: str) -> list[str]:
 def _evaluate(args: argparse.Namespace, command: str) -> int:
     started = time.monotonic()
     plan = _plan(args)
-    dataset = open_dataset(args.data, "val", limit=args.limit)
-    commit = our_commit()
-    opener = score_opener(plan, dataset, args.provider, commit=commit, strict=args.strict, mistakes=args.mistakes)
+    dataset = open_dataset(args.data, "val", **data_options(args))
+    opener = score_opener(
+        plan,
+        dataset,
+        args.provider,
+        commit=our_commit(),
+        strict=args.strict,
+        mistakes=args.mistakes,
+        classes_by_order=args.classes_by_order,
+    )
 
     with contextlib.ExitStack() as stack:
         crew = open_crew(opener, args, stack)
         unfinished = UnfinishedScores(args.out, crew.known, dataset, args.mistakes, started=started, resume=args.resume)
+        notes = [*dataset.notes, *match_remarks(crew.known, dataset, by_order=args.classes_by_order)]
+        print_notes(notes)
         watch = stack.enter_context(Watch(len(dataset.items), unfinished.done, log_json=args.log_json))
 
         try:
             unfinished.fill(crew.make(dataset.items, unfinished.pending, watch.images), watch)
-            table = _report(args.out, crew.known, dataset, unfinished, plan, command)
+            table = _report(args.out, crew.known, dataset, unfinished, plan, command, notes)
         except KeyboardInterrupt:
             return say_interrupted(f"{unfinished.done} of {len(dataset.items)} images are kept in {args.out}")
         unfinished.discard()
@@ -126,6 +147,12 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
     return 0
 
 
+def match_remarks(known: KnownEngines, dataset: Dataset, *, by_order: bool) -> list[str]:
+    """Lines that say how classes were matched where it was not by their names."""
+    matches = (match_classes(dataset, engine.spec, by_order=by_order) for engine in known.engines)
+    return list(dict.fromkeys(match.remark for match in matches if match.remark))
+
+
 def _plan(args: argparse.Namespace) -> RunPlan:
     """Plans a run by --submission, or by --engine, --protocol and --scales. Raises SubmissionError."""
     if args.submission is not None:
@@ -135,7 +162,13 @@ def _plan(args: argparse.Namespace) -> RunPlan:
 
 
 def _report(
-    out: Path, known: KnownEngines, dataset: Dataset, unfinished: UnfinishedScores, plan: RunPlan, command: str
+    out: Path,
+    known: KnownEngines,
+    dataset: Dataset,
+    unfinished: UnfinishedScores,
+    plan: RunPlan,
+    command: str,
+    notes: Sequence[str],
 ) -> str:
     """Writes the score tables and the report of a run whose shards are all there; returns the table to print."""
     written, is_ilsvrc, progress = unfinished.finish(), dataset.is_ilsvrc2012_val, unfinished.progress
@@ -162,9 +195,9 @@ def _report(
         results.append(summary.result([nets[i][j] for i, j in places], is_ilsvrc2012_val=is_ilsvrc))
 
     orders = (explain_order(one.answers, dataset.class_names, dataset.devkit_order) for one in of_tables)
-    remarks = list(dict.fromkeys(remark for remark in orders if remark))
-    for remark in remarks:
-        print(remark, file=sys.stderr)
+    found = list(dict.fromkeys(remark for remark in orders if remark))
+    print_notes(found)
+    remarks = [*notes, *found]
     unreadable = {name: status for one in of_tables for name, status in one.unreadable.items()}
 
     mistakes = [table.mistakes for own in progress.tables for table in own]
@@ -172,7 +205,15 @@ def _report(
     write_mistakes(out, dataset, list(zip(metadata, mistakes, strict=True)))
     named = zip(dataset.classes, dataset.class_names, strict=True)
     words = {name: words for name, words in named if name != words}
-    images = EvaluatedImages(unfinished.dataset_id, is_ilsvrc, results[0].images, len(unreadable), unreadable, words)
+    images = EvaluatedImages(
+        unfinished.dataset_id,
+        is_ilsvrc,
+        results[0].images,
+        len(unreadable),
+        unreadable,
+        words,
+        dict(dataset.left_out),
+    )
     reported = write_report(out, images, results, remarks, command=command, commit=metadata[0]["commit"])
     write_html([reported], out / HTML)
     return format_table(results)

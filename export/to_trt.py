@@ -21,14 +21,14 @@ from pathlib import Path
 
 import msgspec
 
-from infer.command import Parser, exit_with, positive_argument, run
+from infer.command import Parser, columns_argument, exit_with, positive_argument, run
 from infer.files import replacing
 from infer.spec import ModelSpec
 from infer.tensorrt.library import LIBRARIES, Library
 from infer.views import PROTOCOLS, ShapeRange
 
 from .errors import ModelError
-from .model.source import GraphRequest, Proof, Source, check_request, half_source, is_to_be_halved, read_source
+from .model.source import GraphRequest, Proof, Reading, Source, check_request, half_source, is_to_be_halved, read_source
 from .tensorrt import build as trt_build
 from .tensorrt import profiles as trt_profiles
 from .tensorrt import sidecar
@@ -194,7 +194,19 @@ def _parser() -> Parser:
         "--tolerance", type=positive_argument, help=f"of --verify, for a posterior (default: {Proof().tolerance})"
     )
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help=f"of both (default: {Proof().protocol})")
-    parser.add_argument("--limit", type=int, metavar="N", help=f"images of each, 0 for all (default: {Proof().limit})")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help=f"images of each, evenly spaced over all classes; 0 for all (default: {Proof().limit})",
+    )
+    parser.add_argument("--labels", type=Path, metavar="FILE.csv", help="of --verify, for images in no class folders")
+    parser.add_argument(
+        "--columns", type=columns_argument, metavar="image=NAME,label=NAME", help="of --verify, of Parquet files"
+    )
+    parser.add_argument(
+        "--classes-by-order", action="store_true", help="of --verify: take classes by their places, not their names"
+    )
 
     parser.add_argument("--outputs", default="", help="more outputs, comma-separated: score_map, features")
     parser.add_argument(
@@ -236,6 +248,8 @@ def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs
         parser.error("--tolerance is of --verify DIR: give both")
     if (args.protocol or args.limit is not None) and not (args.calibrate or args.verify):
         parser.error("--protocol and --limit are of --calibrate DIR and --verify DIR: give one of these")
+    if (args.labels or args.columns or args.classes_by_order) and args.verify is None:
+        parser.error("--labels, --columns and --classes-by-order are of --verify DIR: give both")
     if args.limit is not None and args.limit < 0:
         parser.error(f"--limit: expected a number of images or 0 for all, got {args.limit}")
 
@@ -262,7 +276,8 @@ def _work(args: argparse.Namespace, engine: Path, request: GraphRequest) -> int:
     for line in ignored:
         print(line)
     given = {name: getattr(args, name) for name in ("calibrate", "verify", "protocol", "limit", "tolerance")}
-    proof = Proof(**{name: value for name, value in given.items() if value is not None})
+    reading = Reading(args.labels, args.columns, args.classes_by_order)
+    proof = Proof(**{name: value for name, value in given.items() if value is not None}, reading=reading)
     build_engine(Job(args.model, engine, request, profiles, sizes, library, targets, options, proof))
     return 0
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from .boxes.finding import BoxNet, box_net, check_together
 from .classify import Classifier, Outcome
-from .command import Parser, add_engine_options, engine_options, exit_with, run, scales_argument
-from .data.dataset import image_files
+from .command import Parser, add_engine_options, engine_options, exit_with, print_notes, run, scales_argument
+from .data.dataset import list_images, say_left_out
 from .data.folder import printable
 from .drawing.maps import SUFFIXES, write_boxes, write_maps
 from .engine import EngineError, check_outputs
@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _work(args: Namespace) -> int:
     _check_usage(args)
+    files = list(_files(args.images))
     protocol = args.protocol or ("dense" if args.maps or args.boxes else "center")
     classifier = Classifier(args.engine, protocol=protocol, scales=args.scales, **engine_options(args))
     if args.maps is not None:
@@ -69,7 +70,7 @@ def _work(args: Namespace) -> int:
         check_together(nets, classifier.engine)
 
     failed = 0
-    for path, outcome in classifier.classify_files(list(_files(args.images)), top=args.top):
+    for path, outcome in classifier.classify_files(files, top=args.top):
         failed += _report(path, outcome, classifier, nets, args)
     classifier.close()
     return 1 if failed else 0
@@ -125,12 +126,18 @@ def _report(path: Path, outcome: Outcome, classifier: Classifier, nets: Sequence
 
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
-    """The files named, and all images below the folders named, in order."""
+    """The files named, and all images below the folders named, in order; says what else is there.
+
+    Raises DatasetError for a folder without images.
+    """
     for path in paths:
-        if path.is_dir():
-            yield from image_files(path)
-        else:
+        if not path.is_dir():
             yield path
+            continue
+        found = list_images(path)
+        if found.left_out:
+            print_notes([f"{path}: {say_left_out(found.left_out)}"])
+        yield from (file.path for _, file in found.images)
 
 
 def _line(path: Path, outcome: Outcome, classifier: Classifier) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -65,6 +65,35 @@ def rgb_argument(text: str) -> tuple[float, float, float]:
     if not all(map(math.isfinite, (r, g, b))):
         raise argparse.ArgumentTypeError(f"expected three numbers like 123.68,116.779,103.939, got {text!r}")
     return r, g, b
+
+
+def columns_argument(text: str) -> dict[str, str]:
+    """`image=img,label=fine_label` as names of columns, for argparse."""
+    pairs = dict(pair.partition("=")[::2] for pair in text.split(","))
+    if not set(pairs) <= {"image", "label"} or not all(pairs.values()):
+        raise argparse.ArgumentTypeError(f"expected image=NAME,label=NAME, got {text!r}")
+    return pairs
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `infer.data.dataset.open_dataset` that a user may choose."""
+    labels = "a list of the labels, for images in no class folders: rows IMAGE,LABEL, with a header or none"
+    columns = "columns of Parquet files, where they have other names"
+    limit = "only N images, evenly spaced over all classes, always the same"
+    parser.add_argument("--labels", type=Path, metavar="FILE.csv", help=labels)
+    parser.add_argument("--columns", type=columns_argument, metavar="image=NAME,label=NAME", help=columns)
+    parser.add_argument("--limit", type=count_argument, metavar="N", help=limit)
+
+
+def data_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of `open_dataset`, from what `add_data_options` added."""
+    return {name: getattr(args, name) for name in ("labels", "columns", "limit")}
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Says on stderr what a reader has to say of its data."""
+    for note in notes:
+        print(note, file=sys.stderr, flush=True)
 
 
 def _gpu_argument(text: str) -> int:

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from infer.command import Parser, exit_with
+from infer.command import Parser, data_options, exit_with
 from infer.data.dataset import has_validation
 from infer.errors import UsageError
 from infer.views import PROTOCOLS
@@ -50,7 +50,16 @@ def train_and_evaluate(args: argparse.Namespace, recipe: Recipe) -> int:
     if peers.rank == 0 and recipe.init and args.init is None:
         print(f"{recipe.name}: without --init (of {recipe.init}) every layer starts at random", file=sys.stderr)
     given = Statistics.read(args.statistics) if args.statistics else None
-    path = train(recipe, args.data, args.out, init=args.init, resume=args.resume, statistics=given, execution=execution)
+    path = train(
+        recipe,
+        args.data,
+        args.out,
+        init=args.init,
+        resume=args.resume,
+        statistics=given,
+        execution=execution,
+        reading=data_options(args),
+    )
 
     # The first process alone speaks and evaluates.
     if peers.rank:
@@ -58,14 +67,16 @@ def train_and_evaluate(args: argparse.Namespace, recipe: Recipe) -> int:
     print(f"{path}: {recipe.name}, {load(path).epochs_done} epochs, {time.monotonic() - started:.0f} s")
     if args.final_protocol == "none" or recipe.task != "classify":
         return 0
-    return evaluate(path, args.data, args.final_protocol, peers.device.type)
+    return evaluate(path, args, args.final_protocol, peers.device.type)
 
 
-def evaluate(path: Path, data: Path, protocol: str, provider: str) -> int:
+def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str) -> int:
     """The exit status of evaluation.ilsvrc, which runs a protocol of the papers on the finished net.
 
-    It writes into evaluation/ beside the checkpoint, and goes on where an earlier evaluation ended.
+    It writes into evaluation/ beside the checkpoint, and goes on where an earlier evaluation ended. --limit is of
+    training alone: the net is evaluated on all images.
     """
+    data = args.data
     if not has_validation(data):
         print(f"{data}: no validation images, so {protocol} was not run", file=sys.stderr)
         return 0
@@ -76,6 +87,8 @@ def evaluate(path: Path, data: Path, protocol: str, provider: str) -> int:
         return 0
 
     words = ["--engine", path, "--data", data, "--out", out, "--protocol", protocol, "--provider", provider, "--resume"]
+    words += ["--labels", args.labels] if args.labels else []
+    words += ["--columns", ",".join(f"{key}={name}" for key, name in args.columns.items())] if args.columns else []
     status = subprocess.run([sys.executable, "-m", "evaluation.ilsvrc", *map(str, words)]).returncode
     return status if status >= 0 else 128 - status  # below 0: the signal that ended it
 

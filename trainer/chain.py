@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from infer.command import Parser, exit_with
+from infer.command import Parser, data_options, exit_with
 from infer.files import replacing
 
 from .checkpoint import load
@@ -170,7 +170,16 @@ def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
         if first:
             print(f"[{number} of {len(recipes)}] {recipe.name}", flush=True)
         init = checkpoint_path(recipe.init, out) if recipe.init else None
-        train(recipe, args.data, out / recipe.name, init=init, resume=True, statistics=statistics, execution=execution)
+        train(
+            recipe,
+            args.data,
+            out / recipe.name,
+            init=init,
+            resume=True,
+            statistics=statistics,
+            execution=execution,
+            reading=data_options(args),
+        )
         peers.wait()  # the first one has written what the next run starts from
 
     if first:

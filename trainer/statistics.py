@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from infer.command import Parser, exit_with, run
+from infer.command import Parser, exit_with, print_notes, run
 from infer.data.dataset import open_dataset
 from infer.errors import UsageError
 from infer.files import replacing
@@ -30,7 +30,9 @@ def _measure_and_write(args: argparse.Namespace) -> int:
     if args.images < 0:
         raise UsageError(f"--images: expected a number of 0 (all) or more, got {args.images}")
 
-    found = measure(open_dataset(args.data, "train"), args.images)
+    dataset = open_dataset(args.data, "train")
+    print_notes(dataset.notes)
+    found = measure(dataset, args.images)
     if args.output is not None:
         with replacing(args.output) as unfinished:
             unfinished.write_text(found.to_json() + "\n")

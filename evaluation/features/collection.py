@@ -58,12 +58,15 @@ class Collection:
         return digest.hexdigest()[:16]
 
 
-def one_of(classes: int) -> Labels:
-    """Makes labels i8 [classes + 1, classes]: row i of an example of class i, the last (-1) of an unknown class."""
-    every = np.where(np.eye(classes, dtype=bool), 1, -1).astype(np.int8)
-    return np.concatenate([every, np.zeros((1, classes), np.int8)])
+def one_of(classes: int, labels: Sequence[int] | NDArray[np.int64]) -> Labels:
+    """Makes the labels i8 [labels, classes] of examples of one class each; -1: of an unknown class."""
+    own = np.asarray(labels, np.int64)
+    made = np.where(own[:, None] < 0, 0, -1).astype(np.int8) * np.ones(classes, np.int8)
+    made[own >= 0, own[own >= 0]] = 1
+    return made
 
 
 def from_dataset(dataset: Dataset, split: Split) -> list[Picture]:
-    labels = one_of(len(dataset.classes))
+    seen = sorted({item.label for item in dataset.items})
+    labels = dict(zip(seen, one_of(len(dataset.classes), seen), strict=True))  # examples of a class share them
     return [Picture(item, (Example(item.name, split, labels[item.label]),)) for item in dataset.items]

@@ -17,15 +17,19 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from infer.boxes.finding import MATCHES, Merging
-from infer.command import Parser, count_argument, exit_with, run, scales_argument
+from infer.command import Parser, add_data_options, data_options, exit_with, print_notes, run, scales_argument
 from infer.data.dataset import Dataset, open_dataset
 
 from ..errors import RunError, ScoresError
-from ..run.engines import map_labels
+from ..run.labels import BY_ORDER, match_classes
 from ..run.store import Watch
 from ..run.workers import add_run_options, check_run_options, open_crew, say_interrupted
 from ..scores import table as tables
@@ -64,7 +68,8 @@ def _parser() -> Parser:
     add("--merge-at", type=float, metavar="T", help=merge_at)
     add("--annotations", type=Path, metavar="DIR|TAR", help="the XMLs (default: DATA/ILSVRC2012_bbox_val_v3)")
     add("--blacklist", type=Path, metavar="FILE", help="numbers of images not to count (default: the devkit's, if any)")
-    add("--limit", type=count_argument, metavar="N", help="only the first N images")
+    add_data_options(parser)
+    add(BY_ORDER, action="store_true", help="take the data set's classes by their places, whatever they are called")
 
     # where and how
     add("--out", type=Path, default=Path("localization"), help="for boxes/ and the report (default: %(default)s)")
@@ -91,7 +96,7 @@ def _check_together(parser: Parser, args: argparse.Namespace) -> None:
 
 def _localize(args: argparse.Namespace, command: str) -> int:
     _check_out(args.out)
-    dataset = open_dataset(args.data, "val", limit=args.limit)
+    dataset = open_dataset(args.data, "val", **data_options(args))
     truth = read_ground_truth(dataset, args.annotations, args.blacklist)
     for said in truth.broken:
         print(f"{said}: not counted", file=sys.stderr)
@@ -102,9 +107,14 @@ def _localize(args: argparse.Namespace, command: str) -> int:
 
     with contextlib.ExitStack() as stack:
         crew = open_crew(box_opener(settings, args.boxes, classifier, args.provider, options), args, stack)
-        images, scored_id = _images_to_locate(dataset, crew.known, args.scores)
+        match = match_classes(dataset, crew.known.nets[0].spec, by_order=args.classes_by_order)
+        notes = [*dataset.notes, *filter(None, [match.remark])]
+        images, scored_id = _images_to_locate(dataset, crew.known, args.scores, match.label_of)
         metadata = box_metadata(settings, crew.known, dataset, args.scores)
+        if args.classes_by_order:
+            metadata["classes"] = "by order"
         unfinished = UnfinishedBoxes(args.out, metadata, len(images), resume=args.resume)
+        print_notes(notes)
         watch = stack.enter_context(Watch(len(images), unfinished.done, log_json=False))
 
         try:
@@ -114,7 +124,7 @@ def _localize(args: argparse.Namespace, command: str) -> int:
                     f"{args.scores}: scores of data set {scored_id}, but the images are {unfinished.dataset_id()}: "
                     "use a table of the same images"
                 )
-            table = _report(args, settings, crew.known, dataset, truth, unfinished, command)
+            table = _report(args, settings, crew.known, dataset, truth, unfinished, command, notes)
         except KeyboardInterrupt:
             return say_interrupted(f"{unfinished.done} of {len(images)} images are kept in {args.out}")
         unfinished.discard()
@@ -125,15 +135,14 @@ def _localize(args: argparse.Namespace, command: str) -> int:
 
 
 def _images_to_locate(
-    dataset: Dataset, known: KnownNets, scores: Path | None
+    dataset: Dataset, known: KnownNets, scores: Path | None, label_of: NDArray[np.int32]
 ) -> tuple[list[ImageToLocate], str | None]:
     """Lists the images with what is known of each, and the data set that `scores` has seen if it is all of it.
 
     Raises RunError and ScoresError.
     """
-    spec = known.nets[0].spec
-    label_of = map_labels(dataset, spec)
-    likeliest, scored_id = read_likeliest(scores, dataset, spec.classes, label_of) if scores else (None, None)
+    classes = known.nets[0].spec.classes
+    likeliest, scored_id = read_likeliest(scores, dataset, classes, label_of) if scores else (None, None)
 
     images = []
     for place, item in enumerate(dataset.items):
@@ -150,6 +159,7 @@ def _report(
     truth: GroundTruth,
     unfinished: UnfinishedBoxes,
     command: str,
+    notes: Sequence[str],
 ) -> str:
     """Writes the table of boxes and the report of a run whose shards are all there; returns the table to print."""
     out: Path = args.out
@@ -195,9 +205,10 @@ def _report(
 
     said: dict[str, Any] = {"id": unfinished.dataset_id(), "images": len(dataset.items)}
     said |= {"is_ilsvrc2012_val": dataset.is_ilsvrc2012_val, "blacklisted": truth.blacklisted}
+    said |= {"left_out": dict(dataset.left_out)} if dataset.left_out else {}
     said |= {"broken_annotations": list(truth.broken), "unreadable_images": unreadable_images(path)}
     environment = {"command": command, "commit": unfinished.settings["commit"], "python": platform.python_version()}
-    return write_report(out, results, said, remarks, environment)
+    return write_report(out, results, said, [*notes, *remarks], environment)
 
 
 def _check_out(out: Path) -> None:

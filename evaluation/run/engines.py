@@ -9,14 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from infer.data.dataset import Dataset
 from infer.engine import Engine, EngineError
 from infer.errors import Refused
 from infer.open import open_engine
-from infer.spec import ModelSpec, placeholder_classes
+from infer.spec import ModelSpec
 
 from ..errors import RunError
 
@@ -62,31 +58,6 @@ def open_any(path: Path, *, checkpoints: bool = True, **options: Any) -> Engine:
         return TorchEngine.open(path, largest_short_px=options.get("largest_short_px", 0), place=place)
     except (Refused, RuntimeError) as error:  # the second of a GPU that is not there
         raise EngineError(f"{path}: {str(error).splitlines()[0].removeprefix(f'{path}: ')}") from None
-
-
-def map_labels(dataset: Dataset, spec: ModelSpec) -> NDArray[np.int32]:
-    """Maps each class of the data set to the model's class index. Raises RunError unless the model knows them all.
-
-    A model imported without class names is taken at its word: as many classes, in the data set's own sorted order. So
-    is a data set whose labels are numbers: they are the model's own, unless it calls its classes as the model does;
-    where it has names of its own for them, there must be as many as the model has.
-    """
-    known = set(spec.classes)
-    bare = dataset.classes == tuple(map(str, range(len(dataset.classes))))
-    fits = len(dataset.classes) <= len(spec.classes) if bare else len(dataset.classes) == len(spec.classes)
-    own_numbers = dataset.numbered and fits and not known.issuperset(dataset.classes)
-    if own_numbers or spec.classes == placeholder_classes(len(dataset.classes)):
-        return np.arange(len(dataset.classes), dtype=np.int32)
-
-    missing = [name for name in dataset.classes if name not in known]
-    if missing:
-        raise RunError(
-            f"{spec.name} knows {len(spec.classes)} classes ({spec.classes[0]} ... {spec.classes[-1]}), but the data "
-            f"set has {len(missing)} of {len(dataset.classes)} others ({', '.join(missing[:3])} ...): use the data the "
-            "model was trained for"
-        )
-    index = {name: i for i, name in enumerate(spec.classes)}
-    return np.array([index[name] for name in dataset.classes], np.int32)
 
 
 def check_together(engines: Sequence[Engine], paths: Sequence[Path]) -> None:

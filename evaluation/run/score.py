@@ -24,7 +24,8 @@ from infer.views import MergedPlan, ViewPlan
 from ..errors import RunError
 from ..scores.metrics import is_wrong
 from ..scores.table import OK, UNKNOWN_LABEL, Mistake, Scores
-from .engines import KnownEngine, check_together, known_engine, map_labels
+from .engines import KnownEngine, check_together, known_engine
+from .labels import match_classes
 from .loop import DecodedImage, MakerOpener, ShardMaker, digest_pixels
 from .mistakes import find_mistakes
 from .submission import POOLING_OUTPUT, Pooling, Protocol, RunPlan
@@ -162,13 +163,16 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], TableParts]):
         commit: str = "unknown",
         strict: bool = False,
         mistakes: int = 0,
+        classes_by_order: bool = False,
     ) -> None:
         self.engines, self.strict, self._mistakes = engines, strict, mistakes
         self._output = POOLING_OUTPUT[pooling]
         self._tables = []
         for engine, own in zip(engines, protocols, strict=True):
             metadata = tuple(table_metadata(engine, protocol, pooling, commit) for protocol in own)
-            label_of = map_labels(dataset, engine.spec)
+            if classes_by_order:
+                metadata = tuple({**one, "classes": "by order"} for one in metadata)
+            label_of = match_classes(dataset, engine.spec, by_order=classes_by_order).label_of
             self._tables.append(EngineTables(engine, tuple(own), metadata, label_of, _planner(engine, own)))
 
         # images with few views each share calls
@@ -249,10 +253,17 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], TableParts]):
 
 
 def score_opener(
-    plan: RunPlan, dataset: Dataset, provider: Provider, *, commit: str, strict: bool, mistakes: int
+    plan: RunPlan,
+    dataset: Dataset,
+    provider: Provider,
+    *,
+    commit: str,
+    strict: bool,
+    mistakes: int,
+    classes_by_order: bool = False,
 ) -> MakerOpener[Item, TableParts]:
     """Makes the opener of a classification over the images of `dataset`."""
-    options = {"commit": commit, "strict": strict, "mistakes": mistakes}
+    options = {"commit": commit, "strict": strict, "mistakes": mistakes, "classes_by_order": classes_by_order}
     make = functools.partial(_make, plan, replace(dataset, items=()), options)
     largest = [max((q for _, scales in engine.asked for q in scales or ()), default=0) for engine in plan.engines]
     return MakerOpener([engine.path for engine in plan.engines], make, provider, largest)

@@ -40,6 +40,7 @@ SAID = {
     "protocol": "the protocol",
     "scales": "the scales",
     "pooling": "the pooling",
+    "classes": "the matching of classes",
     "commit": "the code (commit)",
 }
 """Names of what the metadata of a score table says, in the order in which a difference is reported."""
@@ -302,7 +303,7 @@ class UnfinishedScores(UnfinishedShards[TableParts]):
 
         for key, said in SAID.items():
             for before, now in zip(found.tables, self.metadata, strict=True):
-                old, new = ([table[key] for table in side] for side in (before, now))
+                old, new = ([table.get(key, "by name") for table in side] for side in (before, now))
                 if old == new:
                     continue
                 model = json.loads(now[0]["spec"])["name"]

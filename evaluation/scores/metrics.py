@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from scipy.stats import binomtest
 
 from .table import Scores
@@ -26,6 +27,8 @@ FAR_MORE = 3
 KNOWN_SHARE = 0.9
 """Least share of what the permutation explains that a known order must explain to be named."""
 
+Counts = csr_array
+"""Numbers of images [label, answer], sparse: 21,841 classes have 477,029,281 pairs, and few of them images."""
 Order = NDArray[np.int64]
 """The answer that stands for each label, i64 [classes]; -1 for none."""
 
@@ -114,13 +117,13 @@ class ClassError(NamedTuple):
 class Details:
     """Confusion, class errors and calibration of one table, counted part by part.
 
-    confusion: i64 [true class, first answer]; unanswered: i64 [true class], images unreadable or not finite.
+    confusion: i64 [true class, first answer], sparse; unanswered: i64 [true class], images unreadable or not finite.
     bin_images: i64 [BINS], the answered images by the posterior of their first answer, in equal bins.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
-        self.confusion = np.zeros((len(classes), len(classes)), np.int64)
+        self.confusion = csr_array((len(classes), len(classes)), dtype=np.int64)
         self.unanswered = np.zeros(len(classes), np.int64)
         self.bin_images = np.zeros(BINS, np.int64)
         self._bin_confidence = np.zeros(BINS)  # sums over the images of each bin
@@ -133,7 +136,7 @@ class Details:
 
         posterior, labels = part.posterior[answered], part.labels[answered]  # [answered, classes], [answered]
         answers = posterior.argmax(1)
-        np.add.at(self.confusion, (labels, answers), 1)
+        self.confusion = self.confusion + _count(labels, answers.astype(np.int32), len(self.classes))
 
         confidence = posterior.max(1, initial=0).astype(np.float64)
         bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)  # (i/BINS, (i+1)/BINS]
@@ -163,10 +166,13 @@ class Details:
 
     def most_confused(self, count: int) -> list[tuple[str, str, int]]:
         """(true class, answer, images) of the wrong answers that are given most often."""
-        wrong = self.confusion - np.diag(self.confusion.diagonal())
-        order = np.argsort(-wrong, axis=None, kind="stable")[:count]
-        places = (divmod(int(place), len(self.classes)) for place in order)
-        return [(self.classes[i], self.classes[j], int(wrong[i, j])) for i, j in places if wrong[i, j]]
+        found = self.confusion.tocoo()
+        wrong = [
+            (-int(images), int(i), int(j))
+            for i, j, images in zip(found.row, found.col, found.data, strict=True)
+            if i != j and images
+        ]
+        return [(self.classes[i], self.classes[j], -images) for images, i, j in sorted(wrong)[:count]]
 
     @property
     def expected_calibration_error_percent(self) -> float | None:
@@ -237,15 +243,16 @@ class FirstAnswers:
         self._labels.append(part.labels[answered])
         self._answers.append(part.posterior[answered].argmax(1).astype(np.int32))
 
-    def halves(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def halves(self) -> tuple[Counts, Counts]:
         """Numbers of images [label, answer], of the even and of the odd images of each class."""
-        even, odd = np.zeros((2, self._classes, self._classes), np.int64)
         labels = np.concatenate([np.zeros(0, np.int32), *self._labels])  # [images]
         answers = np.concatenate([np.zeros(0, np.int32), *self._answers])
-        for label in np.unique(labels):
-            own = answers[labels == label]
-            even[label] = np.bincount(own[::2], minlength=self._classes)
-            odd[label] = np.bincount(own[1::2], minlength=self._classes)
+
+        # images of one class follow each other, in their order; each is numbered in its class
+        order = np.argsort(labels, kind="stable")
+        labels, answers = labels[order], answers[order]
+        is_odd = (np.arange(len(labels)) - np.searchsorted(labels, labels)) % 2 == 1
+        even, odd = (_count(labels[half], answers[half], self._classes) for half in (~is_odd, is_odd))
         return even, odd
 
 
@@ -267,7 +274,7 @@ def explain_order(found: FirstAnswers, class_names: Sequence[str] = (), devkit_o
 
     # what the permutation must beat: the model's right answers, one constant answer
     both = even + odd
-    own = error_rate(int(np.trace(both)), int(both.sum()))  # a rate of right answers: the interval is the same
+    own = error_rate(int(both.trace()), int(both.sum()))  # a rate of right answers: the interval is the same
     constant_percent = 100 * int(odd.sum(1).max()) / images
     least = max(MIN_EXPLAINED_PERCENT, FAR_MORE * constant_percent, FAR_MORE * own.interval95_percent[1])
     if least >= 100:
@@ -280,13 +287,13 @@ def explain_order(found: FirstAnswers, class_names: Sequence[str] = (), devkit_o
         return None
 
     # a known order is named where it explains nearly as much
-    orders = _known_orders(class_names, devkit_order, len(odd))
+    orders = _known_orders(class_names, devkit_order, len(order))
     known = max(orders, key=lambda known: _explained(odd, known[1]))
     named = f", {known[0]}" if _explained(odd, known[1]) >= KNOWN_SHARE * right else ""
 
     # the example is the class with the most images that are explained by moving it
-    labels = np.arange(len(order))
-    example = int(np.where(order == labels, 0, even[labels, order]).argmax())
+    moved = np.flatnonzero((order >= 0) & (order != np.arange(len(order))))
+    example = int(moved[_at(even, moved, order[moved]).argmax()])
     chance = "at chance" if own.interval95_percent[0] <= constant_percent else "little better than chance"
     return (
         f"{found.model} answers {chance} ({own.percent:.2f} %), but a permutation of the classes explains "
@@ -295,15 +302,39 @@ def explain_order(found: FirstAnswers, class_names: Sequence[str] = (), devkit_o
     )
 
 
-def _fit(counts: NDArray[np.int64]) -> Order:
-    """The permutation that explains the most images of counts [label, answer]."""
-    return np.asarray(linear_sum_assignment(counts, maximize=True)[1], np.int64)
+def _count(labels: NDArray[np.int32], answers: NDArray[np.int32], classes: int) -> Counts:
+    """Numbers of images [label, answer]: as large as there are images, not as the square of the classes."""
+    ones = np.ones(len(labels), np.int64)
+    return csr_array((ones, (labels, answers)), shape=(classes, classes))  # the same place twice is summed
 
 
-def _explained(counts: NDArray[np.int64], order: Order) -> int:
+def _at(counts: Counts, labels: NDArray[np.int64], answers: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.asarray(counts[labels, answers]).ravel()
+
+
+def _fit(counts: Counts) -> Order:
+    """The permutation that explains the most images of counts [label, answer]; -1 where it says nothing of a label."""
+    labels = np.unique(counts.nonzero()[0])
+    answers, columns = np.unique(counts.nonzero()[1], return_inverse=True)
+
+    # the matching wants every label matched: each has a column of its own that explains no image
+    most = int(counts.max()) + 1
+    rows = np.searchsorted(labels, counts.nonzero()[0])
+    own = np.arange(len(labels))
+    costs = np.concatenate([most - _at(counts, *counts.nonzero()), np.full(len(labels), most)])
+    places = (np.concatenate([rows, own]), np.concatenate([columns, len(answers) + own]))
+    matched = min_weight_full_bipartite_matching(csr_array((costs, places)))
+
+    order = np.full(counts.shape[0], -1, np.int64)
+    explains = matched[1] < len(answers)
+    order[labels[matched[0][explains]]] = answers[matched[1][explains]]
+    return order
+
+
+def _explained(counts: Counts, order: Order) -> int:
     """Images of counts [label, answer] whose answer is the one that `order` has for their label."""
     labels = np.flatnonzero(order >= 0)
-    return int(counts[labels, order[labels]].sum())
+    return int(_at(counts, labels, order[labels]).sum())
 
 
 def _known_orders(class_names: Sequence[str], devkit_order: Sequence[int], classes: int) -> list[tuple[str, Order]]:

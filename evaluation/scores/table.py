@@ -117,11 +117,16 @@ def have_same_images(one: Scores, other: Scores) -> bool:
 
 
 def check_same_images(one: Scores, other: Scores) -> None:
-    """Raises ScoresError unless two tables (or the same parts of two) have the same images and classes."""
+    """Raises ScoresError unless two tables (or the same parts of two) have the same images, classes and labels."""
     if not have_same_images(one, other):
         raise ScoresError(say_other_images(one, other, len(one.images), len(other.images)))
     if other.classes != one.classes:
         raise ScoresError(f"{other.model} and {one.model} have different classes: their posteriors mean other things")
+    if not np.array_equal(other.labels, one.labels):
+        raise ScoresError(
+            f"{other.model} and {one.model} have different labels for the same images: evaluate both with or without "
+            "--classes-by-order"
+        )
 
 
 def say_other_images(one: Scores, other: Scores, one_count: int, other_count: int) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from infer.data.imagenet import words_of_wnids
 from infer.errors import Refused
 from infer.files import refuse_pointer
 from infer.spec import placeholder_classes
@@ -26,8 +27,7 @@ MAX_LITERAL_BYTES = 1_000_000
 WNID = re.compile(r"(n\d{8})(?:[ \t,;:]+(.*))?")
 NUMBERED = re.compile(r"(\d{1,7})[ \t]*[,;: \t][ \t]*(.+)")
 IMAGENET = "imagenet-1k"
-BUILT_IN = {IMAGENET: Path(__file__).with_name("imagenet_1k.txt")}
-"""Lists that `--classes NAME` knows without a file."""
+"""The list that `--classes` knows without a file."""
 
 Classes = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -45,11 +45,10 @@ def read_classes(path: Path | None, count: int) -> Classes:
     if path is None:
         return placeholder_classes(count), ()
 
-    built_in = BUILT_IN.get(str(path))
-    if built_in is not None:
-        entries = [line for line in _text(built_in).splitlines() if not line.startswith("#")]
-    else:
-        entries = _entries(path, _text(path))
+    built_in = str(path) == IMAGENET
+    entries = (
+        [f"{wnid} {words}" for wnid, words in words_of_wnids().items()] if built_in else _entries(path, _text(path))
+    )
     if len(entries) != count:
         raise ClassesError(
             f"{path}: {len(entries)} classes, expected {count}, one a line, as many as the net's outputs"

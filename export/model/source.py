@@ -31,6 +31,15 @@ class GraphRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """Options of the data set of --verify: see infer.data.dataset.open_dataset."""
+
+    labels: Path | None = None
+    columns: Mapping[str, str] | None = None
+    classes_by_order: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """Images on which an FP16 graph is to be proven before an engine is built of it: see export/proof/."""
 
@@ -39,6 +48,7 @@ class Proof:
     protocol: str = "center"
     limit: int = 200  # images of either; 0: all
     tolerance: float = 0.02  # largest difference of a posterior
+    reading: Reading = Reading()
 
 
 class Graphs(NamedTuple):

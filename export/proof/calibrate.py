@@ -26,9 +26,12 @@ from onnx import TensorProto, helper, numpy_helper
 from tabulate import tabulate
 from tqdm import tqdm
 
-from infer.data.dataset import image_files
+from infer.command import print_notes
+from infer.data.dataset import DatasetError, list_images, say_left_out
+from infer.data.folder import File, printable
+from infer.data.spread import spread
 from infer.onnx_engine import OnnxEngine
-from infer.pixels.decode import ImageError, read
+from infer.pixels.decode import ImageError, decode
 from infer.views import out_of_range, plan_views
 
 from ..errors import ModelError
@@ -108,23 +111,30 @@ def calibrate(source: Source, folder: Path, protocol: str, limit: int, rescaled:
 def measure_ranges(
     reference: onnx.ModelProto, tensors: Sequence[str], folder: Path, protocol: str, limit: int
 ) -> ActivationRanges:
-    """Ranges of `tensors` of an FP32 model over `limit` images below `folder` (0: all), evenly spaced over it.
+    """Ranges of `tensors` of an FP32 model over `limit` images below `folder` (0: all), evenly spaced over its folders.
 
     Raises CalibrationError where no image can be read or a tensor is not finite, which rescaling cannot mend.
     """
-    files = image_files(folder)
-    if not files:
-        raise CalibrationError(f"{folder}: no images below it: --calibrate takes a folder of images the net is for")
+    try:
+        files, left_out = list_images(folder)
+    except DatasetError as error:
+        raise CalibrationError(f"{error}: --calibrate takes a folder of images the net is for") from None
+    if left_out:
+        print_notes([f"{folder}: {say_left_out(left_out)}"])
     if 0 < limit < len(files):
-        files = [files[i * len(files) // limit] for i in range(limit)]
+        own = [path.rpartition("/")[0] for path, _ in files]
+        few = [files[place] for place in spread(own, limit)]
+        seen = len({path.rpartition("/")[0] for path, _ in few})
+        print_notes([f"{folder}: {limit} of {len(files)} images, {seen} of {len(set(own))} folders"])
+        files = few
 
     measured, names = _with_largest(reference, tensors)
     rows: list[list[float]] = []  # [images, tensors]
     unreadable = []
     with model_file.opened(measured, [PREFIX + name for name in names]) as engine:
-        for file in tqdm(files, desc="calibration", unit="img", disable=None):
+        for path, file in tqdm(files, desc="calibration", unit="img", disable=None):
             try:
-                rows.append(_largest(engine, file, protocol, names))
+                rows.append(_largest(engine, file, f"{folder}/{path}", protocol, names))
             except ImageError as error:
                 unreadable.append(str(error))
     if not rows:
@@ -162,13 +172,17 @@ def _with_largest(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[o
     return model, names
 
 
-def _largest(engine: OnnxEngine, file: Path, protocol: str, names: Sequence[str]) -> list[float]:
+def _largest(engine: OnnxEngine, file: File, path: str, protocol: str, names: Sequence[str]) -> list[float]:
     """The largest magnitudes over the views of one image. Raises ImageError for one that the engine cannot see."""
-    image = read(file, exif=engine.spec.preprocessing.exif)
+    name = printable(path)
+    try:
+        image = decode(file.read_bytes(), exif=engine.spec.preprocessing.exif, name=name)
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
     plan = plan_views(engine.spec, protocol, (image.shape[0], image.shape[1]))
     reason = out_of_range(plan, engine.shapes, engine.spec)
     if reason is not None:
-        raise ImageError(f"{file}: {reason}")
+        raise ImageError(f"{name}: {reason}")
     results = engine.run(engine.load([image]), [plan], [PREFIX + name for name in names])
     return [float(results[PREFIX + name].max()) for name in names]
 

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from evaluation.errors import RunError
-from evaluation.run.engines import map_labels
+from evaluation.run.labels import match_classes
 from evaluation.run.loop import DecodedImage, dataset_id, read_image
 from evaluation.scores.metrics import agreement_percent, mcnemar, top_errors
 from evaluation.scores.table import OK, UNKNOWN_LABEL, Scores
+from infer.command import print_notes
 from infer.cuda.device import Device
 from infer.cuda.driver import CudaError
 from infer.data.dataset import Dataset, DatasetError, open_dataset
@@ -41,13 +42,15 @@ from ..errors import ModelError
 from ..model import file as model_file
 from ..model.file import copied
 from ..model.precision import check_graph
-from ..model.source import Proof, Source
+from ..model.source import Proof, Reading, Source
 from ..tensorrt.sidecar import write_engine
 
 CLASS_SCORES = "class_scores"
 """Output added to both graphs of a classifier: what goes into the softmax, f32 [views, classes]."""
 
 OUT_OF_RANGE = "out of range"
+AS_IT_IS = Reading()
+"""A data set without any options."""
 
 
 class VerifyError(ModelError):
@@ -143,7 +146,7 @@ def prove_graph(source: Source, proof: Proof) -> Source:
     """
     assert proof.verify is not None and source.graphs is not None
     half, single = source.graphs
-    verdict = verify_graph(single, half, proof.verify, proof.protocol, proof.limit)
+    verdict = verify_graph(single, half, proof.verify, proof.protocol, proof.limit, proof.reading)
     return dataclasses.replace(source, notes={**source.notes, "verify": _pass(verdict, source.path, proof)})
 
 
@@ -164,7 +167,7 @@ def prove_engine(
         written = Path(folder, "model.engine")
         write_engine(written, plan, msgspec.to_builtins(sidecar))
         with contextlib.closing(open_engine(written, self_test=True)) as engine:
-            verdict = verify_engine(single, engine, proof.verify, proof.protocol, proof.limit)
+            verdict = verify_engine(single, engine, proof.verify, proof.protocol, proof.limit, proof.reading)
     return msgspec.structs.replace(sidecar, verify_engine=_pass(verdict, path, proof))
 
 
@@ -196,33 +199,59 @@ def _pass(verdict: Verdict | BoxVerdict, path: Path, proof: Proof) -> dict[str, 
 
 
 def verify_graph(
-    single: onnx.ModelProto, half: onnx.ModelProto, data: Path, protocol: str, limit: int
+    single: onnx.ModelProto,
+    half: onnx.ModelProto,
+    data: Path,
+    protocol: str,
+    limit: int,
+    reading: Reading = AS_IT_IS,
 ) -> Verdict | BoxVerdict:
-    """Runs an FP32 and an FP16 model of one net on the first `limit` images of a data set (0: all).
+    """Runs an FP32 and an FP16 model of one net on `limit` images of a data set, spread over all classes (0: all).
 
-    Raises VerifyError for data that is none, is of other classes or cannot be read at all.
+    Says on stderr what of the data set is left out. Raises VerifyError for data that is none, is of other classes or
+    cannot be read at all.
     """
     checked, more_outputs = check_graph(half), list[str]()
     if any(value.name == "posterior" for value in single.graph.output):
         single, checked, more_outputs = _with_class_scores(single), _with_class_scores(checked), [CLASS_SCORES]
     with model_file.opened(single, more_outputs) as one, model_file.opened(checked, more_outputs) as other:
-        return _compare("FP16", one, other, data, protocol, limit)
+        dataset, label_of, notes = _open_images(one, data, limit, reading)
+        print_notes(notes)
+        return _compare("FP16", one, other, dataset, label_of, protocol)
 
 
 def verify_engine(
-    single: onnx.ModelProto, engine: Engine, data: Path, protocol: str, limit: int
+    single: onnx.ModelProto, engine: Engine, data: Path, protocol: str, limit: int, reading: Reading = AS_IT_IS
 ) -> Verdict | BoxVerdict:
     """Runs an FP32 model and an engine made of it on the same images. Raises VerifyError, EngineError."""
     with model_file.opened(single) as one:
-        return _compare("the engine", one, engine, data, protocol, limit)
+        dataset, label_of, _ = _open_images(one, data, limit, reading)
+        return _compare("the engine", one, engine, dataset, label_of, protocol)
 
 
-def _compare(what: str, single: Engine, other: Engine, data: Path, protocol: str, limit: int) -> Verdict | BoxVerdict:
+def _open_images(
+    engine: Engine, data: Path, limit: int, reading: Reading
+) -> tuple[Dataset, NDArray[np.int32], list[str]]:
+    """(the images, the engine's class of each of their classes, what is to be said). Raises VerifyError."""
+    try:
+        dataset = open_dataset(data, limit=limit or None, labels=reading.labels, columns=reading.columns)
+        if engine.spec.task != "classify":
+            return dataset, np.zeros(0, np.int32), dataset.notes
+        match = match_classes(dataset, engine.spec, by_order=reading.classes_by_order)
+    except (DatasetError, RunError) as error:
+        raise VerifyError(f"--verify: {error}") from None
+    return dataset, match.label_of, [*dataset.notes, *filter(None, [match.remark])]
+
+
+def _compare(
+    what: str, single: Engine, other: Engine, dataset: Dataset, label_of: NDArray[np.int32], protocol: str
+) -> Verdict | BoxVerdict:
     """The verdict on two engines of one net. Raises VerifyError, EngineError."""
     scales = default_scales(single.spec, protocol)
-    compare = _compare_posteriors if single.spec.task == "classify" else _compare_boxes
     try:
-        return compare(what, (single, other), open_dataset(data, limit=limit or None), protocol, scales)
+        if single.spec.task == "classify":
+            return _compare_posteriors(what, (single, other), dataset, label_of, protocol, scales)
+        return _compare_boxes(what, (single, other), dataset, protocol, scales)
     except (DatasetError, RunError) as error:
         raise VerifyError(f"--verify: {error}") from None
 
@@ -261,9 +290,13 @@ def _images(engines: Engines, dataset: Dataset, protocol: str, scales: tuple[int
 
 
 def _compare_posteriors(
-    what: str, engines: Engines, dataset: Dataset, protocol: str, scales: tuple[int, ...]
+    what: str,
+    engines: Engines,
+    dataset: Dataset,
+    label_of: NDArray[np.int32],
+    protocol: str,
+    scales: tuple[int, ...],
 ) -> Verdict:
-    label_of = map_labels(dataset, engines[0].spec)
     failed = np.zeros(len(engines[0].spec.classes), np.float32)
     outputs = [name for name in ("posterior", CLASS_SCORES) if name in engines[0].spec.outputs]
     labels: list[int] = []

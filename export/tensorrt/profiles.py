@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from infer.command import print_notes
 from infer.data.dataset import open_dataset
 from infer.errors import Refused
 from infer.pixels.decode import ImageError, image_size
@@ -256,6 +257,7 @@ class DataSizes:
 def read_sizes(root: Path) -> DataSizes:
     """Sizes of the validation images of a data set. Raises DatasetError."""
     dataset = open_dataset(root)
+    print_notes(dataset.notes)
     counts: Counter[Size] = Counter()
     examples: dict[Size, str] = {}
     unreadable = []

@@ -1,27 +1,29 @@
-"""The only reader of labelled data sets: ILSVRC-2012 as distributed, or class folders; unpacked, in tar archives, or
-packed into shards (WebDataset, Parquet).
+"""The only reader of labelled data sets: ILSVRC-2012 as distributed, or as Kaggle does, class folders, images with a
+list of labels; unpacked, in tar archives, or packed into shards (WebDataset, Parquet).
 
 It knows names, labels and where the bytes lie; it decodes nothing. A label is the position of the WNID (or folder
-name) in sorted order; devkit ids, which follow another order, are mapped through meta.mat. docs/data.md has the rules.
+name) in sorted order; devkit ids, which follow another order, are mapped through meta.mat. What is passed over is
+counted. docs/data.md has the rules.
 """
 
 from __future__ import annotations
 
-import glob
 import gzip
 import hashlib
 import io
-import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from . import parquet, webdataset
-from .folder import SUFFIXES, TAR, File, Folder, Sample, Stored, is_image_name, open_folder, printable
+from . import kaggle, parquet, webdataset
+from .folder import SUFFIXES, TAR, File, Folder, Listing, Sample, Stored, composed, ending_of, open_folder, printable
 from .folder import DatasetError as DatasetError
+from .label_file import label_paths, read_label_file
+from .shards import PARQUET, SPLITS, Split, find_shards, label_samples
+from .spread import spread
 from .tar import TarError, list_members
 from .webdataset import is_webdataset
 
@@ -30,8 +32,8 @@ VAL = "ILSVRC2012_img_val"
 
 ILSVRC2012_FIRST_LABELS = (65, 970, 230, 809, 516, 57)
 """Sorted-WNID labels of the first six validation images (Caffe's val.txt), by which the real set is known."""
-
-Split = Literal["train", "val"]
+SHOWN = 3
+"""Names that a line shows of many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,9 @@ class Item:
 class Dataset:
     """Images in the order of their names.
 
-    listing_digest: over names, labels and sizes in bytes, wherever the images lie.
-
     numbered: labels are numbers in the order of the model's own classes, whatever `classes` calls them.
+    left_out: how many files are no images, by their endings; empty_classes: those of `classes` whose folders hold no
+    image at all; remarks: what was chosen by the reader, a line each.
     """
 
     root: Path
@@ -67,26 +69,61 @@ class Dataset:
     is_ilsvrc2012_val: bool
     devkit_order: tuple[int, ...] = ()  # ILSVRC2012_ID - 1 of each class, where there is a devkit that has them
     numbered: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    empty_classes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def listing_digest(self) -> str:
+        """A digest of names, labels and sizes in bytes, wherever the images lie."""
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for item in self.items:
             digest.update(f"\n{_last_part(item)}\t{item.label}\t{item.file.size_bytes()}".encode())
         return digest.hexdigest()[:16]
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the reading: a line for each, none where all was taken as it lay there."""
+        said = [f"{self.root}: {remark}" for remark in self.remarks]
+        if self.empty_classes:
+            count = len(self.empty_classes)
+            said.append(f"{self.root}: {count} folder{'s' * (count > 1)} without images ({_some(self.empty_classes)})")
+        if self.left_out:
+            said.append(f"{self.root}: {say_left_out(self.left_out)}")
+        return said
 
-def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) -> Dataset:
-    """The images of one split, the first `limit` of them. Raises DatasetError.
 
-    root: ILSVRC-2012 (ILSVRC2012_img_val flat or in WNID folders, ILSVRC2012_img_train, the devkit), or class
-    folders, directly or below train/ and val/. A tar archive stands for the folder of its name, at any of these
-    places; ILSVRC2012_img_val.tar or ILSVRC2012_img_train.tar itself takes the devkit from beside it. Or WebDataset's
-    or Parquet's shards: a folder of them, one, or a pattern.
+def say_left_out(left_out: Mapping[str, int]) -> str:
+    """`left out: 12 .txt, 3 .mov`, the most frequent first."""
+    counts = sorted(left_out.items(), key=lambda one: (-one[1], one[0]))
+    return f"left out: {', '.join(f'{count} {ending}' for ending, count in counts)}"
+
+
+def open_dataset(
+    root: Path,
+    split: Split = "val",
+    *,
+    limit: int | None = None,
+    labels: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Dataset:
+    """The images of one split. Raises DatasetError.
+
+    root: ILSVRC-2012 (ILSVRC2012_img_val flat or in WNID folders, ILSVRC2012_img_train, the devkit; or Kaggle's
+    folders), or class folders, directly or below train/ and val/. A tar archive stands for the folder of its name, at
+    any of these places; ILSVRC2012_img_val.tar or ILSVRC2012_img_train.tar itself takes the devkit from beside it. Or
+    WebDataset's or Parquet's shards: a folder of them, one, or a pattern.
+
+    limit: so many of them, evenly spaced over all classes, always the same. labels: a file that has the label of each
+    image, whatever folder it is in. columns: names of Parquet's columns `image` and `label`, where they are others.
     """
     shards = _shards(root, split)
+    if columns and not (shards and shards[0].suffix == PARQUET):
+        raise DatasetError(f"--columns names columns of Parquet files, but {root} holds none")
     if shards:
-        return _limited(_open_packed(shards, root), limit)
+        if labels is not None:
+            raise DatasetError(f"--labels {labels}: shards hold the labels of their images themselves: leave it out")
+        return _limited(_open_packed(shards, root, columns or {}), limit)
 
     top = open_folder(root)
     if root.stem in (TRAIN, VAL) and root.suffix == TAR:
@@ -97,13 +134,12 @@ def open_dataset(root: Path, split: Split = "val", *, limit: int | None = None) 
         top = Folder(beside.path, files, {**folders, root.stem: top})
 
     if top.holds(TRAIN) or top.holds(VAL):
-        dataset = _open_ilsvrc(top, root, split)
-    elif top.holds(split):
-        dataset = _open_class_folders(top.folder(split), root, f"{split}/")
+        dataset = _open_ilsvrc(top, root, split, labels)
     else:
-        dataset = _open_class_folders(top, root, "")
+        dataset = _open_folders(top, root, split, labels)
     if not dataset.items:
-        raise DatasetError(f"{root}: no {split} images found (endings {', '.join(SUFFIXES)})")
+        said = f"; {say_left_out(dataset.left_out)}" if dataset.left_out else ""
+        raise DatasetError(f"{root}: no {split} images found (endings {', '.join(SUFFIXES)}){said}")
     return _limited(dataset, limit)
 
 
@@ -114,8 +150,10 @@ def has_validation(root: Path) -> bool:
         return shards != _shards(root, "train")
     if root.is_file() and root.stem in (TRAIN, VAL):
         return False
-    top = open_folder(root)
-    return top.holds(VAL) or top.holds("val")
+
+    top, _ = kaggle.enter(open_folder(root))
+    name = _split_name(top, "val")
+    return top.holds(VAL) or name not in (None, "test")
 
 
 def _shards(root: Path, split: Split) -> list[Path]:
@@ -125,19 +163,33 @@ def _shards(root: Path, split: Split) -> list[Path]:
 
 
 def _limited(dataset: Dataset, limit: int | None) -> Dataset:
-    if limit is None or limit >= len(dataset.items):
+    """The data set, or `limit` images of it, which are spread over all classes."""
+    count = len(dataset.items)
+    if limit is None or limit >= count:
         return dataset
-    return replace(dataset, items=dataset.items[:limit], is_ilsvrc2012_val=False)
+
+    labels = [item.label for item in dataset.items]
+    items = [dataset.items[place] for place in spread(labels, limit)]
+    classes, seen = len(set(labels) - {-1}), len({item.label for item in items} - {-1})
+    of_classes = f", all {classes} classes" if seen == classes else f", {seen} of {classes} classes"
+    said = f"{limit} of {count} images{of_classes if classes else ''}"
+    return replace(dataset, items=items, is_ilsvrc2012_val=False, remarks=(*dataset.remarks, said))
 
 
-def _open_packed(shards: Sequence[Path], root: Path) -> Dataset:
+def _open_packed(shards: Sequence[Path], root: Path, columns: Mapping[str, str]) -> Dataset:
     """The data set of some shards: samples in the order of their names, however they are cut into shards."""
-    kind = parquet if shards[0].suffix == PARQUET else webdataset
-    samples = [sample for shard in shards for sample in kind.read_samples(shard)]
-    names = parquet.class_names(shards) if kind is parquet else ()
+    names: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    left_out: Counter[str] = Counter()
+    if shards[0].suffix == PARQUET:
+        chosen, remarks = parquet.choose_columns(shards[0], columns)
+        names = parquet.class_names(shards, chosen)
+        samples = [sample for shard in shards for sample in parquet.read_samples(shard, chosen)]
+    else:
+        samples = [sample for shard in shards for sample in webdataset.read_samples(shard, left_out)]
 
     if len({sample.name for sample in samples}) < len(samples):
-        if kind is webdataset:
+        if shards[0].suffix != PARQUET:
             twice = next(name for name, count in Counter(sample.name for sample in samples).items() if count > 1)
             raise DatasetError(f"{root}: {twice} is there twice, expected each name in one shard")
         samples = [sample._replace(name=f"{number:08d}/{sample.name}") for number, sample in enumerate(samples)]
@@ -147,38 +199,137 @@ def _open_packed(shards: Sequence[Path], root: Path) -> Dataset:
 
     labels = label_samples(samples, root, names)
     items = [Item(sample.name, number, sample.file) for sample, number in zip(samples, labels.labels, strict=True)]
-    is_val = _is_ilsvrc2012_val(items)
-    return Dataset(root, items, labels.classes, labels.classes, is_ilsvrc2012_val=is_val, numbered=labels.numbered)
+    return Dataset(
+        root,
+        items,
+        labels.classes,
+        labels.classes,
+        is_ilsvrc2012_val=_is_ilsvrc2012_val(items),
+        numbered=labels.numbered,
+        left_out=left_out,
+        remarks=remarks,
+    )
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Every image below a folder, labelled or not, by its ending and in order."""
-    return sorted(p for p in folder.rglob("*") if is_image_name(p.name) and p.is_file())
+def _open_folders(top: Folder, root: Path, split: Split, labels: Path | None) -> Dataset:
+    """Class folders, or images with a list of their labels: --labels, or the one that Kaggle puts beside them."""
+    top, prefix = kaggle.enter(top)
+    name = _split_name(top, split)
+    folder = top if name is None else top.folder(name)
+    prefix += f"{name}/" if name is not None else ""
+
+    if name is None and top.folders and all(_is_split_word(inside) for inside in top.folders):
+        there = ", ".join(map(printable, sorted(top.folders)))
+        raise DatasetError(f"{root}: no {split} folder beside {there}: expected {split}/CLASS, or name one of these")
+
+    if labels is not None:
+        return _open_labelled(folder, root, prefix, read_label_file(labels), labels)
+    dataset = _open_class_folders(folder, root, prefix)
+    if dataset.items or not folder.images():
+        return dataset
+
+    found = kaggle.solution_near(folder)
+    if found is None:
+        count = len(folder.images())
+        raise DatasetError(
+            f"{folder.path}: {count} image{'s' * (count > 1)} in no class folder, and no labels: expected CLASS/IMAGE, "
+            f"--labels FILE.csv (image,label), or Kaggle's {kaggle.SOLUTION} beside or above them"
+        )
+    return _open_labelled(folder, root, prefix, read_label_file(found), found, kaggle.words_near(found))
 
 
-def _open_ilsvrc(top: Folder, root: Path, split: Split) -> Dataset:
+def _split_name(top: Folder, split: Split) -> str | None:
+    """The name of the folder of a split, in any case; None where the folder has none.
+
+    A class may be called like a split, as `train`: then other classes stand beside it, and none in it.
+    """
+    names = {name.lower(): name for name in (*top.folders, *(name.removesuffix(TAR) for name in _archives(top)))}
+    for word in SPLITS[split]:
+        if word in names:
+            others = [name for name in top.folders if not _is_split_word(name)]
+            if not others or top.folder(names[word]).classes():
+                return names[word]
+    return None
+
+
+def _is_split_word(name: str) -> bool:
+    return any(name.lower() in words for words in SPLITS.values())
+
+
+def _archives(folder: Folder) -> list[str]:
+    return [name for name in folder.files if name.endswith(TAR)]
+
+
+def _open_labelled(
+    folder: Folder,
+    root: Path,
+    prefix: str,
+    rows: list[list[str]],
+    source: Path,
+    words: Mapping[str, str] | None = None,
+) -> Dataset:
+    """Images anywhere below a folder, with the labels that the rows of a file have for them."""
+    images, left_out = folder.walk()
+    found = label_paths(rows, [path for path, _ in images], source)
+
+    # a list of images knows classes that have none of those here
+    labels = [Sample(path, label, file) for (path, file), label in zip(images, found.labels, strict=True)]
+    known = label_samples(labels, root, words=[*found.words, *(words or ())])
+    items = [
+        Item(f"{prefix}{printable(path)}", label, file)
+        for (path, file), label in zip(images, known.labels, strict=True)
+    ]
+    return Dataset(
+        root,
+        items,
+        known.classes,
+        tuple((words or {}).get(name, name) for name in known.classes),
+        is_ilsvrc2012_val=_is_ilsvrc2012_val(items),
+        numbered=known.numbered,
+        left_out=left_out,
+        remarks=(f"labels by {source}{found.remark}",),
+    )
+
+
+def _open_ilsvrc(top: Folder, root: Path, split: Split, labels: Path | None) -> Dataset:
     name = TRAIN if split == "train" else VAL
     if not top.holds(name):
         raise DatasetError(f"{root}: no {name} folder or {name}{TAR}")
 
     folder = top.folder(name)
     images = folder.images()
+    if labels is not None:
+        return _open_labelled(folder, root, f"{name}/", read_label_file(labels), labels)
     if split == "train" or folder.folders or (folder.classes() and not images):
         dataset = _open_class_folders(folder, root, f"{name}/")
-        items, classes, synsets = dataset.items, dataset.classes, read_synsets(top)
     else:
-        items, classes, synsets = _label_flat(images, top, root)
+        dataset = Dataset(root, [], (), (), is_ilsvrc2012_val=False)
 
+    # validation images are flat where the folders beside them hold none
+    synsets = read_synsets(top)
+    if not dataset.items and images and split == "val":
+        flat, classes, synsets = _label_flat(images, top, root)
+        dataset = replace(dataset, items=flat, classes=classes, left_out=folder.left_out(), empty_classes=())
+
+    items, classes = dataset.items, dataset.classes
     by_name = sorted(items, key=_last_part)
     ids = {wnid: i for i, wnid in synsets.wnid_of_id.items()}
-    return Dataset(
-        root,
-        by_name if split == "val" else items,
-        classes,
-        tuple(synsets.words.get(c, c) for c in classes),
+    return replace(
+        dataset,
+        items=by_name if split == "val" else items,
+        class_names=tuple(synsets.words.get(c, c) for c in classes),
         is_ilsvrc2012_val=split == "val" and _is_ilsvrc2012_val(items),
         devkit_order=tuple(ids[c] - 1 for c in classes) if ids.keys() >= set(classes) else (),
     )
+
+
+def list_images(path: Path) -> Listing:
+    """Every image below a folder, labelled or not, by the rule of data sets. Raises DatasetError without any."""
+    found = open_folder(path).walk()
+    if not found.images:
+        said = f"; {say_left_out(found.left_out)}" if found.left_out else ""
+        raise DatasetError(f"{path}: no images below it{said}")
+    return found
 
 
 def _label_flat(images: Mapping[str, File], top: Folder, root: Path) -> tuple[list[Item], tuple[str, ...], Synsets]:
@@ -201,16 +352,39 @@ def _label_flat(images: Mapping[str, File], top: Folder, root: Path) -> tuple[li
 
 
 def _open_class_folders(folder: Folder, root: Path, prefix: str) -> Dataset:
+    """Images in the folders of their classes, or in folders of these."""
     names = folder.classes()
-    if not names:
-        raise DatasetError(f"{folder.path}: neither ILSVRC-2012 ({VAL}, {DEVKIT}) nor class folders found")
+    if not names and not folder.images():
+        said = f"; {say_left_out(folder.left_out())}" if folder.files else ""
+        raise DatasetError(
+            f"{folder.path}: neither ILSVRC-2012 ({VAL}, {DEVKIT}) nor class folders found, nor any image{said}"
+        )
 
-    classes = tuple(map(printable, names))
-    items = []
+    classes = tuple(printable(composed(name)) for name in names)
+    items, empty, left_out = [], [], folder.left_out()
+    if not folder.folders:
+        left_out.pop(TAR, None)  # they are the classes
     for label, name in enumerate(names):
-        for image, file in folder.folder(name).images().items():
-            items.append(Item(f"{prefix}{classes[label]}/{printable(image)}", label, file))
-    return Dataset(root, items, classes, classes, is_ilsvrc2012_val=_is_ilsvrc2012_val(items))
+        images, others = folder.folder(name).walk((folder,))
+        left_out += others
+        if not images:
+            empty.append(classes[label])
+        for path, file in images:
+            items.append(Item(f"{prefix}{classes[label]}/{printable(path)}", label, file))
+
+    # an image in no class folder has no label
+    if items:
+        left_out += Counter(f"{ending} in no class folder" for ending in map(ending_of, folder.images()))
+    words = kaggle.words_near(folder.path)
+    return Dataset(
+        root,
+        items,
+        classes,
+        tuple(words.get(name, name) for name in classes),
+        is_ilsvrc2012_val=_is_ilsvrc2012_val(items),
+        left_out=left_out,
+        empty_classes=tuple(empty),
+    )
 
 
 def _is_ilsvrc2012_val(items: Sequence[Item]) -> bool:
@@ -219,113 +393,13 @@ def _is_ilsvrc2012_val(items: Sequence[Item]) -> bool:
     return tuple(item.label for item in sorted(items, key=_last_part)[:6]) == ILSVRC2012_FIRST_LABELS
 
 
+def _some(names: Sequence[str]) -> str:
+    """A few names of many."""
+    return ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
+
+
 def _last_part(item: Item) -> str:
     return item.name.rpartition("/")[2]
-
-
-# Shards, and what their labels mean
-
-PARQUET = ".parquet"
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
-"""Words in the names of shards that say their split; the first that is there counts."""
-BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
-MOST_SHARDS = 1_000_000
-MOST_CLASSES = 100_000
-"""Classes that are known by their numbers; the whole of ImageNet has 21,841."""
-WNID = re.compile(r"n\d{8}")
-
-
-class Labels(NamedTuple):
-    """Labels of a packed data set and the classes that they stand for.
-
-    numbered: labels are numbers in the order of the model's own classes; `classes` are then the data set's names for
-    them, if any, or the numbers.
-    """
-
-    labels: list[int]
-    classes: tuple[str, ...]
-    numbered: bool
-
-
-def find_shards(root: Path, split: Literal["train", "val"]) -> list[Path]:
-    """The shards of a split below a folder, in a file, or of a pattern ({000..049}, {a,b}, *).
-
-    There are none where `root` is something else. Raises DatasetError for a pattern that no file matches.
-    """
-    if root.is_file():
-        return [root] if root.suffix in (PARQUET, TAR) else []
-
-    if root.is_dir():
-        for folder in (*(root / word for word in SPLITS[split]), root, root / "data"):
-            if not folder.is_dir():
-                continue
-            names = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-            for suffix in (PARQUET, TAR):
-                found = [path for path in names if path.suffix == suffix and path.is_file()]
-                if found:
-                    return _of_split(found, split)
-        return []
-
-    pattern = str(root)
-    if not any(character in pattern for character in "{*?["):
-        return []
-    paths = [Path(path) for each in _expand(pattern) for path in (sorted(glob.glob(each)) or [each])]
-    absent = [path for path in paths if not path.is_file()]
-    if absent:
-        raise DatasetError(f"{root}: no such file as {absent[0]}: expected shards like data/val-{{000..049}}.tar")
-    return paths
-
-
-def _of_split(paths: list[Path], split: Literal["train", "val"]) -> list[Path]:
-    """Shards whose names say the split, or all where no name says any."""
-    words = [set(re.split(r"[-_.]", path.name.lower())) for path in paths]
-    for word in SPLITS[split]:
-        own = [path for path, own_words in zip(paths, words, strict=True) if word in own_words]
-        if own:
-            return own
-    said = any(word in own for own in words for every in SPLITS.values() for word in every)
-    return [] if said else paths
-
-
-def _expand(pattern: str) -> Iterator[str]:
-    """Braces as a shell expands them. Raises DatasetError for more than MOST_SHARDS files."""
-    found = BRACES.search(pattern)
-    if found is None:
-        yield pattern
-        return
-    first, last, words = found.groups()
-    if words is None and int(last) - int(first) >= MOST_SHARDS:
-        raise DatasetError(f"{pattern}: more than {MOST_SHARDS} shards")
-    choices = words.split(",") if words else (f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1))
-    for choice in choices:
-        yield from _expand(pattern[: found.start()] + choice + pattern[found.end() :])
-
-
-def label_samples(samples: Sequence[Sample], root: Path, names: Sequence[str] = ()) -> Labels:
-    """Labels of all samples: numbers as they are, names as their place in sorted order.
-
-    `names`, if any, are the data set's own for its numbers. Where they are WNIDs, by which every model means the same,
-    the numbers are not the model's. Raises DatasetError where there are numbers and names, or a number without a class.
-    """
-    kinds = {type(sample.label) for sample in samples if sample.label is not None}
-    if len(kinds) > 1:
-        one = next(sample for sample in samples if isinstance(sample.label, str))
-        raise DatasetError(
-            f"{root}: labels are numbers and names (e.g. {one.label!r} of {one.name}), expected one kind"
-        )
-
-    if kinds == {str}:
-        classes = tuple(sorted({str(sample.label) for sample in samples if sample.label is not None}))
-        index: dict[int | str | None, int] = {name: number for number, name in enumerate(classes)}
-        return Labels([index.get(sample.label, -1) for sample in samples], classes, numbered=False)
-
-    numbers = [-1 if sample.label is None else int(sample.label) for sample in samples]
-    count = len(names) or min(max([*numbers, 0]) + 1, MOST_CLASSES)
-    for sample, number in zip(samples, numbers, strict=True):
-        if not -1 <= number < count:
-            raise DatasetError(f"{root}: label {number} of {sample.name}, expected 0 to {count - 1}, or -1 for unknown")
-    numbered = not (names and all(map(WNID.fullmatch, names)))
-    return Labels(numbers, tuple(names) or tuple(map(str, range(count))), numbered)
 
 
 # ILSVRC-2012's devkit: a folder, the .tar.gz that it is distributed as, or a .tar

@@ -1,6 +1,7 @@
 """Encoded images where they lie, in files or in tar archives, and the folders that hold them. It decodes nothing.
 
-A tar archive is read in place, as the folder that it would unpack to. Hidden names are passed over.
+A tar archive is read in place, as the folder that it would unpack to. This is the one rule of what is an image: all
+listings, of data sets, of `infer FOLDER` and of `--calibrate`, are `Folder.walk`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +19,19 @@ from typing import NamedTuple, Protocol
 from ..errors import Refused, one_line
 from .tar import TarError, list_members
 
-SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+SUFFIXES = (
+    *(".jpeg", ".jpg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo"),  # all of them JPEG
+    *(".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""Endings of images, in any case."""
+LITTER = {
+    *("__macosx", "icon\r", "network trash folder", "temporary items"),  # macOS
+    *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"),  # Windows
+    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb"),  # Synology, QNAP
+    "lost+found",  # of file systems
+}
+"""What systems leave in folders by themselves, in lower case; beside hidden names, which begin with a dot."""
 LARGEST_BYTES = 1 << 28
 """Bytes of the largest encoded image that is read into memory; 256 MiB, fifteen times the largest of ILSVRC-2012."""
 
@@ -111,21 +126,48 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
+def is_litter(name: str) -> bool:
+    """True for hidden names and what systems leave by themselves, which is passed over without a word."""
+    return name.startswith(".") or name.casefold() in LITTER
+
+
+def ending_of(name: str) -> str:
+    """The ending of a file's name, in lower case, as one harmless word."""
+    return printable(os.path.splitext(name)[1].lower()) or NO_ENDING
+
+
+def composed(name: str) -> str:
+    """The name in Unicode's composed form (NFC): a Mac's file names are decomposed, and look the same."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def printable(name: str) -> str:
     """A file's name as one harmless line of UTF-8; other characters, and backslashes, are escaped as Python would."""
     return one_line(name.replace("\\", "\\\\"))
 
 
 TAR = ".tar"
+NO_ENDING = "without an ending"
+LOOP = "link to a folder above"
 
 
 class DatasetError(Refused):
     """A folder or an archive that is not a data set we read; one line that says what was expected."""
 
 
+class Listing(NamedTuple):
+    """Images anywhere below a folder, by their paths below it with forward slashes, in the order of these.
+
+    left_out: how many other files there are of each ending.
+    """
+
+    images: list[tuple[str, File]]
+    left_out: Counter[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Files and folders in a folder, by name. `folders` are listed when they are asked for.
+    """Files and folders in a folder, by name, without litter. `folders` are listed when they are asked for.
 
     A folder whose name ends like an image's is no folder but an image that cannot be read.
     """
@@ -133,6 +175,7 @@ class Folder:
     path: Path  # for messages
     files: dict[str, File] = field(default_factory=dict)
     folders: dict[str, Path | Folder] = field(default_factory=dict)
+    identity: tuple[int, int] | None = None  # device and number of a folder of the file system
 
     def holds(self, name: str) -> bool:
         """True where there is a folder of this name, or an archive that stands for it."""
@@ -148,12 +191,41 @@ class Folder:
         return _open_archive(self.files[name + TAR], self.path / (name + TAR))
 
     def classes(self) -> list[str]:
-        """The names of its folders or, where it has none, of its archives; sorted."""
-        return sorted(self.folders) or sorted(name.removesuffix(TAR) for name in self.files if name.endswith(TAR))
+        """The names of its folders or, where it has none, of its archives; sorted, composed or decomposed alike."""
+        names = list(self.folders) or [name.removesuffix(TAR) for name in self.files if name.endswith(TAR)]
+        return sorted(names, key=lambda name: (composed(name), name))
 
     def images(self) -> Mapping[str, File]:
-        """Its files that are called like images, in the order of their names."""
+        """Its own files that are called like images, in the order of their names."""
         return {name: self.files[name] for name in sorted(self.files) if is_image_name(name)}
+
+    def left_out(self) -> Counter[str]:
+        """How many of its own files are no images, by their endings."""
+        return Counter(ending_of(name) for name in self.files if not is_image_name(name))
+
+    def walk(self, above: tuple[Folder, ...] = ()) -> Listing:
+        """Lists the images in it and in all folders below it; a link to it or to one `above` ends there.
+
+        Raises DatasetError.
+        """
+        images, left_out = list(self.images().items()), self.left_out()
+        here = (*above, self)
+        for name in self.folders:
+            inside = self.folder(name)
+            if any(inside.is_same(one) for one in here):
+                left_out[LOOP] += 1
+                continue
+            own, others = inside.walk(here)
+            images += [(f"{name}/{path}", file) for path, file in own]
+            left_out += others
+
+        if self.folders:
+            images.sort(key=lambda image: image[0].split("/"))
+        return Listing(images, left_out)
+
+    def is_same(self, other: Folder) -> bool:
+        """True where both are one folder of the file system, by whatever links; members of archives never are."""
+        return self.identity is not None and self.identity == other.identity
 
 
 def open_folder(path: Path) -> Folder:
@@ -166,10 +238,11 @@ def open_folder(path: Path) -> Folder:
 
 
 def _list(path: Path) -> Folder:
-    listed = Folder(path)
+    found = path.stat()
+    listed = Folder(path, identity=(found.st_dev, found.st_ino))
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_litter(entry.name):
                 continue
             if entry.is_dir() and not is_image_name(entry.name):
                 listed.folders[entry.name] = Path(entry.path)
@@ -188,7 +261,7 @@ def _open_archive(file: File, shown: Path) -> Folder:
             whole = file.part or Part(Archive(path, found.st_size, found.st_mtime_ns), 0, found.st_size)
             for member in list_members(opened, whole.offset, whole.size_bytes):
                 *above, name = member.path.parts or ("",)
-                if any(part.startswith(".") for part in member.path.parts) or any(map(is_image_name, above)):
+                if any(map(is_litter, member.path.parts)) or any(map(is_image_name, above)):
                     continue
                 is_file = not member.is_folder or is_image_name(name)
 

@@ -1,8 +1,9 @@
 """Parquet files of images as Hugging Face's `datasets` writes them, read a row group at a time.
 
 Columns: `image`, a struct of `bytes` and `path` or the bytes themselves, and `label`, a number (named in the schema's
-metadata where it is a ClassLabel) or a name. pyarrow reads; places are kept by hand, because any image is read by its
-row, from any thread, and `datasets` would unpack or convert the files first.
+metadata where it is a ClassLabel) or a name; or other names that data sets have for these (IMAGES, LABELS). pyarrow
+reads; places are kept by hand, because any image is read by its row, from any thread, and `datasets` would unpack or
+convert the files first.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import errno
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .folder import LARGEST_BYTES, Archive, DatasetError, Sample, printable
+from .folder import LARGEST_BYTES, Archive, DatasetError, Sample, composed, printable
 
-IMAGE, LABEL = "image", "label"
+IMAGES = ("image", "img", "picture", "photo", "pixels", "jpg", "jpeg", "png", "webp", "image_bytes")
+LABELS = ("label", "labels", "fine_label", "class", "cls", "target", "category", "class_label", "y")
+"""Names of the columns, the first that is there counts: of the hub's data sets, CIFAR has img, and fine_label or label.
+"""
 KEPT_BYTES = 1 << 28
 """Bytes of row groups held decoded, besides the one read last. Threads that read in order are in one or two of them, of
 some 10 MB each as `datasets` writes them."""
@@ -34,6 +38,7 @@ class ParquetImage:
     archive: Archive
     group: int
     row: int  # in its group
+    column: str = IMAGES[0]
 
     @property
     def path(self) -> Path:
@@ -41,7 +46,7 @@ class ParquetImage:
 
     def read_bytes(self, first: int | None = None) -> bytes:
         """The image's bytes, or the `first` of them. Raises OSError; ESTALE where the file is no longer what it was."""
-        value = _groups.get(self.archive, self.group)[self.row]
+        value = _groups.get(self.archive, self.group, self.column)[self.row]
         if value is None:
             raise OSError(
                 errno.EINVAL, "the row holds no bytes: embed the images, as datasets.table.embed_table_storage does"
@@ -69,15 +74,15 @@ class _Groups:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[Archive, int], _Group] = OrderedDict()
+        self._kept: OrderedDict[tuple[Archive, int, str], _Group] = OrderedDict()
 
-    def get(self, archive: Archive, group: int) -> Sequence[memoryview | None]:
-        key = archive, group
+    def get(self, archive: Archive, group: int, column: str) -> Sequence[memoryview | None]:
+        key = archive, group, column
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             else:
-                self._kept[key] = _read_group(archive, group)
+                self._kept[key] = _read_group(archive, group, column)
                 while len(self._kept) > 1 and sum(kept.size_bytes for kept in self._kept.values()) > KEPT_BYTES:
                     self._kept.popitem(last=False)
             return self._kept[key].values
@@ -86,7 +91,7 @@ class _Groups:
 _groups = _Groups()
 
 
-def _read_group(archive: Archive, group: int) -> _Group:
+def _read_group(archive: Archive, group: int, column: str) -> _Group:
     """The images of a row group. Raises OSError."""
     pyarrow = _pyarrow()
     found = archive.path.stat()
@@ -95,25 +100,78 @@ def _read_group(archive: Archive, group: int) -> _Group:
 
     try:
         with pyarrow.parquet.ParquetFile(archive.path) as file:
-            column = file.read_row_group(group, columns=[_columns(file.schema_arrow)[0]])[IMAGE]
-    except (pyarrow.ArrowException, OSError) as error:
+            is_struct = pyarrow.types.is_struct(file.schema_arrow.field(column).type)
+            images = file.read_row_group(group, columns=[f"{column}.bytes" if is_struct else column])[column]
+    except (pyarrow.ArrowException, KeyError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise OSError(errno.EINVAL, f"a damaged row group of the Parquet file ({_one_line(error)})") from None
 
     values: list[memoryview | None] = []
-    for chunk in column.chunks:
+    for chunk in images.chunks:
         own = chunk.field("bytes") if pyarrow.types.is_struct(chunk.type) else chunk
         values += [None if not value.is_valid else memoryview(value.as_buffer()) for value in own]
-    return _Group(values, column.nbytes)
+    return _Group(values, images.nbytes)
 
 
-def read_samples(path: Path) -> Iterator[Sample]:
+class Columns(NamedTuple):
+    """Names of the columns of encoded images and of labels; path: within the image's, where it has one."""
+
+    image: str
+    label: str
+    path: str | None = None
+
+
+def choose_columns(path: Path, asked: Mapping[str, str]) -> tuple[Columns, tuple[str, ...]]:
+    """(the columns of a file, lines to be said where their names are not image and label).
+
+    asked: names of `image` and `label`. Raises DatasetError.
+    """
+    with _opened(path) as file:
+        try:
+            chosen = _choose(file.schema_arrow, asked)
+        except DatasetError as error:
+            raise DatasetError(f"{path}: {error}") from None
+    if (chosen.image, chosen.label) == (IMAGES[0], LABELS[0]) or asked:
+        return chosen, ()
+    others = [name for name in file.schema_arrow.names if name not in (chosen.image, chosen.label)]
+    other = f", other columns: {printable(', '.join(others))}" if others else ""
+    said = f"columns {printable(chosen.image)} and {printable(chosen.label)}{other} (--columns image=NAME,label=NAME)"
+    return chosen, (said,)
+
+
+def _choose(schema: Any, asked: Mapping[str, str]) -> Columns:
+    """Raises DatasetError, a phrase without the file."""
+    kinds = {field.name: field.type for field in schema}
+    shown = ", ".join(printable(f"{name} ({type_})") for name, type_ in kinds.items())
+    image = asked.get("image") or next((name for name in IMAGES if name in kinds), "")
+    label = asked.get("label") or next((name for name in LABELS if name in kinds), "")
+    absent = [name for name in (image, label) if name not in kinds]
+
+    if not absent:
+        types = _pyarrow().types
+        kind = kinds[image]
+        if types.is_binary(kind) or types.is_large_binary(kind):
+            return Columns(image, label)
+        inside = {field.name: field.type for field in kind} if types.is_struct(kind) else {}
+        if "bytes" in inside:
+            own = inside.get("path")
+            is_text = own is not None and (types.is_string(own) or types.is_large_string(own))
+            return Columns(image, label, f"{image}.path" if is_text else None)
+
+    raise DatasetError(
+        f"columns {shown}, expected {image or IMAGES[0]} (encoded bytes, or a struct that has them) and "
+        f"{label or LABELS[0]}, or --columns image=NAME,label=NAME"
+    )
+
+
+def read_samples(path: Path, columns: Columns) -> Iterator[Sample]:
     """The rows of a file in their order, without their images. Raises DatasetError."""
     with _opened(path) as file:
         archive = Archive(path.resolve(), path.stat().st_size, path.stat().st_mtime_ns)
         try:
-            _, path_column = _columns(file.schema_arrow)
+            asked = {"image": columns.image, "label": columns.label}
+            image_column, label_column, path_column = _choose(file.schema_arrow, asked)
         except DatasetError as error:
             raise DatasetError(f"{path}: {error}") from None
 
@@ -126,26 +184,26 @@ def read_samples(path: Path) -> Iterator[Sample]:
                     "write it again with row_group_size=100"
                 )
 
-            table = file.read_row_group(group, columns=[LABEL, *([path_column] if path_column else [])])
-            images = table[IMAGE].to_pylist() if path_column else [None] * len(table)
-            for row, (image, label) in enumerate(zip(images, table[LABEL].to_pylist(), strict=True)):
+            table = file.read_row_group(group, columns=[label_column, *([path_column] if path_column else [])])
+            images = table[image_column].to_pylist() if path_column else [None] * len(table)
+            for row, (image, label) in enumerate(zip(images, table[label_column].to_pylist(), strict=True)):
                 if not (label is None or isinstance(label, (int, str))) or isinstance(label, bool):
                     raise DatasetError(
                         f"{path}: row {number} has a label of type {type(label).__name__}, expected a number or a name"
                     )
 
-                known = printable(label) if isinstance(label, str) else None if label == -1 else label
+                known = printable(composed(label)) if isinstance(label, str) else None if label == -1 else label
                 name = (image or {}).get("path") or f"{path.stem}/{number:08d}"
-                yield Sample(printable(name), known, ParquetImage(archive, group, row))
+                yield Sample(printable(name), known, ParquetImage(archive, group, row, image_column))
                 number += 1
 
 
-def class_names(paths: Sequence[Path]) -> tuple[str, ...]:
+def class_names(paths: Sequence[Path], columns: Columns) -> tuple[str, ...]:
     """Names of the files' ClassLabel, in the order of its numbers; none where the labels are something else.
 
     Raises DatasetError, also where files call their classes differently: their numbers mean other things.
     """
-    first, *others = map(_class_names, paths)
+    first, *others = (_class_names(path, columns.label) for path in paths)
     for path, names in zip(paths[1:], others, strict=True):
         if names != first:
             raise DatasetError(
@@ -156,14 +214,16 @@ def class_names(paths: Sequence[Path]) -> tuple[str, ...]:
     return first
 
 
-def _class_names(path: Path) -> tuple[str, ...]:
+def _class_names(path: Path, label: str) -> tuple[str, ...]:
     with _opened(path) as file:
         metadata = file.schema_arrow.metadata or {}
     try:
-        names = json.loads(metadata[b"huggingface"])["info"]["features"][LABEL]["names"]
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return ()
-    return tuple(map(printable, names)) if isinstance(names, list) and all(isinstance(n, str) for n in names) else ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(printable(composed(name)) for name in names)
 
 
 @contextlib.contextmanager
@@ -175,25 +235,6 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except (pyarrow.ArrowException, OSError) as error:
         raise DatasetError(f"{path}: not a Parquet file that can be read ({_one_line(error)})") from None
-
-
-def _columns(schema: Any) -> tuple[str, str | None]:
-    """(column of the encoded images, column of their paths). Raises DatasetError, a phrase without the file."""
-    types = _pyarrow().types
-    kinds = {field.name: field.type for field in schema}
-    kind = kinds.get(IMAGE)
-
-    if kind is not None and LABEL in kinds:
-        if types.is_binary(kind) or types.is_large_binary(kind):
-            return IMAGE, None
-        inside = {field.name: field.type for field in kind} if types.is_struct(kind) else {}
-        path = inside.get("path")
-        if "bytes" in inside:
-            is_text = path is not None and (types.is_string(path) or types.is_large_string(path))
-            return f"{IMAGE}.bytes", f"{IMAGE}.path" if is_text else None
-
-    shown = ", ".join(printable(f"{name} ({type_})") for name, type_ in kinds.items())
-    raise DatasetError(f"columns {shown}, expected {IMAGE} (encoded bytes, or a struct that has them) and {LABEL}")
 
 
 def _pyarrow() -> Any:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from .folder import SUFFIXES, Archive, DatasetError, File, Part, Sample, printable
+from .folder import NO_ENDING, SUFFIXES, Archive, DatasetError, File, Part, Sample, composed, is_litter, printable
 from .tar import TarError, TarMember, list_members
 
 LABELS = (".cls", ".json")
@@ -43,8 +44,11 @@ def is_webdataset(path: Path) -> bool:
     return False
 
 
-def read_samples(path: Path) -> Iterator[Sample]:
-    """The samples of a shard, in their order. Raises DatasetError, also for one without an image or a label."""
+def read_samples(path: Path, left_out: Counter[str]) -> Iterator[Sample]:
+    """The samples of a shard, in their order; counts in `left_out` members that are of none, by their endings.
+
+    Raises DatasetError, also for a sample without an image or a label.
+    """
     archive_path = path.resolve()
     try:
         with archive_path.open("rb") as file:
@@ -58,6 +62,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
                 if image is None:
                     if label is not None:
                         raise DatasetError(f"{path}: {shown} has a label but no image, expected one like {shown}.jpg")
+                    left_out.update(printable(ending) or NO_ENDING for ending in own)
                     continue
                 if label is None:
                     raise DatasetError(
@@ -75,7 +80,7 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, str, TarMember]]:
     """(key, ending, member) of every file in a tar. Hidden names are passed over. Raises TarError."""
     for member in list_members(file, 0, os.fstat(file.fileno()).st_size):
         path = str(member.path)
-        if not member.is_folder and not path.startswith(".") and "/." not in path:
+        if not member.is_folder and not any(map(is_litter, member.path.parts)):
             dot = path.find(".", path.rfind("/") + 1)
             yield (path, "", member) if dot < 0 else (path[:dot], path[dot:].lower(), member)
 
@@ -122,4 +127,4 @@ def _read_label(file: BinaryIO, member: TarMember, shard: Path) -> int | str | N
 def _number_or_name(text: str) -> int | str:
     if not text:
         raise ValueError
-    return int(text) if text.lstrip("-").isdecimal() and text.isascii() else printable(text)
+    return int(text) if text.lstrip("-").isdecimal() and text.isascii() else printable(composed(text))

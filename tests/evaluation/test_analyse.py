@@ -24,7 +24,7 @@ HAND = make_scores(
 
 def test_worked_by_hand() -> None:
     found = details([HAND])
-    assert found.confusion.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    assert found.confusion.toarray().tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
     assert (found.unanswered.tolist(), found.class_images.tolist()) == ([0, 0, 1], [2, 1, 2])
     assert {one.name: one.rate.percent for one in found.class_errors()} == {"a": 50, "b": 0, "c": 50}
     assert found.most_confused(5) == [("a", "b", 1)]
@@ -38,9 +38,9 @@ def test_confusion_is_scikit_learns_and_parts_change_nothing() -> None:
     labels = rng.integers(0, 5, 300)
     whole = make_scores(posterior, labels)
     found = details([whole])
-    assert np.array_equal(found.confusion, confusion_matrix(labels, whole.posterior.argmax(1)))
+    assert np.array_equal(found.confusion.toarray(), confusion_matrix(labels, whole.posterior.argmax(1)))
     cut = details(make_scores(posterior[i : i + 70], labels[i : i + 70]) for i in range(0, 300, 70))
-    assert np.array_equal(cut.confusion, found.confusion)
+    assert np.array_equal(cut.confusion.toarray(), found.confusion.toarray())
     assert np.allclose(cut.bin_confidence, found.bin_confidence)
     assert found.bin_images.sum() == 300
 

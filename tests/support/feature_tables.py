@@ -28,7 +28,7 @@ def noisy(kind: str = "folders", *, counts: tuple[int, ...] = (40, 40, 40), seed
         tuple(f"{i}.png" for i in range(len(order))),
         splits,
         (OK,) * len(order),
-        one_of(len(counts))[classes[order]],
+        one_of(len(counts), classes[order]),
         features[order],
         ({"kind": kind, "classes": json.dumps(["a", "b", "c", "d"][: len(counts)])},),
     )

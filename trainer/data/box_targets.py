@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from infer.data import annotations as xmls
 from infer.data.annotations import AnnotationError, Box
-from infer.data.dataset import TRAIN, VAL, Dataset, DatasetError, Split
+from infer.data.dataset import TRAIN, VAL, Dataset, DatasetError
 from infer.data.folder import TAR, open_folder
+from infer.data.shards import Split
 from infer.spec import Size
 
 from ..processes import say

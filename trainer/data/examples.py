@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from infer.data.dataset import Dataset, DatasetError, Split, has_validation, open_dataset
+from infer.data.dataset import Dataset, DatasetError, has_validation, open_dataset
+from infer.data.shards import Split
 from infer.spec import Task
 
 from ..processes import say
@@ -30,37 +32,62 @@ class Examples(NamedTuple):
         return digest.hexdigest()[:16]
 
 
-def open_examples(data: Path, task: Task) -> tuple[Examples, Examples | None]:
-    """(images to learn from, images to be tried on); the second is None where there are none. Raises DatasetError."""
-    dataset = open_dataset(data, "train")
+def open_examples(
+    data: Path, task: Task, reading: Mapping[str, Any] | None = None, *, known: tuple[str, ...] = ()
+) -> tuple[Examples, Examples | None]:
+    """(images to learn from, images to be tried on); the second is None where there are none. Raises DatasetError.
+
+    reading: options of `open_dataset`, for both. known: the classes of the net, where there is one already; without
+    it a folder that holds no image is no class.
+    """
+    dataset = open_dataset(data, "train", **reading or {})
+    for note in dataset.notes:
+        say(note)
     _check_labels(data, dataset, "image to train on")
+    if dataset.classes != known:
+        dataset = _without_empty_classes(dataset)
+
     seen = {item.label for item in dataset.items}
     empty = [name for label, name in enumerate(dataset.classes) if label not in seen]
     if empty:
         say(f"{data}: no image to train on of {len(empty)} of {len(dataset.classes)} classes ({', '.join(empty[:5])})")
 
-    others = open_held_out(data, dataset)
+    others = open_held_out(data, dataset, reading)
     training = _examples(dataset, "train", task)
     return training, None if others is None else _examples(others, "val", task)
+
+
+def _without_empty_classes(dataset: Dataset) -> Dataset:
+    """The data set without the classes whose folders hold no image."""
+    if not dataset.empty_classes:
+        return dataset
+    empty = set(dataset.empty_classes)
+    kept = [label for label, name in enumerate(dataset.classes) if name not in empty]
+    place = {label: number for number, label in enumerate(kept)}
+    items = [dataclasses.replace(item, label=place[item.label]) for item in dataset.items]
+    classes, names = (tuple(own[label] for label in kept) for own in (dataset.classes, dataset.class_names))
+    return dataclasses.replace(dataset, items=items, classes=classes, class_names=names, devkit_order=())
 
 
 def _examples(dataset: Dataset, split: Split, task: Task) -> Examples:
     return Examples(dataset) if task == "classify" else Examples(*with_boxes(dataset, split))
 
 
-def open_held_out(data: Path, training: Dataset) -> Dataset | None:
+def open_held_out(data: Path, training: Dataset, reading: Mapping[str, Any] | None = None) -> Dataset | None:
     """The validation images of a data set, labelled by the classes of those to train on; None where it has none.
 
     Raises DatasetError where it has some that cannot be used, so that no run goes without them by accident.
     """
     if not has_validation(data):
         return None
-    dataset = open_dataset(data, "val")
+    dataset = open_dataset(data, "val", **reading or {})
+    for note in dataset.notes:
+        say(note)
     _check_labels(data, dataset, "validation image, or none of them")
 
-    # The classes may be listed in another order, or be fewer.
+    # The classes may be listed in another order, or be fewer; a folder without images is none.
     place = {name: label for label, name in enumerate(training.classes)}
-    foreign = [name for name in dataset.classes if name not in place]
+    foreign = [name for name in dataset.classes if name not in place and name not in dataset.empty_classes]
     if foreign:
         raise DatasetError(
             f"{data}: {len(foreign)} of {len(dataset.classes)} classes of the validation images are none to train on "

@@ -11,7 +11,7 @@ from typing import get_args
 
 import torch
 
-from infer.command import Parser, run
+from infer.command import Parser, add_data_options, run
 from infer.errors import UsageError
 
 from ..data.batches import cores_here, loader_workers
@@ -49,6 +49,7 @@ def add_run_options(parser: argparse.ArgumentParser, out: str, setting: str, set
     precision = "bf16, fp16: autocast, for GPUs that are faster so; fp64: for comparisons (default: %(default)s)"
 
     add("--data", required=True, type=Path, help="ILSVRC-2012, class folders, tars or shards")
+    add_data_options(parser)
     add("--out", required=True, type=Path, help=out)
     add("--set", nargs="+", action="extend", default=[], metavar=setting, help=settings)
     add("--statistics", type=Path, metavar="FILE", help="colours from python -m trainer.statistics")

@@ -12,9 +12,10 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from ..data.batches import Centers, Crops, TrainingBatch, batches
 from ..data.colours import Statistics, measure
 from ..data.examples import Examples, open_examples
 from ..nets.zoo import Net, build_net
-from ..processes import join
+from ..processes import join, say
 from ..recipe import Recipe
 from .execution import Execution
 from .progress import TrainingProgress
@@ -66,14 +67,15 @@ def train(
     resume: bool = False,
     statistics: Statistics | None = None,
     execution: Execution | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> Path:
     """Trains a net and returns the path of its checkpoint, which is written after every epoch, and in between.
 
     init: a checkpoint whose layers start the net (VGG section 3.1). resume: go on from out/ckpt.pt, with the same
     result as an uninterrupted run, to the bit on a CPU. statistics: the colours of the training set, measured on a
-    sample where they are not given. Ctrl-C and SIGTERM end the step, save and raise Stopped. Under torchrun every
-    process calls this. Raises DatasetError, CheckpointError, ImageError, ExecutionError, TrainingError, or OSError
-    where a file cannot be written.
+    sample where they are not given. reading: options of open_dataset. Ctrl-C and SIGTERM end the step, save and raise
+    Stopped. Under torchrun every process calls this. Raises DatasetError, CheckpointError, ImageError, ExecutionError,
+    TrainingError, or OSError where a file cannot be written.
     """
     execution = execution or Execution()
     peers = join(execution.device)
@@ -87,7 +89,8 @@ def train(
     previous = checkpoints.load(path) if resume and path.exists() else None
 
     # The data, and whether recipe, data, checkpoint and processes fit together.
-    examples, held_out = open_examples(data, recipe.task)
+    known = previous.spec.classes if previous is not None else ()
+    examples, held_out = open_examples(data, recipe.task, reading, known=known)
     if previous is not None:
         check_resumable(previous, path, recipe, examples, statistics)
     check_feasible(recipe, examples, held_out)
@@ -153,7 +156,17 @@ def make_spec(recipe: Recipe, dataset: Dataset, statistics: Statistics | None) -
     """The spec of a new net, with the colours of its training set."""
     colors = statistics or measure(dataset)
     spec = recipe.spec(dataset.classes, dataset.class_names, colors.mean_rgb)
-    return dataclasses.replace(spec, source={**spec.source, "colors": colors.to_json()})
+    source = {**spec.source, "colors": colors.to_json()}
+    if is_text_order_of_numbers(dataset.classes):
+        source["class_order"] = "numbers in the order of their text: 0, 1, 10, 11, 2"
+        say(f"{dataset.root}: classes are numbers, and the net has them in the order of their text (0, 1, 10 ...)")
+    return dataclasses.replace(spec, source=source)
+
+
+def is_text_order_of_numbers(classes: Sequence[str]) -> bool:
+    """True for classes that are called 0, 1, 10, 11, 2 ... in this order, which is that of no number."""
+    numbers = [int(name) for name in classes if name.isdecimal()]
+    return len(numbers) == len(classes) and numbers != sorted(numbers)
 
 
 def make_initial_net(recipe: Recipe, spec: ModelSpec, init: Path | None) -> Net:

@@ -25,9 +25,9 @@ def of_classes(kind: str, names: tuple[str, ...]) -> Table:
     """Ten examples of each class, easily told."""
     table = noisy(kind, counts=(10 * len(names),), width=len(names))
     places = np.arange(10 * len(names)) // 10
-    features = one_of(len(names))[places].astype(np.float32)
+    features = one_of(len(names), places).astype(np.float32)
     metadata = {"kind": kind, "classes": json.dumps(names)}
-    return replace(table, labels=one_of(len(names))[places], features=features, metadata=(metadata,))
+    return replace(table, labels=one_of(len(names), places), features=features, metadata=(metadata,))
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_what_has_no_features_is_wrong_and_trains_nothing() -> None:
     before, after = (round(one["top1_error_percent"] * 48 / 100) for one in (other, found))
     assert after - before == 1 - was_wrong
     scores = np.array([[-np.inf, -np.inf], [0.2, 0.1]])
-    assert mean_recall_percent(scores, one_of(2)[[0, 0]]) == 50
+    assert mean_recall_percent(scores, one_of(2, [0, 0])) == 50
 
 
 def test_distractors_are_not_in_the_mean() -> None:

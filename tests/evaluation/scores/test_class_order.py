@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from conftest import VAL_DIGITS
 from helpers import slim_spec, summary_of
 from numpy.typing import NDArray
 
-from evaluation.scores.metrics import explain_order
+from evaluation.scores.metrics import details, explain_order
 from evaluation.scores.table import OK, Scores
 from infer.data.dataset import VAL, open_dataset
 from trainer.miniature import DEVKIT_ORDER, WNIDS
@@ -135,6 +136,22 @@ def test_the_order_of_the_devkit_comes_from_the_data_set(miniature_dir: Path, mi
         item.path.rename(miniature_copy / VAL / WNIDS[item.label] / item.path.name)
     assert len(open_dataset(miniature_copy).items) == VAL_DIGITS
     assert open_dataset(miniature_copy).devkit_order == dataset.devkit_order
+
+
+def test_nothing_is_as_large_as_the_square_of_the_classes() -> None:
+    """The whole of ImageNet, few images of it: a dense confusion would have 3.8 GB."""
+    classes, labels = 21_841, np.repeat(np.arange(0, 21_841, 546), 4)
+    parts = table(labels, (labels + 1) % classes, classes)
+    tracemalloc.start()
+    try:
+        said = remark_on(parts)
+        found = details(parts)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert said is not None and "each class is called the next" in said
+    assert found.confusion.sum() == len(labels) and len(found.most_confused(classes)) == 41
+    assert peak < 200e6
 
 
 def silent_cases() -> dict[str, Callable[[int], list[Scores]]]:

@@ -150,11 +150,17 @@ def test_names_of_several_lines_are_one_line(tmp_path: Path) -> None:
     assert dataset.listing_digest
 
 
-def test_limit_takes_the_first(miniature_dir: Path) -> None:
-    whole, five = open_dataset(miniature_dir), open_dataset(miniature_dir, limit=5)
-    assert list(five.items) == list(whole.items[:5])
-    assert five.classes == whole.classes
-    assert five.listing_digest != whole.listing_digest
+def test_limit_is_spread_over_all_classes(miniature_dir: Path) -> None:
+    whole, few = open_dataset(miniature_dir, "train"), open_dataset(miniature_dir, "train", limit=15)
+    assert {item.label for item in few.items} == set(range(10))
+    assert few.items == open_dataset(miniature_dir, "train", limit=15).items
+    places = [whole.items.index(item) for item in few.items]
+    assert places == sorted(places) and len(places) == 15
+    assert few.classes == whole.classes
+    assert few.listing_digest != whole.listing_digest
+    assert few.remarks == ("15 of 64 images, all 10 classes",)
+    assert open_dataset(miniature_dir, "train", limit=5).remarks == ("5 of 64 images, 5 of 10 classes",)
+    assert open_dataset(miniature_dir, "train", limit=64).remarks == ()
 
 
 def test_id_is_the_same_elsewhere_and_tells_changes(miniature_dir: Path, miniature_copy: Path) -> None:

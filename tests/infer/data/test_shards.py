@@ -129,15 +129,15 @@ def test_scores_are_the_same_bytes(
     assert all(each == found[0] for each in found[1:])
 
 
-def test_bare_keys_and_words_are_the_same_images(folder: Path, exported: Callable[..., Path], tmp_path: Path) -> None:
+def test_bare_keys_and_other_names_are_the_same_images(
+    folder: Path, exported: Callable[..., Path], tmp_path: Path
+) -> None:
     """Names that say nothing and another order: the same identity, and the same answers image by image."""
     rows = images(folder)
     bare = [with_label(f"{i:05d}.jpg", data, WNIDS.index(wnid(name))) for i, (name, data) in enumerate(rows[::-1])]
     write_shards([tmp_path / "bare.tar"], bare)
     labels = [WNIDS.index(wnid(name)) for name, _ in rows]
-    write_parquet(
-        tmp_path / "words.parquet", [("", data) for _, data in rows], labels, [f"word {i}" for i in range(10)]
-    )
+    write_parquet(tmp_path / "words.parquet", [("", data) for _, data in rows], labels)
     engine = OnnxEngine(exported("A"))
     own = resolve(["center"], engine.spec, None)
     first, *others = (
@@ -250,10 +250,11 @@ def test_parquet_that_is_refused(folder: Path, tmp_path: Path) -> None:
     rows, path = images(folder)[:4], tmp_path / "x.parquet"
     write_parquet(path, rows, [0, 1, 2, 3], ["a", "b", "c"])
     assert "label 3 of" in refused(path) and "expected 0 to 2" in refused(path)
-    pq.write_table(pa.table({"image": [b"x"], "class": [1]}), path)
-    assert f"{path}: columns image (binary), class (int64), expected image" in refused(path)
-    pq.write_table(pa.table({"picture": [b"x"], "label": [1]}), path)
-    assert f"{path}: columns picture (binary), label (int64), expected image" in refused(path)
+    pq.write_table(pa.table({"image": [b"x"], "kind": [1]}), path)
+    assert f"{path}: columns image (binary), kind (int64), expected image" in refused(path)
+    pq.write_table(pa.table({"photograph": [b"x"], "label": [1]}), path)
+    assert f"{path}: columns photograph (binary), label (int64), expected image" in refused(path)
+    assert "--columns image=NAME,label=NAME" in refused(path)
     pq.write_table(pa.table({"image": [b"x"], "label": [1.5]}), path)
     assert "row 0 has a label of type float" in refused(path)
     pq.write_table(pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), path)
@@ -267,6 +268,32 @@ def test_parquet_that_is_refused(folder: Path, tmp_path: Path) -> None:
     for damaged in (whole[:-20], b"", b"PAR1", whole[:-8] + b"\xff\xff\xff\x7f" + b"PAR1"):
         path.write_bytes(damaged)
         assert "not a Parquet file that can be read" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "asked"),
+    [("img", "fine_label", {}), ("picture", "labels", {}), ("scan", "kind", {"image": "scan", "label": "kind"})],
+)
+def test_columns_of_other_names(image: str, label: str, asked: dict[str, str], folder: Path, tmp_path: Path) -> None:
+    rows = images(folder)
+    labels = [WNIDS.index(wnid(name)) for name, _ in rows]
+    content = {image: [{"bytes": data, "path": name} for name, data in rows], label: labels, "coarse": labels[::-1]}
+    features = {"features": {label: {"names": list(WNIDS), "_type": "ClassLabel"}}}
+    table = pa.table(content).replace_schema_metadata({"huggingface": json.dumps({"info": features})})
+    pq.write_table(table, tmp_path / "train.parquet", row_group_size=6)
+    dataset = open_dataset(tmp_path / "train.parquet", columns=asked)
+    assert [(item.name, dataset.classes[item.label], item.read_bytes()) for item in dataset.items] == [
+        (name, wnid(name), data) for name, data in rows
+    ]
+    said = [f"columns {image} and {label}, other columns: coarse (--columns image=NAME,label=NAME)"]
+    assert list(dataset.remarks) == ([] if asked else said)
+    if not asked:
+        other = open_dataset(tmp_path / "train.parquet", columns={"label": "coarse"})
+        assert [item.label for item in other.items] == labels[::-1]
+    with pytest.raises(DatasetError, match=f"expected {image} .* and absent"):
+        open_dataset(tmp_path / "train.parquet", columns={**asked, "label": "absent"})
+    with pytest.raises(DatasetError, match="--columns names columns of Parquet files"):
+        open_dataset(folder, columns={"label": "x"})
 
 
 def test_a_damaged_row_group_is_unreadable_images(folder: Path, tmp_path: Path, exported: Callable[..., Path]) -> None:

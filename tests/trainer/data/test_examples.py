@@ -77,17 +77,37 @@ def test_a_class_without_validation_images_keeps_its_place(folders: Path) -> Non
 
 def test_classes_that_are_not_trained(folders: Path) -> None:
     (folders / "val" / "zebra").mkdir()
+    assert counts(folders) == (64, 20)  # an empty folder is no class
+    shutil.copy(next((folders / "val").rglob("*.JPEG")), folders / "val" / "zebra")
     with pytest.raises(
         DatasetError, match=r"1 of 11 classes of the validation images are none to train on \(zebra \.\.\."
     ):
         open_examples(folders, "classify")
 
 
-def test_a_class_without_images_is_said(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folders / "train" / "zebra").mkdir()
+def test_a_folder_without_images_is_no_class_and_said(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = open_examples(folders, "classify")[0]
+    (folders / "train" / "aardvark").mkdir()
     training, others = open_examples(folders, "classify")
-    assert len(training.dataset.classes) == 11 and others is not None
-    assert capsys.readouterr().err == f"{folders}: no image to train on of 1 of 11 classes (zebra)\n"
+    assert capsys.readouterr().err == f"{folders}: 1 folder without images (aardvark)\n"
+    assert training.dataset.classes == before.dataset.classes and others is not None
+    assert training.listing_digest == before.listing_digest
+
+    # a net that was trained when it was a class goes on with it
+    known = ("aardvark", *before.dataset.classes)
+    training, others = open_examples(folders, "classify", known=known)
+    assert training.dataset.classes == known and others is not None and others.dataset.classes == known
+    assert "no image to train on of 1 of 11 classes (aardvark)" in capsys.readouterr().err
+
+
+def test_limit_is_of_both_splits_and_of_all_classes(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    training, others = open_examples(folders, "classify", {"limit": 12})
+    assert others is not None and (len(training.dataset.items), len(others.dataset.items)) == (12, 12)
+    assert {item.label for item in training.dataset.items} == set(range(10))
+    assert capsys.readouterr().err.splitlines() == [
+        f"{folders}: 12 of 64 images, all 10 classes",
+        f"{folders}: 12 of 20 images, all 10 classes",
+    ]
 
 
 def test_validation_images_that_are_broken_are_not_passed_over(miniature_copy: Path) -> None:

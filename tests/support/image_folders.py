@@ -1,0 +1,20 @@
+"""Folders of files that are called like images, for what only lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infer.data.dataset import Dataset
+
+
+def fill(root: Path, *names: str) -> Path:
+    """Writes files of these names, each with its name as content."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def names(dataset: Dataset) -> list[tuple[str, str]]:
+    """(name, class) of each image."""
+    return [(item.name, dataset.classes[item.label]) for item in dataset.items]
