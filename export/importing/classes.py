@@ -219,8 +219,7 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
 def _text(path: Path) -> str:
     """The file's text. Raises ClassesError."""
     if not path.is_file():
-        known = ", ".join(BUILT_IN)
-        raise ClassesError(f"{path}: no such file, expected class names, one a line, or {known}")
+        raise ClassesError(f"{path}: no such file, expected class names, one a line, or {IMAGENET}")
     refuse_pointer(path, ClassesError)
 
     try:
