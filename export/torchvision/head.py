@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def linear_layers(state: dict[str, Tensor], root: str) -> tuple[list[str], list[
             "with torch.onnx.export and import that with python -m export.from_onnx"
         )
 
-    names.sort(key=_order)
+    names = _in_order(names, state)
     for before, after in pairwise(names):
         given, read = state[f"{before}.weight"].shape[0], state[f"{after}.weight"].shape[1]
         if given != read:
@@ -97,6 +97,19 @@ def three_layers(
         "fc8": (_padded(_flat(last[0]).T, width).T.contiguous(), last[1]),
     }
     return widened, [f"its layers of {len(bias)} and {len(second[1])} made {width} wide with zeros"]
+
+
+def _in_order(names: list[str], state: dict[str, Tensor]) -> list[str]:
+    """By number; names that are words in the file's order, or, where that is the alphabet's, as their sizes follow."""
+    if all(part.isdigit() for name in names for part in name.split(".")[1:]) or TIMM[0] in names:
+        return sorted(names, key=_order)
+
+    def follow(order: Sequence[str]) -> bool:
+        sizes = [state[f"{name}.weight"].shape[:2] for name in order]
+        return all(before[0] == after[1] for before, after in pairwise(sizes))
+
+    fitting = [list(order) for order in permutations(names) if follow(order)] if len(names) <= 4 else []
+    return names if follow(names) or len(fitting) != 1 else fitting[0]
 
 
 def _order(name: str) -> tuple[int, list[tuple[bool, int, str]]]:

@@ -40,7 +40,10 @@ AVERAGED = re.compile(r"ema|swa|averag|polyak|shadow|teacher|momentum|target", r
 """Names of weights that are not what the last step left."""
 TRANSPARENT = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts of a name that DataParallel, torch.compile and FSDP put in, at any depth."""
-BESIDE = re.compile(r"(criterion|loss|metric|acc|auroc|f1|(train|val|test)_|.*_(loss|acc|metric|criterion)s?$)", re.I)
+BESIDE = re.compile(
+    r"(.*_)?(criterion|loss|loss_fn|metric|acc|accuracy|auroc|f1|class_weight|pos_weight)s?(_fn|_func|_top\d+|\d*)",
+    re.IGNORECASE,
+)
 """Modules of a training program that have tensors and no part in the net: weights of a loss, counts of a metric."""
 ANCHORS = ("features.0.weight", "inception3a.branch1.conv.weight")
 """A tensor that each net of torchvision's and timm's has, behind whatever prefix."""
@@ -162,6 +165,8 @@ class _List:
         return []
 
 
+PROTOCOL_4 = range(0x8C, 0x99)
+"""Operators that came with protocols 4 and 5 (Python's pickletools), which torch's unpickler does not know."""
 PATHS = ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
 HARMLESS: dict[type, tuple[str, ...]] = {
     _Nothing: (
@@ -195,45 +200,58 @@ def _harmless() -> list[Any]:
 def _code_refused(path: Path, said: str) -> str:
     """The refusal of a pickle: what code it wants, and how its sender saves what can be read."""
     refused = "refused, it holds pickled code (expected a state dict: tensors by name)"
+    loaded = f"torch.load({path.name!r}, weights_only=False)"
+    trusted = "If you trust the file, save what is read:"
+    operand = re.search(r"Unsupported operand (\d+)", said)
+    if operand and int(operand[1]) in PROTOCOL_4:
+        newer = "pickled by protocol 4 or later, expected torch.save's own, 2"
+        return f"{newer}. {trusted} torch.save({loaded}, 'weights.pth')"
+
     match = re.search(r"GLOBAL ([\w.]+)", said)
     if not match or match[1].split(".")[0] in ("builtins", "os", "posix", "nt", "sys", "subprocess", "shutil", "exec"):
         return refused
     if "." not in match[1]:  # of builtins, without its module
         return f"{refused}: {match[1]}"
 
-    loaded = f"torch.load({path.name!r}, weights_only=False)"
-    if _begins_with_a_dict(path):
+    entry = _entry_of_a_dict(path)
+    if entry:
         return (
-            f"{refused}: {match[1][:80]}. If you trust the file, save what is read: "
-            f"torch.save({loaded}['state_dict'], 'weights.pth'), or the key that its weights have"
+            f"{refused}: {match[1][:80]}. {trusted} torch.save({loaded}[{entry!r}], 'weights.pth'), or the state_dict "
+            "under another key"
         )
     return (
-        f"{refused}: a whole model, {match[1][:80]}. If you trust the file, save what is read: "
-        f"torch.save({loaded}.state_dict(), 'weights.pth'); of another net torch.onnx.export, for export.from_onnx"
+        f"{refused}: a whole model, {match[1][:80]}. {trusted} torch.save({loaded}.state_dict(), 'weights.pth'); of "
+        "another net torch.onnx.export, for export.from_onnx"
     )
 
 
-def _begins_with_a_dict(path: Path) -> bool:
-    """True where the pickle of a file is a dict, not an object. An old file has three pickles before it."""
+def _entry_of_a_dict(path: Path) -> str:
+    """The likeliest entry with weights where the pickle of a file is a dict; "" where it is another object."""
     try:
         with path.open("rb") as file:
             if zipfile.is_zipfile(path):
                 with zipfile.ZipFile(path) as archive:
                     name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
                     with archive.open(name) as data:
-                        return _first_value(data) in ("EMPTY_DICT", "OrderedDict")
-            for _ in range(3):
+                        return _likeliest_entry(data)
+            for _ in range(3):  # an old file's magic number, version and machine
                 list(pickletools.genops(file))
-            return _first_value(file) in ("EMPTY_DICT", "OrderedDict")
+            return _likeliest_entry(file)
     except (OSError, ValueError, StopIteration, zipfile.BadZipFile):
-        return False
+        return ""
 
 
-def _first_value(file: IO[bytes]) -> str:
+def _likeliest_entry(file: IO[bytes]) -> str:
+    strings: set[str] = set()
+    first = ""
     for code, argument, _ in pickletools.genops(file):
-        if code.name not in ("PROTO", "FRAME", "MARK"):
-            return "OrderedDict" if argument == "collections OrderedDict" else code.name
-    return ""
+        if not first and code.name not in ("PROTO", "FRAME", "MARK"):
+            first = "OrderedDict" if argument == "collections OrderedDict" else code.name
+            if first not in ("EMPTY_DICT", "OrderedDict"):
+                return ""
+        if isinstance(argument, str) and len(strings) < MOST_ENTRIES * 100:
+            strings.add(argument)
+    return next((key for key in WRAPPERS if key in strings), WRAPPERS[0])
 
 
 # The net in it
@@ -339,15 +357,16 @@ def _without_prefix(taken: Found, prefixes: list[str]) -> tuple[dict[str, Any], 
             continue
         if (elsewhere and name.startswith(tuple(elsewhere))) or (is_inner and not name.startswith(taken.prefix)):
             continue
-        if not name.startswith(taken.prefix) or BESIDE.match(own):
-            module = name.split(".")[0]
-            if not BESIDE.match(module) and not (name.startswith(taken.prefix) and BESIDE.match(own)):
-                raise WeightsError(
-                    f"tensor {_short(full)} lies beside the net {taken.prefix.rstrip('.')!r} and may be a part of it: "
-                    "save the net's own state_dict(), or export all with torch.onnx.export for export.from_onnx"
-                )
+        inside = name.startswith(taken.prefix)
+        module = (own if inside else name).split(".")[0]
+        if BESIDE.fullmatch(module):
             left_out[module] = None
             continue
+        if not inside:
+            raise WeightsError(
+                f"tensor {_short(full)} lies beside the net {taken.prefix.rstrip('.')!r} and may be a part of it: save "
+                "the net's own state_dict(), or export all with torch.onnx.export for export.from_onnx"
+            )
         if own in state:
             raise WeightsError(f"tensor {_short(full)} is there twice, with a wrapper's prefix and without")
         state[own] = value

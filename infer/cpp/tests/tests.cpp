@@ -131,7 +131,7 @@ TEST(Spec, WhatIsNone) {
            {"name", "two\nlines"},
            {"interface", "other"},
            {"interface", "two\nlines"},
-           {"precision", "int8"},
+           {"precision", "int4"},
            {"preprocessing", {{"mean_rgb", {1, 2}}}},
            {"preprocessing", {{"mean_rgb", {1, 2, 3}}, {"std_rgb", {1, 0, 1}}}},
            {"preprocessing", {{"mean_rgb", {1, 2, 3}}, {"filter", "nearest"}}},

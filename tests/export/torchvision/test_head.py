@@ -61,6 +61,10 @@ def relu(*sizes: int, dropout: bool = True, first: bool = False) -> nn.Sequentia
             "a ReLU after classifier.fc1",
         ),
         (
+            lambda: net_with(nn.Sequential(OrderedDict(hidden=nn.Linear(FLAT, 32), r=nn.ReLU(), b=nn.Linear(32, 4)))),
+            "a ReLU after classifier.hidden",
+        ),
+        (
             lambda: net_with(nn.Sequential(*(nn.Linear(FLAT, 24), nn.ReLU()), nn.Sequential(nn.Linear(24, 4)))),
             "a ReLU after classifier.0",
         ),

@@ -162,6 +162,12 @@ def test_a_whole_model_and_a_checkpoint_with_code(tmp_path: Path) -> None:
         saves = r"torch.save(torch.load('c.pth', weights_only=False)['state_dict'], 'weights.pth')"
         with pytest.raises(WeightsError, match=re.escape(saves)):
             read_state_dict(tmp_path / "c.pth")
+    torch.save({"model": STATE, "net": nn.Linear(2, 2)}, tmp_path / "c.pth")
+    with pytest.raises(WeightsError, match=r"weights_only=False\)\['model'\], 'weights\.pth'\)"):
+        read_state_dict(tmp_path / "c.pth")
+    torch.save(STATE, tmp_path / "c.pth", pickle_protocol=4)
+    with pytest.raises(WeightsError, match=r"pickled by protocol 4 or later, .*torch\.save\(torch\.load\('c\.pth'"):
+        read_state_dict(tmp_path / "c.pth")
 
 
 def test_the_line_that_helps_makes_a_file_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
