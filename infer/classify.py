@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .engine import Engine, Provider
 from .open import open_engine
 from .pixels.decode import ImageError, Pixels, decode, read
-from .views import SINGLE_SCALE, check_scales, default_scales, out_of_range, plan_views
+from .views import SINGLE_SCALE, check_protocol, check_scales, default_scales, out_of_range, plan_views
 
 BATCH = 16
 """Images that share calls when each has few views."""
@@ -70,7 +70,7 @@ class Classifier:
         self.protocol = protocol
         self.scales = tuple(scales) if scales else default_scales(self.engine.spec, protocol)
         check_scales(self.engine.spec, self.scales)
-        plan_views(self.engine.spec, protocol, (self.scales[0], self.scales[0]), self.scales)  # refuses an unknown one
+        check_protocol(self.engine.spec, self.engine.shapes, protocol, self.scales)  # refuses an unknown one, too
 
     def __call__(self, image: str | os.PathLike[str] | bytes | Pixels, *, top: int = 5) -> list[Prediction]:
         """The `top` likeliest classes of a path, encoded bytes or u8 RGB pixels [h, w, 3]. Raises ImageError."""

@@ -361,6 +361,26 @@ def out_of_range(plan: ViewPlan, shapes: Sequence[ShapeRange], spec: ModelSpec) 
     return None
 
 
+LONG_PX = 1000
+ASPECTS_PERCENT = 400
+"""Images that `check_protocol` tries: squares first, then up to 4:1, beyond which engines have no profiles."""
+
+
+def check_protocol(spec: ModelSpec, shapes: Sequence[ShapeRange], protocol: str, scales: Sequence[int]) -> None:
+    """Raises PlanError where an engine with these shapes can see no image at all by a protocol, whatever its size."""
+    reason: str | None = None
+    for percent in range(100, ASPECTS_PERCENT + 1, 5):
+        for size in ((LONG_PX, LONG_PX * percent // 100), (LONG_PX * percent // 100, LONG_PX)):
+            own = out_of_range(plan_views(spec, protocol, size, scales), shapes, spec)
+            if own is None:
+                return
+            reason = reason or own
+    crops = "a net of fixed size sees crops alone" if spec.fixed_size else "its range is too small"
+    raise PlanError(
+        f"{spec.name}: {protocol} at Q={','.join(map(str, scales))} can see no image of any size ({crops}: {reason})"
+    )
+
+
 def plan_views(spec: ModelSpec, protocol: str, image_px: Size, scales: Sequence[int] | None = None) -> ViewPlan:
     """The views of one image. Raises PlanError for an unknown protocol or a scale below the crop."""
     if protocol not in PROTOCOLS:

@@ -170,7 +170,7 @@ def read_likeliest(
     ScoresError for a table of other images or classes.
     """
     likeliest: list[tuple[int, ...]] = []
-    rows, scored_id = 0, None
+    rows, scored_id, difference = 0, None, ""
     for part in tables.parts(path):
         if part.classes != tuple(classes):
             raise ScoresError(
@@ -184,14 +184,18 @@ def read_likeliest(
                 break
             item = dataset.items[len(likeliest)]
             if (item.name, -1 if item.label < 0 else label_of[item.label]) != (name, label):
-                raise ScoresError(
+                # the data set may be a few of the table's images, in their order
+                difference = difference or (
                     f"{path}: image {len(likeliest) + 1} is {name} of class {label}, but the data set has {item.name}: "
                     "use a table of the same images"
                 )
+                continue
             order = np.argsort(-posterior, kind="stable")[:GUESSES]
             likeliest.append(tuple(order.tolist()) if readable and np.isfinite(posterior).all() else ())
 
     if len(likeliest) < len(dataset.items):
+        if difference:
+            raise ScoresError(difference)
         raise ScoresError(f"{path}: {rows} images, but the data set has {len(dataset.items)}: use a table of the same")
     return likeliest, scored_id if rows == len(dataset.items) else None
 

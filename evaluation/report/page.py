@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-import numpy as np
 
 from infer.files import replacing
 
@@ -216,7 +215,7 @@ def _confusion_figure(found: Details, class_names: Mapping[str, str]) -> str:
     places = sorted(found.classes.index(name) for name in chosen)
     short = [first_word(class_names, found.classes[place]) for place in places]
     names = [word if short.count(word) == 1 else found.classes[p] for word, p in zip(short, places, strict=True)]
-    return charts.confusion(names, found.confusion[np.ix_(places, places)].toarray())
+    return charts.confusion(names, found.block(places))
 
 
 def _time_figure(rows: Sequence[ResultRow], *, several: bool) -> str:

@@ -275,6 +275,7 @@ def _make(plan: RunPlan, dataset: Dataset, options: dict[str, Any], engines: Seq
         own = [Protocol(name, scales or view_plans.default_scales(engine.spec, name)) for name, scales in asked]
         for protocol in own:
             view_plans.check_scales(engine.spec, protocol.scales)
+            view_plans.check_protocol(engine.spec, engine.shapes, protocol.name, protocol.scales)
         if len(set(own)) < len(own):
             raise RunError(f"{path} takes part twice by the same protocol and scales, expected each once")
         protocols.append(own)

@@ -144,6 +144,11 @@ class Details:
         np.add.at(self._bin_confidence, bins, confidence)
         np.add.at(self._bin_right, bins, answers == labels)
 
+    def block(self, places: Sequence[int]) -> NDArray[np.int64]:
+        """The confusion of a few classes alone, i64 [true class, first answer]."""
+        found: NDArray[np.int64] = self.confusion[list(places)].tocsc()[:, list(places)].toarray()
+        return found
+
     @property
     def bin_confidence(self) -> NDArray[np.float64]:
         """Mean posterior of the first answers in each bin, zero in an empty one."""
@@ -314,14 +319,14 @@ def _at(counts: Counts, labels: NDArray[np.int64], answers: NDArray[np.int64]) -
 
 def _fit(counts: Counts) -> Order:
     """The permutation that explains the most images of counts [label, answer]; -1 where it says nothing of a label."""
-    labels = np.unique(counts.nonzero()[0])
-    answers, columns = np.unique(counts.nonzero()[1], return_inverse=True)
+    found = counts.tocoo()
+    labels, rows = np.unique(found.row, return_inverse=True)
+    answers, columns = np.unique(found.col, return_inverse=True)
 
     # the matching wants every label matched: each has a column of its own that explains no image
     most = int(counts.max()) + 1
-    rows = np.searchsorted(labels, counts.nonzero()[0])
     own = np.arange(len(labels))
-    costs = np.concatenate([most - _at(counts, *counts.nonzero()), np.full(len(labels), most)])
+    costs = np.concatenate([most - found.data, np.full(len(labels), most)])
     places = (np.concatenate([rows, own]), np.concatenate([columns, len(answers) + own]))
     matched = min_weight_full_bipartite_matching(csr_array((costs, places)))
 

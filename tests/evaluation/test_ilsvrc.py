@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import encode, noise
+from image_folders import keep_first
 
 from evaluation.ilsvrc import main
 from evaluation.scores.metrics import error_rate
@@ -40,7 +41,7 @@ def report(out: Path) -> Any:
 
 
 def content_id(data: Path, images: int) -> str:
-    """Of what the first images are: their bytes and labels, summed, so that neither names nor order matter."""
+    """Of what so many images are: their bytes and labels, summed, so that neither names nor order matter."""
     total = 0
     for item in open_dataset(data, limit=images).items:
         content = f"{item.label} {hashlib.sha256(item.read_bytes()).hexdigest()}"
@@ -54,7 +55,8 @@ def path_of(root: Path, number: int) -> Path:
 
 @pytest.fixture
 def damaged(miniature_copy: Path) -> Path:
-    """The miniature with a text file, a truncated JPEG and a 1x1 PNG among its first six images."""
+    """The first six images of the miniature, with a text file, a truncated JPEG and a 1x1 PNG among them."""
+    keep_first(miniature_copy, 6)
     path_of(miniature_copy, 1).write_bytes(b"no image, although its name says so\n" * 9)
     path_of(miniature_copy, 2).write_bytes(path_of(miniature_copy, 2).read_bytes()[:1500])
     path_of(miniature_copy, 4).write_bytes(encode(np.zeros((1, 1, 3), np.uint8), "PNG"))
@@ -68,8 +70,10 @@ def test_two_models_and_their_fusion(
     argv = arguments(engines, miniature_dir, tmp_path, "--limit", "5", "--scales", "72", protocol="center,dense")
     assert main(argv) == 0
     captured = capsys.readouterr()
-    assert captured.err == ""
+    said = f"{miniature_dir}: 5 of 24 images, 5 of 8 classes"
+    assert captured.err == f"{said}\n"
     content = report(tmp_path)
+    assert content["remarks"] == [said]
     assert content["dataset"] == {
         "id": content_id(miniature_dir, 5),
         "is_ilsvrc2012_val": False,
@@ -114,7 +118,7 @@ def test_what_cannot_be_read_is_wrong_and_named_and_stops_nothing(
     slim_checkpoint: Checkpoints, damaged: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    assert main(arguments([slim_checkpoint("A")], damaged, out, "--limit", "6")) == 0
+    assert main(arguments([slim_checkpoint("A")], damaged, out)) == 0
     names = [f"{VAL}/ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 7)]
     content = report(out)
     unreadable = content["dataset"]["unreadable_images"]
@@ -143,7 +147,7 @@ def test_strict_stops_at_the_first_and_names_it(
     others = [other for other in (1, 2, 4) if other != number]
     for other in others:
         path_of(damaged, other).write_bytes(path_of(damaged, 3).read_bytes())
-    assert main(arguments([slim_checkpoint("A")], damaged, tmp_path / "out", "--limit", "6", "--strict")) == 1
+    assert main(arguments([slim_checkpoint("A")], damaged, tmp_path / "out", "--strict")) == 1
     line = one_line()
     assert path_of(damaged, number).name in line
     assert message in line
@@ -154,7 +158,7 @@ def test_an_image_beyond_the_dense_range_is_wrong_in_that_protocol_only(
     slim_checkpoint: Checkpoints, miniature_copy: Path, tmp_path: Path, one_line: OneLine
 ) -> None:
     path_of(miniature_copy, 2).write_bytes(encode(noise((64, 400)), "PNG"))
-    argv = arguments([slim_checkpoint("A")], miniature_copy, tmp_path / "out", "--limit", "2", "--scales", "120")
+    argv = arguments([slim_checkpoint("A")], keep_first(miniature_copy, 2), tmp_path / "out", "--scales", "120")
     argv[argv.index("center")] = "dense,multicrop"
     assert main(argv) == 0
     line = one_line()
@@ -169,7 +173,7 @@ def test_all_images_unreadable_is_an_error_of_100_percent(
 ) -> None:
     for number in (1, 2):
         path_of(miniature_copy, number).write_bytes(b"")
-    assert main(arguments([slim_checkpoint("A")], miniature_copy, tmp_path / "out", "--limit", "2")) == 0
+    assert main(arguments([slim_checkpoint("A")], keep_first(miniature_copy, 2), tmp_path / "out")) == 0
     row = report(tmp_path / "out")["results"][0]
     assert row["top1_error_percent"] == row["top5_error_percent"] == 100
     assert row["top1_interval95_percent"] == pytest.approx(error_rate(2, 2).interval95_percent)
@@ -180,7 +184,7 @@ def test_the_module_prints_the_table_and_nothing_else_in_a_pipe(
     slim_checkpoint: Checkpoints, damaged: Path, tmp_path: Path
 ) -> None:
     path_of(damaged, 4).write_bytes(path_of(damaged, 3).read_bytes())
-    argv = arguments([slim_checkpoint("A")], damaged, tmp_path / "out", "--limit", "6")
+    argv = arguments([slim_checkpoint("A")], damaged, tmp_path / "out")
     done = subprocess.run([sys.executable, "-m", "evaluation.ilsvrc", *argv], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("| model ")

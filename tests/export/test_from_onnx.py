@@ -232,12 +232,14 @@ def test_the_result_evaluates_with_no_further_flag(
         (123, 116, 103), (58, 57, 56), "bilinear", "ignore", "floor", "torchvision"
     )
     assert spec.source == {"importer": "export.from_onnx", "onnx_sha256": file_sha256(path)}
-    arguments = ["--engine", str(out), "--data", str(miniature_dir), "--protocol", "center,dense", "--limit", "3"]
-    assert evaluate(arguments) == 0
-    statuses = capfd.readouterr()
-    assert statuses.err.count("use --protocol multicrop") == 3  # fixed sides see no dense view
+    arguments = ["--engine", str(out), "--data", str(miniature_dir), "--limit", "3", "--protocol"]
+    with pytest.raises(SystemExit) as ended:
+        evaluate([*arguments, "center,dense"])
+    said = capfd.readouterr().err  # fixed sides see no dense view, of any image
+    assert ended.value.code == 2 and "a-net: dense at Q=64,73,82 can see no image of any size" in said
+    assert evaluate([*arguments, "center,multicrop"]) == 0
     rows = json.loads((tmp_path / "results" / "report.json").read_text())["results"]
-    assert [row["protocol"] for row in rows] == ["center", "dense"]
+    assert [row["protocol"] for row in rows] == ["center", "multicrop"]
 
 
 def test_a_model_of_ours_is_not_foreign(tmp_path: Path) -> None:

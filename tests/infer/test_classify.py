@@ -60,6 +60,12 @@ def test_what_a_classifier_refuses(exported: Exported, tmp_path: Path) -> None:
         Classifier(tmp_path / "none.onnx")
 
 
+def test_a_folder_without_images_is_an_error(exported: Exported, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    assert main([str(tmp_path), "--engine", str(exported("A"))]) == 1
+    assert capsys.readouterr().err == f"{tmp_path}: no images below it; left out: 1 .txt\n"
+
+
 def test_json_of_a_folder_and_a_broken_file(exported: Exported, tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "photos" / "deeper"
     folder.mkdir(parents=True)
@@ -75,7 +81,8 @@ def test_json_of_a_folder_and_a_broken_file(exported: Exported, tmp_path: Path, 
     assert list(lines[0]["predictions"][0]) == ["index", "wnid", "name", "probability"]
     assert [line["status"] == "ok" for line in lines] == [n != 5 for n in range(20)]
     assert lines[5]["predictions"] == []
-    assert len(captured.err.splitlines()) == 1 and "05.png" in captured.err
+    left_out, broken = captured.err.splitlines()
+    assert left_out == f"{tmp_path / 'photos'}: left out: 1 .txt" and "05.png" in broken
     classifier = Classifier(exported("A"))
     for number in (0, 7, 19):  # alone as in a batch
         alone = classifier(read(folder / f"{number:02d}.png"), top=1)[0]

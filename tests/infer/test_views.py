@@ -16,6 +16,7 @@ from infer.views import (
     PlanError,
     View,
     ViewPlan,
+    check_protocol,
     default_scales,
     default_shapes,
     merge_plans,
@@ -290,3 +291,16 @@ def test_a_plan_says_its_counts() -> None:
     assert text.startswith("multicrop+dense of a 375x500 px image: 156 views")
     for part in ("50 of 224x224 at Q=256", "50 of 224x224 at Q=512", "2 of 256x341 at Q=256", "2 of 512x683 at Q=512"):
         assert part in text
+
+
+def test_a_protocol_that_no_image_can_be_seen_by_is_refused_at_the_start() -> None:
+    fixed = slim_spec("A", fixed_size=True)
+    shapes = default_shapes(fixed)
+    for protocol in ("center", "ten-crop", "multicrop"):
+        check_protocol(fixed, shapes, protocol, (80,))
+    with pytest.raises(PlanError, match=r"slim-a: dense at Q=80 can see no image of any size \(a net of fixed size"):
+        check_protocol(fixed, shapes, "dense", (80,))
+    check_protocol(fixed, shapes, "dense", (64,))  # a square at the crop's size
+    free = slim_spec("A")
+    for protocol in PROTOCOLS:
+        check_protocol(free, default_shapes(free), protocol, (72, 96, 120))

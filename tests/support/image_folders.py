@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infer.data.dataset import Dataset
+from infer.data.dataset import DEVKIT, GROUND_TRUTH, VAL, Dataset
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -18,3 +18,12 @@ def fill(root: Path, *names: str) -> Path:
 def names(dataset: Dataset) -> list[tuple[str, str]]:
     """(name, class) of each image."""
     return [(item.name, dataset.classes[item.label]) for item in dataset.items]
+
+
+def keep_first(root: Path, count: int) -> Path:
+    """Removes the validation images after the first `count` from a copy of the miniature, and their labels."""
+    for path in sorted((root / VAL).iterdir())[count:]:
+        path.unlink()
+    labels = root / DEVKIT / "data" / GROUND_TRUTH
+    labels.write_text("\n".join(labels.read_text().split()[:count]) + "\n")
+    return root

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from image_folders import keep_first
 from localization_runs import given_class, only, report
 
 from evaluation.errors import ScoresError
@@ -35,6 +36,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
 ) -> None:
     dense = [*dense, "--limit", "16"]
     assert main([*dense, "--out", str(tmp_path / "whole")]) == 0
+    assert "16 of 24 images, all 8 classes" in one_line()
     out = tmp_path / "out"
     process = run(dense, out)
     while not list((out / "unfinished-boxes").glob("*.parquet")):
@@ -43,7 +45,9 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
     process.send_signal(which)
     _, said = process.communicate(timeout=60)
     if which == signal.SIGINT:
-        assert process.returncode == 130 and re.fullmatch(r"interrupted: \d+ of 16 images are kept in .*\n", said)
+        assert process.returncode == 130 and re.fullmatch(
+            r".*: 16 of 24 images, .*\ninterrupted: \d+ of 16 images are kept in .*\n", said
+        )
     assert not (out / "boxes").exists()
     done = {path: path.stat().st_mtime_ns for path in (out / "unfinished-boxes").glob("*.parquet")}
     assert len(done) == 1
@@ -132,8 +136,15 @@ def test_images_that_no_engine_sees(
     val = miniature_copy / "ILSVRC2012_img_val"
     (val / "ILSVRC2012_val_00000002.JPEG").write_bytes(b"no image")
     Image.fromarray(np.zeros((70, 1400, 3), np.uint8)).save(val / "ILSVRC2012_val_00000006.JPEG")
-    arguments = ["--boxes", str(nets["scr"]), "--engine", str(nets["cls"]), "--data", str(miniature_copy)]
-    arguments += ["--protocol", "dense", "--scales", "72", "--limit", "8"]
+    arguments = [
+        "--boxes",
+        str(nets["scr"]),
+        "--engine",
+        str(nets["cls"]),
+        "--data",
+        str(keep_first(miniature_copy, 8)),
+    ]
+    arguments += ["--protocol", "dense", "--scales", "72"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert "ILSVRC2012_val_00000006.JPEG: image 70x1400 px at Q=72 needs a view of" in capsys.readouterr().err
     found = report(tmp_path / "out")

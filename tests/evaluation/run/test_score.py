@@ -152,11 +152,12 @@ def test_order_and_batches_of_images_change_nothing(
     """`center` shares calls between 16 images, the others do not: 20 images make two uneven batches."""
     engine = TorchEngine.open(slim_checkpoint("A"))
     count = 20 if protocols == ["center"] else 4
-    whole = open_dataset(miniature_dir, limit=count)
+    every = open_dataset(miniature_dir)
+    whole = dataclasses.replace(every, items=every.items[:count])
     (forwards,) = run(engine, protocols, whole, [80]).values()
     backwards = dataclasses.replace(whole, items=whole.items[::-1])
     (reversed_,) = run(engine, protocols, backwards, [80]).values()
-    (fewer,) = run(engine, protocols, open_dataset(miniature_dir, limit=count - 1), [80]).values()
+    (fewer,) = run(engine, protocols, dataclasses.replace(every, items=every.items[: count - 1]), [80]).values()
     assert np.abs(forwards - reversed_[::-1]).max() < 1e-6
     assert np.abs(forwards[:-1] - fewer).max() < 1e-6
     assert np.ptp(forwards, 0).max() > 1e-3
