@@ -61,6 +61,11 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
     stems = [item.name.rpartition("/")[2].rpartition(".")[0] for item in dataset.items]
     if len(set(stems)) < len(stems):
         raise DatasetError(f"{dataset.root}: two images differ by their folders alone, so an XML could be of either")
+    if unwanted and dataset.is_part and not all(map(NUMBERED.fullmatch, stems)):
+        raise DatasetError(
+            f"{dataset.root}: a blacklist knows images without ILSVRC-2012's names by their places among all of them, "
+            "and --limit takes a part: leave --limit out"
+        )
     counted = [number not in (unwanted or ()) for number in _numbers(stems)]
     lacking = [stem for stem, counts in zip(stems, counted, strict=True) if counts and stem not in files]
     if lacking:

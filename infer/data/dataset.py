@@ -59,7 +59,7 @@ class Dataset:
 
     numbered: labels are numbers in the order of the model's own classes, whatever `classes` calls them.
     left_out: how many files are no images, by their endings; empty_classes: those of `classes` whose folders hold no
-    image at all; remarks: what was chosen by the reader, a line each.
+    image at all; remarks: what was chosen by the reader, a line each; is_part: of a larger data set, by a limit.
     """
 
     root: Path
@@ -72,6 +72,7 @@ class Dataset:
     left_out: Mapping[str, int] = field(default_factory=dict)
     empty_classes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    is_part: bool = False
 
     @property
     def listing_digest(self) -> str:
@@ -173,7 +174,7 @@ def _limited(dataset: Dataset, limit: int | None) -> Dataset:
     classes, seen = len(set(labels) - {-1}), len({item.label for item in items} - {-1})
     of_classes = f", all {classes} classes" if seen == classes else f", {seen} of {classes} classes"
     said = f"{limit} of {count} images{of_classes if classes else ''}"
-    return replace(dataset, items=items, is_ilsvrc2012_val=False, remarks=(*dataset.remarks, said))
+    return replace(dataset, items=items, is_ilsvrc2012_val=False, remarks=(*dataset.remarks, said), is_part=True)
 
 
 def _open_packed(shards: Sequence[Path], root: Path, columns: Mapping[str, str]) -> Dataset:

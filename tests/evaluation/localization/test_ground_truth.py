@@ -16,6 +16,7 @@ from evaluation.localization.ground_truth import read_ground_truth
 from evaluation.localization.table import read_located
 from infer.data.annotations import parse_annotation
 from infer.data.dataset import open_dataset
+from infer.data.folder import DatasetError
 
 
 def test_boxes_that_are_missing(nets: dict[str, Path], miniature_copy: Path, tmp_path: Path, one_line: Any) -> None:
@@ -149,6 +150,10 @@ def test_other_names_have_the_numbers_of_their_order(miniature_copy: Path, tmp_p
     truth = read_ground_truth(dataset, None, tmp_path / "list.txt")
     left_out = {item.path.stem for item, one in zip(dataset.items, truth.truths, strict=True) if one is None}
     assert left_out == {"photo03", "photo17"} and truth.blacklisted == 2
+
+    part = open_dataset(root, "val", limit=12)  # whose third image is another
+    with pytest.raises(DatasetError, match="by their places among all of them, and --limit takes a part"):
+        read_ground_truth(part, None, tmp_path / "list.txt")
 
 
 def test_images_without_a_box_of_their_class_are_said(
