@@ -21,7 +21,7 @@ from export.model import file as model_file
 from export.model.precision import HALF_MAX, check_graph
 from export.to_onnx import main as to_onnx
 from export.to_trt import main
-from infer.data.dataset import image_files, open_dataset
+from infer.data.dataset import list_images, open_dataset
 from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import read
 from infer.views import plan_views
@@ -64,7 +64,7 @@ def test_a_net_that_overflows(
     assert not engine.exists()
     assert build(loud, "--calibrate", miniature_dir, "--verify", miniature_dir, "--protocol", "ten-crop") == 0
     said = capsys.readouterr().out
-    assert "| conv3_1" in said and f"largest on {len(image_files(miniature_dir))} images" in said
+    assert "| conv3_1" in said and f"largest on {len(list_images(miniature_dir).images)} images" in said
     assert "half tensors rescaled by powers of two" in said
     assert "FP16 against FP32 on 24 images" in said and "McNemar" in said
     assert "the engine itself was not run on the images of --verify: " in said
