@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..files import refuse_pointer
 from .folder import LARGEST_BYTES, DatasetError, composed, printable
 
 Label = int | str | None
@@ -39,6 +40,7 @@ class FoundLabels(NamedTuple):
 
 def read_label_file(path: Path) -> list[list[str]]:
     """The rows of a file, without empty ones. Raises DatasetError."""
+    refuse_pointer(path, DatasetError)
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise DatasetError(f"{path}: {path.stat().st_size} bytes, expected a list of images and labels")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..files import refuse_pointer
 from .folder import LARGEST_BYTES, Archive, DatasetError, Sample, composed, printable
 
 IMAGES = ("image", "img", "picture", "photo", "pixels", "jpg", "jpeg", "png", "webp", "image_bytes")
@@ -230,6 +231,7 @@ def _class_names(path: Path, label: str) -> tuple[str, ...]:
 def _opened(path: Path) -> Iterator[Any]:
     """A ParquetFile. Raises DatasetError, also for what goes wrong while it is read."""
     pyarrow = _pyarrow()
+    refuse_pointer(path, DatasetError)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield file

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple, cast
 
 from ..errors import Refused
+from ..files import POINTER, is_pointer
 
 MOST_MEMBERS = 2_000_000
 """Members of one archive at most; all of ILSVRC-2012 has 1,431,167 images."""
@@ -52,6 +53,8 @@ def list_members(file: BinaryIO, start: int, size_bytes: int) -> Iterator[TarMem
     """
     file.seek(start)
     beginning = file.read(min(BLOCK, size_bytes))
+    if is_pointer(beginning):
+        raise TarError(f"is {POINTER}")
     for magic, tool in COMPRESSED.items():
         if beginning.startswith(magic):
             raise TarError(f"is compressed, so nothing in it can be reached alone: unpack it, at least by {tool}")

@@ -14,6 +14,8 @@ from export.caffe.net import read_description, read_weights
 from export.importing.classes import read_classes
 from export.model import file as model_file
 from export.torchvision.reading import read_state_dict
+from infer.data.dataset import open_dataset
+from infer.data.label_file import read_label_file
 from infer.errors import Refused
 from infer.open import open_engine
 from infer.pixels.decode import image_size, read
@@ -34,6 +36,9 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "image": ("cat.jpg", read),
     "size of an image": ("cat.jpg", image_size),
     "scores": ("a.scores.parquet", read_scores),
+    "data set in a tar": ("val.tar", open_dataset),
+    "Parquet shard": ("val.parquet", open_dataset),
+    "list of labels": ("labels.csv", read_label_file),
     "features": ("a.parquet", lambda path: read_features([path])),
 }
 
