@@ -28,7 +28,7 @@ LongSideRounding = Literal["nearest", "floor"]
 CenterRounding = Literal["floor", "torchvision"]
 Interface = Literal["views", "images", "nchw"]
 Precision = Literal["fp32", "fp16", "int8"]
-"""Of a graph's layers; int8: quantised by others, as QDQ or in integer operators."""
+"""Precision of a graph's layers; int8: quantised by others, as QDQ or in integer operators."""
 Task = Literal["classify", "box-scr", "box-pcr"]
 """The last layer's answer at each position: scores of the classes, one box, or a box of each class (VGG's appendix A:
 single-class and per-class regression)."""

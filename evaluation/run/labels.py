@@ -231,7 +231,7 @@ def _say_renumbered(dataset: Dataset, spec: ModelSpec, label_of: NDArray[np.int3
 
 
 def _alike(known: _Known, own: Sequence[str], missing: Sequence[int]) -> str:
-    """What makes a name another one, where hardly anything does."""
+    """Says what makes a name another one, where hardly anything does."""
     plain = {_plain(name): name for name in own}
     for place in missing:
         name = known.classes[place]

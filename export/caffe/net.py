@@ -74,7 +74,7 @@ class Layer:
 
 
 class Transform(NamedTuple):
-    """What a source of images does to them: (grey level - mean) * scale. Its channels are in the net's own order.
+    """The arithmetic of a source of images: (grey level - mean) * scale. Its channels are in the net's own order.
 
     mean_file: an image that is subtracted instead; warped: the one size that all images are brought to before.
     """
@@ -165,7 +165,7 @@ def _meets(rule: Any, state: Any) -> bool:
 
 
 def _transform(path: Path, message: Any) -> Transform:
-    """What a source does to its images, by transform_param or, until 2014, by its own parameters."""
+    """Reads what a source does to its images, by transform_param or, until 2014, by its own parameters."""
     own = [getattr(message, f"{kind}_param") for kind in ("data", "image_data", "window_data")]
     parameters = [message.transform_param, *own]
 

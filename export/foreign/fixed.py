@@ -1,4 +1,4 @@
-"""Whether a graph's answer for an image is fixed: the same in every call, whatever else is in the batch.
+"""Checks that a graph's answer for an image is fixed: the same in every call, whatever else is in the batch.
 
 A net that is exported in training mode normalises by the statistics of its batch, and drops units at random. It runs,
 and its answers are another net's.
@@ -71,14 +71,14 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _trains(node: onnx.NodeProto, opset: int) -> bool:
-    """By attribute from opset 14 on; before by its further outputs, and until 6 by is_test, 0 where it is missing."""
+    """True for training: by attribute from opset 14 on; before by its outputs, until 6 by is_test (0 if missing)."""
     if opset < 7 and not _attribute(node, "is_test", 0):
         return True
     return bool(_attribute(node, "training_mode", 0)) or len([name for name in node.output if name]) > 1
 
 
 def _drops(node: onnx.NodeProto, opset: int, values: dict[str, NDArray[Any]]) -> bool:
-    """By a third input from opset 12 on; never from 7 to 11; until 6 by is_test, 0 where it is missing."""
+    """True for training: by a third input from opset 12 on; never from 7 to 11; until 6 by is_test (0 if missing)."""
     if opset < 7:
         return not _attribute(node, "is_test", 0) and _attribute(node, "ratio", 0.5) > 0
     if len(node.input) < 3 or not node.input[2]:

@@ -32,7 +32,7 @@ OutputKind = Literal["logits", "probabilities"]
 OLDEST_OPSET, UPGRADED_OPSET = 7, 9
 """ONNX Runtime runs opset 7 and later (docs/Versioning.md there); the one that older graphs are upgraded to."""
 THREADS = 2
-"""Of ONNX Runtime: each reserves memory, which is bounded here, and a machine may have hundreds of CPUs."""
+"""Threads of ONNX Runtime: each reserves memory, which is bounded here, and a machine may have hundreds of CPUs."""
 OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Available memory of", "pthread_create")
 """Words of its errors where memory, or a thread's stack, was refused."""
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)

@@ -23,7 +23,7 @@ from infer.spec import placeholder_classes
 
 MAX_BYTES = 10_000_000
 MAX_LITERAL_BYTES = 1_000_000
-"""Of a Python dict, which takes its parser a hundred times as much; ImageNet's has 40,000."""
+"""Bytes of a Python dict, which takes its parser a hundred times as much; ImageNet's has 40,000."""
 WNID = re.compile(r"(n\d{8})(?:[ \t,;:]+(.*))?")
 NUMBERED = re.compile(r"(\d{1,7})[ \t]*[,;: \t][ \t]*(.+)")
 IMAGENET = "imagenet-1k"
@@ -65,7 +65,7 @@ def read_classes(path: Path | None, count: int) -> Classes:
 
 
 def described(path: Path | None, count: int, classes: Sequence[str]) -> str:
-    """What an import says of its classes; where nobody named them, what is assumed."""
+    """The line that an import says of its classes; where nobody named them, what is assumed."""
     if path is not None:
         return f"{count} classes"
     offer = "--classes FILE names them"

@@ -59,7 +59,7 @@ class Chosen:
     origins: dict[str, str]
 
     def line(self, spec: ModelSpec) -> str:
-        """All of it in one line, for the user to compare with what the model was trained with."""
+        """Says all of it in one line, for the user to compare with what the model was trained with."""
         p, origins = self.preprocessing, self.origins
         parts = [
             f"mean {_numbers(p.mean_rgb)} ({origins['mean']}) and std {_numbers(p.std_rgb)} ({origins['std']})",
@@ -102,7 +102,7 @@ def scale_argument(text: str) -> float:
 
 
 def choose(args: argparse.Namespace, known: Known) -> Chosen:
-    """What the command line says, or else the model's source. Raises PreprocessingError, UsageError."""
+    """Takes what the command line says, or else the model's source. Raises PreprocessingError, UsageError."""
     if args.crop < 0:
         raise UsageError(f"--crop {args.crop}: expected pixels")
     mean = IMAGENET_MEAN if args.mean == "imagenet" else args.mean

@@ -100,7 +100,7 @@ def three_layers(
 
 
 def _in_order(names: list[str], state: dict[str, Tensor]) -> list[str]:
-    """By number; names that are words in the file's order, or, where that is the alphabet's, as their sizes follow."""
+    """Orders layers by number; words in the file's order, or, where that is the alphabet's, as their sizes follow."""
     if all(part.isdigit() for name in names for part in name.split(".")[1:]) or TIMM[0] in names:
         return sorted(names, key=_order)
 

@@ -33,7 +33,7 @@ COPIES = 3
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COUNTERS = ("num_batches_tracked", "n_averaged")
-"""Of batch norms, and of torch.optim.swa_utils.AveragedModel."""
+"""Counters of batch norms, and of torch.optim.swa_utils.AveragedModel."""
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "weights", "params")
 """Entries that training scripts keep weights in, the likeliest first."""
 AVERAGED = re.compile(r"ema|swa|averag|polyak|shadow|teacher|momentum|target", re.IGNORECASE)
@@ -48,7 +48,7 @@ BESIDE = re.compile(
 ANCHORS = ("features.0.weight", "inception3a.branch1.conv.weight")
 """A tensor that each net of torchvision's and timm's has, behind whatever prefix."""
 DEPTH, MOST_ENTRIES = 3, 1000
-"""Of entries within entries that are looked through for nets."""
+"""Depth of entries within entries that are looked through for nets."""
 
 
 class WeightsError(Refused):
@@ -313,7 +313,7 @@ def _entries(content: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _prefixes(state: Mapping[str, Any]) -> list[str]:
-    """What stands before the names of each net among these."""
+    """The text that stands before the names of each net among these."""
     found = []
     for name, value in state.items():
         plain = _plain(name)

@@ -84,7 +84,7 @@ class Dataset:
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the reading: a line for each, none where all was taken as it lay there."""
+        """Lines that a user should know of the reading: one for each, none where all was taken as it lay there."""
         said = [f"{self.root}: {remark}" for remark in self.remarks]
         if self.empty_classes:
             count = len(self.empty_classes)

@@ -31,7 +31,7 @@ LITTER = {
     *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb"),  # Synology, QNAP
     "lost+found",  # of file systems
 }
-"""What systems leave in folders by themselves, in lower case; beside hidden names, which begin with a dot."""
+"""Names that systems leave by themselves, in lower case; beside hidden names, which begin with a dot."""
 LARGEST_BYTES = 1 << 28
 """Bytes of the largest encoded image that is read into memory; 256 MiB, fifteen times the largest of ILSVRC-2012."""
 
@@ -200,7 +200,7 @@ class Folder:
         return {name: self.files[name] for name in sorted(self.files) if is_image_name(name)}
 
     def left_out(self) -> Counter[str]:
-        """How many of its own files are no images, by their endings."""
+        """Counts its own files that are no images, by their endings."""
         return Counter(ending_of(name) for name in self.files if not is_image_name(name))
 
     def walk(self, above: tuple[Folder, ...] = ()) -> Listing:

@@ -137,7 +137,7 @@ def _row_names(field: str) -> list[str]:
 
 
 def _names(path: str) -> list[str]:
-    """What a list may call an image: its path, with and without its ending, then its last part."""
+    """Names that a list may have for an image: its path, with and without its ending, then its last part."""
     path = composed(path)
     last = path.rpartition("/")[2]
     return [path, path.rpartition(".")[0], last, last.rpartition(".")[0]]
