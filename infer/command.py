@@ -93,7 +93,7 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
 def print_notes(notes: Iterable[str]) -> None:
     """Says on stderr what a reader has to say of its data."""
     for note in notes:
-        print(note, file=sys.stderr, flush=True)
+        print(one_line(note), file=sys.stderr, flush=True)
 
 
 def _gpu_argument(text: str) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,14 @@ Photos = dict[str, NDArray[np.uint8]]
 def _one_thread() -> None:
     """Threads of small nets wait for each other more than they compute, above all on a shared machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def alone_on_ray() -> Iterator[None]:
+    """Holds a lock: `--ray auto` joins whatever Ray runs on this machine, so another test's too."""
+    with (Path(tempfile.gettempdir()) / "verydeep-tests-ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..command import Parser, add_engine_options, engine_options, exit_with, run, scales_argument
 from ..engine import EngineError
-from ..errors import UsageError
+from ..errors import UsageError, one_line
 from ..pixels.decode import read
 from ..views import PROTOCOLS
 from .measure import LEAST_RUNS, LEAST_S, STEPS, WARM_UP, benchmark, synthetic_jpeg
@@ -69,7 +69,7 @@ def _work(args: argparse.Namespace) -> int:
                     print(json.dumps(row), flush=True)
         except EngineError as error:  # the other engines are measured all the same
             _say("")
-            print(error, file=sys.stderr)
+            print(one_line(str(error)), file=sys.stderr)
             failed = True
         except UsageError:
             _say("")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-from infer.command import Parser, run
+from infer.command import Parser, print_notes, run
 from infer.errors import MissingPackage, Refused, UsageError, need, one_line
 
 
@@ -27,6 +27,11 @@ def test_a_refusal_is_one_line_whatever_a_file_is_called(capsys: pytest.CaptureF
         run(Parser(prog="p"), lambda: refuse(UsageError(f"{name}: no image")))
     assert caught.value.code == 2
     assert capsys.readouterr().err == f"p: {line}"
+
+
+def test_a_note_is_one_line_whatever_a_folder_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    print_notes(["a\nb: left out: 1 .txt", "c"])
+    assert capsys.readouterr().err == "a\\nb: left out: 1 .txt\nc\n"
 
 
 @pytest.mark.parametrize("text", ["", "a b", "C:\\x", "Grün 中", "a\u00a0b"])

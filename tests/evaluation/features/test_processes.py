@@ -61,6 +61,7 @@ def test_people_and_their_boxes_by_two_processes(exported: Exported, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.usefixtures("alone_on_ray")
 def test_two_actors_change_nothing(exported: Exported, folders: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is in the extra `distributed`")
     words = command([exported("A")], folders, tmp_path / "ray.parquet", "--ray", "auto", "--ray-actors", "2")

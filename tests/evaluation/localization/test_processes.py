@@ -85,6 +85,7 @@ def test_a_strict_run_of_two_processes_stops(arguments: list[str], tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.usefixtures("alone_on_ray")
 def test_two_actors_change_nothing(arguments: list[str], tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is in the extra `distributed`")
     command = [sys.executable, "-m", "evaluation.localization", *arguments, "--out", str(tmp_path / "ray")]

@@ -54,6 +54,7 @@ def actors() -> list[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.processes
+@pytest.mark.usefixtures("alone_on_ray")
 def test_two_actors_change_nothing_even_if_one_is_killed(killed: bool, arguments: list[str], tmp_path: Path) -> None:
     out, struck = tmp_path / "out", []
 
@@ -78,6 +79,7 @@ def test_two_actors_change_nothing_even_if_one_is_killed(killed: bool, arguments
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.usefixtures("alone_on_ray")
 def test_errors_of_actors_are_one_line(arguments: list[str], tmp_path: Path, miniature_copy: Path) -> None:
     absent = ["--engine", str(tmp_path / "absent.onnx"), *arguments[4:]]
     done = on_ray(absent, tmp_path / "out")
