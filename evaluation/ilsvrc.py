@@ -30,6 +30,7 @@ from infer.command import (
 from infer.data.dataset import Dataset, open_dataset
 from infer.views import PROTOCOLS
 
+from .errors import RunError
 from .published.papers import EvaluatedNet
 from .report.page import HTML, write_html
 from .report.results import EvaluatedImages, format_table, summarise, write_report
@@ -194,8 +195,12 @@ def _report(
     for summary, (_, places) in zip(of_fusions, plan.fusions, strict=True):
         results.append(summary.result([nets[i][j] for i, j in places], is_ilsvrc2012_val=is_ilsvrc))
 
+    unscored = [one.remark for one in of_tables]
+    if all(one.errors.blind for one in of_tables):
+        raise RunError(f"no image could be scored: {unscored[0]}")
+
     orders = (explain_order(one.answers, dataset.class_names, dataset.devkit_order) for one in of_tables)
-    found = list(dict.fromkeys(remark for remark in orders if remark))
+    found = list(dict.fromkeys(remark for remark in (*unscored, *orders) if remark))
     print_notes(found)
     remarks = [*notes, *found]
     unreadable = {name: status for one in of_tables for name, status in one.unreadable.items()}

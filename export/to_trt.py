@@ -25,7 +25,7 @@ from infer.command import Parser, columns_argument, exit_with, positive_argument
 from infer.files import replacing
 from infer.spec import ModelSpec
 from infer.tensorrt.library import LIBRARIES, Library
-from infer.views import PROTOCOLS, ShapeRange
+from infer.views import PROTOCOLS, ShapeRange, check_protocol, default_scales
 
 from .errors import ModelError
 from .model.source import GraphRequest, Proof, Reading, Source, check_request, half_source, is_to_be_halved, read_source
@@ -134,11 +134,20 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
 
 
 def choose_profiles(job: Job, spec: ModelSpec) -> Profiles:
-    """The profiles asked for, or (`auto`) those of the data set's own sizes. Raises ProfileError."""
-    if job.sizes is None:
-        return trt_profiles.shapes_from_options(spec, job.profiles), ()
-    dense, lines = trt_profiles.dense_range(spec, job.sizes, job.profiles["auto"].numbers.get("image", 0))
-    return trt_profiles.shapes_from_options(spec, {**job.profiles, "dense": dense}), lines
+    """The profiles asked for, or (`auto`) those of the data set's own sizes.
+
+    Raises ProfileError, and PlanError where they admit no image by the protocol of --verify or --calibrate.
+    """
+    options, lines = job.profiles, tuple[str, ...]()
+    if job.sizes is not None:
+        dense, lines = trt_profiles.dense_range(spec, job.sizes, job.profiles["auto"].numbers.get("image", 0))
+        options = {**options, "dense": dense}
+    shapes = trt_profiles.shapes_from_options(spec, options)
+
+    protocol = job.proof.protocol
+    if job.proof.verify or job.proof.calibrate:
+        check_protocol(spec, shapes, protocol, default_scales(spec, protocol))
+    return shapes, lines
 
 
 def _seconds_since(started: float) -> str:

@@ -20,7 +20,17 @@ from typing import get_args
 
 from tqdm import tqdm
 
-from infer.command import Parser, count_argument, exit_with, run, scales_argument, whole_argument
+from infer.command import (
+    Parser,
+    add_data_options,
+    count_argument,
+    data_options,
+    exit_with,
+    print_notes,
+    run,
+    scales_argument,
+    whole_argument,
+)
 from infer.pipeline import behind
 
 from ..run.engines import our_commit
@@ -31,7 +41,7 @@ from . import table as tables
 from .collection import Collection
 from .extract import Combine, FeatureMaker, KnownExtractors, Normalise, Regions, Settings
 from .paper import rows_beside
-from .readers import READERS
+from .readers import READERS, open_collection
 from .report import COMPETITION, as_text, remarks_on_c, write_submission
 from .svm import CALTECH, CS, Choices, evaluate_random, evaluate_sets, submission_scores
 from .table import FORMAT, FeatureRow, UnfinishedTable
@@ -53,12 +63,13 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
 
     add("--engine", action="append", required=True, type=Path, help=engines)
     add("--data", required=True, type=Path, help="VOC2007, VOC2012, Caltech, ILSVRC or class folders")
-    add("--kind", choices=list(READERS), default="auto", help="of data set (default: by its folders)")
+    add("--kind", choices=["auto", *READERS], default="auto", help="of data set (default: by its folders)")
     add("--scales", required=True, type=scales_argument, metavar="Q[,Q...]", help="shorter sides in px")
     add("--combine", choices=get_args(Combine), default="average", help="scales (default: %(default)s)")
     add("--normalise", choices=get_args(Normalise), default="descriptor", help=normalise)
     add("--regions", choices=get_args(Regions), default="image", help="for voc-action (default: %(default)s)")
     add("-o", "--out", required=True, type=Path, metavar="F.parquet")
+    add_data_options(parser)
     add_run_options(parser)
     parser.set_defaults(work=_extract)
 
@@ -84,7 +95,7 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
     started = time.monotonic()
     check_run_options(parser, args)
     settings = Settings(tuple(args.scales), args.combine, args.normalise, args.regions)
-    collection = READERS[args.kind](args.data)
+    collection = open_collection(args.data, args.kind, **data_options(args))
     pictures = collection.pictures
     if settings.regions != "image" and collection.kind != "voc-action":
         parser.error(
@@ -100,6 +111,7 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
         unfinished = UnfinishedTable(
             args.out, metadata, collection.listing_digest, known.width, len(pictures), resume=args.resume
         )
+        print_notes(collection.notes)
         todo = len(pictures) - unfinished.done
         bar = stack.enter_context(tqdm(total=todo, desc="features", unit="img", disable=None))
 

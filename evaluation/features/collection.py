@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infer.data.dataset import Dataset, Item
+from infer.data.spread import spread
 from infer.views import Rect
 
 Kind = Literal["voc2007", "voc2012", "voc", "voc-action", "caltech-101", "caltech-256", "folders"]
@@ -46,6 +48,7 @@ class Collection:
     kind: Kind
     classes: tuple[str, ...]
     pictures: Sequence[Picture]
+    notes: tuple[str, ...] = ()  # lines that a user should know of the reading
 
     @property
     def listing_digest(self) -> str:
@@ -56,6 +59,30 @@ class Collection:
             for one in picture.examples:
                 digest.update(f"\n{one.name}\t{one.split}\t{one.box}\t".encode() + one.labels.tobytes())
         return digest.hexdigest()[:16]
+
+
+def limited(collection: Collection, limit: int | None, root: Path) -> Collection:
+    """The collection, or `limit` pictures of it, evenly spaced over its sets and classes, always the same.
+
+    A picture of several classes stands for the first of them.
+    """
+    count = len(collection.pictures)
+    if limit is None or limit >= count:
+        return collection
+
+    groups = [_group(picture) for picture in collection.pictures]
+    chosen = spread(groups, limit)
+    there, seen = (len({label for _, label in some} - {-1}) for some in (groups, [groups[place] for place in chosen]))
+    of_classes = f"all {there} classes" if seen == there else f"{seen} of {there} classes"
+    note = f"{root}: {limit} of {count} images, {of_classes}"
+    return replace(collection, pictures=[collection.pictures[i] for i in chosen], notes=(*collection.notes, note))
+
+
+def _group(picture: Picture) -> tuple[str, int]:
+    """The set and first class of a picture, -1 where it has none."""
+    first = picture.examples[0]
+    positive = np.flatnonzero(first.labels > 0)
+    return first.split, int(positive[0]) if positive.size else -1
 
 
 def one_of(classes: int, labels: Sequence[int] | NDArray[np.int64]) -> Labels:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from infer.engine import DeviceImage, Engine, Started, check_outputs, start
 from infer.pixels.decode import Pixels
 from infer.spec import Size
-from infer.views import Rect, ViewPlan, check_scales, out_of_range, plan_views
+from infer.views import Rect, ViewPlan, check_protocol, check_scales, out_of_range, plan_views
 
 from ..errors import RunError
 from ..run.engines import KnownEngine, known_engine
@@ -74,6 +74,7 @@ def descriptor_width(engines: Sequence[Engine], settings: Settings) -> int:
     for engine in engines:
         check_outputs(engine.spec, ("features",))
         check_scales(engine.spec, settings.scales)
+        check_protocol(engine.spec, engine.shapes, "dense", settings.scales)
         side = min(settings.scales)
         plan = plan_views(engine.spec, "dense", (side, side), (side,))
         image = engine.load([np.full((side, side, 3), 128, np.uint8)])

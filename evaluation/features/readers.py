@@ -7,36 +7,38 @@ a folder in 056.dog) is passed over. Neither has sets: svm.py draws them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
-from infer.data.dataset import TRAIN, VAL, open_dataset
+from infer.data.dataset import has_training, has_validation, open_dataset
 from infer.data.folder import TAR, DatasetError, open_folder
 
 from . import voc
-from .collection import Collection, Kind, from_dataset
+from .collection import Collection, Kind, from_dataset, limited
 
+SETS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
 CALTECH_FOLDERS: dict[str, Kind] = {"101_ObjectCategories": "caltech-101", "256_ObjectCategories": "caltech-256"}
 
 
-def open_folders(root: Path) -> Collection:
+def open_folders(root: Path, labels: Path | None = None, columns: Mapping[str, str] | None = None) -> Collection:
     """Opens a data set of infer.data: its train and val images where there are both, else all without a split.
 
-    Raises DatasetError, also where train and val have different classes.
+    labels, columns: as of `open_dataset`. Raises DatasetError, also where train and val have different classes.
     """
-    top = open_folder(root) if root.is_dir() else None
-    if top is None or not any(top.holds(train) and top.holds(val) for train, val in ((TRAIN, VAL), ("train", "val"))):
-        dataset = open_dataset(root, "val")
-        return Collection("folders", dataset.classes, from_dataset(dataset, ""))
+    if not (has_validation(root) and has_training(root)):
+        dataset = open_dataset(root, "val", labels=labels, columns=columns)
+        return Collection("folders", dataset.classes, from_dataset(dataset, ""), tuple(dataset.notes))
 
-    train, val = open_dataset(root, "train"), open_dataset(root, "val")
+    train, val = (open_dataset(root, split, labels=labels, columns=columns) for split in SETS)
     if train.classes != val.classes:
         different = sorted(set(train.classes) ^ set(val.classes))
         raise DatasetError(
             f"{root}: {different[0]} is a class of only one of train ({len(train.classes)} classes) and val "
             f"({len(val.classes)}), expected the same classes in both"
         )
-    return Collection("folders", train.classes, [*from_dataset(train, "train"), *from_dataset(val, "val")])
+    notes = tuple(dict.fromkeys([*train.notes, *val.notes]))
+    return Collection("folders", train.classes, [*from_dataset(train, "train"), *from_dataset(val, "val")], notes)
 
 
 def open_caltech(root: Path) -> Collection:
@@ -55,23 +57,44 @@ def open_caltech(root: Path) -> Collection:
             f"{open_folder(path).path / dataset.classes[empty[0]]}: a class without images: unpack it again, or "
             "remove the folder"
         )
-    return Collection(kind, dataset.classes, from_dataset(dataset, ""))
-
-
-def open_any_kind(root: Path) -> Collection:
-    """Opens a data set of the kind that its folders say. Raises DatasetError."""
-    if voc.is_voc(root):
-        return voc.open_classification(root)
-    return open_caltech(root) if _find_caltech(root) else open_folders(root)
+    return Collection(kind, dataset.classes, from_dataset(dataset, ""), tuple(dataset.notes))
 
 
 READERS: dict[str, Callable[[Path], Collection]] = {
-    "auto": open_any_kind,
     "voc": voc.open_classification,
     "voc-action": voc.open_action,
     "caltech": open_caltech,
     "folders": open_folders,
 }
+
+
+def kind_of(root: Path) -> str:
+    """The reader for a data set, by its folders."""
+    if voc.is_voc(root):
+        return "voc"
+    return "caltech" if _find_caltech(root) else "folders"
+
+
+def open_collection(
+    root: Path,
+    kind: str = "auto",
+    *,
+    limit: int | None = None,
+    labels: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Collection:
+    """Opens a data set by the reader of its kind, or of the kind that its folders say.
+
+    limit: so many pictures, evenly spaced over sets and classes. Raises DatasetError, also for labels or columns of a
+    kind that has its own.
+    """
+    kind = kind_of(root) if kind == "auto" else kind
+    given = [name for name, value in (("--labels", labels), ("--columns", columns)) if value]
+    if kind == "folders":
+        return limited(open_folders(root, labels, columns), limit, root)
+    if given:
+        raise DatasetError(f"{root}: {given[0]} is for folders and shards of images, a {kind} data set has its own")
+    return limited(READERS[kind](root), limit, root)
 
 
 def _find_caltech(root: Path) -> tuple[Path, Kind] | None:

@@ -19,14 +19,13 @@ from infer.data.dataset import Dataset, Item
 from infer.engine import Engine, Provider
 from infer.files import file_sha256
 from infer.spec import ModelSpec
-from infer.views import check_scales, default_scales
+from infer.views import check_protocol, check_scales, default_scales
 
 from ..errors import RunError, ScoresError
 from ..run.engines import KnownEngine, known_engine, our_commit
 from ..run.loop import DecodedImage, MakerOpener, ShardMaker, digest_pixels
-from ..run.score import OUT_OF_RANGE
 from ..scores import table as tables
-from ..scores.table import OK
+from ..scores.table import OK, OUT_OF_RANGE
 from .ground_truth import GUESSES
 from .table import SHARD_IMAGES, LocatedImage
 
@@ -158,6 +157,8 @@ def _make(settings: BoxSettings, count: int, engines: Sequence[Engine]) -> BoxMa
 
     classifier = engines[count] if len(engines) > count else None
     finding.check_together(nets, classifier)
+    for engine, scales in finding.asked_of(nets, classifier):
+        check_protocol(engine.spec, engine.shapes, PROTOCOLS[settings.protocol], scales)
     return BoxMaker(nets, classifier, settings)
 
 

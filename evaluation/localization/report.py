@@ -16,7 +16,7 @@ from infer.files import replacing
 from ..errors import RunError
 from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, PaperNet, difference, is_papers_own
 from ..scores.metrics import ErrorRate, error_rate
-from ..scores.table import OK
+from ..scores.table import OK, OUT_OF_RANGE
 from .find_boxes import ScaledNet
 from .ground_truth import GUESSES, GroundTruth, Truth, is_right
 from .table import LocatedImage, read_located
@@ -67,13 +67,15 @@ class Counts:
 def count(path: Path, truth: GroundTruth) -> Counts:
     """Counts what is wrong in a table of boxes, whose rows are in the order of `truth`. An unreadable image is wrong.
 
-    Raises RunError where no image counts.
+    Raises RunError where no image counts, or none of them was seen by the nets.
     """
-    images = given = top5 = unnamed = 0
+    images = given = top5 = unnamed = seen = beyond = 0
     for found, true in zip(read_located(path), truth.truths, strict=True):
         if true is None or found.label < 0:
             continue
         images += 1
+        seen += found.status == OK
+        beyond += found.status == OUT_OF_RANGE
         own = [] if found.given is None else [(found.given.label, _framed(found, true, found.given.box))]
         guesses = [(guess.label, _framed(found, true, guess.box)) for guess in found.guesses]
 
@@ -83,6 +85,8 @@ def count(path: Path, truth: GroundTruth) -> Counts:
 
     if not images:
         raise RunError("no image counts: all are without a label, blacklisted or without readable boxes")
+    if beyond and not seen:
+        raise RunError(f"{beyond} of {images} images are beyond the engines' range, none was seen: there is no result")
     return Counts(images, given, top5, unnamed)
 
 

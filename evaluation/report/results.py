@@ -105,6 +105,18 @@ class TableSummary:
             if status != OK:
                 self.unreadable[name] = status
 
+    @property
+    def remark(self) -> str | None:
+        """Says that the protocol is none for these images, and why; None where the engine sees some."""
+        if not self.errors.blind:
+            return None
+        assert self.head is not None
+        name, status = next(iter(self.unreadable.items()))
+        return (
+            f"{self.head.model} by {self.head.metadata['protocol']}: {len(self.unreadable)} of {self.images} images "
+            f"have no answer, so that there is no error to tell (the first is {name}: {status})"
+        )
+
     def result(self, nets: Sequence[EvaluatedNet], *, is_ilsvrc2012_val: bool) -> Result:
         """The row of the table, without its time; `nets` is its net or, for a fusion, each of its nets."""
         assert self.head is not None

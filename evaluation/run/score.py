@@ -23,7 +23,7 @@ from infer.views import MergedPlan, ViewPlan
 
 from ..errors import RunError
 from ..scores.metrics import is_wrong
-from ..scores.table import OK, UNKNOWN_LABEL, Mistake, Scores
+from ..scores.table import OK, OUT_OF_RANGE, UNKNOWN_LABEL, Mistake, Scores
 from .engines import KnownEngine, check_together, known_engine
 from .labels import match_classes
 from .loop import DecodedImage, MakerOpener, ShardMaker, digest_pixels
@@ -32,7 +32,6 @@ from .submission import POOLING_OUTPUT, Pooling, Protocol, RunPlan
 
 SMALL_BATCH, LARGE_BATCH = 40, 8
 """Images of a shard: the first when their protocols have few views each, which then share calls."""
-OUT_OF_RANGE = "out of range"
 PLANS = 64
 """Image sizes whose plans are kept: most photographs of a data set have one of a few sizes."""
 

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from scipy.stats import binomtest
 
-from .table import Scores
+from .table import OUT_OF_RANGE, Scores
 
 BINS = 15
 """Bins of confidence in a calibration: Guo et al. 2017 (arXiv 1706.04599), section 2."""
@@ -76,19 +76,28 @@ class ErrorCounts:
 
     def __init__(self, ks: Sequence[int] = (1, 5)) -> None:
         self._ks, self._wrong, self._labelled = ks, np.zeros(len(ks), np.int64), 0
+        self._seen, self._beyond = 0, 0
 
     def add(self, part: Scores) -> None:
         wrong = wrong_answers(part, self._ks)
         self._wrong += wrong.sum(1)
         self._labelled += wrong.shape[1]
+        self._seen += int(part.readable.sum())
+        self._beyond += part.statuses.count(OUT_OF_RANGE)
 
     def rates(self) -> tuple[ErrorRate | None, ...]:
-        """The error for each k, None without labels."""
-        return tuple(error_rate(int(wrong), self._labelled) if self._labelled else None for wrong in self._wrong)
+        """The error for each k; None without labels, and where the engine can see no image that can be read."""
+        known = self._labelled and not self.blind
+        return tuple(error_rate(int(wrong), self._labelled) if known else None for wrong in self._wrong)
+
+    @property
+    def blind(self) -> bool:
+        """True where images were beyond the engine's range, and all that were not could not be read."""
+        return self._beyond > 0 and not self._seen
 
 
 def top_errors(parts: Iterable[Scores], ks: Sequence[int]) -> tuple[ErrorRate | None, ...]:
-    """Top-k error for each k over the labelled images of one table; None without labels."""
+    """Top-k error for each k over the labelled images of one table; None as of `ErrorCounts.rates`."""
     counts = ErrorCounts(ks)
     for part in parts:
         counts.add(part)

@@ -26,6 +26,8 @@ from ..errors import ScoresError
 
 OK = "ok"
 """Status of an image that was scored."""
+OUT_OF_RANGE = "out of range"
+"""Status of an image that an engine's shapes do not admit."""
 ROW_GROUP = 1000
 """Rows that are written and read at a time."""
 UNKNOWN_LABEL = -1

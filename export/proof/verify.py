@@ -26,7 +26,7 @@ from evaluation.errors import RunError
 from evaluation.run.labels import match_classes
 from evaluation.run.loop import DecodedImage, dataset_id, read_image
 from evaluation.scores.metrics import agreement_percent, mcnemar, top_errors
-from evaluation.scores.table import OK, UNKNOWN_LABEL, Scores
+from evaluation.scores.table import OK, OUT_OF_RANGE, UNKNOWN_LABEL, Scores
 from infer.command import print_notes
 from infer.cuda.device import Device
 from infer.cuda.driver import CudaError
@@ -48,7 +48,6 @@ from ..tensorrt.sidecar import write_engine
 CLASS_SCORES = "class_scores"
 """Output added to both graphs of a classifier: what goes into the softmax, f32 [views, classes]."""
 
-OUT_OF_RANGE = "out of range"
 AS_IT_IS = Reading()
 """A data set without any options."""
 

@@ -232,14 +232,17 @@ def check_together(nets: Sequence[BoxNet], classifier: Engine | None) -> None:
 
 def refused(nets: Sequence[BoxNet], classifier: Engine | None, protocol: str, size: Size) -> str | None:
     """The reason why some engine cannot see an image of (height, width) by `protocol`; None if all can."""
-    asked = [(net.engine, net.scales) for net in nets]
-    if classifier is not None:
-        asked.append((classifier, _all_scales(nets)))
-    for engine, scales in asked:
+    for engine, scales in asked_of(nets, classifier):
         plan = plan_views(engine.spec, protocol, size, scales)
         if reason := out_of_range(plan, engine.shapes, engine.spec):
             return reason
     return None
+
+
+def asked_of(nets: Sequence[BoxNet], classifier: Engine | None) -> list[tuple[Engine, Sequence[int]]]:
+    """Every engine with the scales at which it sees an image."""
+    asked: list[tuple[Engine, Sequence[int]]] = [(net.engine, net.scales) for net in nets]
+    return asked if classifier is None else [*asked, (classifier, _all_scales(nets))]
 
 
 def _all_scales(nets: Sequence[BoxNet]) -> tuple[int, ...]:

@@ -157,6 +157,14 @@ def has_validation(root: Path) -> bool:
     return top.holds(VAL) or name not in (None, "test")
 
 
+def has_training(root: Path) -> bool:
+    """True where a data set has a folder of images to train on, or shards of them. Raises DatasetError."""
+    if _shards(root, "train") or root.is_file():
+        return root.stem != VAL
+    top, _ = kaggle.enter(open_folder(root))
+    return top.holds(TRAIN) or _split_name(top, "train") is not None
+
+
 def _shards(root: Path, split: Split) -> list[Path]:
     """The shards of a data set that is packed into shards; an empty list for any other data set."""
     shards = find_shards(root, split)

@@ -168,6 +168,29 @@ def test_an_image_beyond_the_dense_range_is_wrong_in_that_protocol_only(
     assert statuses == {"dense": ("ok", "out of range"), "multicrop": ("ok", "ok")}
 
 
+def test_a_protocol_that_sees_no_image_has_no_error(
+    slim_checkpoint: Checkpoints, miniature_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its errors are unknown, not 100 %; where no protocol sees any there is no result at all."""
+    for number in (1, 2):
+        path_of(miniature_copy, number).write_bytes(encode(noise((64, 400)), "PNG"))
+    path_of(miniature_copy, 3).write_bytes(b"")
+    argv = arguments([slim_checkpoint("A")], keep_first(miniature_copy, 3), tmp_path / "out", "--scales", "120")
+    argv[argv.index("center")] = "dense,multicrop"
+    assert main(argv) == 0
+    said = "slim-a by dense: 3 of 3 images have no answer, so that there is no error to tell (the first is "
+    assert said in capsys.readouterr().err
+    dense, multicrop = report(tmp_path / "out")["results"]
+    assert dense["top1_error_percent"] is dense["top5_error_percent"] is dense["top1_interval95_percent"] is None
+    assert multicrop["top1_error_percent"] is not None
+    assert [said in remark for remark in report(tmp_path / "out")["remarks"]] == [True]
+
+    argv[argv.index("dense,multicrop")] = "dense"
+    argv[argv.index("--out") + 1] = str(tmp_path / "none")
+    assert main(argv) == 1
+    assert f"no image could be scored: {said}" in capsys.readouterr().err
+
+
 def test_all_images_unreadable_is_an_error_of_100_percent(
     slim_checkpoint: Checkpoints, miniature_copy: Path, tmp_path: Path
 ) -> None:

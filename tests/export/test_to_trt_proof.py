@@ -139,6 +139,13 @@ def test_what_is_asked_wrongly(
         with pytest.raises(SystemExit, match="2"):
             build(source, "-o", engine, *arguments)
         assert said in one_line()
+    for option in ("--verify", "--calibrate"):
+        narrow = ["--profile", "dense:min=64x64,opt=64x64,max=66x70", option, miniature_dir, "--protocol", "dense"]
+        with pytest.raises(SystemExit, match="2"):
+            build(source, "-o", engine, *narrow)
+        assert "slim-a: dense at Q=72,96,120 can see no image of any size (its range is too small: " in one_line()
+        assert list(tmp_path.iterdir()) == []
+
     empty = tmp_path / "empty"
     empty.mkdir()
     for arguments, said in (

@@ -11,7 +11,7 @@ import pytest
 from feature_sets import CLASSES, caltech, voc
 from helpers import encode, noise
 
-from evaluation.features.readers import READERS, open_caltech, open_folders
+from evaluation.features.readers import open_caltech, open_collection, open_folders
 from evaluation.features.voc import open_action, open_classification
 from infer.data.folder import DatasetError
 
@@ -50,7 +50,7 @@ def test_marks_of_other_systems_are_read(tmp_path: Path) -> None:
 def test_voc_is_found_in_the_devkits_folder(tmp_path: Path) -> None:
     voc(tmp_path / "VOCdevkit" / "VOC2007")
     for root in (tmp_path, tmp_path / "VOCdevkit", tmp_path / "VOCdevkit" / "VOC2007"):
-        assert READERS["auto"](root).kind == "voc2007"
+        assert open_collection(root).kind == "voc2007"
     assert open_classification(voc(tmp_path / "VOC2010")).kind == "voc"
     shutil.rmtree(tmp_path / "VOC2010")
     voc(tmp_path / "VOCdevkit" / "VOC2012")
@@ -76,7 +76,7 @@ def test_caltech_counts_clutter_and_passes_over_what_is_no_image(tmp_path: Path)
         found = open_caltech(path)
         assert (found.kind, found.classes) == ("caltech-256", ("001.ak47", "002.bear", "257.clutter"))
         assert len(found.pictures) == 6
-        assert READERS["auto"](path).listing_digest == found.listing_digest
+        assert open_collection(path).listing_digest == found.listing_digest
 
 
 def test_the_listing_knows_labels_and_boxes(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_folders_that_are_no_such_set(tmp_path: Path) -> None:
         packed.write_bytes(gzip.compress(b"a tar"))
         for path, kind in ((packed, "auto"), (packed.parent, "auto"), (packed.parent, "caltech")):
             with pytest.raises(DatasetError, match=rf"{name}: is compressed, .*gunzip"):
-                READERS[kind](path)
+                open_collection(path, kind)
         packed.unlink()
     root = caltech(tmp_path, "101_ObjectCategories", 1)
     (root / "zebra").mkdir()
@@ -160,3 +160,32 @@ def test_class_folders_with_and_without_sets(tmp_path: Path) -> None:
     (tmp_path / "val" / "c").mkdir()
     with pytest.raises(DatasetError, match=r"c is a class of only one of train \(2 classes\) and val \(3\)"):
         open_folders(tmp_path)
+
+
+def test_some_of_a_collection_have_every_set_and_class(tmp_path: Path) -> None:
+    for split, count in (("Train", 6), ("VAL", 3)):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                (tmp_path / split / name / f"{number}.png").write_bytes(encode(noise((9, 9)), "PNG"))
+
+    found = open_collection(tmp_path, limit=6)  # two of each class to train on, one for validation
+    assert [picture.item.name for picture in found.pictures] == [
+        *("Train/a/0.png", "Train/a/3.png", "Train/b/0.png", "Train/b/3.png", "VAL/a/0.png", "VAL/b/0.png")
+    ]
+    assert found.notes == (f"{tmp_path}: 6 of 18 images, all 2 classes",)
+    assert open_collection(tmp_path, limit=18).notes == ()
+
+
+def test_a_list_of_labels_is_for_folders_alone(tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    for name in ("x", "y"):
+        (tmp_path / "flat" / f"{name}.png").write_bytes(encode(noise((9, 9)), "PNG"))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("x.png,cat\ny.png,dog\n")
+
+    found = open_collection(tmp_path / "flat", labels=labels)
+    assert [picture.examples[0].labels.tolist() for picture in found.pictures] == [[1, -1], [-1, 1]]
+    assert found.notes == (f"{tmp_path / 'flat'}: labels by {labels}",)
+    with pytest.raises(DatasetError, match=r"--labels is for folders and shards of images, a voc data set has its own"):
+        open_collection(voc(tmp_path / "VOC2007"), labels=labels)

@@ -159,6 +159,21 @@ def test_images_that_no_engine_sees(
     assert "(--strict stops at the first unreadable image)" in capsys.readouterr().err
 
 
+def test_images_none_of_which_an_engine_sees_have_no_result(
+    nets: dict[str, Path], miniature_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    for path in sorted((miniature_copy / "ILSVRC2012_img_val").iterdir())[:8]:
+        Image.fromarray(np.zeros((70, 1400, 3), np.uint8)).save(path)
+    arguments = ["--boxes", str(nets["scr"]), "--engine", str(nets["cls"]), "--protocol", "dense", "--scales", "72"]
+    arguments += ["--data", str(keep_first(miniature_copy, 8)), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "8 of 8 images are beyond the engines' range, none was seen: there is no result"
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
 def test_a_report_of_another_command_is_not_lost(
     nets: dict[str, Path], miniature_dir: Path, tmp_path: Path, one_line: Any
 ) -> None:
