@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from . import self_test as self_tests
 from .engine import Engine, EngineError, Provider
 from .files import refuse_pointer
+from .spec import Exif
 
 if TYPE_CHECKING:
     from .onnx_engine import OnnxEngine
@@ -25,11 +26,13 @@ def open_engine(
     largest_short_px: int = 0,
     runtime_cache: Path | None = None,
     cuda_graphs: bool = False,
+    exif: Exif | None = None,
 ) -> Engine:
     """The engine in a model.onnx or model.engine, proven by its self-test on request. Raises EngineError.
 
     device: ordinal of a GPU; threads: of ONNX Runtime on a CPU, 0 for all. Of plans: runtime_cache, a file in which
     TensorRT-RTX keeps the kernels that it compiled; cuda_graphs: a call of known shapes is launched as a whole.
+    exif: what is done with the rotation that a camera noted, in place of the model's own.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,6 +67,7 @@ def open_engine(
             raise EngineError(f"ONNX Runtime is not installed ({error}): pip install 'verydeep[onnx]'") from None
         engine = OnnxEngine(path, provider=provider, device=device, threads=threads, largest_short_px=largest_short_px)
 
+    engine.spec = engine.spec.with_exif(exif)
     if self_test:
         try:
             self_tests.check(engine, engine.self_test)

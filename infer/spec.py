@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -133,6 +133,11 @@ class ModelSpec:
     def channels(self) -> int:
         """Channels of the last layer."""
         return {"classify": len(self.classes), "box-scr": 4, "box-pcr": 4 * len(self.classes)}[self.task]
+
+    def with_exif(self, exif: Exif | None) -> ModelSpec:
+        """The same network, for images that are turned as their camera noted, or are not; None: as it is."""
+        changed = self.preprocessing if exif is None else replace(self.preprocessing, exif=exif)
+        return replace(self, preprocessing=changed)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)

@@ -16,7 +16,7 @@ from infer.views import PROTOCOLS
 
 from .checkpoint import load
 from .data.colours import Statistics
-from .loop.options import add_run_options, execution_from_args, run_training
+from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
 from .loop.train import train
 from .processes import join
 from .recipe import Recipe, override
@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     add("--resume", action="store_true", help="go on from OUT/ckpt.pt")
     add("--final-protocol", default="dense", metavar="P", help=final)
     args = parser.parse_args(argv)
-    return run_training(parser, lambda: train_and_evaluate(args, override(RECIPES[args.recipe], args.set)))
+    return run_training(
+        parser, lambda: train_and_evaluate(args, override(RECIPES[args.recipe], settings_from_args(args)))
+    )
 
 
 def train_and_evaluate(args: argparse.Namespace, recipe: Recipe) -> int:

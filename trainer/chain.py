@@ -22,7 +22,7 @@ from infer.files import replacing
 
 from .checkpoint import load
 from .data.colours import Statistics
-from .loop.options import add_run_options, execution_from_args, run_training
+from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
 from .loop.train import TrainingError, train
 from .processes import join
 from .recipe import Recipe, RecipeError, Start, override
@@ -145,7 +145,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     nets, mini, start = args.nets, args.mini, args.start
-    return run_training(parser, lambda: train_all(args, apply_settings(chain(nets, mini=mini, start=start), args.set)))
+    recipes = chain(nets, mini=mini, start=start)
+    return run_training(parser, lambda: train_all(args, apply_settings(recipes, settings_from_args(args))))
 
 
 def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from infer.errors import UsageError
-from infer.spec import ModelSpec, Preprocessing, Task
+from infer.spec import Exif, ModelSpec, Preprocessing, Task
 
 Schedule = Literal["cosine", "plateau", "exponential"]
 Start = Literal["he", "normal", "glorot"]
@@ -77,6 +77,7 @@ class Recipe:
     crop: Crop = "scale"  # the short side becomes S, then any crop; or a share of the image's area
     area: tuple[float, float] = (0.08, 1.0)  # area: smallest and largest share
     aspect: tuple[float, float] = (3 / 4, 4 / 3)  # area: width over height
+    exif: Exif = "ignore"  # rotation that a camera noted, in training and ever after
     interpolation: Interpolation = "fixed"
     mirror: bool = True
     color_sigma: float = 0.1  # AlexNet's colour shift; 0 turns it off
@@ -139,7 +140,7 @@ class Recipe:
             task=self.task,
             classes=classes,
             class_names=class_names,
-            preprocessing=Preprocessing(mean_rgb, std_rgb=(self.input_std,) * 3),
+            preprocessing=Preprocessing(mean_rgb, std_rgb=(self.input_std,) * 3, exif=self.exif),
             train_short_px=low if low == high else (low, high),
             test_short_px=self.test_short_px,
             crop_px=self.crop_px,
@@ -156,6 +157,8 @@ class Recipe:
         """The fields that decide the result: a run can be resumed by a recipe of the same JSON."""
         values = dataclasses.asdict(self)
         del values["sources"]
+        if self.exif == "ignore":  # as recipes were before they said so
+            del values["exif"]
         return json.dumps(values)
 
 

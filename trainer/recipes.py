@@ -16,12 +16,14 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from infer.command import Parser, exit_with, run
 from infer.errors import UsageError
 from infer.spec import Task
 
 from . import sources
-from .recipe import Phase, Recipe
+from .recipe import FIELDS, Phase, Recipe
 
 SHALLOW = ("A", "A-LRN")
 """The nets that the paper starts at random (VGG section 3.1)."""
@@ -204,10 +206,9 @@ def _print_recipes(args: argparse.Namespace) -> int:
 
 def recipe_text(recipe: Recipe) -> str:
     """A recipe to read: a line for each field, with its source where it has one."""
-    values = json.loads(recipe.to_json())
-    width = max(map(len, values))
+    width = max(map(len, FIELDS))
     lines = [recipe.name]
-    for key, value in values.items():
+    for key, value in msgspec.to_builtins({key: getattr(recipe, key) for key in FIELDS}).items():
         source = recipe.sources.get(key)
         lines.append(f"  {key:<{width}}  {json.dumps(value)}" + (f"    # {source}" if source else ""))
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from infer.engine import HOST, DeviceImage, Outputs, check_outputs, in_order, lo
 from infer.files import file_sha256
 from infer.pixels.decode import Pixels
 from infer.pixels.render import pixel_sums, render
-from infer.spec import ModelSpec
+from infer.spec import Exif, ModelSpec
 from infer.views import ShapeRange, ViewPlan, default_shapes
 
 from . import checkpoint as checkpoints
@@ -46,9 +46,13 @@ class TorchEngine:
         self._std = torch.tensor(self.spec.preprocessing.std_rgb, device=self._place)
 
     @classmethod
-    def open(cls, path: Path, *, largest_short_px: int = 0, place: str = "cpu") -> TorchEngine:
-        """The engine of a .pt file. Raises CheckpointError."""
-        return cls(checkpoints.load(path), sha256=file_sha256(path), largest_short_px=largest_short_px, place=place)
+    def open(
+        cls, path: Path, *, largest_short_px: int = 0, place: str = "cpu", exif: Exif | None = None
+    ) -> TorchEngine:
+        """The engine of a .pt file; exif: in place of its own. Raises CheckpointError."""
+        opened = cls(checkpoints.load(path), sha256=file_sha256(path), largest_short_px=largest_short_px, place=place)
+        opened.spec = opened.spec.with_exif(exif)
+        return opened
 
     def load(self, images: Sequence[Pixels]) -> DeviceImage:
         return load_on_host(images)

@@ -18,6 +18,7 @@ import numpy as np
 from infer.data.annotations import AnnotationError, read_annotation
 from infer.data.dataset import Item
 from infer.data.folder import DatasetError, File, Folder, open_folder
+from infer.files import POINTER, is_pointer
 from infer.views import Rect
 
 from .collection import Collection, Example, Kind, Labels, Picture, Split
@@ -149,6 +150,8 @@ def _lines(file: File, *, persons: bool = False, labelled: bool = True) -> Itera
     """Reads ((image, person), label) of each line of a set. Raises DatasetError."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
+        if is_pointer(text.encode()):
+            raise DatasetError(f"{file.path}: {POINTER}")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{file.path}: cannot be read ({error})") from None
 

@@ -11,6 +11,7 @@ from infer.data import annotations as xmls
 from infer.data.annotations import AnnotationError, Box
 from infer.data.dataset import VAL, Dataset, DatasetError, read_devkit
 from infer.data.folder import TAR, Folder, open_folder
+from infer.files import POINTER, is_pointer
 from infer.spec import Size
 
 GUESSES = 5
@@ -55,7 +56,7 @@ def read_ground_truth(dataset: Dataset, annotations: Path | None, blacklist: Pat
     """
     folder = open_folder(annotations) if annotations else xmls.boxes_beside(_root(dataset), BOXES)
     files = xmls.find_annotations(folder)
-    unwanted = _read_blacklist(blacklist) if blacklist else _devkits_blacklist(dataset)
+    unwanted = read_blacklist(blacklist) if blacklist else _devkits_blacklist(dataset)
 
     # every image that counts needs an XML of its name
     stems = [item.name.rpartition("/")[2].rpartition(".")[0] for item in dataset.items]
@@ -126,7 +127,7 @@ def _devkits_blacklist(dataset: Dataset) -> frozenset[int] | None:
     return None if latest is None else _parse_blacklist(found[latest], latest)
 
 
-def _read_blacklist(path: Path) -> frozenset[int]:
+def read_blacklist(path: Path) -> frozenset[int]:
     try:
         return _parse_blacklist(path.read_bytes(), str(path))
     except OSError as error:
@@ -135,6 +136,8 @@ def _read_blacklist(path: Path) -> frozenset[int]:
 
 def _parse_blacklist(content: bytes, name: str) -> frozenset[int]:
     """Reads numbers of images (see _numbers). Raises DatasetError."""
+    if is_pointer(content):
+        raise DatasetError(f"{name}: {POINTER}")
     words = content.decode(errors="replace").split()
     wrong = [word for word in words if not (word.isascii() and word.isdigit() and int(word) > 0)]
     if wrong:

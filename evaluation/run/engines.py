@@ -46,7 +46,7 @@ def our_commit() -> str:
 def open_any(path: Path, *, checkpoints: bool = True, **options: Any) -> Engine:
     """Opens a .onnx or .engine file, or a .pt where `checkpoints` may take part, as an engine. Raises EngineError.
 
-    options: of infer.open.open_engine; a checkpoint only looks at provider, device and largest_short_px.
+    options: of infer.open.open_engine; a checkpoint only looks at provider, device, largest_short_px and exif.
     """
     if path.suffix != ".pt" or not checkpoints:
         return open_engine(path, **options)
@@ -55,7 +55,8 @@ def open_any(path: Path, *, checkpoints: bool = True, **options: Any) -> Engine:
 
     try:
         place = f"cuda:{options.get('device', 0)}" if options.get("provider") == "cuda" else "cpu"
-        return TorchEngine.open(path, largest_short_px=options.get("largest_short_px", 0), place=place)
+        own = {name: options[name] for name in ("largest_short_px", "exif") if name in options}
+        return TorchEngine.open(path, place=place, **own)
     except (Refused, RuntimeError) as error:  # the second of a GPU that is not there
         raise EngineError(f"{path}: {str(error).splitlines()[0].removeprefix(f'{path}: ')}") from None
 

@@ -29,6 +29,7 @@ import pyarrow as pa
 from infer.command import Parser, count_argument, whole_argument
 from infer.engine import Provider
 from infer.errors import Refused
+from infer.spec import Exif
 
 from ..errors import RunError
 from .loop import Group, MakerOpener, Rows, Sample, Shard, Worker, group_shards, make_shards
@@ -54,6 +55,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     actors = "processes of the cluster (default: one for each GPU; with --provider cpu one for each machine)"
     workers = "threads that decode; changes no result (default: 1)"
     resume = "go on with the unfinished run, if there is one and it is this one"
+    exif = "what is done with the rotation that a camera noted (default: as the model has it)"
     strict = "stop at the first image that cannot be read or seen, instead of counting it wrong"
 
     add("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime (default: %(default)s)")
@@ -61,6 +63,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--ray", metavar="auto|ADDRESS", help=ray)
     add("--ray-actors", type=whole_argument, default=0, metavar="N", help=actors)
     add("--workers", type=count_argument, default=1, metavar="N", help=workers)
+    add("--exif", choices=get_args(Exif), help=exif)
     add("--resume", action="store_true", help=resume)
     add("--strict", action="store_true", help=strict)
 
@@ -82,6 +85,8 @@ def open_crew(
     at the given starts and says to `on_images` how many more images are done.
     Raises EngineError, PlanError or RunError.
     """
+    if args.exif is not None:
+        opener = replace(opener, options={**opener.options, "exif": args.exif})
     if args.ray is not None:
         return Cluster(opener, args.ray, args.ray_actors, args.workers, stack)
     devices = args.device or [0]

@@ -24,6 +24,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from ..errors import Refused
+from ..files import POINTER, is_pointer
 from ..spec import Size
 from .folder import DatasetError, File, Folder, printable
 
@@ -111,6 +112,8 @@ def read_annotation(file: File, name: str) -> Annotation:
 
 def parse_annotation(data: bytes) -> Annotation:
     """The annotation in the bytes of an XML. Raises AnnotationError, a phrase without the file."""
+    if is_pointer(data):
+        raise AnnotationError(POINTER)
     root = _parse(data)
     objects = []
     for found in root.iterfind("object"):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..files import POINTER, is_pointer
 from . import kaggle, parquet, webdataset
 from .folder import SUFFIXES, TAR, File, Folder, Listing, Sample, Stored, composed, ending_of, open_folder, printable
 from .folder import DatasetError as DatasetError
@@ -452,14 +453,21 @@ def read_devkit(root: Folder, wanted: Callable[[str], bool]) -> dict[str, bytes]
     if root.holds(DEVKIT):
         devkit = root.folder(DEVKIT)
         files = devkit.folder("data").files if devkit.holds("data") else {}
-        return {name: file.read_bytes() for name, file in files.items() if wanted(name)}
+        contents = {name: file.read_bytes() for name, file in files.items() if wanted(name)}
+        for name, content in contents.items():
+            if is_pointer(content):
+                raise DatasetError(f"{files[name].path}: {POINTER}")
+        return contents
 
     packed = root.files.get(f"{DEVKIT}.tar.gz")
     if packed is None:
         return {}
     path = root.path / f"{DEVKIT}.tar.gz"
+    data = packed.read_bytes()
+    if is_pointer(data):
+        raise DatasetError(f"{path}: {POINTER}")
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(packed.read_bytes())) as file:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             content = file.read(DEVKIT_BYTES + 1)
         if len(content) > DEVKIT_BYTES:
             raise DatasetError(f"{path}: unpacks to more than {DEVKIT_BYTES} bytes, which no devkit does")

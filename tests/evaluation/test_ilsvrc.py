@@ -137,6 +137,26 @@ def test_what_cannot_be_read_is_wrong_and_named_and_stops_nothing(
     assert content["results"][0]["top5_error_percent"] >= 50
 
 
+def test_the_rotation_that_a_camera_noted_is_chosen_for_a_run(
+    slim_checkpoint: Checkpoints, exported: Callable[..., Path], miniature_dir: Path, tmp_path: Path, one_line: OneLine
+) -> None:
+    """Image 13 of the miniature has one: with --exif apply a net answers to the turned image, in torch and ONNX."""
+    found = {}
+    for engine in (slim_checkpoint("A"), exported("A")):
+        for exif in ("ignore", "apply"):
+            out = tmp_path / f"{engine.suffix}-{exif}"
+            argv = arguments([engine], miniature_dir, out, "--scales", "72", "--exif", exif)
+            assert main(argv) == 0
+            (table,) = (out / "scores").iterdir()
+            scores = read(table)
+            assert json.loads(scores.metadata["spec"])["preprocessing"]["exif"] == exif
+            found[engine.suffix, exif] = scores.posterior
+    for suffix in (".pt", ".onnx"):
+        different = np.abs(found[suffix, "apply"] - found[suffix, "ignore"]).max(1) > 1e-4
+        assert np.flatnonzero(different).tolist() == [12]
+    assert np.abs(found[".pt", "apply"] - found[".onnx", "apply"]).max() < 1e-5
+
+
 @pytest.mark.parametrize(
     ("number", "message"),
     [(1, "is not an image we can decode"), (2, "truncated or damaged JPEG"), (4, "1x1 px is too small")],

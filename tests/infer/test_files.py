@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from feature_sets import voc
 
+from evaluation.features.readers import open_collection
 from evaluation.features.table import read as read_features
+from evaluation.localization.ground_truth import read_blacklist
 from evaluation.scores.table import read as read_scores
 from export.caffe.net import read_description, read_weights
 from export.importing.classes import read_classes
 from export.model import file as model_file
 from export.torchvision.reading import read_state_dict
-from infer.data.dataset import open_dataset
+from infer.data.annotations import read_annotation
+from infer.data.dataset import DEVKIT, open_dataset, read_synsets
+from infer.data.folder import DatasetError, File, open_folder
 from infer.data.label_file import read_label_file
 from infer.errors import Refused
 from infer.open import open_engine
@@ -39,8 +45,13 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "data set in a tar": ("val.tar", open_dataset),
     "Parquet shard": ("val.parquet", open_dataset),
     "list of labels": ("labels.csv", read_label_file),
+    "box": ("a.xml", lambda path: read_annotation(as_stored(path), path.name)),
     "features": ("a.parquet", lambda path: read_features([path])),
 }
+
+
+def as_stored(path: Path) -> File:
+    return open_folder(path.parent).files[path.name]
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -49,3 +60,27 @@ def test_a_pointer_is_named_by_every_reader(kind: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(POINTER)
     with pytest.raises(Refused, match="a git-lfs pointer, not the file: git lfs pull"):
         reader(tmp_path / name)
+
+
+def test_a_pointer_within_a_data_set_is_named(tmp_path: Path) -> None:
+    """The devkit's files, unpacked and packed, a blacklist, and VOC's sets."""
+    said = "a git-lfs pointer, not the file: git lfs pull"
+    data = tmp_path / DEVKIT / "data"
+    data.mkdir(parents=True)
+    (data / "meta.mat").write_text(POINTER)
+    with pytest.raises(DatasetError, match=rf"meta\.mat: {said}"):
+        read_synsets(open_folder(tmp_path))
+
+    shutil.rmtree(tmp_path / DEVKIT)
+    (tmp_path / f"{DEVKIT}.tar.gz").write_text(POINTER)
+    with pytest.raises(DatasetError, match=rf"{DEVKIT}\.tar\.gz: {said}"):
+        read_synsets(open_folder(tmp_path))
+
+    root = voc(tmp_path / "VOC2007")
+    next((root / "ImageSets" / "Main").glob("*_trainval.txt")).write_text(POINTER)
+    with pytest.raises(DatasetError, match=rf"_trainval\.txt: {said}"):
+        open_collection(root)
+
+    (tmp_path / "blacklist.txt").write_text(POINTER)
+    with pytest.raises(DatasetError, match=rf"blacklist\.txt: {said}"):
+        read_blacklist(tmp_path / "blacklist.txt")

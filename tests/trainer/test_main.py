@@ -44,7 +44,9 @@ def test_settings_add_up_however_often_the_option_is_given(
     seen: list[Recipe] = []
     monkeypatch.setattr("trainer.__main__.train_and_evaluate", lambda args, recipe: seen.append(recipe) or 0)
     assert main(arguments(miniature_dir, tmp_path, "--set", "epochs=3", "--set", "batch=8", "seed=2")) == 0
-    assert [(recipe.epochs, recipe.batch, recipe.seed) for recipe in seen] == [(3, 8, 2)]
+    assert main(arguments(miniature_dir, tmp_path, "--exif", "apply")) == 0
+    assert [(recipe.epochs, recipe.batch, recipe.seed) for recipe in seen[:1]] == [(3, 8, 2)]
+    assert [recipe.exif for recipe in seen] == ["ignore", "apply"]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_every_recipe_builds_its_spec_and_net(recipe: Recipe) -> None:
     assert (spec.crop_px, spec.width, spec.fc_width) == (recipe.crop_px, recipe.width, recipe.fc_width)
     assert spec.test_short_px == recipe.test_short_px
     said = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    assert json.loads(spec.source["recipe"]) == {key: said[key] for key in FIELDS}
+    assert json.loads(spec.source["recipe"]) == {key: said[key] for key in FIELDS if key != "exif"}  # the default
     assert recipe.sources.keys() <= set(FIELDS)
     assert recipe.init in ("", *RECIPES)
     assert recipe.mirror  # mirrored views are part of every protocol
@@ -109,6 +109,7 @@ OTHER = {
     "start": "glorot",
     "average": "polyak",
     "crop": "area",
+    "exif": "apply",
     "interpolation": "random",
     "train_layers": "fully-connected",
     "net": "D",

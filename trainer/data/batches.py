@@ -44,9 +44,16 @@ class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor]]):
     """Augmented crops of one epoch. An item is (u8 [crop, crop, 3], colour shift f32 [3], label or `target`)."""
 
     def __init__(
-        self, dataset: Dataset, augment: Augmentation, *, seed: int, epoch: int, target: TargetFunction | None = None
+        self,
+        dataset: Dataset,
+        augment: Augmentation,
+        *,
+        seed: int,
+        epoch: int,
+        target: TargetFunction | None = None,
+        exif: Exif = "ignore",
     ) -> None:
-        self.items = dataset.items
+        self.items, self.exif = dataset.items, exif
         self.augment, self.key, self.target = augment, (seed, epoch), target
 
     def __len__(self) -> int:
@@ -54,7 +61,7 @@ class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int | Tensor]:
         item, rng = self.items[index], default_rng((*self.key, index))
-        image = read_pixels(item)  # [h, w, 3]
+        image = read_pixels(item, self.exif)  # [h, w, 3]
         place = self.augment.place((image.shape[0], image.shape[1]), rng)
         crop, shift = self.augment.cut(image, place, rng)
         target = item.label if self.target is None else self.target(index, place)

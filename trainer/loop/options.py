@@ -13,6 +13,7 @@ import torch
 
 from infer.command import Parser, add_data_options, run
 from infer.errors import UsageError
+from infer.spec import Exif
 
 from ..data.batches import cores_here, loader_workers
 from .execution import Execution, Precision
@@ -52,6 +53,7 @@ def add_run_options(parser: argparse.ArgumentParser, out: str, setting: str, set
     add_data_options(parser)
     add("--out", required=True, type=Path, help=out)
     add("--set", nargs="+", action="extend", default=[], metavar=setting, help=settings)
+    add("--exif", choices=get_args(Exif), help="rotation that a camera noted, the same as --set exif=... (ignore)")
     add("--statistics", type=Path, metavar="FILE", help="colours from python -m trainer.statistics")
     add("--save-minutes", type=float, default=default.save_minutes, metavar="N", help=minutes)
     add("--device", choices=["auto", "cpu", "cuda"], default=default.device)
@@ -60,6 +62,11 @@ def add_run_options(parser: argparse.ArgumentParser, out: str, setting: str, set
     channels_last = argparse.BooleanOptionalAction
     add("--channels-last", action=channels_last, default=default.channels_last, help="memory format")
     add("--compile", action="store_true", help="torch.compile: minutes at the start, faster steps")
+
+
+def settings_from_args(args: argparse.Namespace) -> list[str]:
+    """The settings of recipes that `add_run_options` added, KEY=VALUE each."""
+    return args.set if args.exif is None else [*args.set, f"exif={args.exif}"]
 
 
 def execution_from_args(args: argparse.Namespace) -> Execution:

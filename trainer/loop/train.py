@@ -235,7 +235,8 @@ class Program:
         run.net.train()
         set_dropout(run.net, active=phase.dropout)
         augmentation, (dataset, target) = augmentation_from_recipe(recipe, phase, run.spec), self.examples
-        crops = Crops(dataset, augmentation, seed=recipe.seed, epoch=epoch, target=target)
+        exif = run.spec.preprocessing.exif
+        crops = Crops(dataset, augmentation, seed=recipe.seed, epoch=epoch, target=target, exif=exif)
 
         done = run.steps_of_epoch
         read = first + done  # the iteration up to which the loss has been looked at

@@ -26,8 +26,11 @@ from infer.views import plan_views
 from trainer.data.augment import Augmentation, Placement
 from trainer.data.batches import Centers, Crops, batches, center_batches, cores_here, loader_workers
 from trainer.miniature import RENDERINGS
+from trainer.recipes import RECIPES
 
 IMAGES = TRAIN_DIGITS * RENDERINGS
+AUGMENTATION = Augmentation(64, (72, 100), True, 0.1, "bicubic")
+MINI_A = RECIPES["mini-a"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def dataset(miniature_dir: Path) -> Dataset:
 
 
 def crops_of(dataset: Dataset, *, seed: int = 0, epoch: int = 0) -> Crops:
-    return Crops(dataset, Augmentation(64, (72, 100), True, 0.1, "bicubic"), seed=seed, epoch=epoch)
+    return Crops(dataset, AUGMENTATION, seed=seed, epoch=epoch)
 
 
 def test_a_crop_depends_on_seed_epoch_and_index(dataset: Dataset) -> None:
@@ -170,6 +173,24 @@ def test_central_views_turn_images_as_the_spec_says(tmp_path: Path) -> None:
     assert not torch.equal(seen[0][0], seen[1][0])
     difference = np.abs(np.rot90(seen[0][0].numpy(), -1).astype(int) - seen[1][0].numpy())
     assert np.median(difference) <= 2  # resized the other way round first
+
+
+def test_crops_are_of_the_turned_image_where_a_recipe_says_so(tmp_path: Path) -> None:
+    seen = []
+    for turned in (False, True):
+        folder = tmp_path / str(turned) / "a"
+        folder.mkdir(parents=True)
+        exif = Image.Exif()
+        exif[0x0112] = 1 if turned else 6  # to be turned by 90 degrees
+        pixels = noise((90, 120))
+        Image.fromarray(np.rot90(pixels, -1) if turned else pixels).save(folder / "1.png", exif=exif)
+        crops = Crops(open_dataset(folder.parent), AUGMENTATION, seed=0, epoch=0, exif="apply")
+        seen.append(crops[0][0])
+    assert torch.equal(*seen)
+
+    spec = dataclasses.replace(MINI_A, exif="apply").spec(("a", "b"), (), (1.0, 2.0, 3.0))
+    assert spec.preprocessing.exif == "apply" and MINI_A.spec(("a", "b"), (), (1.0,) * 3).preprocessing.exif == "ignore"
+    assert '"exif"' not in MINI_A.to_json()  # or no run from before could be gone on with
 
 
 def test_a_central_view_s_target_knows_where_it_lies(dataset: Dataset) -> None:
