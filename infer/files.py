@@ -1,10 +1,12 @@
-"""Files that are whole or not there, and their digests."""
+"""Files that are whole or not there, on the disk too; small files that are no more than files; digests."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +15,58 @@ from .errors import Refused
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to; it takes its place on success and is removed on failure."""
+    """Gives a temporary path beside `path` to write to; it takes its place on success and is removed on failure.
+
+    After a loss of power there is what was there before, or all of what was written: the content is on the disk before
+    the name is, and the name before this ends.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
     try:
         yield unfinished
+        sync(unfinished)
         os.replace(unfinished, path)
+        sync(path.parent)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Waits until the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EROFS):  # a file system without it
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: Path, most: int, error: type[Refused], *, within: Path | None = None) -> bytes:
+    """The bytes of a small file that stands beside others, or that was named. Raises `error` and OSError.
+
+    Refused, without waiting for anything: what is no regular file (a pipe, a device, a folder), more than `most` bytes,
+    a pointer of Git LFS, and, where the folder came from others, a link that leads out of `within`.
+    """
+    if within is not None and not path.resolve().is_relative_to(within.resolve()):
+        raise error(f"{path}: a link that leads out of {within}, expected the file itself")
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise error(f"{path}: is no regular file, expected one of at most {most} bytes")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(most + 1)
+    finally:
+        os.close(descriptor)
+
+    if len(data) > most:
+        raise error(f"{path}: {max(status.st_size, len(data))} bytes, expected at most {most}")
+    if is_pointer(data):
+        raise error(f"{path}: {POINTER}")
+    return data
 
 
 def file_sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from infer.data.dataset import DEVKIT, open_dataset, read_synsets
 from infer.data.folder import DatasetError, File, open_folder
 from infer.data.label_file import read_label_file
 from infer.errors import Refused
+from infer.files import read_file, replacing
 from infer.open import open_engine
 from infer.pixels.decode import image_size, read
 from trainer.checkpoint import load
@@ -84,3 +86,43 @@ def test_a_pointer_within_a_data_set_is_named(tmp_path: Path) -> None:
     (tmp_path / "blacklist.txt").write_text(POINTER)
     with pytest.raises(DatasetError, match=rf"blacklist\.txt: {said}"):
         read_blacklist(tmp_path / "blacklist.txt")
+
+
+def test_a_small_file_is_a_file_and_small(tmp_path: Path) -> None:
+    """Neither a pipe that never ends nor a device that is never empty is waited for."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    folder = tmp_path / "in"
+    (folder / "plain.json").write_bytes(b"12345")
+    (folder / "link.json").symlink_to("plain.json")
+    (folder / "out.json").symlink_to(tmp_path / "secret")
+    (folder / "zero.json").symlink_to("/dev/zero")
+    (tmp_path / "secret").write_bytes(b"secret")
+    os.mkfifo(folder / "pipe.json")
+
+    for name in ("plain.json", "link.json"):
+        assert read_file(folder / name, 5, DatasetError, within=folder) == b"12345"
+    assert read_file(folder / "out.json", 9, DatasetError) == b"secret"
+    for name, most, said in (
+        ("plain.json", 4, "5 bytes, expected at most 4"),
+        ("out.json", 9, "a link that leads out of"),
+        ("pipe.json", 9, "is no regular file, expected one of at most 9 bytes"),
+        ("deep", 9, "is no regular file"),
+    ):
+        with pytest.raises(DatasetError, match=said):
+            read_file(folder / name, most, DatasetError, within=folder)
+    with pytest.raises(DatasetError, match="is no regular file"):
+        read_file(folder / "zero.json", 9, DatasetError)
+    with pytest.raises(FileNotFoundError):
+        read_file(folder / "none.json", 9, DatasetError)
+
+
+def test_what_is_replaced_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    replace = os.replace
+    monkeypatch.setattr("os.fsync", lambda descriptor: said.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr("os.replace", lambda one, other: (said.append("renamed"), replace(one, other)))
+    with replacing(tmp_path / "a") as unfinished:
+        unfinished.write_text("content")
+    assert said == [f"{tmp_path}/a.unfinished", "renamed", str(tmp_path)]
