@@ -7,7 +7,6 @@ This file knows neither tables nor protocols.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import hashlib
 import socket
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer.data.dataset import Item
+from infer.data.folder import OwnFault
 from infer.engine import Engine, Provider, Starting
 from infer.pipeline import one_behind, ordered
 from infer.pixels.decode import ImageError, Pixels, decode
@@ -31,8 +31,6 @@ from ..errors import RunError
 from ..scores.table import OK
 from .engines import open_any
 
-GONE = (errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENODEV)
-"""How a file system says that it is no longer there."""
 GROUP = 4
 """Shards that a process is given at a time: decoding runs ahead of the engine within them."""
 
@@ -155,23 +153,27 @@ def digest_pixels(sums: NDArray[np.int32]) -> str:
 
 
 def read_image(item: Item, exifs: Sequence[Exif], strict: bool) -> DecodedImage:
-    """Reads and decodes one image. Raises RunError where `strict`, or where the file is gone, which is no bad image."""
+    """Reads and decodes one image; what is its own fault becomes its status: no image, cut, too large.
+
+    Raises RunError where `strict`, and for every other failure, which a disk, a network, a permission or a limit has.
+    """
     sha256 = ""
     try:
         data = item.file.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
         return DecodedImage(item, OK, {exif: decode(data, exif=exif, name=item.name) for exif in exifs}, sha256)
-    except (ImageError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in GONE and not item.path.is_symlink():
-            raise RunError(
-                f"{item.path}: {error.strerror}, though it was there when the run began: bring the data set back and "
-                "go on with --resume"
-            ) from None
+    except ImageError as error:
+        reason = str(error)
+    except OwnFault as error:
+        reason = f"{item.name}: cannot be read ({error.strerror})"
+    except OSError as error:
+        raise RunError(
+            f"{item.path}: {error.strerror}, which is no fault of the image: mend that, and go on with --resume"
+        ) from None
 
-        reason = str(error) if isinstance(error, ImageError) else f"{item.name}: cannot be read ({error.strerror})"
-        if strict:
-            raise RunError(f"{reason} (--strict stops at the first unreadable image)") from None
-        return DecodedImage(item, reason, {}, sha256)
+    if strict:
+        raise RunError(f"{reason} (--strict stops at the first unreadable image)")
+    return DecodedImage(item, reason, {}, sha256)
 
 
 def make_shards(

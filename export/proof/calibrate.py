@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from infer.command import print_notes
 from infer.data.dataset import DatasetError, list_images, say_left_out
-from infer.data.folder import File, printable
+from infer.data.folder import File, OwnFault, printable
 from infer.data.spread import spread
 from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import ImageError, decode
@@ -173,11 +173,14 @@ def _with_largest(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[o
 
 
 def _largest(engine: OnnxEngine, file: File, path: str, protocol: str, names: Sequence[str]) -> list[float]:
-    """The largest magnitudes over the views of one image. Raises ImageError for one that the engine cannot see."""
+    """The largest magnitudes over the views of one image.
+
+    Raises ImageError for one that the engine cannot see, OSError for one that is gone.
+    """
     name = printable(path)
     try:
         image = decode(file.read_bytes(), exif=engine.spec.preprocessing.exif, name=name)
-    except OSError as error:
+    except OwnFault as error:
         raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
     plan = plan_views(engine.spec, protocol, (image.shape[0], image.shape[1]))
     reason = out_of_range(plan, engine.shapes, engine.spec)

@@ -255,7 +255,7 @@ class DataSizes:
 
 
 def read_sizes(root: Path) -> DataSizes:
-    """Sizes of the validation images of a data set. Raises DatasetError."""
+    """Sizes of the validation images of a data set. Raises DatasetError, and OSError for images that are gone."""
     dataset = open_dataset(root)
     print_notes(dataset.notes)
     counts: Counter[Size] = Counter()

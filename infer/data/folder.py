@@ -35,7 +35,22 @@ LITTER = {
 LARGEST_BYTES = 1 << 28
 """Bytes of the largest encoded image that is read into memory; 256 MiB, fifteen times the largest of ILSVRC-2012."""
 
-NO_FILE = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+NO_FILE = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class OwnFault(OSError):
+    """A file that can be read as little tomorrow: it is no file, too large, or a part of an archive that is not there.
+
+    All other failures to read are not the image's own: of a disk, a network, a permission, a limit.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EINVAL, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +82,21 @@ class File:
     def read_bytes(self, first: int | None = None) -> bytes:
         """The file's bytes, or the `first` of them.
 
-        Raises OSError, also for what is no regular file, which could wait for ever, and for what is too large to be an
-        image; ESTALE where an archive is no longer what it was.
+        Raises OwnFault for what is no regular file, which could wait for ever, and for what is too large to be an
+        image; OSError where it cannot be read now, ESTALE where an archive is no longer what it was.
         """
         part = self.part
         if part is not None and part.problem:
-            raise OSError(errno.EINVAL, part.problem)
+            raise OwnFault(part.problem)
 
         found = self.path.stat()
-        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # a folder has an error of its own
-            raise OSError(errno.EINVAL, f"is {NO_FILE.get(stat.S_IFMT(found.st_mode), 'something else')}, not a file")
+        if stat.S_ISDIR(found.st_mode):
+            raise OwnFault(os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(found.st_mode):
+            raise OwnFault(f"is {NO_FILE.get(stat.S_IFMT(found.st_mode), 'something else')}, not a file")
         size = found.st_size if part is None else part.size_bytes
         if first is None and size > LARGEST_BYTES:
-            raise OSError(errno.EFBIG, f"{size} bytes, more than the {LARGEST_BYTES} of the largest image we read")
+            raise OwnFault(f"{size} bytes, more than the {LARGEST_BYTES} of the largest image we read")
 
         with self.path.open("rb") as file:
             if part is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..files import refuse_pointer
-from .folder import LARGEST_BYTES, Archive, DatasetError, Sample, composed, printable
+from .folder import LARGEST_BYTES, Archive, DatasetError, OwnFault, Sample, composed, printable
 
 IMAGES = ("image", "img", "picture", "photo", "pixels", "jpg", "jpeg", "png", "webp", "image_bytes")
 LABELS = ("label", "labels", "fine_label", "class", "cls", "target", "category", "class_label", "y")
@@ -46,16 +46,12 @@ class ParquetImage:
         return self.archive.path
 
     def read_bytes(self, first: int | None = None) -> bytes:
-        """The image's bytes, or the `first` of them. Raises OSError; ESTALE where the file is no longer what it was."""
+        """The image's bytes, or the `first` of them. Raises OwnFault, OSError; ESTALE where the file has changed."""
         value = _groups.get(self.archive, self.group, self.column)[self.row]
         if value is None:
-            raise OSError(
-                errno.EINVAL, "the row holds no bytes: embed the images, as datasets.table.embed_table_storage does"
-            )
+            raise OwnFault("the row holds no bytes: embed the images, as datasets.table.embed_table_storage does")
         if first is None and len(value) > LARGEST_BYTES:
-            raise OSError(
-                errno.EFBIG, f"{len(value)} bytes, more than the {LARGEST_BYTES} of the largest image we read"
-            )
+            raise OwnFault(f"{len(value)} bytes, more than the {LARGEST_BYTES} of the largest image we read")
         return bytes(value[:first])
 
     def size_bytes(self) -> int:

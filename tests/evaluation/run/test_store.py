@@ -88,7 +88,7 @@ def test_a_data_set_that_vanishes_stops_the_run_which_then_goes_on(
 ) -> None:
     out = tmp_path / "out"
     stop_early(arguments, out, miniature_copy, number)
-    assert f"{images(miniature_copy)[number].name}: No such file or directory, though it was there" in one_line()
+    assert f"{images(miniature_copy)[number].name}: No such file or directory, which is no fault of the" in one_line()
     assert not (out / "scores").exists()
     assert main([*arguments, "--out", str(out)]) == 1
     assert f"holds {number // 8 * 8} of 24 images of a run that did not end: go on with it by --resume" in one_line()
