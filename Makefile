@@ -4,7 +4,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: cpp demo gpu-check pycuda test test-quick test-slow lint types readme clean
+.PHONY: cpp demo gpu-check pycuda test test-fuzz test-kills test-quick test-slow lint types readme clean
 
 demo: $(INSTALLED)
 	$(RUN) examples/demo.py demo
@@ -25,6 +25,17 @@ CAFFE := .venv-caffe
 TORCHVISION := .venv-torchvision
 test-slow: $(INSTALLED) $(CAFFE)/.installed $(TORCHVISION)/.installed
 	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m slow
+
+# Damages every kind of file that we read, for an hour or SECONDS, each round by another seed.
+SECONDS := 3600
+test-fuzz: $(INSTALLED)
+	until=$$(($$(date +%s) + $(SECONDS))); while [ $$(date +%s) -lt $$until ]; do \
+	  VERYDEEP_FUZZ_EXAMPLES=300 $(PYTEST) tests/fuzz || exit 1; done
+
+# Kills every long command at random moments, KILLS times in all, until each got through with the same bytes.
+KILLS := 200
+test-kills: $(INSTALLED)
+	$(RUN) tests/fuzz/kills.py $(KILLS)
 
 # OpenCV 5 reads no Caffe models any more.
 $(CAFFE)/.installed:

@@ -35,6 +35,8 @@ from infer.tensorrt.sidecar import read_sidecar  # noqa: E402
 from trainer import miniature  # noqa: E402
 from trainer.checkpoint import load  # noqa: E402
 
+MOST_SECONDS = 60
+"""A helper process ends so long after the command that started it, at the latest."""
 SMALL = ["width=0.0625", "fc_width=16", "batch=8"]
 
 
@@ -90,24 +92,14 @@ def commands(folder: Path) -> dict[str, Command]:
     at = ["--data", str(data)]
     train = ["--set", *SMALL, "epochs=3", "--save-minutes", "0"]
     evaluate = ["-m", "evaluation.ilsvrc", "--engine", str(model), *at, "--protocol", "center,dense", "--out", "{out}"]
-    locate = [
-        "-m",
-        "evaluation.localization",
-        "--boxes",
-        str(boxes),
-        *at,
-        "--protocol",
-        "given-class",
-        "--out",
-        "{out}",
-    ]
+    locate = ["-m", "evaluation.localization", "--boxes", str(boxes), *at, "--protocol", "given-class"]
     extract = ["-m", "evaluation.features", "extract", "--engine", str(model), *at, "--scales", "72,96"]
     alone = ["-m", "trainer", "--recipe", "mini-a", *at, "--out", "{out}", *train, "--final-protocol", "none"]
     chain = ["-m", "trainer.chain", "--mini", "--nets", "A,B", *at, "--out", "{out}", *train]
     return {
         "evaluation": Command(evaluate, tables),
         "evaluation, two processes": Command([*evaluate, "--device", "0,1"], tables),
-        "localization": Command(locate, parquet),
+        "localization": Command([*locate, "--out", "{out}"], parquet),
         "features": Command([*extract, "-o", "{out}/F.parquet"], parquet),
         "trainer": Command(alone, weights),
         "chain": Command(chain, weights),
@@ -147,7 +139,11 @@ def killed(command: Command, folder: Path, kills: int, chance: random.Random) ->
         except subprocess.TimeoutExpired:
             done += 1
             process.kill() if chance.random() < 0.5 else os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            try:
+                process.communicate(timeout=MOST_SECONDS)  # all that write to its stderr have ended
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                yield f"processes that it had started were there {MOST_SECONDS} s later"
             for name, found in command.results(out).items():
                 if command.goes_on and found != expected.get(name):
                     yield f"{name} is there after a kill, and is another"
