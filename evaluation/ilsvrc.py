@@ -130,7 +130,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
         crew = open_crew(opener, args, stack)
         unfinished = UnfinishedScores(args.out, crew.known, dataset, args.mistakes, started=started, resume=args.resume)
         notes = [*dataset.notes, *match_remarks(crew.known, dataset, by_order=args.classes_by_order)]
-        print_notes(notes)
+        print_notes([*notes, *unfinished.remarks])
         watch = stack.enter_context(Watch(len(dataset.items), unfinished.done, log_json=args.log_json))
 
         try:

@@ -111,7 +111,7 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
         unfinished = UnfinishedTable(
             args.out, metadata, collection.listing_digest, known.width, len(pictures), resume=args.resume
         )
-        print_notes(collection.notes)
+        print_notes([*collection.notes, *unfinished.remarks])
         todo = len(pictures) - unfinished.done
         bar = stack.enter_context(tqdm(total=todo, desc="features", unit="img", disable=None))
 

@@ -114,14 +114,14 @@ def _localize(args: argparse.Namespace, command: str) -> int:
         if args.classes_by_order:
             metadata["classes"] = "by order"
         unfinished = UnfinishedBoxes(args.out, metadata, len(images), resume=args.resume)
-        print_notes(notes)
+        print_notes([*notes, *unfinished.remarks])
         watch = stack.enter_context(Watch(len(images), unfinished.done, log_json=False))
 
         try:
             unfinished.fill(crew.make(images, unfinished.pending, watch.images), watch)
-            if scored_id not in (None, unfinished.dataset_id()):
+            if scored_id not in (None, unfinished.dataset_id):
                 raise ScoresError(
-                    f"{args.scores}: scores of data set {scored_id}, but the images are {unfinished.dataset_id()}: "
+                    f"{args.scores}: scores of data set {scored_id}, but the images are {unfinished.dataset_id}: "
                     "use a table of the same images"
                 )
             table = _report(args, settings, crew.known, dataset, truth, unfinished, command, notes)
@@ -171,7 +171,7 @@ def _report(
     words = [names, known.runtime, settings.protocol, f"q{scales}"]
     classes_of = None
     if classifier is not None:
-        classes_of = next(tables.parts(args.scores)).model if args.scores else classifier.spec.name
+        classes_of = tables.read_head(args.scores).model if args.scores else classifier.spec.name
         words += [classifier.spec.name, f"{rule.match}-{rule.at:g}", f"top5-{classes_of}"]
     path = out / "boxes" / f"{'.'.join(words)}.parquet"
     unfinished.finish(path)
@@ -203,7 +203,7 @@ def _report(
     for remark in remarks:
         print(remark, file=sys.stderr)
 
-    said: dict[str, Any] = {"id": unfinished.dataset_id(), "images": len(dataset.items)}
+    said: dict[str, Any] = {"id": unfinished.dataset_id, "images": len(dataset.items)}
     said |= {"is_ilsvrc2012_val": dataset.is_ilsvrc2012_val, "blacklisted": truth.blacklisted}
     said |= {"left_out": dict(dataset.left_out)} if dataset.left_out else {}
     said |= {"broken_annotations": list(truth.broken), "unreadable_images": unreadable_images(path)}
