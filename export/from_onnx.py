@@ -23,7 +23,6 @@ import onnx
 from infer import self_test
 from infer.command import Parser, exit_with, run
 from infer.engine import EngineError
-from infer.files import file_sha256
 from infer.spec import ModelSpec, Preprocessing, SpecError
 
 from .errors import naming
@@ -90,7 +89,7 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
         max_views=trial.max_views,
         interface="nchw",
         precision=precision,
-        source={"importer": "export.from_onnx", "onnx_sha256": file_sha256(path)},
+        source={"importer": "export.from_onnx", "onnx_sha256": model_file.model_sha256(path)},
     )
 
     # our outputs, and the metadata

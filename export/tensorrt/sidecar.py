@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer import self_test
-from infer.files import file_sha256, replacing
+from infer.files import replacing
 from infer.graph_inputs import Feed, feed_taps
 from infer.pixels.render import normalise, render
 from infer.spec import ModelSpec
@@ -22,6 +22,7 @@ from infer.tensorrt.library import Library
 from infer.tensorrt.sidecar import Profile, SidecarContent
 from infer.views import ShapeRange, plan_views
 
+from ..model.file import model_sha256
 from ..model.source import Source
 from .build import BuildOptions, BuiltPlan
 from .profiles import profile_entries
@@ -44,7 +45,7 @@ def sidecar_content(
         profiles=tuple(profiles),
         half_tensors=plan.half_tensors,
         float_tensors=plan.float_tensors,
-        onnx_sha256=file_sha256(source.path),
+        onnx_sha256=model_sha256(source.path),
         self_test=source.self_test,
         **source.notes,
     )
