@@ -22,7 +22,6 @@ from infer.tensorrt.library import Library
 from infer.tensorrt.sidecar import Profile, SidecarContent
 from infer.views import ShapeRange, plan_views
 
-from ..model.file import model_sha256
 from ..model.source import Source
 from .build import BuildOptions, BuiltPlan
 from .profiles import profile_entries
@@ -32,6 +31,8 @@ def sidecar_content(
     source: Source, plan: BuiltPlan, shapes: Sequence[ShapeRange], targets: Sequence[str], options: BuildOptions
 ) -> SidecarContent:
     """The content of a plan's sidecar, with `source.notes` last."""
+    from ..model.file import model_sha256  # loads onnx
+
     profiles = []
     for shape, used in zip(shapes, plan.activation_bytes, strict=True):
         extents = {one.name: getattr(shape, one.name) for one in dataclasses.fields(ShapeRange)}
