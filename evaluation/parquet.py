@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,15 @@ def _check(path: Path, found: Mapping[str, str], rows: int, error: type[Refused]
 
 def _damaged(path: Path, what: str) -> str:
     return f"{path}: damaged, its {what} are not those that were written: take a copy that is whole, or make it again"
+
+
+def check_replaceable(path: Path, read_head: Callable[[Path], object]) -> None:
+    """Raises Refused for a file that is there and that `read_head` does not know: it would be lost."""
+    if path.exists():
+        try:
+            read_head(path)
+        except Refused as error:
+            raise Refused(f"{error}; it is not replaced: remove it, or use another -o") from None
 
 
 @functools.cache

@@ -44,21 +44,13 @@ class Owned(Refused):
 @contextlib.contextmanager
 def own_folder(folder: Path) -> Iterator[None]:
     """Keeps every other run out of a folder, which is made where it is not there. Raises Owned and OSError."""
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with _locked(folder / LOCK, folder):
-            yield
-    finally:
-        if made:  # nothing is left of a run that was refused
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+    with _locked(folder / LOCK, folder):
+        yield
 
 
 @contextlib.contextmanager
 def own_file(path: Path) -> Iterator[None]:
     """Keeps every other run from writing a file, or a folder that comes whole. Raises Owned and OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_name(f".{path.name}{LOCK}"), path):
         yield
 
@@ -70,7 +62,9 @@ def is_empty(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _locked(lock: Path, what: Path) -> Iterator[None]:
-    """Holds the lock that keeps others from `what`."""
+    """Holds the lock that keeps others from `what`; a folder that is made for it goes if it stays empty."""
+    made = not lock.parent.exists()
+    lock.parent.mkdir(parents=True, exist_ok=True)
     known = lock.resolve()
     if known in _held:
         raise Owned(f"{what}: this process writes there already: use another place")
@@ -86,6 +80,9 @@ def _locked(lock: Path, what: Path) -> Iterator[None]:
         _held.remove(known)
         lock.unlink(missing_ok=True)  # while it is held: who waits for this file sees that it is gone
         os.close(descriptor)
+        if made:
+            with contextlib.suppress(OSError):
+                lock.parent.rmdir()
 
 
 def _take(lock: Path, what: Path) -> int:
@@ -148,7 +145,8 @@ def check_ours(folder: Path, names: re.Pattern[str], error: type[Refused]) -> li
 
 def remove_ours(folder: Path, names: re.Pattern[str], error: type[Refused]) -> None:
     """Removes a folder if it is there, file by file. Raises `error`, and removes nothing, as `check_ours` does."""
-    for path in check_ours(folder, names, error):
+    files = check_ours(folder, names, error)
+    for path in sorted(files, key=lambda path: (-len(path.parts), path)):  # what it is known by comes last
         path.unlink()
     folders = [path for path in folder.rglob("*") if path.is_dir()]
     for path in sorted(folders, key=lambda path: len(path.parts), reverse=True):

@@ -134,7 +134,7 @@ _TEXTS = ("image", "split", "status", "pixels", "sha256")
 
 def read(paths: Sequence[Path]) -> Table:
     """Reads tables of the same examples as one, their features side by side. Raises FeatureError."""
-    heads = [_head(path) for path in paths]
+    heads = [read_head(path) for path in paths]
     first = heads[0]
     for number, (path, other) in enumerate(zip(paths, heads, strict=True)):
         if (other.metadata["dataset_id"], other.rows) != (first.metadata["dataset_id"], first.rows):
@@ -177,7 +177,7 @@ def _opened(path: Path) -> contextlib.AbstractContextManager[StoredTable]:
     return parquet.opened(path, "a table of features", "evaluation.features extract", FeatureError)
 
 
-def _head(path: Path) -> Head:
+def read_head(path: Path) -> Head:
     """Reads what a table says of itself. Raises FeatureError."""
     with _opened(path) as table:
         if table.metadata.get("format") != FORMAT:

@@ -21,11 +21,12 @@ from infer.spec import Size
 from .. import parquet
 from ..errors import ScoresError
 from ..run.loop import Shard
-from ..run.store import ShardNotes, UnfinishedShards
+from ..run.store import UNFINISHED, ShardNotes, UnfinishedShards
 from ..scores import table as tables
 
 SHARD_IMAGES = 8
-UNFINISHED = "unfinished-boxes"
+KIND = "localization"
+"""Value of `kind` in report.json, by which it is known."""
 GUESS = pa.struct([("class", pa.int32()), ("score", pa.float64()), *((edge, pa.float64()) for edge in Box._fields)])
 SCHEMA = pa.schema(
     {
@@ -64,7 +65,7 @@ class UnfinishedBoxes(UnfinishedShards[Sequence[LocatedImage], ShardNotes]):
     def __init__(self, out: Path, settings: Mapping[str, str], images: int, *, resume: bool) -> None:
         self.settings = dict(settings)
         run = {**settings, "number of images": str(images)}
-        super().__init__(out / UNFINISHED, run, images, SHARD_IMAGES, resume=resume)
+        super().__init__(out / UNFINISHED[KIND], run, images, SHARD_IMAGES, resume=resume)
 
     def add(self, shard: Shard[Sequence[LocatedImage]]) -> None:
         notes = ShardNotes(**self._basic_notes(shard, len(shard.rows), shard.effort.wall_seconds))

@@ -35,6 +35,10 @@ from ..scores.table import Mistake, surest
 from .loop import Rows, Shard, dataset_id
 from .score import KnownEngines, TableParts
 
+UNFINISHED = {None: "unfinished", "localization": "unfinished-boxes"}
+"""Folders of shards within OUT, by the `kind` in the command's report.json; evaluation.ilsvrc's has none."""
+REPORT_BYTES = 1 << 30
+"""Most that is read of a report.json, which lists every unreadable image."""
 LEAST_SECONDS = 1.0
 """Least time between two lines of progress."""
 SAID = {
@@ -58,6 +62,23 @@ OURS = re.compile(r"((run|progress)\.json|([^/]+/)?[0-9]{8,}\.parquet)(\.unfinis
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+
+
+def check_out(out: Path, kind: str | None) -> None:
+    """Raises RunError for an OUT of another command, whose report would be lost."""
+    path, found = out / "report.json", kind
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            report = msgspec.json.decode(read_file(path, REPORT_BYTES, RunError), type=dict[str, msgspec.Raw])
+            found = msgspec.json.decode(report["kind"], type=str) if "kind" in report else None
+        except (ValueError, RecursionError):
+            found = "no report"
+    if found != kind:
+        raise RunError(f"{path}: a report of another command, which would be lost: use another --out")
+
+    for other, name in UNFINISHED.items():
+        if other != kind and (out / name).exists():
+            raise RunError(f"{out / name}: another command has begun here: remove that folder, or use another --out")
 
 
 class Watch(contextlib.AbstractContextManager["Watch"]):
@@ -354,7 +375,7 @@ class UnfinishedScores(UnfinishedShards[TableParts, ScoreNotes]):
         self.progress = Progress([0.0] * len(metadata), [[TableProgress() for _ in own] for own in metadata])
         self._counted = started  # until when time is counted
         run = {"listing": dataset.listing_digest, "images": len(dataset.items), "tables": metadata}
-        super().__init__(out / "unfinished", run, len(dataset.items), known.shard_images, resume=resume)
+        super().__init__(out / UNFINISHED[None], run, len(dataset.items), known.shard_images, resume=resume)
 
     @property
     def top1_error_percent(self) -> float | None:
