@@ -26,6 +26,12 @@ from tqdm import tqdm
 from infer.errors import Refused
 from infer.files import refuse_pointer, replacing
 
+MOST_ROWS = 1000
+"""That a reader takes at once."""
+MOST_VALUES = 2**28
+"""Of one column in a row group, which may be read at once; ours have 1,000 rows, of up to 100,000 numbers."""
+MOST_TEXT_BYTES = 2**30
+"""Of one column in the rows that are read at once, if all were as long as those of a row group together."""
 ROWS, ROWS_SHA256, METADATA_SHA256 = "rows", "rows_sha256", "metadata_sha256"
 """Keys that a file has beside its own metadata; readers of the rows do not see them."""
 ARROW_SCHEMA = "ARROW:schema"
@@ -171,12 +177,13 @@ def opened(path: Path, kind: str, command: str, error: type[Refused]) -> Iterato
             metadata = {key: value for key, value in found.items() if key not in (*_KEYS, ARROW_SCHEMA)}
             if found.keys() & set(_KEYS):
                 _check(path, found, file.metadata.num_rows, error)
+            _check_sizes(path, file.metadata, error)
             yield StoredTable(path, file, metadata, file.metadata.num_rows, found.get(ROWS_SHA256), error)
     except FileNotFoundError:
         raise error(f"{path}: no such file, expected {kind} (.parquet)") from None
     except (OSError, KeyError, AttributeError, TypeError, ValueError, OverflowError, pa.ArrowException) as failure:
         said = " ".join(str(failure).split())[:200]
-        raise error(f"{path}: not {kind} of {command}, or a damaged one ({said})") from None
+        raise error(f"{path}: not {kind} of {command} ({said})") from None
 
 
 _KEYS = (ROWS, ROWS_SHA256, METADATA_SHA256)
@@ -188,6 +195,19 @@ def _check(path: Path, found: Mapping[str, str], rows: int, error: type[Refused]
         raise error(_damaged(path, "metadata"))
     if found[ROWS] != str(rows):
         raise error(_damaged(path, "rows"))
+
+
+def _check_sizes(path: Path, found: pq.FileMetaData, error: type[Refused]) -> None:
+    """Raises `error` for columns that would take gigabytes, before any is read: a few bytes can stand for them."""
+    for group in map(found.row_group, range(found.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            texts = column.physical_type == "BYTE_ARRAY"
+            text_bytes = column.total_uncompressed_size * min(group.num_rows, MOST_ROWS) if texts else 0
+            if column.num_values > MOST_VALUES or text_bytes > MOST_TEXT_BYTES:
+                raise error(
+                    f"{path}: column {column.path_in_schema} has {column.num_values} values in a group of "
+                    f"{group.num_rows} rows, or texts of {column.total_uncompressed_size} bytes: too large to be ours"
+                )
 
 
 def _damaged(path: Path, what: str) -> str:

@@ -173,3 +173,19 @@ def test_a_table_of_an_earlier_version_is_read_and_said_once(
     assert scores_in(path) == scores_in(path) == expected
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and re.search(r"a\.parquet: a table of an earlier version, without digests", said[0])
+
+
+@pytest.mark.parametrize("what", ["text", "numbers"])
+def test_a_small_file_that_stands_for_gigabytes_is_refused(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.parquet"
+    text = pa.DictionaryArray.from_arrays(np.zeros(1000, np.int32), ["x" * 2_000_000])
+    numbers = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(1_000_000, np.int8)), 1_000_000)
+    pq.write_table(pa.table({"x": text if what == "text" else numbers}), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    if what == "numbers":
+        monkeypatch.setattr(parquet, "MOST_VALUES", 999_999)
+    said = r"column x\S* has \d+ values in a group of \d+ rows, or texts of \d+ bytes: too large"
+    with pytest.raises(ScoresError, match=said), parquet.opened(path, "a table", "ours", ScoresError):
+        raise AssertionError("opened")
