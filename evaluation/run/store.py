@@ -300,9 +300,12 @@ class UnfinishedShards(ABC, Generic[Rows, Notes]):
         if self.pending:
             raise RunError(f"{self.folder}: {self.done} of {self.images} images are done: go on with --resume")
         for first in self._starts:
-            rows, notes = self._read_shard(first, table)
-            if notes != self._notes[first][number]:
-                raise RunError(f"{self._path(first, table)}: changed since it was written: go on with --resume")
+            try:
+                rows, notes = self._read_shard(first, table)
+                if notes != self._notes[first][number]:
+                    raise RunError(f"{self._path(first, table)}: changed since it was written")
+            except RunError as error:
+                raise RunError(f"{error}: go on with --resume, which makes it anew") from None
             yield rows
 
     def _join(self, metadata: Mapping[str, str], path: Path, row_group: int) -> None:

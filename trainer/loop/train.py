@@ -36,7 +36,7 @@ from ..nets.zoo import Net, build_net
 from ..processes import Peers, join, say
 from ..recipe import Recipe
 from .execution import Execution
-from .progress import TrainingProgress
+from .progress import CURVES, METRICS, TrainingProgress
 from .schedule import learning_rate, phase_at
 from .start import copy_layers, start_weights
 from .stopping import Wish, wish_to_stop
@@ -112,8 +112,9 @@ def _train(
     """Trains in a folder that is owned, as `train` says."""
     # The checkpoint to go on from.
     path = out / "ckpt.pt"
-    if path.exists() and not resume:
-        raise TrainingError(f"{path} is there already: go on with --resume, or use a new --out")
+    written = [found for found in (path, out / METRICS, out / CURVES) if found.exists() and found.stat().st_size]
+    if written and not resume:
+        raise TrainingError(f"{written[0]} is there already: go on with --resume, or use a new --out")
     previous = checkpoints.load(path) if resume and path.exists() else None
 
     # The data, and whether recipe, data, checkpoint and processes fit together.
