@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from infer.command import Parser, exit_with, run
+from infer.owned import own_file
 
+from .parquet import check_replaceable
 from .scores import table as tables
 
 
@@ -17,10 +19,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("tables", nargs="+", type=Path, metavar="TABLE.parquet")
     parser.add_argument("-o", "--out", required=True, type=Path)
     args = parser.parse_args(argv)
-    return run(parser, lambda: _fuse(args.tables, args.out))
+    return run(parser, lambda: _fuse(args.tables, args.out), own_file(args.out))
 
 
 def _fuse(paths: list[Path], out: Path) -> int:
+    check_replaceable(out, tables.read_head)
     tables.write(map(tables.fuse, tables.in_step(paths)), out)
     print(f"{out}: mean of {len(paths)} tables")
     return 0

@@ -28,6 +28,7 @@ from infer.command import (
     whole_argument,
 )
 from infer.data.dataset import Dataset, open_dataset
+from infer.owned import check_ours, own_folder
 from infer.views import PROTOCOLS
 
 from .errors import RunError
@@ -36,9 +37,10 @@ from .report.page import HTML, write_html
 from .report.results import EvaluatedImages, format_table, summarise, write_report
 from .run.engines import our_commit
 from .run.labels import BY_ORDER, match_classes
-from .run.mistakes import write_mistakes
+from .run.mistakes import MISTAKES, write_mistakes
+from .run.mistakes import OURS as MISTAKES_OURS
 from .run.score import KnownEngines, score_opener
-from .run.store import UnfinishedScores, Watch
+from .run.store import UnfinishedScores, Watch, check_out
 from .run.submission import POOLING_OUTPUT, RunPlan, plan_every_engine, plan_submission, read_submission
 from .run.workers import add_run_options, check_run_options, open_crew, say_interrupted
 from .scores.metrics import explain_order
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     _check_together(parser, args)
     command = shlex.join(["python", "-m", "evaluation.ilsvrc", *argv])
-    return run(parser, lambda: _evaluate(args, command))
+    return run(parser, lambda: _evaluate(args, command), own_folder(args.out))
 
 
 def _parser() -> Parser:
@@ -114,6 +116,8 @@ def _protocols(text: str) -> list[str]:
 
 def _evaluate(args: argparse.Namespace, command: str) -> int:
     started = time.monotonic()
+    check_out(args.out, None)
+    check_ours(args.out / MISTAKES, MISTAKES_OURS, RunError)
     plan = _plan(args)
     dataset = open_dataset(args.data, "val", **data_options(args))
     opener = score_opener(
@@ -130,7 +134,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
         crew = open_crew(opener, args, stack)
         unfinished = UnfinishedScores(args.out, crew.known, dataset, args.mistakes, started=started, resume=args.resume)
         notes = [*dataset.notes, *match_remarks(crew.known, dataset, by_order=args.classes_by_order)]
-        print_notes(notes)
+        print_notes([*notes, *unfinished.remarks])
         watch = stack.enter_context(Watch(len(dataset.items), unfinished.done, log_json=args.log_json))
 
         try:

@@ -21,6 +21,7 @@ import torch
 from infer.command import Parser, exit_with, run
 from infer.errors import UsageError
 from infer.files import file_sha256
+from infer.owned import own_file
 from infer.spec import ModelSpec, SpecError
 from trainer.checkpoint import Checkpoint, save
 from trainer.nets.zoo import build_net
@@ -168,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.out.suffix != ".pt":
         parser.error(f"-o {args.out}: a checkpoint's name ends in .pt")
-    return run(parser, lambda: _work(args))
+    return run(parser, lambda: _work(args), own_file(args.out))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import onnx
 from infer import self_test
 from infer.command import Parser, exit_with, run
 from infer.engine import EngineError
-from infer.files import file_sha256
+from infer.owned import own_file
 from infer.spec import ModelSpec, Preprocessing, SpecError
 
 from .errors import naming
@@ -90,7 +90,7 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
         max_views=trial.max_views,
         interface="nchw",
         precision=precision,
-        source={"importer": "export.from_onnx", "onnx_sha256": file_sha256(path)},
+        source={"importer": "export.from_onnx", "onnx_sha256": model_file.model_sha256(path)},
     )
 
     # our outputs, and the metadata
@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"-o {args.out}: expected another file whose name ends in .onnx")
     if args.crop < 0 or args.test_short < 0:
         parser.error("--crop and --test-short: expected pixels")
-    return run(parser, lambda: _work(args))
+    return run(parser, lambda: _work(args), own_file(args.out))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import torch
 
 from infer.command import Parser, exit_with, run
 from infer.files import file_sha256
+from infer.owned import own_file
 from infer.spec import ModelSpec, SpecError
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint
@@ -147,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.out.suffix != ".pt" or args.out.resolve() == args.weights.resolve():
         parser.error(f"-o {args.out}: expected another file whose name ends in .pt")
-    return run(parser, lambda: _work(args))
+    return run(parser, lambda: _work(args), own_file(args.out))
 
 
 if __name__ == "__main__":

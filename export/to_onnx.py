@@ -18,6 +18,7 @@ import onnx
 from infer import self_test
 from infer.command import Parser, exit_with, run
 from infer.files import file_sha256
+from infer.owned import own_file
 from infer.spec import Interface, Precision
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, CheckpointError
@@ -103,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [name for name in asked if name not in (*ALWAYS, *ON_REQUEST)]
     if unknown:
         parser.error(f"--outputs: unknown output {unknown[0]!r}, expected {', '.join((*ALWAYS, *ON_REQUEST))}")
-    return run(parser, lambda: _work(args, asked))
+    out = args.out or args.checkpoint.with_suffix(".onnx")
+    return run(parser, lambda: _work(args, asked), own_file(out))
 
 
 if __name__ == "__main__":

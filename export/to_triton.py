@@ -4,7 +4,7 @@ python -m export.to_triton model.engine|model.onnx -o model_repository/ [--name 
 
 Writes NAME/config.pbtxt, NAME/labels.txt and NAME/1/model.plan or model.onnx. The server batches the views of an
 `images` or `nchw` model; `views` calls belong to one image each and are served as they come. A NAME that is there
-already is replaced, whole, with --force only.
+already is replaced, whole, with --force only, and where it holds only such files.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import msgspec
 
 from infer.command import Parser, exit_with, run
 from infer.errors import Refused
+from infer.owned import check_ours, own_file, remove_ours
 from infer.spec import ModelSpec, SpecError
 from infer.tensorrt.sidecar import Entry, check_sidecar
 from infer.views import default_shapes
@@ -32,6 +33,9 @@ from .tensorrt.profiles import profile_entries
 
 MAX_BATCH = 50
 """Views that the server puts into one call of an ONNX model; a plan's profile says it for a plan."""
+
+OURS = re.compile(r"config\.pbtxt|labels\.txt|1/(model\.(plan|onnx)|[^/]*data)")
+"""Names of the files of a model; what is beside them is not replaced."""
 
 TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "float32": "TYPE_FP32"}
 
@@ -137,13 +141,21 @@ def write(repository: Path, name: str, served: Served, *, force: bool = False) -
     if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, re.ASCII):
         raise TritonError(f"{name!r} is no name for a model in a repository: use --name with letters, digits, _ . -")
     folder = repository / name
+    with own_file(folder):
+        _exchange(folder, served, force=force)
+    return folder
+
+
+def _exchange(folder: Path, served: Served, *, force: bool) -> None:
+    """Writes a model's folder under another name, then exchanges it for what is there."""
+    unfinished, replaced = (folder.with_name(f".{folder.name}.{state}") for state in ("unfinished", "replaced"))
+    if replaced.exists() and not folder.exists():  # a crash came between
+        os.replace(replaced, folder)
     if folder.exists() and not force:
         raise TritonError(f"{folder}: is there already: use --force to replace it, or another --name")
-
-    # written under another name, then exchanged for what is there
-    unfinished, replaced = (repository / f".{name}.{state}" for state in ("unfinished", "replaced"))
+    check_ours(folder, OURS, TritonError)
     for leftover in (unfinished, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_ours(leftover, OURS, TritonError)
 
     try:
         for file_name, source in served.files.items():
@@ -151,7 +163,7 @@ def write(repository: Path, name: str, served: Served, *, force: bool = False) -
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         (unfinished / "labels.txt").write_text(labels(served.spec), encoding="utf-8")
-        (unfinished / "config.pbtxt").write_text(config(name, served), encoding="utf-8")
+        (unfinished / "config.pbtxt").write_text(config(folder.name, served), encoding="utf-8")
         if folder.exists():
             os.replace(folder, replaced)
         os.replace(unfinished, folder)
@@ -159,8 +171,7 @@ def write(repository: Path, name: str, served: Served, *, force: bool = False) -
         if replaced.exists() and not folder.exists():
             os.replace(replaced, folder)
         for leftover in (unfinished, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
-    return folder
+            remove_ours(leftover, OURS, TritonError)
 
 
 def _sizes(entries: Sequence[Entry]) -> tuple[int, ...]:

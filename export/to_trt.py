@@ -23,6 +23,7 @@ import msgspec
 
 from infer.command import Parser, columns_argument, exit_with, positive_argument, run
 from infer.files import replacing
+from infer.owned import own_file
 from infer.spec import ModelSpec
 from infer.tensorrt.library import LIBRARIES, Library
 from infer.views import PROTOCOLS, ShapeRange, check_protocol, default_scales
@@ -297,7 +298,7 @@ def main(argv: list[str] | None = None) -> int:
     engine = args.out or args.model.with_suffix(".engine")
     request = GraphRequest(args.precision, args.interface, tuple(name for name in args.outputs.split(",") if name))
     _check_usage(parser, args, engine, request.outputs)
-    return run(parser, lambda: _work(args, engine, request))
+    return run(parser, lambda: _work(args, engine, request), own_file(engine))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from .engine import Provider
 from .errors import Refused, UsageError, one_line
+from .owned import PARENT, end_with_parent
 
 
 class Parser(argparse.ArgumentParser):
@@ -117,10 +119,14 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("provider", "device", "runtime_cache", "cuda_graphs")}
 
 
-def run(parser: Parser, work: Callable[[], int]) -> int:
-    """The status of a command: `work`'s own, or 2 or 1 for what it refused, which is printed as one line."""
+def run(parser: Parser, work: Callable[[], int], owning: AbstractContextManager[None] | None = None) -> int:
+    """The status of a command: `work`'s own, or 2 or 1 for what it refused, which is printed as one line.
+
+    owning: what keeps other runs from what this one writes (infer/owned.py).
+    """
     try:
-        return work()
+        with owning or nullcontext():
+            return work()
     except UsageError as error:
         parser.error(str(error))
     except BrokenPipeError:  # no failure, see exit_with
@@ -136,6 +142,8 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
     SIGTERM is like Ctrl-C: it would otherwise kill the process on the spot and leave its temporary files.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if parent := os.environ.pop(PARENT, ""):
+        end_with_parent(int(parent))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe that is not UTF-8 gets escapes, not a traceback
             stream.reconfigure(errors="backslashreplace")

@@ -86,7 +86,7 @@ class Engine(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Digest of the file that was opened."""
+        """Digest of all that was opened: of one file its SHA-256, of several one of theirs (files.files_sha256)."""
         ...
 
     @property

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import Refused
@@ -76,6 +76,12 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def files_sha256(paths: Sequence[Path]) -> str:
+    """Identifies what files in this order hold: the SHA-256 of a single one, or of the digests of several."""
+    digests = [file_sha256(path) for path in paths]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")

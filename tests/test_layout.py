@@ -34,7 +34,7 @@ FLOORS: dict[str, str] = {
         engine graph_inputs
         pixels
         views data
-        spec files pipeline
+        spec files pipeline owned
         errors""",
     "export": """
         to_trt
@@ -48,7 +48,8 @@ FLOORS: dict[str, str] = {
         localization features paper
         run report compare analyse fuse
         scores
-        published errors""",
+        parquet published
+        errors""",
     "trainer": """
         __main__ chain
         loop torch_engine statistics

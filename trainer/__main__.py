@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from infer.command import Parser, data_options, exit_with
 from infer.data.dataset import has_validation
 from infer.errors import UsageError
+from infer.owned import PARENT
 from infer.views import PROTOCOLS
 
 from .checkpoint import load
@@ -91,7 +93,9 @@ def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str)
     words = ["--engine", path, "--data", data, "--out", out, "--protocol", protocol, "--provider", provider, "--resume"]
     words += ["--labels", args.labels] if args.labels else []
     words += ["--columns", ",".join(f"{key}={name}" for key, name in args.columns.items())] if args.columns else []
-    status = subprocess.run([sys.executable, "-m", "evaluation.ilsvrc", *map(str, words)]).returncode
+    environment = {**os.environ, PARENT: str(os.getpid())}  # so that it ends with this process
+    command = [sys.executable, "-m", "evaluation.ilsvrc", *map(str, words)]
+    status = subprocess.run(command, env=environment).returncode
     return status if status >= 0 else 128 - status  # below 0: the signal that ended it
 
 

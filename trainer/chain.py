@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +20,14 @@ from tabulate import tabulate
 
 from infer.command import Parser, data_options, exit_with
 from infer.files import replacing
+from infer.owned import is_empty, own_folder
 
 from .checkpoint import load
 from .data.colours import Statistics
+from .loop.execution import Execution
 from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
 from .loop.train import TrainingError, train
-from .processes import join
+from .processes import Peers, join
 from .recipe import Recipe, RecipeError, Start, override
 from .recipes import FINE_SCALES, MINI_BASES, RECIPES, VGG_BASES
 
@@ -151,12 +154,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
     """Prints the plan, then trains what is left of it. Raises UsageError, and what `train` raises."""
-    execution, out = execution_from_args(args), args.out
-    if not args.plan and not args.resume and out.exists() and any(out.iterdir()):
+    execution = execution_from_args(args)
+    peers = join(execution.device)
+    writes = peers.rank == 0 and not args.plan
+    with own_folder(args.out) if writes else nullcontext():
+        return _train_all(args, recipes, execution, peers)
+
+
+def _train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe], execution: Execution, peers: Peers) -> int:
+    """Trains in a folder that is owned, as `train_all` says."""
+    out = args.out
+    if not args.plan and not args.resume and out.exists() and not is_empty(out):
         raise TrainingError(f"{out} is not empty: go on with --resume, or use a new --out")
 
     begun = find_begun(recipes, out)
-    peers = join(execution.device)
     first = peers.rank == 0
     if first:
         print(plan_table(recipes, begun), flush=True)

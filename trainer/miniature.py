@@ -10,7 +10,7 @@ The same seed gives the same bytes. Nothing here knows about training.
 from __future__ import annotations
 
 import argparse
-import shutil
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from tqdm import tqdm
 from infer.command import Parser, exit_with, run
 from infer.data.dataset import DEVKIT, GROUND_TRUTH, META, TRAIN, VAL
 from infer.errors import Refused
+from infer.owned import own_file, remove_ours
 
 WNIDS = tuple(f"n9900000{digit}" for digit in range(10))
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -37,6 +38,13 @@ RENDERINGS = 4
 SHORT_SIDE_PX = (72, 200)
 MAX_ASPECT = 1.5
 QUALITY = 92
+MARK = ".verydeep-miniature"
+"""A file that says that an unfinished folder is of this command."""
+OURS = re.compile(
+    r"\.verydeep-miniature|ILSVRC2012_devkit_t12/data/[^/]+|"
+    r"ILSVRC2012_(img|bbox)_(train|val)(_v[23])?/(.+/)?(n|ILSVRC2012_val_)[0-9_]+\.(JPEG|xml)"
+)
+"""Names of what such a folder holds."""
 SPECIAL = {3: "grey", 5: "cmyk", 8: "png", 13: "exif"}
 """Numbers of the images of each set that are stored in an unusual way."""
 EXIF_ORIENTATION, ROTATED_90 = 0x0112, 6
@@ -78,11 +86,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("dir", type=Path, help="folder to create")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    return run(parser, lambda: _make_in_empty_folder(args))
+    return run(parser, lambda: _make_in_empty_folder(args), own_file(args.dir.resolve()))
 
 
 def _make_in_empty_folder(args: argparse.Namespace) -> int:
     directory = args.dir.resolve()
+    if (directory / MARK).is_file():  # a kill came just before its end
+        remove_ours(directory, OURS, Refused)
     if directory.exists() and any(directory.iterdir() if directory.is_dir() else [directory]):
         raise Refused(f"{args.dir} exists and is not an empty folder: remove it or name another")
     train, val = make(directory, seed=args.seed)
@@ -106,7 +116,11 @@ def make(
 
     # The folder is made under another name, which it loses when it is whole.
     unfinished = directory.with_name(directory.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    if unfinished.exists() and not (unfinished / MARK).is_file():
+        raise Refused(f"{unfinished}: is not of ours, and would be removed: move it away, or name another folder")
+    remove_ours(unfinished, OURS, Refused)
+    unfinished.mkdir(parents=True)
+    (unfinished / MARK).touch()
     total = len(train) * RENDERINGS + len(val)
     with tqdm(total=total, desc="miniature", unit="img", disable=None) as progress:
         # training images in class folders, each class numbered from 1
@@ -132,6 +146,7 @@ def make(
     if directory.exists():
         directory.rmdir()  # known to be empty
     unfinished.rename(directory)
+    (directory / MARK).unlink()
     return len(train) * RENDERINGS, len(val)
 
 

@@ -13,6 +13,7 @@ from infer.command import Parser, exit_with, print_notes, run
 from infer.data.dataset import open_dataset
 from infer.errors import UsageError
 from infer.files import replacing
+from infer.owned import own_file
 
 from .data.colours import measure
 
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, help="a JSON file, for --statistics of the trainer")
     parser.add_argument("--images", type=int, default=0, metavar="N", help="an evenly spaced sample; default: all")
     args = parser.parse_args(argv)
-    return run(parser, lambda: _measure_and_write(args))
+    return run(parser, lambda: _measure_and_write(args), own_file(args.output) if args.output else None)
 
 
 def _measure_and_write(args: argparse.Namespace) -> int:

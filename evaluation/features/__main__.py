@@ -31,8 +31,10 @@ from infer.command import (
     scales_argument,
     whole_argument,
 )
+from infer.owned import own_file
 from infer.pipeline import behind
 
+from ..parquet import check_replaceable
 from ..run.engines import our_commit
 from ..run.loop import MakerOpener, Shard
 from ..run.workers import add_run_options, check_run_options, open_crew, say_interrupted
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_extract(commands.add_parser("extract", help="features of a data set's images, to Parquet"))
     _add_svm(commands.add_parser("svm", help="linear SVMs on features: C chosen, trained, tested"))
     args = parser.parse_args(argv)
-    return run(parser, lambda: int(args.work(parser, args)))
+    return run(parser, lambda: int(args.work(parser, args)), own_file(args.out) if "out" in args else None)
 
 
 def _add_extract(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +96,7 @@ def _add_svm(parser: argparse.ArgumentParser) -> None:
 def _extract(parser: Parser, args: argparse.Namespace) -> int:
     started = time.monotonic()
     check_run_options(parser, args)
+    check_replaceable(args.out, tables.read_head)
     settings = Settings(tuple(args.scales), args.combine, args.normalise, args.regions)
     collection = open_collection(args.data, args.kind, **data_options(args))
     pictures = collection.pictures
@@ -111,7 +114,7 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
         unfinished = UnfinishedTable(
             args.out, metadata, collection.listing_digest, known.width, len(pictures), resume=args.resume
         )
-        print_notes(collection.notes)
+        print_notes([*collection.notes, *unfinished.remarks])
         todo = len(pictures) - unfinished.done
         bar = stack.enter_context(tqdm(total=todo, desc="features", unit="img", disable=None))
 

@@ -10,21 +10,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from infer.errors import Refused
-from infer.files import refuse_pointer, replacing
 
+from .. import parquet
+from ..parquet import StoredTable
 from ..run.loop import Shard, dataset_id
-from ..run.store import UnfinishedShards
+from ..run.store import ShardNotes, UnfinishedShards
 from ..scores.table import OK
 from .collection import Labels
 
@@ -76,7 +76,7 @@ class Table:
         return np.array([status == OK for status in self.statuses], np.bool_)
 
 
-class UnfinishedTable(UnfinishedShards[Sequence[FeatureRow]]):
+class UnfinishedTable(UnfinishedShards[Sequence[FeatureRow], ShardNotes]):
     """The shards of a table that is being made of `pictures` pictures, in a folder beside it, NAME.parts.
 
     metadata: of the table, all that its rows depend on but the data set, which `listing` says; width: of a descriptor.
@@ -92,26 +92,16 @@ class UnfinishedTable(UnfinishedShards[Sequence[FeatureRow]]):
         super().__init__(folder, {**metadata, "listing": listing}, pictures, PART, resume=resume)
 
     def add(self, shard: Shard[Sequence[FeatureRow]]) -> None:
-        with replacing(self._path(shard.first)) as unfinished:
-            pq.write_table(_to_arrow(shard.rows, self._width), unfinished, compression="zstd")
+        content = sum(_digest(row) for row in shard.rows)  # of examples, not of pictures
+        shard = replace(shard, effort=replace(shard.effort, content=content))
+        notes = ShardNotes(**self._basic_notes(shard, len(shard.rows), shard.effort.wall_seconds))
+        self._write_shard(_to_arrow(shard.rows, self._width), notes)
+        self._take_note(shard.first, [notes])
 
     def finish(self) -> int:
-        """Writes the table, a shard at a time, removes the shards and returns the number of rows."""
-        shards = sorted(self.folder.glob("*.parquet"))
-
-        # which data set it is, from what was read
-        content = rows = 0
-        for path in shards:
-            known = pq.read_table(path, columns=["split", "sha256", "labels"])
-            rows += len(known)
-            content += sum(_digest(**row) for row in known.to_pylist())
-        metadata = {**self._metadata, "dataset_id": dataset_id(rows, content)}
-
-        # each shard is a row group
-        schema = pq.read_schema(shards[0]).with_metadata(metadata)
-        with replacing(self._table) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
-            for path in shards:
-                writer.write_table(pq.read_table(path).replace_schema_metadata(metadata))
+        """Writes the table, removes the shards and returns the number of rows. Raises RunError."""
+        rows = sum(notes.rows for (notes,) in self._notes.values())
+        self._join({**self._metadata, "dataset_id": dataset_id(rows, self._content)}, self._table, PART)
         self.discard()
         return rows
 
@@ -122,9 +112,10 @@ class UnfinishedTable(UnfinishedShards[Sequence[FeatureRow]]):
         return next((f"{key} changed" for key in run if found.get(key) != run[key]), None)
 
 
-def _digest(split: str, sha256: str, labels: Sequence[int]) -> int:
+def _digest(row: FeatureRow) -> int:
     """Digest of one example; a data set's identity is their sum, as that of images is (run/loop.py)."""
-    return int.from_bytes(hashlib.sha256(f"{split} {sha256} {labels}".encode()).digest(), "big")
+    said = f"{row.split} {row.sha256} {row.labels.tolist()}"
+    return int.from_bytes(hashlib.sha256(said.encode()).digest(), "big")
 
 
 def _to_arrow(rows: Sequence[FeatureRow], width: int) -> pa.Table:
@@ -143,71 +134,72 @@ _TEXTS = ("image", "split", "status", "pixels", "sha256")
 
 def read(paths: Sequence[Path]) -> Table:
     """Reads tables of the same examples as one, their features side by side. Raises FeatureError."""
-    found = [_read(path) for path in paths]
-    first = found[0]
-    for number, (path, other) in enumerate(zip(paths, found, strict=True)):
-        same = other.metadata[0]["dataset_id"] == first.metadata[0]["dataset_id"] and other.images == first.images
-        if not same:
-            raise FeatureError(
-                f"{path} has features of other images or labels than {paths[0]} ({len(other.images)} and "
-                f"{len(first.images)} rows): use tables of one data set"
-            )
-        for known, before in zip(paths[:number], found[:number], strict=True):
+    heads = [read_head(path) for path in paths]
+    first = heads[0]
+    for number, (path, other) in enumerate(zip(paths, heads, strict=True)):
+        if (other.metadata["dataset_id"], other.rows) != (first.metadata["dataset_id"], first.rows):
+            raise _of_others(path, paths[0], other.rows, first.rows)
+        for known, before in zip(paths[:number], heads[:number], strict=True):
             if other.metadata == before.metadata:
                 raise FeatureError(f"{path} has the same features as {known}: give each table once")
 
     # each table fills its columns
-    widths = [one.features.shape[1] for one in found]
-    features = np.zeros((len(first.images), sum(widths)), np.float32)  # [rows, widths of all tables]
-    for path, width, end in zip(paths, widths, np.cumsum(widths).tolist(), strict=True):
-        _fill(features[:, end - width : end], path)
+    features = np.zeros((first.rows, sum(head.width for head in heads)), np.float32)  # [rows, widths of all tables]
+    ends = np.cumsum([head.width for head in heads]).tolist()
+    found = []
+    for path, head, end in zip(paths, heads, ends, strict=True):
+        found.append(_fill(features[:, end - head.width : end], path))
+        if found[-1].images != found[0].images:
+            raise _of_others(path, paths[0], head.rows, first.rows)
 
     # an example has features where it has them in every table
     statuses = zip(*(one.statuses for one in found), strict=True)
     worst = tuple(next((status for status in of_example if status != OK), OK) for of_example in statuses)
-    return replace(first, statuses=worst, features=features, metadata=tuple(one.metadata[0] for one in found))
+    return replace(found[0], statuses=worst, features=features, metadata=tuple(head.metadata for head in heads))
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """Opens a table; turns what fails of reading it into a FeatureError."""
-    refuse_pointer(path, FeatureError)
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except FileNotFoundError:
-        raise FeatureError(f"{path}: no such file, expected a table of features (.parquet)") from None
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise FeatureError(f"{path}: not a table of features ({str(error).splitlines()[0]})") from None
+def _of_others(path: Path, first: Path, rows: int, rows_of_first: int) -> FeatureError:
+    return FeatureError(
+        f"{path} has features of other images or labels than {first} ({rows} and {rows_of_first} rows): use tables of "
+        "one data set"
+    )
 
 
-def _read(path: Path) -> Table:
-    """Reads all of a table but its features, which are left empty: f32 [0, width]. Raises FeatureError."""
-    with _opened(path) as file:
-        schema = file.schema_arrow
-        metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-        if metadata.get("format") != FORMAT:
+class Head(NamedTuple):
+    """What a table says of itself; its features are f32 [rows, width]."""
+
+    metadata: Mapping[str, str]
+    rows: int
+    width: int
+
+
+def _opened(path: Path) -> contextlib.AbstractContextManager[StoredTable]:
+    return parquet.opened(path, "a table of features", "evaluation.features extract", FeatureError)
+
+
+def read_head(path: Path) -> Head:
+    """Reads what a table says of itself. Raises FeatureError."""
+    with _opened(path) as table:
+        if table.metadata.get("format") != FORMAT:
             raise FeatureError(f"{path}: not a table of features: make one by python -m evaluation.features extract")
-
-        known = file.read(["image", "split", "status", "labels"])
-        images, statuses = (tuple(known[name].to_pylist()) for name in ("image", "status"))
-        splits = np.array(known["split"].to_pylist(), np.str_)
-        labels = np.concatenate([_matrix(chunk) for chunk in known["labels"].chunks])  # i8 [rows, classes]
-        none = np.zeros((0, schema.field("features").type.list_size), np.float32)
-        return Table(images, splits, statuses, labels, none, (metadata,))
+        return Head(table.metadata, table.rows, table.schema.field("features").type.list_size)
 
 
-def _fill(features: NDArray[np.float32], path: Path) -> None:
-    """Reads a table's features into their place, a row group (as `extract` writes them: a shard) at a time.
-
-    `iter_batches` would keep as much again as the whole table.
-    """
+def _fill(features: NDArray[np.float32], path: Path) -> Table:
+    """Reads a table, a few rows at a time, and its features into their place. Raises FeatureError."""
+    texts: dict[str, list[str]] = {name: [] for name in ("image", "split", "status")}
+    labels = []
     first = 0
-    with _opened(path) as file:
-        for group in range(file.num_row_groups):
-            for chunk in file.read_row_group(group, ["features"])["features"].chunks:
-                features[first : first + len(chunk)] = _matrix(chunk)
-                first += len(chunk)
+    with _opened(path) as table:
+        for part in table.parts(PART):
+            for name, values in texts.items():
+                values += part[name].to_pylist()
+            labels.append(_matrix(part["labels"]))
+            features[first : first + len(part)] = _matrix(part["features"])
+            first += len(part)
+
+        columns = tuple(texts["image"]), np.array(texts["split"], np.str_), tuple(texts["status"])
+        return Table(*columns, np.concatenate(labels), features, (table.metadata,))
 
 
 def _matrix(values: pa.FixedSizeListArray) -> NDArray[Any]:

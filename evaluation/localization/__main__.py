@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import platform
 import shlex
 import sys
@@ -27,16 +26,17 @@ from numpy.typing import NDArray
 from infer.boxes.finding import MATCHES, Merging
 from infer.command import Parser, add_data_options, data_options, exit_with, print_notes, run, scales_argument
 from infer.data.dataset import Dataset, open_dataset
+from infer.owned import own_folder
 
-from ..errors import RunError, ScoresError
+from ..errors import ScoresError
 from ..run.labels import BY_ORDER, match_classes
-from ..run.store import Watch
+from ..run.store import Watch, check_out
 from ..run.workers import add_run_options, check_run_options, open_crew, say_interrupted
 from ..scores import table as tables
 from .find_boxes import PROTOCOLS, BoxSettings, ImageToLocate, KnownNets, box_metadata, box_opener, read_likeliest
 from .ground_truth import GroundTruth, read_ground_truth
-from .report import KIND, count, results_of, unreadable_images, write_report
-from .table import UnfinishedBoxes
+from .report import count, results_of, unreadable_images, write_report
+from .table import KIND, UnfinishedBoxes
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     _check_together(parser, args)
     command = shlex.join(["python", "-m", "evaluation.localization", *argv])
-    return run(parser, lambda: _localize(args, command))
+    return run(parser, lambda: _localize(args, command), own_folder(args.out))
 
 
 def _parser() -> Parser:
@@ -95,7 +95,7 @@ def _check_together(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def _localize(args: argparse.Namespace, command: str) -> int:
-    _check_out(args.out)
+    check_out(args.out, KIND)
     dataset = open_dataset(args.data, "val", **data_options(args))
     truth = read_ground_truth(dataset, args.annotations, args.blacklist)
     for said in truth.broken:
@@ -114,14 +114,14 @@ def _localize(args: argparse.Namespace, command: str) -> int:
         if args.classes_by_order:
             metadata["classes"] = "by order"
         unfinished = UnfinishedBoxes(args.out, metadata, len(images), resume=args.resume)
-        print_notes(notes)
+        print_notes([*notes, *unfinished.remarks])
         watch = stack.enter_context(Watch(len(images), unfinished.done, log_json=False))
 
         try:
             unfinished.fill(crew.make(images, unfinished.pending, watch.images), watch)
-            if scored_id not in (None, unfinished.dataset_id()):
+            if scored_id not in (None, unfinished.dataset_id):
                 raise ScoresError(
-                    f"{args.scores}: scores of data set {scored_id}, but the images are {unfinished.dataset_id()}: "
+                    f"{args.scores}: scores of data set {scored_id}, but the images are {unfinished.dataset_id}: "
                     "use a table of the same images"
                 )
             table = _report(args, settings, crew.known, dataset, truth, unfinished, command, notes)
@@ -171,7 +171,7 @@ def _report(
     words = [names, known.runtime, settings.protocol, f"q{scales}"]
     classes_of = None
     if classifier is not None:
-        classes_of = next(tables.parts(args.scores)).model if args.scores else classifier.spec.name
+        classes_of = tables.read_head(args.scores).model if args.scores else classifier.spec.name
         words += [classifier.spec.name, f"{rule.match}-{rule.at:g}", f"top5-{classes_of}"]
     path = out / "boxes" / f"{'.'.join(words)}.parquet"
     unfinished.finish(path)
@@ -203,25 +203,12 @@ def _report(
     for remark in remarks:
         print(remark, file=sys.stderr)
 
-    said: dict[str, Any] = {"id": unfinished.dataset_id(), "images": len(dataset.items)}
+    said: dict[str, Any] = {"id": unfinished.dataset_id, "images": len(dataset.items)}
     said |= {"is_ilsvrc2012_val": dataset.is_ilsvrc2012_val, "blacklisted": truth.blacklisted}
     said |= {"left_out": dict(dataset.left_out)} if dataset.left_out else {}
     said |= {"broken_annotations": list(truth.broken), "unreadable_images": unreadable_images(path)}
     environment = {"command": command, "commit": unfinished.settings["commit"], "python": platform.python_version()}
     return write_report(out, results, said, [*notes, *remarks], environment)
-
-
-def _check_out(out: Path) -> None:
-    """Raises RunError for a folder with the report of another command, which would be lost."""
-    path = out / "report.json"
-    try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
-    except FileNotFoundError:
-        return
-    except (ValueError, AttributeError):
-        kind = None
-    if kind != KIND:
-        raise RunError(f"{path}: a report of another command, which would be lost: use another --out")
 
 
 if __name__ == "__main__":

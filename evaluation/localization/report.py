@@ -19,12 +19,10 @@ from ..scores.metrics import ErrorRate, error_rate
 from ..scores.table import OK, OUT_OF_RANGE
 from .find_boxes import ScaledNet
 from .ground_truth import GUESSES, GroundTruth, Truth, is_right
-from .table import LocatedImage, read_located
+from .table import KIND, LocatedImage, read_located
 
 Nets = Sequence[ScaledNet]
 GIVEN, TOP5 = "given class", "top-5"
-KIND = "localization"
-"""Value of `kind` in report.json, by which it is known."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

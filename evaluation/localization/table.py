@@ -2,8 +2,7 @@
 
 Every error is computed from these files. They hold nothing that differs between two runs of the same command.
 
-While a run goes on its shards are in OUT/unfinished-boxes (see run/store.py). Each carries beside its rows what they
-were made of and how long that took. At the end they become OUT/boxes/*.parquet.
+While a run goes on its shards are in OUT/unfinished-boxes (see run/store.py), of which OUT/boxes/*.parquet are made.
 """
 
 from __future__ import annotations
@@ -14,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from infer.boxes.finding import Guess
 from infer.data.annotations import Box
 from infer.spec import Size
 
+from .. import parquet
 from ..errors import ScoresError
-from ..run.loop import Shard, dataset_id
-from ..run.store import UnfinishedShards
+from ..run.loop import Shard
+from ..run.store import UNFINISHED, ShardNotes, UnfinishedShards
 from ..scores import table as tables
 
 SHARD_IMAGES = 8
-UNFINISHED = "unfinished-boxes"
+KIND = "localization"
+"""Value of `kind` in report.json, by which it is known."""
 GUESS = pa.struct([("class", pa.int32()), ("score", pa.float64()), *((edge, pa.float64()) for edge in Box._fields)])
 SCHEMA = pa.schema(
     {
@@ -59,40 +59,27 @@ class LocatedImage:
     given: Guess | None = None
 
 
-class UnfinishedBoxes(UnfinishedShards[Sequence[LocatedImage]]):
+class UnfinishedBoxes(UnfinishedShards[Sequence[LocatedImage], ShardNotes]):
     """The shards of one run over `images` images; `settings` are all that its rows depend on."""
 
     def __init__(self, out: Path, settings: Mapping[str, str], images: int, *, resume: bool) -> None:
         self.settings = dict(settings)
         run = {**settings, "number of images": str(images)}
-        super().__init__(out / UNFINISHED, run, images, SHARD_IMAGES, resume=resume)
+        super().__init__(out / UNFINISHED[KIND], run, images, SHARD_IMAGES, resume=resume)
 
     def add(self, shard: Shard[Sequence[LocatedImage]]) -> None:
-        notes = {
-            "content": f"{shard.effort.content:x}",
-            "engine_seconds": f"{sum(shard.effort.engine_seconds):.6f}",
-            "wall_seconds": f"{shard.effort.wall_seconds:.6f}",
-        }
-        rows = pa.Table.from_pylist([_plain_row(located) for located in shard.rows], SCHEMA)
-        tables.write_regrouped([rows.replace_schema_metadata(notes)], self._path(shard.first))
+        notes = ShardNotes(**self._basic_notes(shard, len(shard.rows), shard.effort.wall_seconds))
+        self._write_shard(pa.Table.from_pylist([_plain_row(located) for located in shard.rows], SCHEMA), notes)
+        self._take_note(shard.first, [notes])
 
     def seconds(self) -> tuple[float, float]:
         """Returns the seconds inside the engines, and in all."""
-        notes = self._notes()
-        return sum(float(note["engine_seconds"]) for note in notes), sum(float(note["wall_seconds"]) for note in notes)
-
-    def dataset_id(self) -> str:
-        """Identifies the images read, as score tables do."""
-        return dataset_id(self.images, sum(int(note["content"], 16) for note in self._notes()))
+        notes = [note for (note,) in self._notes.values()]
+        return sum(sum(note.engine_seconds) for note in notes), sum(note.wall_seconds for note in notes)
 
     def finish(self, path: Path) -> None:
-        """Writes the table."""
-        self._join({**self.settings, "dataset_id": self.dataset_id()}, path)
-
-    def _notes(self) -> list[dict[str, str]]:
-        """Reads what each shard says of itself."""
-        found = (pq.read_schema(self._path(first)).metadata for first in self._starts)
-        return [{key.decode(): value.decode() for key, value in metadata.items()} for metadata in found]
+        """Writes the table. Raises RunError."""
+        self._join({**self.settings, "dataset_id": self.dataset_id}, path, tables.ROW_GROUP)
 
     def _difference(self, found: Mapping[str, str], run: Mapping[str, Any]) -> str | None:
         for name in {**run, **found}:
@@ -103,20 +90,16 @@ class UnfinishedBoxes(UnfinishedShards[Sequence[LocatedImage]]):
 
 
 def read_located(path: Path) -> Iterator[LocatedImage]:
-    """Reads a table, in its order. Raises ScoresError for a file that is no table of boxes."""
-    try:
-        with pq.ParquetFile(path) as file:
-            if not file.schema_arrow.remove_metadata().equals(SCHEMA):
-                raise ValueError("other columns")
+    """Reads a table, in its order. Raises ScoresError for a file that is no table of boxes; of damage at the end."""
+    with parquet.opened(path, "a table of boxes", "evaluation.localization", ScoresError) as table:
+        if not table.schema.equals(SCHEMA):
+            raise ValueError("other columns")
 
-            for batch in file.iter_batches(tables.ROW_GROUP):
-                for row in batch.to_pylist():
-                    known = row["image"], row["label"], row["status"], row["pixels"], (row["height"], row["width"])
-                    guesses = tuple(map(_guess, row["guesses"]))
-                    yield LocatedImage(*known, guesses, row["given"] and _guess(row["given"]))
-    except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise ScoresError(f"{path}: not a table of boxes of evaluation.localization ({said})") from None
+        for batch in table.parts(tables.ROW_GROUP):
+            for row in batch.to_pylist():
+                known = row["image"], row["label"], row["status"], row["pixels"], (row["height"], row["width"])
+                guesses = tuple(map(_guess, row["guesses"]))
+                yield LocatedImage(*known, guesses, row["given"] and _guess(row["given"]))
 
 
 def _guess(found: Mapping[str, Any]) -> Guess:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from infer.command import Parser, exit_with, run
 from infer.errors import UsageError
+from infer.owned import own_file
 
 from .page import HTML, write_html
 from .results import read_run
@@ -37,7 +38,8 @@ def _write(folders: list[Path], path: Path | None) -> int:
         )
     if path is None:
         path = folders[0] / HTML if len(folders) == 1 else Path(COMPARISON)
-    write_html([read_run(folder) for folder in folders], path)
+    with own_file(path):
+        write_html([read_run(folder) for folder in folders], path)
     print(path)
     return 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-import shutil
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +22,19 @@ from PIL import Image
 
 from infer.data.dataset import Dataset
 from infer.files import replacing
+from infer.owned import remove_ours
 from infer.pixels.decode import ImageError, decode
 from infer.pixels.render import resize
 from infer.spec import ModelSpec
 from infer.views import ViewPlan, rescaled_px
 
+from ..errors import RunError
 from ..scores.table import INDEX, Mistake, MistakeView, Scores, surest
 
+MISTAKES = "mistakes"
+"""Name of the folder within OUT."""
+OURS = re.compile(rf"({re.escape(INDEX)}|[0-9a-f]{{16}}\.jpg)(\.unfinished)?")
+"""Names of what it may hold."""
 SUREST = 12
 """Views of a mistake that are kept."""
 THUMBNAIL_PX = 160
@@ -107,8 +113,8 @@ def _mistake(scores: Scores, spec: ModelSpec, by_views: AnswerByViews, place: in
 
 def write_mistakes(out: Path, dataset: Dataset, tables: Iterable[tuple[Mapping[str, str], Sequence[Mistake]]]) -> None:
     """Writes OUT/mistakes anew from (metadata, mistakes) of each table; an image that is gone has no thumbnail."""
-    folder = out / "mistakes"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = out / MISTAKES
+    remove_ours(folder, OURS, RunError)
     items = {item.name: item for item in dataset.items}
 
     listed: list[Mistake] = []

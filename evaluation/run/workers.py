@@ -29,6 +29,7 @@ import pyarrow as pa
 from infer.command import Parser, count_argument, whole_argument
 from infer.engine import Provider
 from infer.errors import Refused
+from infer.owned import end_with_parent
 from infer.spec import Exif
 
 from ..errors import RunError
@@ -288,8 +289,9 @@ _worker: Worker[Any, Any] | None = None
 
 
 def _begin(opener: MakerOpener[Any, Any], known: object, decoders: int, ordinals: Any, threads: int) -> None:
-    """Opens the engines of this process, once. Ctrl-C is for the process that collects."""
+    """Opens the engines of this process, once. Ctrl-C is for the process that collects, and its end is this one's."""
     global _worker
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker = Worker(opener, known, decoders, device=ordinals.get(), threads=threads)
 

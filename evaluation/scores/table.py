@@ -17,12 +17,11 @@ from typing import Annotated
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from infer.files import refuse_pointer, replacing
-
+from .. import parquet
 from ..errors import ScoresError
+from ..parquet import StoredTable
 
 OK = "ok"
 """Status of an image that was scored."""
@@ -140,36 +139,12 @@ def say_other_images(one: Scores, other: Scores, one_count: int, other_count: in
 
 
 def write(parts: Iterable[Scores], path: Path) -> None:
-    """Writes the parts of one score table, in order, as `write_regrouped` does."""
-    write_regrouped(map(_to_arrow, parts), path)
+    """Writes the parts of one score table, in order, as `parquet.write` does."""
+    parquet.write(map(to_arrow, parts), path, ROW_GROUP)
 
 
-def write_regrouped(parts: Iterable[pa.Table], path: Path) -> None:
-    """Writes the parts of one Parquet table, in order, under a temporary name and renames the file when it is whole.
-
-    The bytes depend on the rows alone, not on how they are cut into parts: row groups of ROW_GROUP rows, the last one
-    shorter. ROW_GROUP rows and one part are in memory at a time.
-    """
-    with replacing(path) as unfinished, contextlib.ExitStack() as stack:
-        writer: pq.ParquetWriter | None = None
-        waiting: list[pa.Table] = []  # rows that do not fill a row group yet
-
-        for part in parts:
-            waiting.append(part)
-            if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(unfinished, part.schema, compression="zstd"))
-
-            while sum(map(len, waiting)) >= ROW_GROUP:
-                table = pa.concat_tables(waiting)
-                writer.write_table(table[:ROW_GROUP].combine_chunks(), ROW_GROUP)
-                waiting = [table[ROW_GROUP:]]
-
-        rest = pa.concat_tables(waiting)
-        if len(rest) and writer is not None:
-            writer.write_table(rest.combine_chunks(), ROW_GROUP)
-
-
-def _to_arrow(scores: Scores) -> pa.Table:
+def to_arrow(scores: Scores) -> pa.Table:
+    """The rows as they are stored."""
     classes = scores.posterior.shape[1]
     posterior = pa.FixedSizeListArray.from_arrays(pa.array(scores.posterior.ravel()), classes)
     columns = {
@@ -182,46 +157,43 @@ def _to_arrow(scores: Scores) -> pa.Table:
     return pa.table(columns).replace_schema_metadata(dict(scores.metadata))
 
 
+def from_arrow(rows: pa.Table | pa.RecordBatch, metadata: Mapping[str, str]) -> Scores:
+    """The rows as they were before they were stored."""
+    posterior = rows["posterior"].combine_chunks() if isinstance(rows, pa.Table) else rows["posterior"]
+    return Scores(
+        tuple(rows["image"].to_pylist()),
+        rows["label"].to_numpy(),
+        tuple(rows["status"].to_pylist()),
+        tuple(rows["pixels"].to_pylist()),
+        posterior.flatten().to_numpy().reshape(len(posterior), posterior.type.list_size),  # [rows, classes]
+        metadata,
+    )
+
+
 def read(path: Path) -> Scores:
-    """The whole table. Raises ScoresError for a file that is no score table."""
+    """The whole table. Raises ScoresError for a file that is no score table, or is damaged."""
     return concatenate(list(parts(path)))
 
 
 def read_head(path: Path) -> Scores:
     """The table without its rows, for its metadata. Raises ScoresError for a file that is no score table."""
-    with _opened(path) as (_, metadata):
-        return Scores((), np.zeros(0, np.int32), (), (), np.zeros((0, 0), np.float32), metadata)
+    with _opened(path) as table:
+        return Scores((), np.zeros(0, np.int32), (), (), np.zeros((0, 0), np.float32), table.metadata)
 
 
 def parts(path: Path) -> Iterator[Scores]:
-    """The table, ROW_GROUP rows at a time. Raises ScoresError for a file that is no score table."""
-    with _opened(path) as (file, metadata):
-        for batch in file.iter_batches(ROW_GROUP):
-            posterior = batch["posterior"]
-            yield Scores(
-                tuple(batch["image"].to_pylist()),
-                batch["label"].to_numpy(),
-                tuple(batch["status"].to_pylist()),
-                tuple(batch["pixels"].to_pylist()),
-                posterior.flatten().to_numpy().reshape(len(posterior), posterior.type.list_size),  # [rows, classes]
-                metadata,
-            )
+    """The table, ROW_GROUP rows at a time. Raises ScoresError, of damage to the rows at the end."""
+    with _opened(path) as table:
+        for batch in table.parts(ROW_GROUP):
+            yield from_arrow(batch, table.metadata)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, str]]]:
-    """The open file of a table and its metadata; turns errors of reading it into ScoresError."""
-    refuse_pointer(path, ScoresError)
-    try:
-        with pq.ParquetFile(path) as file:
-            found = file.schema_arrow.metadata
-            metadata = {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
-            json.loads(metadata["spec"])
-            yield file, metadata
-    except FileNotFoundError:
-        raise ScoresError(f"{path}: no such file, expected a score table (.parquet)") from None
-    except (OSError, KeyError, AttributeError, ValueError) as error:
-        raise ScoresError(f"{path}: not a score table of evaluation.ilsvrc ({error})") from None
+def _opened(path: Path) -> Iterator[StoredTable]:
+    """The open file of a table, whose metadata has a spec. Raises ScoresError, also for what fails of reading it."""
+    with parquet.opened(path, "a score table", "evaluation.ilsvrc", ScoresError) as table:
+        json.loads(table.metadata["spec"])
+        yield table
 
 
 def fuse(members: Sequence[Scores], name: str = FUSED) -> Scores:

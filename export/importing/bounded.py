@@ -10,6 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
+from infer.owned import end_with_parent
+
 Result = TypeVar("Result")
 
 
@@ -84,6 +86,7 @@ def in_its_own_process(work: Callable[..., Result], *arguments: Any) -> Result:
 
 def _answer(pipe: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Does the work in the new process, which ends, its files removed, when it is told to; Ctrl-C is told to us all."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

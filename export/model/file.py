@@ -19,7 +19,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 
-from infer.files import POINTER, is_pointer, refuse_pointer, replacing
+from infer.files import POINTER, files_sha256, is_pointer, refuse_pointer, replacing, sync
 
 from ..errors import ModelError
 
@@ -85,18 +85,30 @@ def keep_initializers(graph: onnx.GraphProto, names: Collection[str]) -> None:
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Writes `path`, and `path`.data where the weights are too large for one file."""
+    """Writes `path`, and `path`.data where the weights are too large for one file.
+
+    A model never stands beside weights of another: the old one goes before its data does, and the new one comes last.
+    So a crash between leaves no model, which every runtime refuses, and none that answers wrongly.
+    """
     if model.ByteSize() <= ONE_FILE_BYTES:
         with replacing(path) as unfinished:
             onnx.save_model(model, unfinished)
         return
+
     path.parent.mkdir(parents=True, exist_ok=True)
     data = path.name + ".data"
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         onnx.save_model(model, Path(folder, path.name), save_as_external_data=True, location=data)
         onnx.load_external_data_for_model(model, folder)  # gives `model` its weights back
+        os.chmod(Path(folder, data), Path(folder, path.name).stat().st_mode)  # onnx makes it as a private file
+        for name in (data, path.name):
+            sync(Path(folder, name))
+
+        path.unlink(missing_ok=True)
+        sync(path.parent)
         for name in (data, path.name):
             os.replace(Path(folder, name), path.with_name(name))
+            sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -163,6 +175,11 @@ def external_files(path: Path, model: onnx.ModelProto) -> list[Path]:
     """The files that hold external data of `model`, read from `path`."""
     external = (tensor for tensor in tensors(model) if tensor.data_location == TensorProto.EXTERNAL)
     return sorted({_external(path, tensor)[0] for tensor in external})
+
+
+def model_sha256(path: Path) -> str:
+    """Identifies a model with all its weights, as an engine of it does. Raises ModelFileError."""
+    return files_sha256([path, *external_files(path, read_graph(path))])
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:

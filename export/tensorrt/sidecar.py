@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer import self_test
-from infer.files import file_sha256, replacing
+from infer.files import replacing
 from infer.graph_inputs import Feed, feed_taps
 from infer.pixels.render import normalise, render
 from infer.spec import ModelSpec
@@ -31,6 +31,8 @@ def sidecar_content(
     source: Source, plan: BuiltPlan, shapes: Sequence[ShapeRange], targets: Sequence[str], options: BuildOptions
 ) -> SidecarContent:
     """The content of a plan's sidecar, with `source.notes` last."""
+    from ..model.file import model_sha256  # loads onnx
+
     profiles = []
     for shape, used in zip(shapes, plan.activation_bytes, strict=True):
         extents = {one.name: getattr(shape, one.name) for one in dataclasses.fields(ShapeRange)}
@@ -44,7 +46,7 @@ def sidecar_content(
         profiles=tuple(profiles),
         half_tensors=plan.half_tensors,
         float_tensors=plan.float_tensors,
-        onnx_sha256=file_sha256(source.path),
+        onnx_sha256=model_sha256(source.path),
         self_test=source.self_test,
         **source.notes,
     )

@@ -7,6 +7,7 @@ a sidecar may be NaN.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 from dataclasses import dataclass, field, fields
@@ -74,6 +75,13 @@ class Sidecar:
     @property
     def version(self) -> str:
         return self.content.builder.partition(" ")[2]
+
+    @property
+    def identity(self) -> str:
+        """Digest of the plan, and of what decides its answers beside it: the spec and the shapes."""
+        shapes = [msgspec.to_builtins(shape) for shape in self.shapes]
+        said = json.dumps([self.content.sha256, msgspec.to_builtins(self.content.spec), shapes], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
 
     @property
     def rebuild(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from engines import Built
 from helpers import noise
 from scoring import evaluate, resolve
 
+from export.model.file import model_sha256
 from infer import self_test
 from infer.data.dataset import open_dataset
 from infer.engine import EngineError
-from infer.onnx_engine import OnnxEngine
+from infer.onnx_engine import FIELDS, OnnxEngine, external_files
 from infer.open import open_engine
 from infer.spec import ModelSpec
 from infer.views import PROTOCOLS, View, ViewPlan, plan_views
@@ -182,3 +184,64 @@ def test_bound_inputs_are_uploaded_once_and_change_nothing(exported: Exported, m
     for one, other in zip(found, expected, strict=True):
         assert np.array_equal(one["posterior"], other["posterior"])
     assert uploaded.count(id(image)) == 1
+
+
+def in_two_files(path: Path, folder: Path) -> Path:
+    folder.mkdir()
+    model = onnx.load(path)
+    onnx.save(model, folder / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=100)
+    return folder / "m.onnx"
+
+
+def test_the_identity_covers_every_file(exported: Exported, tmp_path: Path) -> None:
+    one_file = exported("A")
+    assert OnnxEngine(one_file).sha256 == hashlib.sha256(one_file.read_bytes()).hexdigest()
+    assert external_files(one_file) == []
+    path = in_two_files(one_file, tmp_path / "one")
+    same, data = in_two_files(one_file, tmp_path / "two"), path.with_name("m.bin")
+    before = OnnxEngine(path).sha256
+    assert external_files(path) == [data] and before == OnnxEngine(same).sha256 == model_sha256(path)
+
+    changed = bytearray(data.read_bytes())
+    changed[-1] ^= 1
+    data.write_bytes(changed)
+    after = OnnxEngine(path).sha256
+    assert after != before and after == model_sha256(path)
+
+
+def test_external_data_is_found_wherever_it_is(tmp_path: Path) -> None:
+    """In initialisers and attributes, of subgraphs and functions too, whatever else a message holds."""
+
+    def tensor(name: str) -> onnx.TensorProto:
+        found = onnx.TensorProto(name=name, dims=[3, 1000], data_type=1, data_location=1, raw_data=b"")
+        found.external_data.add(key="offset", value="7")
+        found.external_data.add(key="location", value=f"{name}.bin")
+        return found
+
+    inner = onnx.GraphProto(name="inner", initializer=[tensor("b")])
+    attributes = [onnx.AttributeProto(name="f", f=1.5), onnx.AttributeProto(name="t", t=tensor("c"))]
+    attributes.append(onnx.AttributeProto(name="g", graphs=[inner], tensors=[tensor("d")]))
+    node = onnx.NodeProto(name="n", attribute=attributes)
+    small = onnx.TensorProto(name="x", dims=[2], data_type=1, raw_data=b"12345678")
+    model = onnx.ModelProto(ir_version=2**40, graph=onnx.GraphProto(node=[node], initializer=[small, tensor("a")]))
+    model.functions.add(name="h", node=[onnx.NodeProto(attribute=[onnx.AttributeProto(t=tensor("e"))])])
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    for name in "abcd":
+        (tmp_path / f"{name}.bin").touch()
+    with pytest.raises(EngineError, match=r"its weights are in 'e\.bin', which is not there"):
+        external_files(tmp_path / "m.onnx")
+    (tmp_path / "e.bin").touch()
+    assert external_files(tmp_path / "m.onnx") == [tmp_path / f"{name}.bin" for name in "abcde"]
+
+
+def test_the_numbers_of_fields_are_those_of_onnx() -> None:
+    for message, fields in FIELDS.items():
+        known = getattr(onnx, message).DESCRIPTOR.fields_by_number
+        assert {number: known[number].message_type.name for number in fields} == fields
+        of_type = {number for number, one in known.items() if one.message_type and one.message_type.name in reached()}
+        assert of_type == {number for number, name in fields.items() if name in reached()}, message
+
+
+def reached() -> set[str]:
+    """The messages by which external data is reached; its entries are of a type that other things have too."""
+    return {name for fields in FIELDS.values() for name in fields.values()} - {"StringStringEntryProto"}

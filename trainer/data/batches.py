@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from infer.data.dataset import Dataset, DatasetError, Item
+from infer.owned import end_with_parent
 from infer.pipeline import ahead
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.render import FILTERS, render
@@ -171,8 +172,9 @@ def _collate(items: list[Any]) -> Any:
 def _quiet_worker(worker: int) -> None:
     """Sets a loading process to one thread, and to ignore signals.
 
-    torchrun and clusters send them to all processes; they are the main one's business.
+    torchrun and clusters send them to all processes; they are the main one's business, and its end is theirs.
     """
+    end_with_parent()
     cv2.setNumThreads(0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -23,6 +23,7 @@ from torch import nn
 
 from infer.data.dataset import Dataset
 from infer.errors import Refused
+from infer.owned import own_folder
 from infer.spec import ModelSpec
 
 from .. import checkpoint as checkpoints
@@ -32,10 +33,10 @@ from ..data.batches import Centers, Crops, TrainingBatch, batches
 from ..data.colours import Statistics, measure
 from ..data.examples import Examples, open_examples
 from ..nets.zoo import Net, build_net
-from ..processes import join, say
+from ..processes import Peers, join, say
 from ..recipe import Recipe
 from .execution import Execution
-from .progress import TrainingProgress
+from .progress import CURVES, METRICS, TrainingProgress
 from .schedule import learning_rate, phase_at
 from .start import copy_layers, start_weights
 from .stopping import Wish, wish_to_stop
@@ -74,18 +75,46 @@ def train(
     init: a checkpoint whose layers start the net (VGG section 3.1). resume: go on from out/ckpt.pt, with the same
     result as an uninterrupted run, to the bit on a CPU. statistics: the colours of the training set, measured on a
     sample where they are not given. reading: options of open_dataset. Ctrl-C and SIGTERM end the step, save and raise
-    Stopped. Under torchrun every process calls this. Raises DatasetError, CheckpointError, ImageError, ExecutionError,
-    TrainingError, or OSError where a file cannot be written.
+    Stopped. Under torchrun every process calls this; the first one, which writes, owns `out`. Raises DatasetError,
+    CheckpointError, ImageError, ExecutionError, TrainingError, Owned, or OSError where a file cannot be written.
     """
     execution = execution or Execution()
     peers = join(execution.device)
     if execution.parts < 1:
         raise TrainingError(f"a batch in {execution.parts} pieces: expected --parts of 1 or more")
 
+    with own_folder(out) if peers.rank == 0 else nullcontext():
+        return _train(
+            recipe,
+            data,
+            out,
+            execution,
+            peers,
+            init=init,
+            resume=resume,
+            statistics=statistics,
+            reading=reading,
+        )
+
+
+def _train(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    execution: Execution,
+    peers: Peers,
+    *,
+    init: Path | None,
+    resume: bool,
+    statistics: Statistics | None,
+    reading: Mapping[str, Any] | None,
+) -> Path:
+    """Trains in a folder that is owned, as `train` says."""
     # The checkpoint to go on from.
     path = out / "ckpt.pt"
-    if path.exists() and not resume:
-        raise TrainingError(f"{path} is there already: go on with --resume, or use a new --out")
+    written = [found for found in (path, out / METRICS, out / CURVES) if found.exists() and found.stat().st_size]
+    if written and not resume:
+        raise TrainingError(f"{written[0]} is there already: go on with --resume, or use a new --out")
     previous = checkpoints.load(path) if resume and path.exists() else None
 
     # The data, and whether recipe, data, checkpoint and processes fit together.

@@ -183,6 +183,7 @@ def test_a_report_of_another_command_is_not_lost(
 
 
 def test_a_file_that_is_no_table_of_boxes(scored: Path, tmp_path: Path) -> None:
-    for path in (scored, tmp_path / "none.parquet"):
-        with pytest.raises(ScoresError, match=r"not a table of boxes of evaluation.localization \("):
+    none = tmp_path / "none.parquet"
+    for path, said in ((scored, r"not a table of boxes of evaluation\.localization \("), (none, "no such file")):
+        with pytest.raises(ScoresError, match=said):
             list(read_located(path))

@@ -42,7 +42,7 @@ def run_of(out: Path, content: list[LocatedImage], order: list[int]) -> Path:
         run.add(Shard(first, len(own), own, Effort(sum(range(first, first + len(own))), (1.5,), 2.0)))
     assert run.pending == [] and run.done == len(content)
     run.finish(out / "boxes.parquet")
-    assert run.dataset_id() == dataset_id(len(content), sum(range(len(content))))
+    assert run.dataset_id == dataset_id(len(content), sum(range(len(content))))
     assert run.seconds() == (1.5 * len(order), 2.0 * len(order))
     run.discard()
     return out / "boxes.parquet"

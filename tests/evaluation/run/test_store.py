@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import shutil
@@ -118,6 +117,27 @@ def test_what_is_done_is_not_done_again(
     assert files(out) == whole
 
 
+def test_a_damaged_shard_of_scores_is_made_anew(
+    arguments: list[str],
+    whole: dict[str, bytes],
+    miniature_copy: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    stop_early(arguments, out, miniature_copy, 17)
+    cut, flipped = (
+        next((out / "unfinished").glob(f"*.{name}.parquet")) for name in ("dense.*/00000000", "center.*/00000008")
+    )
+    os.truncate(cut, 1000)
+    flipped.write_bytes(flipped.read_bytes()[:-9] + b"X" + flipped.read_bytes()[-8:])
+    capsys.readouterr()
+    assert main([*arguments, "--out", str(out), "--resume"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "made anew" in line]
+    assert len(said) == 2 and "00000000" in said[0] and "00000008" in said[1]
+    assert files(out) == whole
+
+
 def test_resume_of_nothing_is_a_run(arguments: list[str], whole: dict[str, bytes], tmp_path: Path) -> None:
     assert main([*arguments, "--out", str(tmp_path / "out"), "--resume"]) == 0
     assert files(tmp_path / "out") == whole
@@ -164,7 +184,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_done(
     one_line: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out, original, written = tmp_path / "out", tables._to_arrow, []
+    out, original, written = tmp_path / "out", tables.to_arrow, []
 
     def to_arrow(scores: Any) -> Any:
         written.append(scores)
@@ -173,11 +193,12 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_done(
         return original(scores)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "_to_arrow", to_arrow)
+        patch.setattr(tables, "to_arrow", to_arrow)
         assert main([*arguments, "--out", str(out)]) == 1
     assert "No space left on device" in one_line()
     assert not [path for path in out.rglob("*") if path.name.endswith(".unfinished")]
-    assert json.loads((out / "unfinished" / "progress.json").read_text())["done"] == [[0, 8]]
+    kept = sorted(path.name for path in (out / "unfinished").glob("*/*.parquet"))
+    assert kept == ["00000000.parquet", "00000000.parquet", "00000008.parquet"]  # a whole shard, and half of one
     assert main([*arguments, "--out", str(out), "--resume"]) == 0
     assert files(out) == whole
 
@@ -216,7 +237,7 @@ def finish(arguments: list[str], out: Path) -> None:
 
 def after_first_shard(process: subprocess.Popen[str], out: Path) -> None:
     """Waits until the run has something to lose."""
-    while not (out / "unfinished" / "progress.json").exists():
+    while not list((out / "unfinished").glob("*/*.parquet")):
         assert process.poll() is None
         time.sleep(0.005)
 

@@ -61,7 +61,7 @@ def test_a_process_that_dies_and_a_ctrl_c_keep_what_is_done(
     monkeypatch.setattr(loop, "GROUP", 1)
 
     def strike() -> None:
-        while not (out / "unfinished" / "progress.json").exists():
+        while not list((out / "unfinished").glob("*/*.parquet")):
             time.sleep(0.002)
         struck.append(True)
         os.kill(multiprocessing.active_children()[0].pid if which == signal.SIGKILL else os.getpid(), which)  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ def test_a_process_that_dies_and_a_ctrl_c_keep_what_is_done(
     thread.join()
     assert struck and status == (1 if which == signal.SIGKILL else 130)
     assert ("ended without a word" if which == signal.SIGKILL else "24 images are kept in") in one_line()
-    assert json.loads((out / "unfinished" / "progress.json").read_text())["done"]
+    assert list((out / "unfinished").glob("*/*.parquet"))
     for folder, more in ((out, ["--resume", "--device", "0,1"]), (tmp_path / "again", [])):
         assert main([*heavy, "--out", str(folder), *more]) == 0
     assert files(out) == files(tmp_path / "again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -64,3 +65,54 @@ def test_external_data_that_is_a_pointer(tmp_path: Path) -> None:
     (tmp_path / "blobs" / "2222").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(ModelFileError, match=r"external data in 'model.onnx_data': a git-lfs pointer, not the file"):
         model_file.read(path)
+
+
+def test_a_model_of_two_files_is_never_half_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash at any moment leaves the old pair, the new pair or no model, and both files are as readable."""
+    monkeypatch.setattr(model_file, "ONE_FILE_BYTES", 100)
+    old, new = foreign_net(WEIGHTS, side=64), foreign_net(weights(seed=1), side=64)
+    path, crashes = tmp_path / "m.onnx", 0
+    model_file.save(old, path)
+    modes = [name.stat().st_mode & 0o777 for name in (path, tmp_path / "m.onnx.data")]
+    assert modes == [0o666 & ~umask()] * 2
+
+    def values(model: onnx.ModelProto) -> list[bytes]:
+        return sorted(tensor.raw_data for tensor in model.graph.initializer)
+
+    for step in range(12):
+        model_file.save(old, path)
+        with monkeypatch.context() as patch:
+            crash_at(step, patch)
+            try:
+                model_file.save(new, path)
+            except KeyboardInterrupt:
+                crashes += 1
+        if path.exists():
+            assert values(model_file.read(path)) in (values(old), values(new)), step
+        assert {found.name for found in tmp_path.iterdir()} <= {"m.onnx", "m.onnx.data"}
+    assert 5 <= crashes < 12
+    assert values(model_file.read(path)) == values(new)
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def crash_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Interrupts the call number `step` of those that change names."""
+    calls = 0
+
+    def watched(real: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == step + 1:
+                raise KeyboardInterrupt
+            return real(*given, **named)
+
+        return call
+
+    for place, name in ((model_file.os, "replace"), (model_file, "sync"), (Path, "unlink")):
+        patch.setattr(place, name, watched(getattr(place, name)))

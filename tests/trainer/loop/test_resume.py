@@ -131,6 +131,14 @@ def test_a_folder_with_a_checkpoint_is_not_trained_over(whole: Path, miniature_d
     assert (whole / "ckpt.pt").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "curves.png"])
+def test_a_file_of_another_command_is_not_replaced(name: str, miniature_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("of another command")
+    with pytest.raises(TrainingError, match=rf"{name} is there already: go on with --resume, or use a new --out"):
+        train(TINY, miniature_dir, tmp_path)
+    assert (tmp_path / name).read_text() == "of another command" and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.processes
 def test_a_full_disk_keeps_the_checkpoint_before(
     miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
