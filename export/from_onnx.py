@@ -21,6 +21,7 @@ from typing import get_args
 import onnx
 
 from infer import self_test
+from infer.bounded import Died, bounded_memory, in_its_own_process, keep_reserves_small
 from infer.command import Parser, exit_with, run
 from infer.engine import EngineError
 from infer.files import file_sha256
@@ -29,7 +30,6 @@ from infer.spec import ModelSpec, Preprocessing, SpecError
 from .errors import naming
 from .foreign import surgery
 from .foreign.surgery import ForeignError, OutputKind, kind_of, try_out
-from .importing.bounded import Died, bounded_memory, in_its_own_process, keep_reserves_small
 from .importing.classes import described, read_classes
 from .importing.preprocessing import Channels, Known, PreprocessingError, add_preprocessing_options, choose
 from .model import file as model_file
