@@ -105,11 +105,13 @@ class ThisProcess(Generic[Sample, Rows]):
     """The engines open in this process, on one device."""
 
     def __init__(self, opener: MakerOpener[Sample, Rows], decoders: int, device: int, stack: ExitStack) -> None:
-        self._maker, self._decoders = opener.open(stack, device=device), decoders
+        self._maker, self._decoders, self._stack = opener.open(stack, device=device), decoders, stack
         self.known = self._maker.known
 
     def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard[Rows]]:
-        return make_shards(self._maker, samples, starts, decoders=self._decoders, on_images=on_images)
+        shards = make_shards(self._maker, samples, starts, decoders=self._decoders, on_images=on_images)
+        self._stack.callback(shards.close)  # whatever ends the run, no thread goes on waiting for it
+        return shards
 
 
 class DeviceProcesses(Generic[Sample, Rows]):

@@ -48,6 +48,15 @@ def decode(data: bytes, *, exif: Exif = "ignore", name: str = "image") -> Pixels
     return pixels.astype(np.uint8, copy=False)
 
 
+def decoded_bytes(data: bytes) -> int:
+    """Bytes of the pixels that an image decodes to, by its header; 0 for what is not decoded."""
+    try:
+        header = read_header(data)
+    except HeaderError:
+        return 0
+    return 3 * header.height * header.width
+
+
 def read(path: Path, *, exif: Exif = "ignore") -> Pixels:
     """`decode` of a file. Raises ImageError, also when the file cannot be read."""
     name = printable(str(path))
