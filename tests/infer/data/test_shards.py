@@ -449,6 +449,33 @@ def test_what_is_held_of_row_groups_is_bounded(tmp_path: Path, monkeypatch: pyte
     )
 
 
+def test_what_a_file_unpacks_to_is_bounded_by_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that is there once may be the value of any number of rows, by a dictionary."""
+    monkeypatch.setattr(parquet, "BATCH_BYTES", 100_000)
+    path = tmp_path / "x.parquet"
+
+    def write(image: list[bytes], label: list[Any], rows: int) -> None:
+        same = pa.array([0] * rows, pa.int32())
+        columns = {"image": pa.array(image, pa.binary()), "label": pa.array(label)}
+        columns = {name: pa.DictionaryArray.from_arrays(same, values) for name, values in columns.items()}
+        pq.write_table(pa.table(columns), path, store_schema=False, row_group_size=rows)
+
+    write([bytes(50_000)], ["a"], 3)
+    assert [len(item.read_bytes()) for item in open_dataset(path).items] == [50_000] * 3
+    write([bytes(50_000)], ["a"], 7)
+    with pytest.raises(OSError, match=r"a row group of the Parquet file that unpacks to [23]\d{5} bytes and more"):
+        open_dataset(path).items[0].read_bytes()
+
+    write([b"x"], [0], 50_000)
+    assert refused(path) == f"{path}: more than {10_000 + path.stat().st_size // 8} rows in {path.stat().st_size} " + (
+        "bytes: no images are so small"
+    )
+    write([b"x"], ["l" * 5000], 3)
+    assert refused(path) == f"{path}: row 0 has a label of 5000 characters, expected at most 4096"
+    pq.write_table(pa.table({"image": [{"bytes": b"x", "path": "p" * 5000}], "label": [1]}), path)
+    assert refused(path) == f"{path}: row 0 has a path of 5000 characters, expected at most 4096"
+
+
 @pytest.mark.parametrize("codec", ["snappy", "zstd", "gzip", "none"])
 def test_a_damaged_page_has_a_reason(codec: str, tmp_path: Path) -> None:
     """Some of pyarrow's errors are OSErrors that say nothing where others say why."""
