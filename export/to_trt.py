@@ -162,7 +162,7 @@ def _profile_argument(text: str) -> trt_profiles.ProfileOption:
 
 
 def _megabytes_argument(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 2**43:
+    if not text.isascii() or not text.isdecimal() or len(text) > 13 or not 0 < int(text) < 2**43:
         raise argparse.ArgumentTypeError(f"expected a whole number of megabytes above 0, got {text!r}")
     return int(text)
 

@@ -8,6 +8,7 @@ import json
 import pickle
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,35 @@ def test_shards_that_are_refused(folder: Path, tmp_path: Path) -> None:
     write_shards([path], [with_label(name, data, 0)])
     path.write_bytes(path.read_bytes()[:700])
     assert str(path) in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("{000000..999999}.tar", "no such file as .*000000.tar"),
+        ("{000000..999999}{000000..999999}.tar", "no such file as .*000000000000.tar"),
+        ("{0..999999999}.tar", "more than 1000000 shards"),
+        ("{0..9999999999999999999999}.tar", "no such file as"),
+        ("{a,b}" * 30 + ".tar", "30 braces, expected at most 20"),
+    ],
+)
+def test_a_pattern_of_too_many_shards_ends_at_once(pattern: str, message: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(tmp_path / pattern)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("label", ["9" * 5000, "9" * 40, "-" + "9" * 5000])
+def test_a_label_of_many_digits(label: str, folder: Path, tmp_path: Path) -> None:
+    rows = images(folder)[:2]
+    with tarfile.open(tmp_path / "val.tar", "w") as archive:
+        for number, (_, data) in enumerate(rows):
+            for ending, content in ((".jpg", data), (".cls", label.encode())):
+                member = tarfile.TarInfo(f"{number}{ending}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    assert "0.cls: expected a number or a name" in refused(tmp_path / "val.tar")
 
 
 def test_parquet_that_is_refused(folder: Path, tmp_path: Path) -> None:
