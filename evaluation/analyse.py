@@ -13,11 +13,14 @@ from pathlib import Path
 from tabulate import tabulate
 
 from infer.command import Parser, exit_with, run
+from infer.files import read_file
 
 from .errors import ScoresError
 from .scores import table as tables
 from .scores.metrics import Details, ErrorCounts, ErrorRate, select
 
+LARGEST_LIST = 1 << 28
+"""Bytes of a list of images at most; the names of ILSVRC-2012's training images have 40 million."""
 Errors = tuple[ErrorRate | None, ...]
 """Top-1 and top-5 error."""
 
@@ -38,7 +41,9 @@ def _analyse(args: argparse.Namespace) -> int:
     # the subset that is asked for
     classes = {name for name in args.classes.split(",") if name}
     try:
-        names = set(args.images.read_text().split("\n")) - {""} if args.images else set()
+        names = (
+            set(read_file(args.images, LARGEST_LIST, ScoresError).decode().split("\n")) - {""} if args.images else set()
+        )
     except UnicodeDecodeError as error:
         raise ScoresError(str(error)) from None
     known = tables.read_head(args.table).classes

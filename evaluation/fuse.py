@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from infer.command import Parser, exit_with, run
-from infer.owned import own_file
+from infer.processes.owned import own_file
 
 from .parquet import check_replaceable
 from .scores import table as tables

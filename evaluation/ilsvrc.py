@@ -28,7 +28,7 @@ from infer.command import (
     whole_argument,
 )
 from infer.data.dataset import Dataset, open_dataset
-from infer.owned import check_ours, own_folder
+from infer.processes.owned import check_ours, own_folder
 from infer.views import PROTOCOLS
 
 from .errors import RunError

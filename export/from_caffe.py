@@ -21,7 +21,7 @@ import torch
 from infer.command import Parser, exit_with, run
 from infer.errors import UsageError
 from infer.files import file_sha256
-from infer.owned import own_file
+from infer.processes.owned import own_file
 from infer.spec import ModelSpec, SpecError
 from trainer.checkpoint import Checkpoint, save
 from trainer.nets.zoo import build_net

@@ -23,13 +23,13 @@ import onnx
 from infer import self_test
 from infer.command import Parser, exit_with, run
 from infer.engine import EngineError
-from infer.owned import own_file
+from infer.processes.bounded import Died, bounded_memory, in_its_own_process, keep_reserves_small
+from infer.processes.owned import own_file
 from infer.spec import ModelSpec, Preprocessing, SpecError
 
 from .errors import naming
 from .foreign import surgery
 from .foreign.surgery import ForeignError, OutputKind, kind_of, try_out
-from .importing.bounded import Died, bounded_memory, in_its_own_process, keep_reserves_small
 from .importing.classes import described, read_classes
 from .importing.preprocessing import Channels, Known, PreprocessingError, add_preprocessing_options, choose
 from .model import file as model_file

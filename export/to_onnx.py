@@ -18,7 +18,7 @@ import onnx
 from infer import self_test
 from infer.command import Parser, exit_with, run
 from infer.files import file_sha256
-from infer.owned import own_file
+from infer.processes.owned import own_file
 from infer.spec import Interface, Precision
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, CheckpointError

@@ -22,7 +22,7 @@ import msgspec
 
 from infer.command import Parser, exit_with, run
 from infer.errors import Refused
-from infer.owned import check_ours, own_file, remove_ours
+from infer.processes.owned import check_ours, own_file, remove_ours
 from infer.spec import ModelSpec, SpecError
 from infer.tensorrt.sidecar import Entry, check_sidecar
 from infer.views import default_shapes

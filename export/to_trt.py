@@ -23,7 +23,7 @@ import msgspec
 
 from infer.command import Parser, columns_argument, exit_with, positive_argument, run
 from infer.files import replacing
-from infer.owned import own_file
+from infer.processes.owned import own_file
 from infer.spec import ModelSpec
 from infer.tensorrt.library import LIBRARIES, Library
 from infer.views import PROTOCOLS, ShapeRange, check_protocol, default_scales
@@ -163,7 +163,7 @@ def _profile_argument(text: str) -> trt_profiles.ProfileOption:
 
 
 def _megabytes_argument(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 2**43:
+    if not text.isascii() or not text.isdecimal() or len(text) > 13 or not 0 < int(text) < 2**43:
         raise argparse.ArgumentTypeError(f"expected a whole number of megabytes above 0, got {text!r}")
     return int(text)
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import Engine, Provider
+from .engine import HOST, Engine, Provider
 from .open import open_engine
 from .pixels.decode import ImageError, Pixels, decode, read
-from .views import SINGLE_SCALE, check_protocol, check_scales, default_scales, out_of_range, plan_views
+from .pixels.render import Cache, shrink
+from .views import SINGLE_SCALE, ViewPlan, check_protocol, check_scales, default_scales, out_of_range, plan_views
 
 BATCH = 16
 """Images that share calls when each has few views."""
+BATCH_BYTES = 1 << 28
+"""Bytes of decoded images that are held for a call: fewer share one on a GPU where they are large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,15 @@ class Outcome:
 
     status: str
     predictions: tuple[Prediction, ...] = ()
+
+
+class _Image(NamedTuple):
+    """A decoded image, its rescaled versions, its views, and why the engine cannot see them."""
+
+    pixels: Pixels
+    rescaled: Cache
+    plan: ViewPlan
+    reason: str | None
 
 
 class Classifier:
@@ -74,7 +86,7 @@ class Classifier:
 
     def __call__(self, image: str | os.PathLike[str] | bytes | Pixels, *, top: int = 5) -> list[Prediction]:
         """The `top` likeliest classes of a path, encoded bytes or u8 RGB pixels [h, w, 3]. Raises ImageError."""
-        outcome = self._classify([self.pixels(image)], top)[0]
+        outcome = self._classify([self._planned(self.pixels(image))], top)[0]
         if outcome.status != "ok":
             raise ImageError(outcome.status)
         return list(outcome.predictions)
@@ -83,17 +95,12 @@ class Classifier:
         """An outcome for each file, in order; one that cannot be read stops nothing."""
         size = BATCH if self.protocol in SINGLE_SCALE else 1
         waiting = iter(paths)
-        while batch := list(islice(waiting, size)):
-            outcomes: dict[Path, Outcome] = {}
-            images: dict[Path, Pixels] = {}
-            for path in batch:
-                try:
-                    images[path] = self.pixels(path)
-                except ImageError as error:
-                    outcomes[path] = Outcome(str(error))
-
-            outcomes |= zip(images, self._classify(list(images.values()), top), strict=True)
-            yield from ((path, outcomes[path]) for path in batch)
+        while batch := self._next_batch(waiting, size):
+            seen = [image for _, image in batch if isinstance(image, _Image)]
+            outcomes = iter(self._classify(seen, top))
+            answers = [(path, next(outcomes) if isinstance(each, _Image) else each) for path, each in batch]
+            del batch, seen
+            yield from answers
 
     def close(self) -> None:
         self.engine.close()
@@ -109,27 +116,51 @@ class Classifier:
             return decode(image, exif=exif)
         return read(Path(image), exif=exif)
 
-    def _classify(self, images: Sequence[Pixels], top: int) -> list[Outcome]:
+    def _next_batch(self, paths: Iterator[Path], size: int) -> list[tuple[Path, _Image | Outcome]]:
+        """Up to `size` files that are decoded, or why they are not; fewer where the engine needs all their pixels."""
+        batch: list[tuple[Path, _Image | Outcome]] = []
+        held = 0
+        while len(batch) < size and held < BATCH_BYTES and (path := next(paths, None)) is not None:
+            try:
+                image = self._planned(self.pixels(path), shrunk=size > 1 and self.engine.device == HOST)
+            except ImageError as error:
+                batch.append((path, Outcome(str(error))))
+                continue
+            held += image.pixels.nbytes
+            batch.append((path, image))
+        return batch
+
+    def _planned(self, pixels: Pixels, *, shrunk: bool = False) -> _Image:
+        """An image with its views; `shrunk` to what they are cut from, and its size."""
+        spec = self.engine.spec
+        plan = plan_views(spec, self.protocol, (pixels.shape[0], pixels.shape[1]), self.scales)
+        reason = out_of_range(plan, self.engine.shapes, spec)
+        cache: Cache = {}
+        if shrunk:
+            pixels = shrink(pixels, plan.views if reason is None else (), spec, cache)
+        return _Image(pixels, cache, plan, reason)
+
+    def _classify(self, images: Sequence[_Image], top: int) -> list[Outcome]:
         """An outcome for each image; those that the engine can see share its calls."""
         spec = self.engine.spec
-        plans = [plan_views(spec, self.protocol, (i.shape[0], i.shape[1]), self.scales) for i in images]
-        reasons = [out_of_range(plan, self.engine.shapes, spec) for plan in plans]
 
-        fit = [number for number, reason in enumerate(reasons) if reason is None]
+        fit = [image for image in images if image.reason is None]
         posterior = np.zeros((0, len(spec.classes)), np.float32)
         if fit:
-            loaded = self.engine.load([images[number] for number in fit])
-            posterior = self.engine.run(loaded, [plans[number] for number in fit])["posterior"]  # [views, classes]
+            loaded = self.engine.load([image.pixels for image in fit])
+            for known, image in zip(loaded.rescaled, fit, strict=True):
+                known.update(image.rescaled)
+            posterior = self.engine.run(loaded, [image.plan for image in fit])["posterior"]  # [views, classes]
 
         outcomes, start = [], 0
-        for plan, reason in zip(plans, reasons, strict=True):
-            if reason is not None:
-                outcomes.append(Outcome(reason))
+        for image in images:
+            if image.reason is not None:
+                outcomes.append(Outcome(image.reason))
                 continue
-            weights = np.array([view.weight for view in plan.views])
-            mean = weights @ posterior[start : start + len(plan)].astype(np.float64)  # [classes]
+            weights = np.array([view.weight for view in image.plan.views])
+            mean = weights @ posterior[start : start + len(image.plan)].astype(np.float64)  # [classes]
             outcomes.append(Outcome("ok", self._best(mean, top)))
-            start += len(plan)
+            start += len(image.plan)
         return outcomes
 
     def _best(self, posterior: NDArray[np.float64], top: int) -> tuple[Prediction, ...]:

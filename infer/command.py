@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from .engine import Provider
-from .errors import Refused, UsageError, one_line
-from .owned import PARENT, end_with_parent
+from .errors import Refused, UsageError, is_out_of_memory, one_line, say_out_of_memory
+from .processes.owned import PARENT, end_with_parent
+
+MOST_DIGITS = 9
+"""Digits of a number on a command line."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,16 +30,21 @@ class Parser(argparse.ArgumentParser):
 
 def scales_argument(text: str) -> list[int]:
     """`256,384,512` as numbers, for argparse."""
+    words = text.split(",")
     try:
-        return [int(q) for q in text.split(",")]
+        if any(len(word) > MOST_DIGITS for word in words):
+            raise ValueError
+        return [int(q) for q in words]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers of pixels like 256,384,512, got {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected whole numbers of pixels like 256,384,512, got {text[:80]!r}"
+        ) from None
 
 
 def whole_argument(text: str, expected: str = "a whole number") -> int:
     """A whole number from 0 on, for argparse."""
-    if not text.isascii() or not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    if not text.isascii() or not text.isdecimal() or len(text) > MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text[:80]!r}")
     return int(text)
 
 
@@ -132,8 +140,13 @@ def run(parser: Parser, work: Callable[[], int], owning: AbstractContextManager[
     except BrokenPipeError:  # no failure, see exit_with
         raise
     except (Refused, OSError) as error:
-        print(one_line(str(error)), file=sys.stderr)
-        return 1
+        said = str(error)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        said = say_out_of_memory(error)
+    print(one_line(said), file=sys.stderr)
+    return 1
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:

@@ -24,7 +24,7 @@ Provider = Literal["cpu", "cuda", "tensorrt"]
 """Execution providers of ONNX Runtime."""
 
 HOST = "host"
-"""Engine.device of an engine that runs on the CPU."""
+"""Engine.device of an engine that runs on the CPU, and cuts its views from images that Pillow rescaled."""
 
 Outputs = dict[str, NDArray[Any]]
 """Arrays by the names of the outputs (see Engine); the first axis is the view."""
@@ -38,7 +38,8 @@ class EngineError(Refused):
 class DeviceImage:
     """Decoded images as an engine holds them, with their rescaled versions; engines of one process share it.
 
-    `uploads` holds what lies on devices already, by whatever key an engine gives it. It goes with the image.
+    `uploads` holds what lies on devices already, by whatever key an engine gives it. It goes with the image. An image
+    may be u8 [h, w, 0] where all that is needed of it has been rescaled (pixels/render.py, shrink).
     """
 
     images: tuple[Pixels, ...]

@@ -27,8 +27,10 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(unfinished)
         os.replace(unfinished, path)
         sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a disk that is full does not say of which file
+            error.filename = str(path)
         raise
 
 
@@ -58,11 +60,11 @@ def read_file(path: Path, most: int, error: type[Refused], *, within: Path | Non
         if not stat.S_ISREG(status.st_mode):
             raise error(f"{path}: is no regular file, expected one of at most {most} bytes")
         with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(most + 1)
+            data = b"" if status.st_size > most else file.read()
     finally:
         os.close(descriptor)
 
-    if len(data) > most:
+    if max(status.st_size, len(data)) > most:
         raise error(f"{path}: {max(status.st_size, len(data))} bytes, expected at most {most}")
     if is_pointer(data):
         raise error(f"{path}: {POINTER}")
@@ -95,7 +97,10 @@ def is_pointer(start: bytes) -> bool:
 
 
 def refuse_pointer(path: Path, error: type[Refused]) -> None:
-    """Raises `error` for a Git LFS pointer. A file that cannot be read is left to its reader."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        if is_pointer(file.read(64)):
-            raise error(f"{path}: {POINTER}")
+    """Raises `error` for a Git LFS pointer. What cannot be read, or is a pipe, is left to its reader."""
+    with contextlib.suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                start = file.read(64)
+            if is_pointer(start):
+                raise error(f"{path}: {POINTER}")

@@ -5,6 +5,7 @@ Decoding, rescaling and running an engine release Python's lock. An exception co
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,8 +44,50 @@ def one_behind(items: Iterator[T]) -> Iterator[T]:
         raise failed
 
 
-def ordered(function: Callable[[T], R], items: Iterable[T], workers: int, *, ahead: int = 1) -> Iterator[R]:
-    """Results of `function` for every item, in order, by `workers` threads; at most `workers` + `ahead` are held."""
+class Budget:
+    """Bytes that may be held at once by items numbered from 0, which are let in one by one, in their order.
+
+    An item that is larger than all of it is let in alone. Whoever makes the items closes it in the end.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._next, self._closed = most_bytes, 0, False
+        self._held: dict[int, int] = {}
+        self._changed = threading.Condition()
+
+    def hold(self, number: int, size_bytes: int) -> None:
+        """Waits until item `number` may hold so many bytes. One that was let in says so that it holds fewer by now."""
+        with self._changed:
+            if number not in self._held:
+                self._changed.wait_for(lambda: self._closed or self._admits(number, size_bytes))
+                self._next = number + 1
+            self._held[number] = size_bytes
+            self._changed.notify_all()
+
+    def let_go(self, number: int) -> None:
+        """Takes an item out, which its consumer has."""
+        with self._changed:
+            del self._held[number]
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Lets everyone in: nobody waits for room that nobody makes."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _admits(self, number: int, size_bytes: int) -> bool:
+        held = sum(self._held.values())
+        return number == self._next and (held == 0 or held + size_bytes <= self._most)
+
+
+def ordered(
+    function: Callable[[T], R], items: Iterable[T], workers: int, *, ahead: int = 1, budget: Budget | None = None
+) -> Iterator[R]:
+    """Results of `function` for every item, in order, by `workers` threads; at most `workers` + `ahead` are held.
+
+    budget: one that `function` waits for; it is closed before its threads are waited for.
+    """
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -57,6 +100,8 @@ def ordered(function: Callable[[T], R], items: Iterable[T], workers: int, *, ahe
         finally:
             for future in waiting:
                 future.cancel()
+            if budget is not None:
+                budget.close()
 
 
 def behind(items: Iterable[T], work: Callable[[T], None]) -> None:

@@ -34,7 +34,7 @@ FLOORS: dict[str, str] = {
         engine graph_inputs
         pixels
         views data
-        spec files pipeline owned
+        spec files pipeline processes
         errors""",
     "export": """
         to_trt
@@ -54,7 +54,7 @@ FLOORS: dict[str, str] = {
         __main__ chain
         loop torch_engine statistics
         data checkpoint recipes
-        nets recipe sources processes
+        nets recipe sources processes torch_file
         miniature""",
 }
 """A line is a floor, from the roof down: a file imports its own room and what stands on lower floors."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from infer.command import Parser, data_options, exit_with
 from infer.data.dataset import has_validation
 from infer.errors import UsageError
-from infer.owned import PARENT
+from infer.processes.owned import PARENT
 from infer.views import PROTOCOLS
 
 from .checkpoint import load

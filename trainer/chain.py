@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 from infer.command import Parser, data_options, exit_with
 from infer.files import replacing
-from infer.owned import is_empty, own_folder
+from infer.processes.owned import is_empty, own_folder
 
 from .checkpoint import load
 from .data.colours import Statistics

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import pickle
-import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -16,7 +16,9 @@ from infer.errors import Refused
 from infer.files import refuse_pointer, replacing
 from infer.spec import ModelSpec, SpecError
 
+from . import torch_file
 from .nets.zoo import Net, build_net
+from .torch_file import TorchFileError, first_line, short
 
 FORMAT = 1
 AUXILIARY = "auxiliary."
@@ -76,7 +78,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         try:
             torch.save(content, unfinished)
         except RuntimeError as error:  # torch's for a write that failed; it does not say why
-            raise OSError(f"{path}: cannot be written ({_first_line(error)[:100]}): is the disk full?") from None
+            raise OSError(f"{path}: cannot be written ({first_line(error)[:100]}): is the disk full?") from None
 
 
 def load(path: Path) -> Checkpoint:
@@ -85,41 +87,82 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: no such file, expected a checkpoint (.pt)")
     refuse_pointer(path, CheckpointError)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles, before it refuses them
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with torch_file.memory_of(path):
+            content = _read(path)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: refused, it holds pickled code or is no checkpoint of ours (expected tensors and JSON only): "
             "what other programs trained is for python -m export.from_torchvision"
         ) from None
-    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on damaged files
-        raise CheckpointError(f"{path}: not a readable checkpoint ({_first_line(error)})") from None
+    except TorchFileError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
     ours = isinstance(content, dict) and {"format", "spec", "weights"} <= content.keys()
-    if not ours or not _is_tensors(content["weights"]):
+    if not ours or not isinstance(content["weights"], dict):
         raise CheckpointError(
             f"{path}: a torch file, but not a checkpoint of ours: convert it with python -m export.from_torchvision"
         )
-    if content["format"] != FORMAT:
-        raise CheckpointError(f"{path}: checkpoint format {content['format']}, expected {FORMAT}")
+    if type(content["format"]) is not int or content["format"] != FORMAT:
+        raise CheckpointError(f"{path}: checkpoint format {short(str(content['format']))[1:-1]}, expected {FORMAT}")
 
     # Older files lack some fields. The weights are compared with a net that takes no memory.
     try:
-        known = {one.name: content[one.name] for one in fields(Checkpoint) if one.name in content}
-        checkpoint = Checkpoint(**known | {"spec": ModelSpec.from_json(content["spec"])})
+        fields_here = _checked(content, path.stat().st_size)
+        checkpoint = Checkpoint(**fields_here, spec=ModelSpec.from_json(content["spec"]))
         with torch.device("meta"):
             _load_strictly(build_net(checkpoint.spec), checkpoint.weights)
-    except (SpecError, CheckpointError, ValueError) as error:
+    except (SpecError, CheckpointError, TorchFileError, msgspec.ValidationError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     return checkpoint
 
 
-def _is_tensors(weights: object) -> bool:
-    """True for {name: tensor}, all FP32, as the trainer writes them."""
-    return isinstance(weights, dict) and all(
-        isinstance(t, Tensor) and t.dtype == torch.float32 for t in weights.values()
-    )
+def _read(path: Path) -> Any:
+    """What a file holds. Raises TorchFileError, pickle.UnpicklingError, MemoryError."""
+    with path.open("rb") as file:
+        if not file.read(2).startswith(torch_file.ARCHIVE):
+            raise pickle.UnpicklingError("no archive of torch.save, which the trainer writes")
+    torch_file.check_entries(path, torch_file.list_entries(path))
+    return torch_file.load_values(path)
+
+
+TENSORS: dict[str, tuple[torch.dtype, ...]] = {
+    "weights": (torch.float32,),
+    "auxiliary": (torch.float32,),
+    "momentum": (torch.float32, torch.float64),
+    "iterate": (torch.float32, torch.float64),
+    "average": (torch.float32, torch.float64),
+}
+"""Fields that are tensors by name, and their types: a training in double keeps its own."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+
+
+class Rest(msgspec.Struct, frozen=True):
+    """The other fields of a checkpoint, as a file must have them."""
+
+    epochs_done: Count | msgspec.UnsetType = msgspec.UNSET
+    recipe: str | msgspec.UnsetType = msgspec.UNSET
+    steps_of_epoch: Count | msgspec.UnsetType = msgspec.UNSET
+    sums: tuple[float, float, float] | msgspec.UnsetType = msgspec.UNSET
+    plateau: tuple[Count, float, Count] | msgspec.UnsetType = msgspec.UNSET
+    scaler: dict[str, int | float] | msgspec.UnsetType = msgspec.UNSET
+    images: Count | msgspec.UnsetType = msgspec.UNSET
+    listing: str | msgspec.UnsetType = msgspec.UNSET
+    finished: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+def _checked(content: dict[Any, Any], file_bytes: int) -> dict[str, Any]:
+    """The fields of a checkpoint that a file has, but its spec. Raises TorchFileError, msgspec.ValidationError."""
+    found: dict[str, Any] = {}
+    for name, dtypes in TENSORS.items():
+        if name in content:
+            if not isinstance(content[name], dict):
+                raise TorchFileError(f"{name} is a {type(content[name]).__name__}, expected tensors by name")
+            torch_file.check_tensors(content[name], dtypes, file_bytes)
+            found[name] = dict(content[name])
+
+    names = Rest.__struct_fields__
+    rest = msgspec.convert({name: content[name] for name in names if name in content}, Rest)
+    return found | {name: getattr(rest, name) for name in names if getattr(rest, name) is not msgspec.UNSET}
 
 
 def _load_strictly(net: Net, weights: dict[str, Tensor]) -> None:
@@ -129,11 +172,7 @@ def _load_strictly(net: Net, weights: dict[str, Tensor]) -> None:
     for name in sorted(expected.keys() | got.keys()):
         if expected.get(name) != got.get(name):
             raise CheckpointError(
-                f"weights do not fit the net: {name} is {got.get(name, 'missing')}, "
+                f"weights do not fit the net: {name[:80]} is {got.get(name, 'missing')}, "
                 f"expected {expected.get(name, 'no such tensor')}"
             )
     net.load_state_dict(weights, assign=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -24,9 +24,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from infer.command import Parser, exit_with, run
-from infer.data.dataset import DEVKIT, GROUND_TRUTH, META, TRAIN, VAL
+from infer.data.dataset import TRAIN, VAL
+from infer.data.devkit import DEVKIT, GROUND_TRUTH, META
 from infer.errors import Refused
-from infer.owned import own_file, remove_ours
+from infer.processes.owned import own_file, remove_ours
 
 WNIDS = tuple(f"n9900000{digit}" for digit in range(10))
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

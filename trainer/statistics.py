@@ -13,7 +13,7 @@ from infer.command import Parser, exit_with, print_notes, run
 from infer.data.dataset import open_dataset
 from infer.errors import UsageError
 from infer.files import replacing
-from infer.owned import own_file
+from infer.processes.owned import own_file
 
 from .data.colours import measure
 

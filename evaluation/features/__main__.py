@@ -31,8 +31,8 @@ from infer.command import (
     scales_argument,
     whole_argument,
 )
-from infer.owned import own_file
 from infer.pipeline import behind
+from infer.processes.owned import own_file
 
 from ..parquet import check_replaceable
 from ..run.engines import our_commit

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from infer.boxes.finding import MATCHES, Merging
 from infer.command import Parser, add_data_options, data_options, exit_with, print_notes, run, scales_argument
 from infer.data.dataset import Dataset, open_dataset
-from infer.owned import own_folder
+from infer.processes.owned import own_folder
 
 from ..errors import ScoresError
 from ..run.labels import BY_ORDER, match_classes

@@ -9,15 +9,18 @@ from pathlib import Path
 
 from infer.data import annotations as xmls
 from infer.data.annotations import AnnotationError, Box
-from infer.data.dataset import VAL, Dataset, DatasetError, read_devkit
+from infer.data.dataset import VAL, Dataset, DatasetError
+from infer.data.devkit import read_devkit
 from infer.data.folder import TAR, Folder, open_folder
-from infer.files import POINTER, is_pointer
+from infer.files import POINTER, is_pointer, read_file
 from infer.spec import Size
 
 GUESSES = 5
 LEAST_OVERLAP = 0.50
 BOXES = "ILSVRC2012_bbox_val_v3"
 BLACKLIST = "validation_blacklist.txt"
+LARGEST_BYTES = 1 << 24
+"""Bytes of a list of image numbers at most; the devkit's has 10,000."""
 """How the names of the devkits' files end: ILSVRC2014_clsloc_validation_blacklist.txt; that of detection is another."""
 NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})")
 """The name of a validation image, by whose number the blacklist knows it."""
@@ -129,7 +132,7 @@ def _devkits_blacklist(dataset: Dataset) -> frozenset[int] | None:
 
 def read_blacklist(path: Path) -> frozenset[int]:
     try:
-        return _parse_blacklist(path.read_bytes(), str(path))
+        return _parse_blacklist(read_file(path, LARGEST_BYTES, DatasetError), str(path))
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
 
@@ -139,7 +142,7 @@ def _parse_blacklist(content: bytes, name: str) -> frozenset[int]:
     if is_pointer(content):
         raise DatasetError(f"{name}: {POINTER}")
     words = content.decode(errors="replace").split()
-    wrong = [word for word in words if not (word.isascii() and word.isdigit() and int(word) > 0)]
+    wrong = [word for word in words if not (word.isascii() and word.isdigit() and len(word) < 10 and int(word) > 0)]
     if wrong:
         raise DatasetError(f"{name}: {wrong[0][:20]!r} is not the number of an image, expected one on each line")
     return frozenset(map(int, words))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infer.command import Parser, exit_with, run
 from infer.errors import UsageError
-from infer.owned import own_file
+from infer.processes.owned import own_file
 
 from .page import HTML, write_html
 from .results import read_run

@@ -47,7 +47,7 @@ def match_classes(dataset: Dataset, spec: ModelSpec, *, by_order: bool = False) 
                 return ClassMatch(found, f"{spec.name}: classes are matched by the {said} that it has for them")
 
     nameless = spec.classes == placeholder_classes(len(spec.classes))
-    numbers = [int(name) for name in known.classes if name.isdecimal() and name.isascii()]
+    numbers = [int(name) for name in known.classes if name.isdecimal() and name.isascii() and len(name) < 10]
     is_numbers = len(numbers) == len(known.classes)
     if by_order:
         return _match_by_order(known, spec, numbers if is_numbers and not dataset.numbered else ())

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,8 +24,9 @@ from numpy.typing import NDArray
 from infer.data.dataset import Item
 from infer.data.folder import OwnFault
 from infer.engine import Engine, Provider, Starting
-from infer.pipeline import one_behind, ordered
-from infer.pixels.decode import ImageError, Pixels, decode
+from infer.pipeline import Budget, one_behind, ordered
+from infer.pixels.decode import ImageError, Pixels, decode, decoded_bytes
+from infer.pixels.render import Cache
 from infer.spec import Exif
 
 from ..errors import RunError
@@ -33,6 +35,9 @@ from .engines import open_any
 
 GROUP = 4
 """Shards that a process is given at a time: decoding runs ahead of the engine within them."""
+DECODED_BYTES = 1 << 28
+"""Bytes of decoded images ahead of the engine, and in a call; 256 MiB, of which a photograph of 24 megapixels has 72.
+One image may have more: 300 MB (infer/pixels/header.py)."""
 
 Sample = TypeVar("Sample")
 """An image of a run with all that is known of it beforehand, such as its labels."""
@@ -44,12 +49,22 @@ Rows = TypeVar("Rows")
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An image of the data set for each way of treating EXIF, or in `status` why there is none."""
+    """An image of the data set for each way of treating EXIF, or in `status` why there is none.
+
+    rescaled: versions of each; where they are all that is needed, only the size is left of the image itself
+    (infer/pixels/render.py, shrink).
+    """
 
     item: Item
     status: str
     images: dict[str, Pixels]
     sha256: str = ""  # of the file's bytes, empty where they cannot be read
+    rescaled: dict[str, Cache] = field(default_factory=dict)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of the pixels that are held."""
+        return sum(pixels.nbytes for pixels in self.images.values())
 
     @property
     def digest(self) -> int:
@@ -106,6 +121,10 @@ class ShardMaker(ABC, Generic[Sample, Begun, Rows]):
         found: Item = sample.item
         return found
 
+    def shrink(self, image: DecodedImage) -> DecodedImage:
+        """Keeps of an image what the engines need, called where it was decoded; here all of it."""
+        return image
+
     @abstractmethod
     def begin(self, samples: Sequence[Sample], images: Sequence[DecodedImage]) -> Begun:
         """Gives engines the work of a few images. Raises EngineError and RunError."""
@@ -152,15 +171,19 @@ def digest_pixels(sums: NDArray[np.int32]) -> str:
     return hashlib.sha256(sums.astype("<i4").tobytes()).hexdigest()[:32]
 
 
-def read_image(item: Item, exifs: Sequence[Exif], strict: bool) -> DecodedImage:
+def read_image(
+    item: Item, exifs: Sequence[Exif], strict: bool, wait: Callable[[int], object] = lambda _: None
+) -> DecodedImage:
     """Reads and decodes one image; what is its own fault becomes its status: no image, cut, too large.
 
-    Raises RunError where `strict`, and for every other failure, which a disk, a network, a permission or a limit has.
+    wait: is told how many bytes of pixels are to be decoded, and returns when there is room for them. Raises RunError
+    where `strict`, and for every other failure, which a disk, a network, a permission or a limit has.
     """
     sha256 = ""
     try:
         data = item.file.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
+        wait(len(exifs) * decoded_bytes(data))
         return DecodedImage(item, OK, {exif: decode(data, exif=exif, name=item.name) for exif in exifs}, sha256)
     except ImageError as error:
         reason = str(error)
@@ -184,7 +207,7 @@ def make_shards(
     decoders: int = 1,
     offset: int = 0,
     on_images: Callable[[int], object] = lambda _: None,
-) -> Iterator[Shard[Rows]]:
+) -> Generator[Shard[Rows], None, None]:
     """Makes the shards at `starts` (multiples of `shard_images`; all by default), by `decoders` threads.
 
     `samples` are those of the run from number `offset` on. `on_images` hears of each batch, how many images it had.
@@ -195,33 +218,57 @@ def make_shards(
     ranges = [range(start, min(start + size, len(samples))) for start in starts]
 
     exifs = list(dict.fromkeys(engine.spec.preprocessing.exif for engine in maker.engines))
-    read = functools.partial(read_image, exifs=exifs, strict=maker.strict)
+    budget = Budget(DECODED_BYTES)
+
+    def read(numbered: tuple[int, Item]) -> DecodedImage:
+        number, item = numbered
+        wait = functools.partial(budget.hold, number)
+        image = maker.shrink(read_image(item, exifs=exifs, strict=maker.strict, wait=wait))
+        budget.hold(number, image.decoded_bytes)
+        return image
+
     items = (maker.item(samples[place]) for places in ranges for place in places)
-    decoded = ordered(read, items, decoders, ahead=together)
+    decoded = ordered(read, enumerate(items), decoders, ahead=together, budget=budget)
 
-    def begin(places: range) -> tuple[list[DecodedImage], Any]:
-        images = [next(decoded) for _ in places]
-        return images, maker.begin(samples[places.start : places.stop], images)
+    def begin() -> Iterator[tuple[list[DecodedImage], Any]]:
+        """Gives the engines batches: of `together` images, or fewer whose pixels are many."""
+        numbers = itertools.count()
+        for places in ranges:
+            first = places.start
+            while first < places.stop:
+                images: list[DecodedImage] = []
+                while len(images) < min(together, places.stop - first) and _held(images) < DECODED_BYTES:
+                    images.append(next(decoded))
+                    budget.let_go(next(numbers))
+                yield images, maker.begin(samples[first : first + len(images)], images)
+                first += len(images)
 
-    batches = (places[first : first + together] for places in ranges for first in range(0, len(places), together))
-    begun: Iterator[tuple[list[DecodedImage], Any]] = map(begin, batches)
+    begun = begin()
     if any(isinstance(engine, Starting) for engine in maker.engines):
         begun = one_behind(begun)  # a GPU computes while the host makes the next images ready
 
-    for places in ranges:
-        started, before = time.monotonic(), [engine.seconds for engine in maker.engines]
-        answers: list[Any] = []
-        content = 0
-        while len(answers) < len(places):
-            images, running = next(begun)
-            answers += maker.collect(running)
-            content += sum(image.digest for image in images)
-            on_images(len(images))
+    try:
+        for places in ranges:
+            started, before = time.monotonic(), [engine.seconds for engine in maker.engines]
+            answers: list[Any] = []
+            content = 0
+            while len(answers) < len(places):
+                images, running = next(begun)
+                answers += maker.collect(running)
+                content += sum(image.digest for image in images)
+                on_images(len(images))
+                del images, running  # before the next ones are there
 
-        seconds = tuple(engine.seconds - earlier for engine, earlier in zip(maker.engines, before, strict=True))
-        effort = Effort(content, seconds, time.monotonic() - started)
-        rows = maker.rows(samples[places.start : places.stop], answers)
-        yield Shard(offset + places.start, len(places), rows, effort)
+            seconds = tuple(engine.seconds - earlier for engine, earlier in zip(maker.engines, before, strict=True))
+            effort = Effort(content, seconds, time.monotonic() - started)
+            rows = maker.rows(samples[places.start : places.stop], answers)
+            yield Shard(offset + places.start, len(places), rows, effort)
+    finally:
+        budget.close()
+
+
+def _held(images: Sequence[DecodedImage]) -> int:
+    return sum(image.decoded_bytes for image in images)
 
 
 Group = tuple[int, Sequence[Sample]]

@@ -22,9 +22,9 @@ from PIL import Image
 
 from infer.data.dataset import Dataset
 from infer.files import replacing
-from infer.owned import remove_ours
 from infer.pixels.decode import ImageError, decode
 from infer.pixels.render import resize
+from infer.processes.owned import remove_ours
 from infer.spec import ModelSpec
 from infer.views import ViewPlan, rescaled_px
 

@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from infer import views as view_plans
 from infer.data.dataset import Dataset, Item
-from infer.engine import DeviceImage, Engine, Provider, Started, start
+from infer.engine import HOST, DeviceImage, Engine, Provider, Started, start
+from infer.pixels import render
+from infer.pixels.render import Cache
 from infer.spec import Size
 from infer.views import MergedPlan, ViewPlan
 
@@ -184,13 +186,33 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], TableParts]):
     def item(self, sample: Item) -> Item:
         return sample
 
+    def shrink(self, image: DecodedImage) -> DecodedImage:
+        """Rescales an image that will share calls with others, for all engines on the host: the pixels then may go.
+
+        So the images of a call are the same, however large they are.
+        """
+        if self.together == 1 or not image.images or any(engine.device != HOST for engine in self.engines):
+            return image
+        rescaled: dict[str, Cache] = {exif: {} for exif in image.images}
+        sizes = dict(image.images)
+        for tables in self._tables:
+            spec = tables.engine.spec
+            exif = spec.preprocessing.exif
+            height, width, _ = image.images[exif].shape
+            views = [view for plan in tables.plan((height, width)).plans.values() for view in plan.views]
+            sizes[exif] = render.shrink(image.images[exif], views, spec, rescaled[exif])
+        return replace(image, images=sizes, rescaled=rescaled)
+
     def begin(self, samples: Sequence[Item], images: Sequence[DecodedImage]) -> list[BegunBatch]:
         loaded: dict[tuple[str, str], DeviceImage] = {}  # engines that see the same pixels in one place share them
         begun = []
         for tables in self._tables:
             engine, exif = tables.engine, tables.engine.spec.preprocessing.exif
             if (engine.device, exif) not in loaded:
-                loaded[engine.device, exif] = engine.load([each.images[exif] for each in images if each.images])
+                seen = [each for each in images if each.images]
+                loaded[engine.device, exif] = engine.load([each.images[exif] for each in seen])
+                for cache, each in zip(loaded[engine.device, exif].rescaled, seen, strict=True):
+                    cache.update(each.rescaled.get(exif, {}))
             begun.append(self._begin(tables, images, loaded[engine.device, exif]))
         return begun
 

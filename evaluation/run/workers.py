@@ -29,7 +29,7 @@ import pyarrow as pa
 from infer.command import Parser, count_argument, whole_argument
 from infer.engine import Provider
 from infer.errors import Refused
-from infer.owned import end_with_parent
+from infer.processes.owned import end_with_parent
 from infer.spec import Exif
 
 from ..errors import RunError
@@ -106,11 +106,13 @@ class ThisProcess(Generic[Sample, Rows]):
     """The engines open in this process, on one device."""
 
     def __init__(self, opener: MakerOpener[Sample, Rows], decoders: int, device: int, stack: ExitStack) -> None:
-        self._maker, self._decoders = opener.open(stack, device=device), decoders
+        self._maker, self._decoders, self._stack = opener.open(stack, device=device), decoders, stack
         self.known = self._maker.known
 
     def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard[Rows]]:
-        return make_shards(self._maker, samples, starts, decoders=self._decoders, on_images=on_images)
+        shards = make_shards(self._maker, samples, starts, decoders=self._decoders, on_images=on_images)
+        self._stack.callback(shards.close)  # whatever ends the run, no thread goes on waiting for it
+        return shards
 
 
 class DeviceProcesses(Generic[Sample, Rows]):

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from infer.errors import Refused
-from infer.files import refuse_pointer
+from infer.files import read_file
 from infer.spec import Rgb
 
 from . import caffe_pb2
@@ -219,12 +219,8 @@ def blobs_of(blobs: Blobs, name: str) -> list[NDArray[np.float32]]:
 
 
 def _read(path: Path, most: int, what: str) -> bytes:
-    refuse_pointer(path, CaffeError)
     try:
-        size = path.stat().st_size
-        if size > most:
-            raise CaffeError(f"{path}: {size} bytes, expected {what} of at most {most}")
-        return path.read_bytes()
+        return read_file(path, most, CaffeError)
     except OSError as error:
         raise CaffeError(f"{path}: cannot be read ({error.strerror}), expected {what}") from None
 

@@ -1,1 +1,1 @@
-"""Parts that the importers share: preprocessing and classes by command line, bounds; knows no format of weights."""
+"""Parts that the importers share: preprocessing and classes by command line; knows no format of weights."""

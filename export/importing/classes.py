@@ -18,7 +18,7 @@ from typing import Any
 
 from infer.data.imagenet import words_of_wnids
 from infer.errors import Refused
-from infer.files import refuse_pointer
+from infer.files import read_file
 from infer.spec import placeholder_classes
 
 MAX_BYTES = 10_000_000
@@ -218,14 +218,11 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
 
 def _text(path: Path) -> str:
     """The file's text. Raises ClassesError."""
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise ClassesError(f"{path}: no such file, expected class names, one a line, or {IMAGENET}")
-    refuse_pointer(path, ClassesError)
 
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ClassesError(f"{path}: {path.stat().st_size} bytes, expected class names, one a line")
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_file(path, MAX_BYTES, ClassesError).decode("utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
     except OSError as error:

@@ -168,7 +168,7 @@ def profile_entries(shape: ShapeRange, interface: Interface) -> dict[str, Entry]
 
 
 def _number(text: str, item: str, keys: _Keys) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) == 0:
+    if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) == 0:
         raise ProfileError(f"cannot read {item!r}: expected whole numbers above 0, like {keys.example}")
     return int(text)
 

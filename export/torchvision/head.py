@@ -114,7 +114,7 @@ def _in_order(names: list[str], state: dict[str, Tensor]) -> list[str]:
 
 def _order(name: str) -> tuple[int, list[tuple[bool, int, str]]]:
     """timm's first two before the rest, then by number."""
-    parts = [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split(".")[1:]]
+    parts = [(not _is_number(part), int(part) if _is_number(part) else 0, part) for part in name.split(".")[1:]]
     return ROOTS[1:].index(name.split(".")[0]) if name.split(".")[0] in ROOTS[1:] else 0, parts
 
 
@@ -122,8 +122,12 @@ def _places_between(before: str, after: str) -> int | None:
     """Layers without weights that fit between two of one Sequential, by their numbers; None: they do not say."""
     for one, other in zip(before.split("."), after.split("."), strict=False):
         if one != other:
-            return int(other) - int(one) - 1 if one.isdigit() and other.isdigit() else None
+            return int(other) - int(one) - 1 if _is_number(one) and _is_number(other) else None
     return None
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdecimal() and len(part) < 10
 
 
 def _is_usual(names: Sequence[str], usual: Sequence[str]) -> bool:

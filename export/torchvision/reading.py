@@ -1,8 +1,7 @@
 """Files of torch.save and safetensors as the tensors of one net, read as what a stranger sent.
 
 No code of a file runs: values that a training script leaves beside its weights (its arguments, paths, dates) are known
-by name and become nothing. Memory stays bounded by the file's size: sizes that a file declares are compared with what
-it holds, compressed archives are refused, and reading happens below a limit of address space.
+by name and become nothing. trainer/torch_file.py keeps memory bounded by the file's size, and verifies checksums.
 """
 
 from __future__ import annotations
@@ -10,26 +9,22 @@ from __future__ import annotations
 import pickle
 import pickletools
 import re
-import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from infer.errors import Refused
 from infer.files import POINTER, is_pointer
-
-from ..importing.bounded import bounded_memory
+from trainer import torch_file
+from trainer.torch_file import TorchFileError, first_line, short
 
 MAX_HEADER_BYTES = 1_000_000
 """The longest header of a safetensors file: VGG-19 with batch norms takes 12,000."""
-MEMORY_BYTES = 1_000_000_000
-"""Memory that reading may take beside COPIES of the file."""
-COPIES = 3
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COUNTERS = ("num_batches_tracked", "n_averaged")
@@ -77,12 +72,13 @@ def read_state_dict(path: Path, entry: str = "") -> StateDict:
         raise WeightsError(POINTER)
 
     try:
-        with bounded_memory(MEMORY_BYTES + COPIES * size):
+        with torch_file.memory_of(path):
             content = _read_safetensors(path, start) if start[8:9] == b"{" else _read_torch(path, start)
-    except MemoryError:
-        raise WeightsError("its contents take much more memory than the file is large: refused") from None
-    state, remarks = _net_in(content, entry)
-    return StateDict(_checked(state, size), remarks)
+        state, remarks = _net_in(content, entry)
+        torch_file.check_tensors(state, FLOATS, size)
+    except TorchFileError as error:
+        raise WeightsError(str(error)) from None
+    return StateDict({name: tensor.detach() for name, tensor in state.items()}, remarks)
 
 
 # The file
@@ -98,50 +94,31 @@ def _read_safetensors(path: Path, start: bytes) -> Any:
     try:
         return load_file(path)
     except safetensors.SafetensorError as error:
-        raise WeightsError(f"not a readable safetensors file ({_first_line(error)})") from None
+        raise WeightsError(f"not a readable safetensors file ({first_line(error)})") from None
 
 
 def _read_torch(path: Path, start: bytes) -> Any:
-    if start.startswith(b"PK"):
-        _check_archive(path)
+    if start.startswith(torch_file.ARCHIVE):
+        entries = torch_file.list_entries(path)
+        _refuse_programs(path, [entry.filename.partition("/")[2] for entry in entries])
+        torch_file.check_entries(path, entries)
     elif not start.startswith(b"\x80"):  # a pickle
         raise WeightsError("neither a file of torch.save (.pth) nor a safetensors file")
 
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
-            warnings.simplefilter("ignore")  # about pickles, before it refuses them
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return torch_file.load_values(path, _harmless())
     except pickle.UnpicklingError as error:
         raise WeightsError(_code_refused(path, str(error))) from None
-    except MemoryError:
-        raise
-    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on damaged files
-        if "can't allocate memory" in str(error):
-            raise MemoryError from None
-        raise WeightsError(f"not a readable file of torch.save ({_first_line(error)})") from None
 
 
-def _check_archive(path: Path) -> None:
-    """torch.save stores without compression, so the entries together are no larger than the file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise WeightsError(f"not a readable file of torch.save ({_first_line(error)})") from None
-
-    names = [entry.filename.partition("/")[2] for entry in entries]
+def _refuse_programs(path: Path, names: Sequence[str]) -> None:
+    """Raises WeightsError for an archive that holds a program, by the names of its entries."""
     instead = "export the model with torch.onnx.export and import that with python -m export.from_onnx"
     if "constants.pkl" in names and any(name.startswith("code/") for name in names):
         save = f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
         raise WeightsError(f"a TorchScript archive, which is a program: save its weights, {save}, or {instead}")
     if any(name.startswith(("models/", "serialized_exported_program")) for name in names):
         raise WeightsError(f"a program of torch.export: save model.state_dict() with torch.save, or {instead}")
-
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise WeightsError("a compressed archive, expected a file of torch.save (.pth), which is not")
-    held = sum(entry.file_size for entry in entries)
-    if held > path.stat().st_size:
-        raise WeightsError(f"declares {held} bytes in a file of {path.stat().st_size}: refused")
 
 
 # Values beside the weights, by name. torch's own unpickler refuses every name but its own and these, and these are
@@ -364,11 +341,11 @@ def _without_prefix(taken: Found, prefixes: list[str]) -> tuple[dict[str, Any], 
             continue
         if not inside:
             raise WeightsError(
-                f"tensor {_short(full)} lies beside the net {taken.prefix.rstrip('.')!r} and may be a part of it: save "
+                f"tensor {short(full)} lies beside the net {taken.prefix.rstrip('.')!r} and may be a part of it: save "
                 "the net's own state_dict(), or export all with torch.onnx.export for export.from_onnx"
             )
         if own in state:
-            raise WeightsError(f"tensor {_short(full)} is there twice, with a wrapper's prefix and without")
+            raise WeightsError(f"tensor {short(full)} is there twice, with a wrapper's prefix and without")
         state[own] = value
     return state, list(left_out)
 
@@ -384,34 +361,5 @@ def _fallback(content: Any) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name.rpartition(".")[2] not in COUNTERS}
 
 
-def _checked(state: dict[str, Any], file_bytes: int) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    claimed = 0
-    for name, value in state.items():
-        if type(value) not in (Tensor, nn.Parameter):
-            raise WeightsError(f"entry {_short(name)} is a {type(value).__name__}, expected tensors by name")
-        if value.dtype not in FLOATS or value.layout != torch.strided:
-            kind = f"{value.dtype} {value.layout}".replace("torch.", "")
-            raise WeightsError(f"tensor {_short(name)} is {kind}, expected floating-point numbers")
-
-        # tensors may share their numbers, and a stride of 0 makes one number many
-        claimed += value.numel() * value.element_size()
-        if claimed > file_bytes:
-            raise WeightsError(
-                f"tensor {_short(name)} of {list(value.shape)} and those before it claim {claimed} bytes "
-                f"in a file of {file_bytes}: refused"
-            )
-        tensors[name] = value.detach()
-    return tensors
-
-
 def _listed(names: list[str]) -> str:
     return ", ".join(name[:60] for name in names[:4]) + (" ..." if len(names) > 4 else "")
-
-
-def _short(name: str) -> str:
-    return repr(name[:80])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -8,24 +8,19 @@ counted. docs/data.md has the rules.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from ..files import POINTER, is_pointer
 from . import kaggle, parquet, webdataset
+from .devkit import DEVKIT, GROUND_TRUTH, META, Synsets, read_synsets, read_validation_ids
 from .folder import SUFFIXES, TAR, File, Folder, Listing, Sample, Stored, composed, ending_of, open_folder, printable
 from .folder import DatasetError as DatasetError
 from .label_file import label_paths, read_label_file
 from .shards import PARQUET, SPLITS, Split, find_shards, label_samples
 from .spread import spread
-from .tar import TarError, list_members
 from .webdataset import is_webdataset
 
 TRAIN = "ILSVRC2012_img_train"
@@ -410,91 +405,3 @@ def _some(names: Sequence[str]) -> str:
 
 def _last_part(item: Item) -> str:
     return item.name.rpartition("/")[2]
-
-
-# ILSVRC-2012's devkit: a folder, the .tar.gz that it is distributed as, or a .tar
-
-DEVKIT = "ILSVRC2012_devkit_t12"
-META = "meta.mat"
-GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-DEVKIT_BYTES = 64 << 20
-"""Bytes of the devkit unpacked, at most; the original's .tar.gz has 2.5 MB."""
-
-
-@dataclass(frozen=True, slots=True)
-class Synsets:
-    """WNID of each leaf's ILSVRC2012_ID, and words of each WNID."""
-
-    wnid_of_id: dict[int, str]
-    words: dict[str, str]
-
-
-def read_synsets(root: Folder) -> Synsets:
-    """Synsets of the devkit in a folder; none where there is no devkit. Raises DatasetError."""
-    files = read_devkit(root, (META, GROUND_TRUTH).__contains__)
-    return _read_meta(files[META], root.path / DEVKIT / "data" / META) if META in files else Synsets({}, {})
-
-
-def read_validation_ids(root: Folder) -> list[str]:
-    """ILSVRC2012_ID of each validation image in the order of their names, as written.
-
-    Raises DatasetError where the devkit is missing, or a part of it.
-    """
-    files = read_devkit(root, (META, GROUND_TRUTH).__contains__)
-    for needed in (META, GROUND_TRUTH):
-        if needed not in files:
-            path = root.path / DEVKIT / "data" / needed
-            raise DatasetError(f"{path}: missing, and flat validation images have their labels there")
-    return files[GROUND_TRUTH].decode(errors="replace").split()
-
-
-def read_devkit(root: Folder, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    """The files of data/ in the devkit whose names are `wanted`; none without a devkit. Raises DatasetError."""
-    if root.holds(DEVKIT):
-        devkit = root.folder(DEVKIT)
-        files = devkit.folder("data").files if devkit.holds("data") else {}
-        contents = {name: file.read_bytes() for name, file in files.items() if wanted(name)}
-        for name, content in contents.items():
-            if is_pointer(content):
-                raise DatasetError(f"{files[name].path}: {POINTER}")
-        return contents
-
-    packed = root.files.get(f"{DEVKIT}.tar.gz")
-    if packed is None:
-        return {}
-    path = root.path / f"{DEVKIT}.tar.gz"
-    data = packed.read_bytes()
-    if is_pointer(data):
-        raise DatasetError(f"{path}: {POINTER}")
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            content = file.read(DEVKIT_BYTES + 1)
-        if len(content) > DEVKIT_BYTES:
-            raise DatasetError(f"{path}: unpacks to more than {DEVKIT_BYTES} bytes, which no devkit does")
-
-        found = {}
-        for member in list_members(io.BytesIO(content), 0, len(content)):
-            if not member.problem and member.path.parts[-2:-1] == ("data",) and wanted(member.path.name):
-                found[member.path.name] = content[member.offset : member.offset + member.size_bytes]
-        return found
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DatasetError(f"{path}: damaged or incomplete ({error}): copy or download it again") from None
-    except TarError as error:
-        raise DatasetError(f"{path}: {error}") from None
-
-
-def _read_meta(content: bytes, path: Path) -> Synsets:
-    """Synsets in meta.mat; `path` is its place, for errors. Raises DatasetError."""
-    import scipy.io
-
-    try:
-        file: Any = io.BytesIO(content)  # scipy takes it, its stubs do not
-        rows = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=True)["synsets"]
-        leaves = [row for row in rows if int(row["num_children"]) == 0]
-        return Synsets(
-            {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves},
-            {str(row["WNID"]): str(row["words"]) for row in leaves},
-        )
-    except Exception as error:  # scipy raises what it likes on a damaged file
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DatasetError(f"{path}: not the devkit's meta.mat ({said})") from None

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..files import read_file
 from .folder import DatasetError, Folder
 
 SOLUTION = "LOC_val_solution.csv"
 WORDS = "LOC_synset_mapping.txt"
 IMAGES = ("ILSVRC", "Data", "CLS-LOC")
+LARGEST_BYTES = 1 << 24
+"""Bytes of the list of words; Kaggle's has 32,000."""
 ABOVE = len(IMAGES) + 1
 """Folders from the validation images up to the lists."""
 
@@ -43,7 +46,7 @@ def words_near(path: Path) -> dict[str, str]:
     if found is None:
         return {}
     try:
-        lines = found.read_text(encoding="utf-8").splitlines()
+        lines = read_file(found, LARGEST_BYTES, DatasetError).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{found}: cannot be read ({error})") from None
     pairs = (line.strip().partition(" ") for line in lines)

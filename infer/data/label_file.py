@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files import refuse_pointer
+from ..files import read_file
 from .folder import LARGEST_BYTES, DatasetError, composed, printable
 
 Label = int | str | None
@@ -30,6 +30,10 @@ SOLUTION = "predictionstring"
 """Kaggle's: a WNID and boxes."""
 
 
+MOST_DIGITS = 18
+"""Digits of a label that is a number: those of 64 bits. Python converts no more than 4,300."""
+
+
 class FoundLabels(NamedTuple):
     """The label of each image; words: all labels of the file that are names; remark: the rest of a line about it."""
 
@@ -40,11 +44,8 @@ class FoundLabels(NamedTuple):
 
 def read_label_file(path: Path) -> list[list[str]]:
     """The rows of a file, without empty ones. Raises DatasetError."""
-    refuse_pointer(path, DatasetError)
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise DatasetError(f"{path}: {path.stat().st_size} bytes, expected a list of images and labels")
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_file(path, LARGEST_BYTES, DatasetError).decode("utf-8-sig")
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror}), expected rows like IMAGE,LABEL") from None
     except UnicodeDecodeError:
@@ -112,6 +113,9 @@ def label_paths(rows: Sequence[Sequence[str]], paths: Sequence[str], source: Pat
     if unused:
         remark += f"; {unused} of its {len(rows)} rows are of no image here"
     if numbers:
+        longest = max(words, key=len, default="")
+        if len(longest) > MOST_DIGITS:
+            raise DatasetError(f"{source}: a label of {len(longest)} digits, expected the number of a class")
         return FoundLabels([None if label in ("", "-1") else int(label) for label in found], [], remark)
     return FoundLabels([printable(composed(label)) or None for label in found], [printable(w) for w in words], remark)
 

@@ -29,7 +29,15 @@ KEPT_BYTES = 1 << 28
 """Bytes of row groups held decoded, besides the one read last. Threads that read in order are in one or two of them, of
 some 10 MB each as `datasets` writes them."""
 LARGEST_GROUP_BYTES = 1 << 30
-"""Bytes of the largest row group, which is read as a whole, into five times as much memory."""
+"""Bytes of the largest row group, whose images are held as a whole."""
+BATCH_BYTES, BATCH_ROWS = 1 << 26, 256
+"""What is asked of pyarrow at once, since a value that stands once in a file may be the value of many rows."""
+EXPANSION = 2
+"""A row group's images take at most so many times the bytes that it declares, and BATCH_BYTES: more are copies."""
+ROW_BYTES, FEW_ROWS = 8, 10_000
+"""A file has at most FEW_ROWS rows and one more for each ROW_BYTES: no image is smaller, but a run of copies is."""
+LONGEST_TEXT = 4096
+"""Characters of the longest label or path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +103,41 @@ def _read_group(archive: Archive, group: int, column: str) -> _Group:
     if (found.st_size, found.st_mtime_ns) != (archive.size_bytes, archive.modified_ns):
         raise OSError(errno.ESTALE, "the Parquet file was changed")
 
+    values: list[memoryview | None] = []
+    size_bytes = 0
     try:
         with pyarrow.parquet.ParquetFile(archive.path) as file:
             is_struct = pyarrow.types.is_struct(file.schema_arrow.field(column).type)
-            images = file.read_row_group(group, columns=[f"{column}.bytes" if is_struct else column])[column]
+            own = f"{column}.bytes" if is_struct else column
+            most = EXPANSION * _declared_bytes(file, group, own) + BATCH_BYTES
+            for batch in _batches(file, group, [own]):
+                size_bytes += batch.nbytes
+                if size_bytes > min(most, LARGEST_GROUP_BYTES + BATCH_BYTES):
+                    raise OSError(
+                        errno.EINVAL, f"a row group of the Parquet file that unpacks to {size_bytes} bytes and more"
+                    )
+                images = batch.column(0)
+                images = images.field("bytes") if is_struct else images
+                values += [None if not value.is_valid else memoryview(value.as_buffer()) for value in images]
     except (pyarrow.ArrowException, KeyError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise OSError(errno.EINVAL, f"a damaged row group of the Parquet file ({_one_line(error)})") from None
+    return _Group(values, size_bytes)
 
-    values: list[memoryview | None] = []
-    for chunk in images.chunks:
-        own = chunk.field("bytes") if pyarrow.types.is_struct(chunk.type) else chunk
-        values += [None if not value.is_valid else memoryview(value.as_buffer()) for value in own]
-    return _Group(values, images.nbytes)
+
+def _batches(file: Any, group: int, columns: Sequence[str]) -> Iterator[Any]:
+    """Record batches of a row group, so small that no value which is there once can be there too often."""
+    largest = max(_declared_bytes(file, group, column) for column in columns)
+    rows = min(max(1, BATCH_BYTES // max(largest, 1)), BATCH_ROWS)
+    yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=list(columns))
+
+
+def _declared_bytes(file: Any, group: int, column: str) -> int:
+    """Bytes of a column in a row group, uncompressed, as the file's metadata has them."""
+    own = file.metadata.row_group(group)
+    sizes = {chunk.path_in_schema: chunk.total_uncompressed_size for chunk in map(own.column, range(own.num_columns))}
+    return int(sizes.get(column, own.total_byte_size))
 
 
 class Columns(NamedTuple):
@@ -173,6 +202,7 @@ def read_samples(path: Path, columns: Columns) -> Iterator[Sample]:
             raise DatasetError(f"{path}: {error}") from None
 
         number = 0
+        most_rows = FEW_ROWS + archive.size_bytes // ROW_BYTES
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group).total_byte_size
             if size > LARGEST_GROUP_BYTES:
@@ -181,18 +211,33 @@ def read_samples(path: Path, columns: Columns) -> Iterator[Sample]:
                     "write it again with row_group_size=100"
                 )
 
-            table = file.read_row_group(group, columns=[label_column, *([path_column] if path_column else [])])
-            images = table[image_column].to_pylist() if path_column else [None] * len(table)
-            for row, (image, label) in enumerate(zip(images, table[label_column].to_pylist(), strict=True)):
-                if not (label is None or isinstance(label, (int, str))) or isinstance(label, bool):
-                    raise DatasetError(
-                        f"{path}: row {number} has a label of type {type(label).__name__}, expected a number or a name"
-                    )
+            # rows are counted as they come: what the metadata says of them need not be so
+            row = 0
+            for batch in _batches(file, group, [label_column, *([path_column] if path_column else [])]):
+                labels = batch[label_column].to_pylist()
+                paths = batch[image_column].field("path").to_pylist() if path_column else [None] * len(labels)
+                for image_path, label in zip(paths, labels, strict=True):
+                    if number == most_rows:
+                        raise DatasetError(
+                            f"{path}: more than {most_rows} rows in {archive.size_bytes} bytes: no images are so small"
+                        )
+                    name = _text(image_path or f"{path.stem}/{number:08d}", f"{path}: row {number} has a path")
+                    known = _known(label, f"{path}: row {number} has a label")
+                    yield Sample(printable(name), known, ParquetImage(archive, group, row, image_column))
+                    row, number = row + 1, number + 1
 
-                known = printable(composed(label)) if isinstance(label, str) else None if label == -1 else label
-                name = (image or {}).get("path") or f"{path.stem}/{number:08d}"
-                yield Sample(printable(name), known, ParquetImage(archive, group, row, image_column))
-                number += 1
+
+def _known(label: object, what: str) -> int | str | None:
+    """The label in a row, None where it says that there is none. Raises DatasetError, which begins with `what`."""
+    if not (label is None or isinstance(label, (int, str))) or isinstance(label, bool):
+        raise DatasetError(f"{what} of type {type(label).__name__}, expected a number or a name")
+    return printable(composed(_text(label, what))) if isinstance(label, str) else None if label == -1 else label
+
+
+def _text(text: str, what: str) -> str:
+    if len(text) > LONGEST_TEXT:
+        raise DatasetError(f"{what} of {len(text)} characters, expected at most {LONGEST_TEXT}")
+    return text
 
 
 def class_names(paths: Sequence[Path], columns: Columns) -> tuple[str, ...]:

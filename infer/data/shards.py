@@ -15,8 +15,8 @@ Split = Literal["train", "val"]
 PARQUET = ".parquet"
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
 """Words in the names of shards and folders that say their split; the first that is there counts."""
-BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
-MOST_SHARDS = 1_000_000
+BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}|\{([^{}]*,[^{}]*)\}")
+MOST_SHARDS, MOST_BRACES = 1_000_000, 20
 MOST_CLASSES = 100_000
 """Classes that are known by their numbers; the whole of ImageNet has 21,841."""
 WNID = re.compile(r"n\d{8}")
@@ -56,10 +56,17 @@ def find_shards(root: Path, split: Split) -> list[Path]:
     pattern = str(root)
     if not any(character in pattern for character in "{*?["):
         return []
-    paths = [Path(path) for each in _expand(pattern) for path in (sorted(glob.glob(each)) or [each])]
-    absent = [path for path in paths if not path.is_file()]
-    if absent:
-        raise DatasetError(f"{root}: no such file as {absent[0]}: expected shards like data/val-{{000..049}}.tar")
+    if pattern.count("{") > MOST_BRACES:
+        raise DatasetError(f"{pattern[:80]} ...: {pattern.count('{')} braces, expected at most {MOST_BRACES}")
+    paths: list[Path] = []
+    for each in _expand(pattern):  # the first that is absent ends it: a pattern may stand for any number of names
+        found = [Path(path) for path in sorted(glob.glob(each)) or [each]]
+        absent = next((path for path in found if not path.is_file()), None)
+        if absent is not None:
+            raise DatasetError(f"{root}: no such file as {absent}: expected shards like data/val-{{000..049}}.tar")
+        paths += found
+        if len(paths) > MOST_SHARDS:
+            raise DatasetError(f"{pattern}: more than {MOST_SHARDS} shards")
     return paths
 
 
@@ -114,6 +121,8 @@ def label_samples(
     count = len(names) or min(max([*numbers, 0]) + 1, MOST_CLASSES)
     for sample, number in zip(samples, numbers, strict=True):
         if not -1 <= number < count:
-            raise DatasetError(f"{root}: label {number} of {sample.name}, expected 0 to {count - 1}, or -1 for unknown")
+            raise DatasetError(
+                f"{root}: label {str(number)[:20]} of {sample.name}, expected 0 to {count - 1}, or -1 for unknown"
+            )
     numbered = not (names and all(map(WNID.fullmatch, names)))
     return Labels(numbers, tuple(names) or tuple(map(str, range(count))), numbered)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .folder import NO_ENDING, SUFFIXES, Archive, DatasetError, File, Part, Sample, composed, is_litter, printable
+from .label_file import MOST_DIGITS
 from .tar import TarError, TarMember, list_members
 
 LABELS = (".cls", ".json")
@@ -127,4 +128,8 @@ def _read_label(file: BinaryIO, member: TarMember, shard: Path) -> int | str | N
 def _number_or_name(text: str) -> int | str:
     if not text:
         raise ValueError
-    return int(text) if text.lstrip("-").isdecimal() and text.isascii() else printable(composed(text))
+    if text.removeprefix("-").isdecimal() and text.isascii():
+        if len(text) > MOST_DIGITS:
+            raise ValueError
+        return int(text)
+    return printable(composed(text))

@@ -74,6 +74,15 @@ def _require_memory(header: Header, name: str) -> None:
         raise MemoryError(f"{name}: no memory to decode {header.width}x{header.height} px") from None
 
 
+def decoded_bytes(data: bytes) -> int:
+    """Bytes of the pixels that an image decodes to, by its header; 0 for what is not decoded."""
+    try:
+        header = read_header(data)
+    except HeaderError:
+        return 0
+    return 3 * header.height * header.width
+
+
 def read(path: Path, *, exif: Exif = "ignore") -> Pixels:
     """`decode` of a file. Raises ImageError, also when the file cannot be read."""
     name = printable(str(path))

@@ -21,6 +21,8 @@ from ..spec import Size
 LARGEST_PIXELS = 100_000_000
 """Pixels of the largest image that is decoded, into 300 MB. ILSVRC-2012's own are below a third of it."""
 MOST_JPEG_SEGMENTS = 100_000
+MOST_SCANS = 500
+"""Scans of a JPEG, each of which costs the whole image's time and few bytes: kMostScans of infer/cpp/src/decode.cpp."""
 
 
 class HeaderError(Refused):
@@ -78,12 +80,42 @@ def _jpeg(data: bytes) -> Size:
             bits, height, width = struct.unpack_from(">BHH", data, place + 2)
             if bits != 8:
                 raise HeaderError(f"is a JPEG of {bits} bits, of which we decode 8: convert it to PNG")
+            if data.count(b"\xff\xda", place) > MOST_SCANS:  # where some may be other bytes
+                _check_scans(data, place, components=data[place + 7], is_progressive=marker in PROGRESSIVE)
             return height, width
         if marker in (0xD9, 0xDA):  # end of image, start of scan
             break
         if marker > 0x01 and not 0xD0 <= marker <= 0xD8:  # the others have no length
             place += struct.unpack_from(">H", data, place)[0]
     raise damaged("JPEG")
+
+
+PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+"""Frame headers of progressive JPEGs (ITU-T T.81, table B.1)."""
+MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
+"""A marker among a scan's data, in which 0xFF is followed by 0 or by the number of a restart."""
+
+
+def _check_scans(data: bytes, place: int, *, components: int, is_progressive: bool) -> None:
+    """Raises HeaderError for a JPEG of too many scans, from its frame header at `place` on.
+
+    As libjpeg has it, an image whose first scan has all its components, and is not progressive, ends with that scan.
+    """
+    scans = 0
+    place += int.from_bytes(data[place : place + 2], "big")
+    while found := MARKER.search(data, place):
+        place = found.end()
+        marker = found[1][0]
+        if marker == 0xD9:  # end of image
+            return
+        if marker == 0xDA:
+            scans += 1
+            if scans == 1 and not is_progressive and data[place + 2 : place + 3] >= bytes([components]):
+                return
+            if scans > MOST_SCANS:
+                raise HeaderError(f"is a JPEG of more than {MOST_SCANS} scans: save it anew")
+        if marker != 0xD8:
+            place += int.from_bytes(data[place : place + 2], "big")
 
 
 def _png(data: bytes) -> Size:

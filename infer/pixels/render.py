@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -117,6 +117,16 @@ def rescale(image: Pixels, short_side_px: int, spec: ModelSpec, cache: Cache | N
     if key not in cache:
         cache[key] = resize(image, *key)
     return cache[key]
+
+
+def shrink(image: Pixels, views: Iterable[View], spec: ModelSpec, cache: Cache) -> Pixels:
+    """Puts into `cache` all rescaled versions that `views` are cut from; returns what is left to know, the size.
+
+    That is an image u8 [h, w, 0], of no channels: whoever asks it for another version gets an error, never pixels.
+    """
+    for view in views:
+        rescale(image, view.short_side_px, spec, cache)
+    return np.empty((*image.shape[:2], 0), np.uint8)
 
 
 def source_of(image: Pixels, view: View, spec: ModelSpec, cache: Cache) -> Pixels:

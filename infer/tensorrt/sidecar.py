@@ -18,12 +18,14 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ..engine import EngineError
-from ..files import file_sha256
+from ..files import file_sha256, read_file
 from ..spec import ModelSpec, SpecError
 from ..views import ShapeRange
 from .library import LIBRARIES
 from .log import messages
 
+LARGEST_BYTES = 1 << 24
+"""Bytes of a sidecar at most; one of 1,000 classes has 60,000."""
 Entry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Smallest, tuned and largest shape of one input."""
 
@@ -96,9 +98,9 @@ def check_sidecar(path: Path) -> dict[str, Any]:
     """
     sidecar = path.with_name(path.name + ".json")
     try:
-        content: dict[str, Any] = json.loads(sidecar.read_text())
+        content: dict[str, Any] = json.loads(read_file(sidecar, LARGEST_BYTES, EngineError))
         expected = str(content["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(
             f"{sidecar}: missing or damaged ({error!r}): build the engine again with export.to_trt"
         ) from None
@@ -183,4 +185,4 @@ def load_plan(trt: Any, sidecar: Sidecar) -> tuple[Any, Any]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+    return tuple(int(part) for part in version.split(".") if part.isdecimal() and len(part) < 10)

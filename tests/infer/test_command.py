@@ -29,6 +29,28 @@ def test_a_refusal_is_one_line_whatever_a_file_is_called(capsys: pytest.CaptureF
     assert capsys.readouterr().err == f"p: {line}"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=str,
+)
+def test_want_of_memory_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Parser(prog="p"), lambda: refuse(error)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("out of memory (") and said.endswith("limit)\n") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), KeyError("memory"), ValueError("5")], ids=str)
+def test_what_is_wrong_with_a_program_stays_a_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        run(Parser(prog="p"), lambda: refuse(error))
+
+
 def test_a_note_is_one_line_whatever_a_folder_is_called(capsys: pytest.CaptureFixture[str]) -> None:
     print_notes(["a\nb: left out: 1 .txt", "c"])
     assert capsys.readouterr().err == "a\\nb: left out: 1 .txt\nc\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,17 @@ from export.importing.classes import read_classes
 from export.model import file as model_file
 from export.torchvision.reading import read_state_dict
 from infer.data.annotations import read_annotation
-from infer.data.dataset import DEVKIT, open_dataset, read_synsets
+from infer.data.dataset import open_dataset
+from infer.data.devkit import DEVKIT, read_synsets
 from infer.data.folder import DatasetError, File, open_folder
 from infer.data.label_file import read_label_file
 from infer.errors import Refused
 from infer.files import read_file, replacing
 from infer.open import open_engine
 from infer.pixels.decode import image_size, read
+from infer.tensorrt.sidecar import check_sidecar
 from trainer.checkpoint import load
+from trainer.data.colours import Statistics
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 553433881\n"
 
@@ -62,6 +66,37 @@ def test_a_pointer_is_named_by_every_reader(kind: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(POINTER)
     with pytest.raises(Refused, match="a git-lfs pointer, not the file: git lfs pull"):
         reader(tmp_path / name)
+
+
+PIPES = {
+    **{kind: one for kind, one in READERS.items() if kind not in ("scores", "features")},
+    "blacklist": ("blacklist.txt", read_blacklist),
+    "statistics": ("statistics.json", Statistics.read),
+    "sidecar": ("model.engine.json", lambda path: check_sidecar(path.with_suffix(""))),
+    "shards": ("val.tar", lambda path: open_dataset(path.with_name("{val,test}.tar"))),
+}
+
+
+@pytest.mark.parametrize("kind", PIPES)
+def test_no_reader_waits_for_a_pipe(kind: str, tmp_path: Path) -> None:
+    name, reader = PIPES[kind]
+    (tmp_path / "model.engine").write_bytes(b"a plan")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    outcome: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            reader(tmp_path / name)
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(30)
+    if thread.is_alive():
+        os.close(os.open(tmp_path / name, os.O_WRONLY | os.O_NONBLOCK))  # lets it end
+    assert outcome and isinstance(outcome[0], Refused | OSError), outcome
 
 
 def test_a_pointer_within_a_data_set_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infer.pipeline import ahead, behind, one_behind, ordered
+from infer.pipeline import Budget, ahead, behind, one_behind, ordered
 
 
 def test_items_keep_their_order() -> None:
@@ -145,3 +145,50 @@ def test_what_was_made_comes_before_the_error() -> None:
         for item in one_behind(items()):
             seen.append(item)
     assert seen == [1, 2]
+
+
+def test_a_budget_lets_items_in_in_their_order_and_never_too_many() -> None:
+    budget, lock = Budget(100), threading.Lock()
+    held: dict[int, int] = {}
+    let_in: list[int] = []
+
+    def work(number: int) -> int:
+        if number % 7 == 0:  # held by one that came late, and by one that is larger than all
+            time.sleep(0.005)
+        size = 300 if number == 20 else 40
+        budget.hold(number, size)
+        with lock:
+            let_in.append(number)
+            held[number] = size
+            assert sum(held.values()) <= 100 or list(held) == [20]
+        time.sleep(0.001)
+        with lock:
+            held[number] = 30
+        budget.hold(number, 30)
+        return number
+
+    for number in ordered(work, range(50), 6, ahead=3, budget=budget):
+        with lock:
+            del held[number]
+        budget.let_go(number)
+    assert sorted(let_in) == list(range(50))
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_nobody_waits_for_a_budget_that_was_closed(early: bool) -> None:
+    budget = Budget(10)
+
+    def work(number: int) -> int:
+        if number == 3 and not early:
+            raise ValueError("broken")
+        budget.hold(number, 8)
+        return number
+
+    results = ordered(work, range(20), 4, ahead=2, budget=budget)
+    if early:
+        assert next(results) == 0  # number 1 waits for room that nobody makes
+        results.close()  # type: ignore[attr-defined]
+        return
+    with pytest.raises(ValueError, match="broken"):
+        for number in results:
+            budget.let_go(number)

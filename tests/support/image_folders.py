@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infer.data.dataset import DEVKIT, GROUND_TRUTH, VAL, Dataset
+from infer.data.dataset import VAL, Dataset
+from infer.data.devkit import DEVKIT, GROUND_TRUTH
 
 
 def fill(root: Path, *names: str) -> Path:

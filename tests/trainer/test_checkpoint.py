@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import random
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -188,6 +190,74 @@ def test_damaged_and_foreign_files(tmp_path: Path, damage: Callable[[bytes], byt
     path = saved(tmp_path / "ckpt.pt")
     path.write_bytes(damage(path.read_bytes()))
     assert refusal(path)
+
+
+def test_a_flipped_bit_is_never_another_weight(tmp_path: Path) -> None:
+    """The zip has a CRC-32 of each entry; torch.load does not look at it (a bit in the middle is in a tensor)."""
+    path = saved(tmp_path / "ckpt.pt")
+    whole = path.read_bytes()
+    weights = load(path).weights
+    noticed = 0
+    for place in random.Random(1).sample(range(len(whole)), 40):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        try:
+            again = load(path).weights
+        except CheckpointError:
+            noticed += 1
+        else:  # padding between entries
+            assert all(torch.equal(tensor, weights[name]) for name, tensor in again.items())
+    assert noticed > 30
+    path.write_bytes(whole)
+    assert load(path)
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    """Compressed entries, and numbers that a stride of 0 makes many."""
+    path = saved(tmp_path / "ckpt.pt")
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    assert refusal(path).startswith("a compressed archive, expected")
+
+    spec = slim_spec("A", fc_width=20_000)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in build_net(spec).state_dict().items()}
+    expanded = {name: torch.full((1,), 0.1).expand(shape) for name, shape in shapes.items()}
+    message = refusal(saved(path, spec=spec.to_json(), weights=expanded))
+    assert re.search(r"tensor '.*' of .* claim \d+ bytes in a file of \d+: refused", message)
+    assert "tensor 'x' of [1000000000]" in refusal(saved(path, momentum={"x": torch.zeros(1).expand(10**9)}))
+
+
+def test_the_format_before_zip_is_refused(tmp_path: Path) -> None:
+    """The trainer never wrote it; it has no checksums, and declares sizes."""
+    path = saved(tmp_path / "ckpt.pt")
+    torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)
+    assert "no checkpoint of ours" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": {5: torch.zeros(3)}}, "a tensor is called '5', a int, expected a string"),
+        ({"weights": {"a": torch.zeros(3).to_sparse()}}, "tensor 'a' is float32 sparse_coo, expected FP32 numbers"),
+        ({"weights": {"a": torch.zeros(3).double()}}, "tensor 'a' is float64 strided, expected FP32 numbers"),
+        ({"momentum": [torch.zeros(3)]}, "momentum is a list, expected tensors by name"),
+        ({"average": {"a": 5}}, "entry 'a' is a int, expected tensors by name"),
+        ({"epochs_done": "7"}, "Expected `int`, got `str` - at `$.epochs_done`"),
+        ({"epochs_done": -1}, "Expected `int` >= 0 - at `$.epochs_done`"),
+        ({"recipe": {"a": 1}}, "Expected `str`, got `object` - at `$.recipe`"),
+        ({"sums": (1.0, 2.0)}, "Expected `array` of length 3, got 2 - at `$.sums`"),
+        ({"plateau": (0, "a", 0)}, "Expected `float`, got `str` - at `$.plateau[1]`"),
+        ({"scaler": torch.zeros(2)}, "Expected `object`, got `Tensor` - at `$.scaler`"),
+        ({"finished": 1}, "Expected `bool`, got `int` - at `$.finished`"),
+        ({"format": torch.zeros(2)}, "checkpoint format tensor([0., 0.]), expected 1"),
+    ],
+    ids=str,
+)
+def test_an_entry_of_the_wrong_kind_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert refusal(saved(tmp_path / "ckpt.pt", **changes)) == message
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from infer.data.dataset import DEVKIT, GROUND_TRUTH, META, TRAIN, VAL
+from infer.data.dataset import TRAIN, VAL
+from infer.data.devkit import DEVKIT, GROUND_TRUTH, META
 from infer.pixels.decode import read
 from trainer import miniature
 from trainer.miniature import DEVKIT_ORDER, RENDERINGS, WNIDS, WORDS, Rendering

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from infer.data.dataset import Dataset, DatasetError, Item
-from infer.owned import end_with_parent
 from infer.pipeline import ahead
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.render import FILTERS, render
+from infer.processes.owned import end_with_parent
 from infer.spec import Exif, ModelSpec
 from infer.views import plan_views, rescaled_px
 

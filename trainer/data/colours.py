@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from infer.data.dataset import Dataset, Item
 from infer.errors import Refused
+from infer.files import read_file
 from infer.pipeline import ordered
 
 from .augment import Matrix
@@ -19,6 +20,8 @@ from .batches import cores_here, read_pixels
 
 SAMPLE = 1000
 """Images from which a run measures the colours itself: the mean's standard error is then far below a grey level."""
+LARGEST_BYTES = 1 << 20
+"""Bytes of a file of statistics at most, which has some hundred."""
 AHEAD = 16
 """Images that may be measured before their turn, so that a large one keeps no thread waiting."""
 
@@ -50,7 +53,7 @@ class Statistics:
     def read(path: Path) -> Statistics:
         """The statistics of a file that `to_json` wrote. Raises StatisticsError."""
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(read_file(path, LARGEST_BYTES, StatisticsError))
             vectors = np.array(content["eigenvectors"], np.float64)
             names = ("mean_rgb", "mean_error", "eigenvalues")
             mean, error, values = (np.array(content[name], np.float64) for name in names)
@@ -62,7 +65,7 @@ class Statistics:
             if not (mean.min() >= 0 and 1 < mean.max() <= 255 and values.max() <= 1):
                 raise ValueError("expected a mean in grey levels, 0 to 255, and eigenvalues of RGB in 0 to 1")
             return _statistics_from_arrays(mean, error, values, vectors, int(content["images"]))
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             said = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             raise StatisticsError(
                 f"{path}: no statistics ({said}), expected a file of python -m trainer.statistics"

@@ -23,7 +23,7 @@ from torch import nn
 
 from infer.data.dataset import Dataset
 from infer.errors import Refused
-from infer.owned import own_folder
+from infer.processes.owned import own_folder
 from infer.spec import ModelSpec
 
 from .. import checkpoint as checkpoints

@@ -3,8 +3,8 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 
+#include "files.hpp"
 #include "taps.hpp"
 #include "verydeep/verydeep.hpp"
 
@@ -265,14 +265,7 @@ DecodedImage decode(const void* data, std::size_t size, bool apply_exif) {
 #endif
 
 DecodedImage decode_file(const std::string& path, bool apply_exif) {
-  constexpr std::streamoff kLargestBytes = std::streamoff{1} << 28;
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const std::streamoff size = file ? static_cast<std::streamoff>(file.tellg()) : -1;
-  if (size < 0 || size > kLargestBytes)
-    throw Error(ErrorCode::unreadable_image, path + ": cannot be read, or is larger than 256 MiB");
-  std::vector<char> data(static_cast<std::size_t>(size));
-  file.seekg(0);
-  if (!file.read(data.data(), size)) throw Error(ErrorCode::unreadable_image, path + ": cannot be read");
+  const std::string data = read_file(path, kLargestImageBytes, ErrorCode::unreadable_image);
   try {
     return decode(data.data(), data.size(), apply_exif);
   } catch (const Error& error) {

@@ -2,6 +2,7 @@
 #include <fstream>
 
 #include "backend.hpp"
+#include "files.hpp"
 
 namespace verydeep {
 
@@ -14,6 +15,7 @@ void require_output(const ModelSpec& spec, const std::string& output) {
 std::unique_ptr<Backend> open_backend(const std::string& path, const Options& options) {
   const auto dot = path.rfind('.');
   const std::string suffix = dot == std::string::npos ? "" : path.substr(dot);
+  for (const char* own : {"", ".data"}) require_regular(path + own, ErrorCode::unusable_engine);
   if (!std::ifstream(path)) throw Error(ErrorCode::unusable_engine, path + ": no such file, expected an engine");
   if (suffix == ".onnx") {
 #ifdef VERYDEEP_ONNXRUNTIME

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "files.hpp"
 #include "sha256.hpp"
 #include "verydeep/verydeep.hpp"
 
@@ -71,9 +71,9 @@ std::string Sidecar::rebuild() const {
 
 Sidecar read_sidecar(const std::string& path, const std::string& plan) {
   const std::string beside = path + ".json";
-  std::ifstream file(beside, std::ios::binary);
-  if (!file) refuse(beside + ": missing, expected the sidecar of " + path + ": build the engine again with export.to_trt");
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (!std::filesystem::exists(beside))
+    refuse(beside + ": missing, expected the sidecar of " + path + ": build the engine again with export.to_trt");
+  const std::string text = read_file(beside, kLargestSidecarBytes, ErrorCode::unusable_engine);
   Sidecar sidecar = parse_sidecar(path, text);
   const std::string found = sha256(plan.data(), plan.size());
   if (found != sidecar.sha256)

@@ -4,13 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
+#include <limits>
 #include <map>
 #include <mutex>
 
 #include "backend.hpp"
 #include "cuda.hpp"
+#include "files.hpp"
 #include "inputs.hpp"
 #include "sidecar.hpp"
 
@@ -57,16 +57,6 @@ std::string library_version() {
          std::to_string(version % 100) + "." + std::to_string(getInferLibBuildVersion());
 }
 
-std::string read_plan(const std::string& path) {
-  std::error_code failed;
-  const auto size = std::filesystem::file_size(path, failed);
-  std::string plan(failed ? 0 : size, '\0');
-  std::ifstream file(path, std::ios::binary);
-  if (failed || !file.read(plan.data(), static_cast<std::streamsize>(size)))
-    throw Error(ErrorCode::unusable_engine, path + ": cannot be read");
-  return plan;
-}
-
 nvinfer1::Dims dims_of(const std::vector<std::int64_t>& shape) {
   nvinfer1::Dims dims{};
   dims.nbDims = static_cast<std::int32_t>(shape.size());
@@ -107,7 +97,7 @@ class TensorRTBackend final : public Backend {
 
  public:
   TensorRTBackend(const std::string& path, const Options& options) {
-    std::string plan = read_plan(path);
+    std::string plan = read_file(path, std::numeric_limits<std::uintmax_t>::max(), ErrorCode::unusable_engine);
     sidecar_ = read_sidecar(path, plan);
     check_version(sidecar_, library_version());
     runtime_name_ = "tensorrt-" + sidecar_.spec.precision;

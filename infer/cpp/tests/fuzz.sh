@@ -24,7 +24,7 @@ fuzz() {
   echo "fuzzed $target: $(tail -1 "$folder/$target.log")"
 }
 "$python" tests/fuzz_seeds.py "$folder/seeds"
-fuzz decode -DVERYDEEP_DECODE src/decode.cpp -ljpeg -lpng
+fuzz decode -DVERYDEEP_DECODE src/decode.cpp src/files.cpp -ljpeg -lpng
 seconds=$(((seconds + 1) / 2))
 fuzz spec src/spec.cpp src/views.cpp src/taps.cpp src/feed.cpp src/self_test.cpp
-fuzz sidecar src/sidecar.cpp src/spec.cpp src/sha256.cpp
+fuzz sidecar src/sidecar.cpp src/files.cpp src/spec.cpp src/sha256.cpp

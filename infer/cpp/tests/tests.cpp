@@ -1,9 +1,12 @@
 // The same taps, plans and pixels as Python (golden.json), and what is refused.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cinttypes>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <numeric>
 #include <nlohmann/json.hpp>
@@ -11,6 +14,7 @@
 #include <thread>
 
 #include "feed.hpp"
+#include "files.hpp"
 #include "self_test.hpp"
 #include "taps.hpp"
 #include "verydeep/verydeep.hpp"
@@ -172,6 +176,30 @@ TEST(Decode, WhatIsNoImage) {
             0u);
 }
 #endif
+
+// Files that are no files: nothing waits for what a pipe will say, or reads a device to its end.
+TEST(Open, WhatIsNoFile) {
+  const std::string folder = ::testing::TempDir() + "no_file_" + std::to_string(getpid());
+  std::filesystem::create_directory(folder);
+  for (const std::string name : {"/pipe.onnx", "/pipe.engine", "/pipe.jpg", "/other.onnx.data"})
+    ASSERT_EQ(mkfifo((folder + name).c_str(), 0600), 0);
+  std::ofstream(folder + "/other.onnx") << "x";
+  for (const std::string name : {"/pipe.onnx", "/pipe.engine"})
+    EXPECT_EQ(refused(ErrorCode::unusable_engine, [&] { Classifier(folder + name); }),
+              folder + name + ": cannot be read (is a pipe, not a file)");
+  EXPECT_EQ(refused(ErrorCode::unusable_engine, [&] { Classifier(folder + "/other.onnx"); }),
+            folder + "/other.onnx.data: cannot be read (is a pipe, not a file)");
+  EXPECT_EQ(refused(ErrorCode::unreadable_image, [&] { decode_file(folder + "/pipe.jpg"); }),
+            folder + "/pipe.jpg: cannot be read (is a pipe, not a file)");
+  EXPECT_EQ(refused(ErrorCode::unreadable_image, [&] { decode_file(folder); }),
+            folder + ": cannot be read (is a folder, not a file)");
+  EXPECT_EQ(refused(ErrorCode::unreadable_image, [&] { decode_file("/dev/zero"); }),
+            "/dev/zero: cannot be read (is a device, not a file)");
+  EXPECT_EQ(refused(ErrorCode::invalid_argument, [&] { read_file(GOLDEN, 10, ErrorCode::invalid_argument); })
+                .find(GOLDEN + std::string(": ")),
+            0u);
+  std::filesystem::remove_all(folder);
+}
 
 TEST(Open, WhatIsNoEngine) {
   EXPECT_NE(refused(ErrorCode::unusable_engine, [] { Classifier("/none.onnx"); }).find("no such file"),

@@ -1,75 +1,124 @@
-"""evaluation/run/loop.py: an image is blamed for its own faults alone."""
+"""evaluation/run/loop.py: few decoded pixels are held at once, and how many that are changes no byte of a table."""
 
 from __future__ import annotations
 
-import errno
-import os
+import contextlib
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from helpers import encode, noise
+from PIL import Image
+from scoring import evaluate, resolve
 
-from evaluation.errors import RunError
-from evaluation.run.loop import read_image
-from evaluation.scores.table import OK
-from infer.data import folder
-from infer.data.dataset import Item
-from infer.data.folder import File
+from evaluation.run import loop
+from evaluation.run.loop import make_shards
+from evaluation.run.score import ScoreMaker
+from evaluation.run.submission import Protocol
+from infer.data.dataset import Dataset, open_dataset
+from infer.onnx_engine import OnnxEngine
+from infer.pixels import decode
+from trainer.miniature import WNIDS
+from trainer.torch_engine import TorchEngine
 
-
-def item(path: Path) -> Item:
-    return Item(path.name, 0, File(path))
-
-
-def test_an_image_s_own_faults_are_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = encode(noise((80, 90)), "JPEG")
-    (tmp_path / "text.jpg").write_bytes(b"no image")
-    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "folder.jpg").mkdir()
-    os.mkfifo(tmp_path / "pipe.jpg")
-    (tmp_path / "large.jpg").write_bytes(whole + bytes(99_999))
-    (tmp_path / "whole.jpg").write_bytes(whole)
-    monkeypatch.setattr(folder, "LARGEST_BYTES", 99_999)
-
-    found = {path.stem: read_image(item(path), ["ignore"], False).status for path in tmp_path.iterdir()}
-    assert found.pop("whole") == OK
-    expected = {
-        "text": "text.jpg: is not an image we can decode",
-        "cut": "cut.jpg: truncated or damaged JPEG",
-        "empty": "empty.jpg: is empty (0 bytes)",
-        "folder": "folder.jpg: cannot be read (Is a directory)",
-        "pipe": "pipe.jpg: cannot be read (is a pipe, not a file)",
-        "large": f"large.jpg: cannot be read ({len(whole) + 99_999} bytes, more than the 99999 of the largest image "
-        "we read)",
-    }
-    assert found == expected
-    for name in expected:
-        with pytest.raises(RunError, match="--strict stops at the first unreadable image"):
-            read_image(item(tmp_path / f"{name}.jpg"), ["ignore"], True)
+PIXELS = 400 * 600
 
 
-@pytest.mark.parametrize(
-    "number",
-    [errno.EACCES, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EINTR, errno.EREMOTEIO],
-)
-def test_what_is_no_fault_of_an_image_stops_the_run(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Twenty images of 0.7 MB decoded, and one that cannot be read."""
+    root, random = tmp_path_factory.mktemp("large"), np.random.default_rng(3)
+    for wnid in WNIDS:
+        (root / wnid).mkdir()
+    for number in range(20):
+        pixels = random.integers(0, 255, (20, 30, 3), np.uint8).repeat(20, 0).repeat(20, 1)
+        Image.fromarray(pixels).save(root / WNIDS[number % 10] / f"{number}.png")
+    (root / WNIDS[4] / "broken.png").write_bytes(b"text")
+    return open_dataset(root)
+
+
+class Watch:
+    """Counts decoded originals that are alive, by their weight in images."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.most = self.alive = 0
+        self._lock = threading.Lock()
+        monkeypatch.setattr(loop, "decode", self._decode)
+
+    def _decode(self, *args: Any, **options: Any) -> Any:
+        import weakref
+
+        pixels = decode.decode(*args, **options).copy()
+        with self._lock:
+            self.alive += 1
+            self.most = max(self.most, self.alive)
+        weakref.finalize(pixels, self._gone)
+        return pixels
+
+    def _gone(self) -> None:
+        with self._lock:
+            self.alive -= 1
+
+
+class OnDevice(OnnxEngine):
+    """An engine that needs the images themselves, as one of a GPU does; each has calls of its own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, rescale="graph")
+        self.device = "cuda:0"
+
+
+@pytest.mark.parametrize("opened", [OnnxEngine, OnDevice, "torch"])
+def test_how_many_bytes_are_held_changes_no_answer(
+    opened: Any,
+    exported: Callable[..., Path],
+    slim_checkpoint: Callable[..., Path],
+    dataset: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A permission, a limit, a disk, a network: whatever is not known to be the image's own."""
-    (tmp_path / "a.jpg").write_bytes(encode(noise((80, 90)), "JPEG"))
+    """A batch of 21 images, then batches of two or none held at all: rows are the same to the bit."""
+    engine = TorchEngine.open(slim_checkpoint("D")) if opened == "torch" else opened(exported("D"))
+    protocols = [resolve(["center", "ten-crop"], engine.spec, [88])]
+    ((*whole,),) = evaluate([engine], protocols, dataset).scores
 
-    def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
+    monkeypatch.setattr(loop, "DECODED_BYTES", 3 * PIXELS + 1)
+    watch = Watch(monkeypatch)
+    ((*few,),) = evaluate([engine], protocols, dataset).scores
+    for before, after in zip(whole, few, strict=True):
+        assert before.posterior.tobytes() == after.posterior.tobytes()
+        assert (before.statuses, before.pixel_digests) == (after.statuses, after.pixel_digests)
+        assert sum(status != "ok" for status in after.statuses) == 1
+    # ahead, in a batch that one more image ended, and in the batch before it
+    assert watch.most <= (1 + 2 + 2 if opened is OnDevice else 2)
 
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(RunError, match=r"a\.jpg: .*, which is no fault of the image: .* go on with --resume") as caught:
-        read_image(item(tmp_path / "a.jpg"), ["ignore"], False)
-    assert os.strerror(number) in str(caught.value)
+
+def test_a_protocol_of_many_views_holds_few_images(
+    exported: Callable[..., Path], dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "DECODED_BYTES", 2 * 3 * PIXELS)
+    watch = Watch(monkeypatch)
+    engine = OnnxEngine(exported("D"))
+    maker = ScoreMaker([engine], [[Protocol("dense", (88,))]], dataset, "scores")
+    assert sum(shard.images for shard in make_shards(maker, dataset.items, decoders=8)) == 21
+    assert watch.most <= 2 + 1 + 1
 
 
-def test_a_store_behind_links_that_is_gone_stops_the_run(tmp_path: Path) -> None:
-    """A hub's cache, DVC, git-annex: the link is there, what it leads to is not."""
-    (tmp_path / "a.jpg").symlink_to(tmp_path / "store" / "0123")
-    with pytest.raises(RunError, match=r"a\.jpg: No such file or directory, which is no fault of the image"):
-        read_image(item(tmp_path / "a.jpg"), ["ignore"], False)
+def test_whatever_ends_a_run_no_thread_goes_on_waiting(
+    exported: Callable[..., Path], dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "DECODED_BYTES", 1)
+    engine = OnnxEngine(exported("D"))
+    maker = ScoreMaker([engine], [[Protocol("dense", (88,))]], dataset, "scores")
+    before = threading.active_count()
+    with contextlib.closing(make_shards(maker, dataset.items, decoders=4)) as shards:
+        next(shards)
+
+    def fail(*_: Any) -> Any:
+        raise ValueError("not today")
+
+    monkeypatch.setattr(maker, "begin", fail)
+    with pytest.raises(ValueError, match="not today"):
+        list(make_shards(maker, dataset.items, decoders=4))
+    assert threading.active_count() <= before + 1

@@ -26,7 +26,7 @@ from trainer.__main__ import main as train
 HOLD = """
 import contextlib, sys
 from pathlib import Path
-from infer.owned import own_file, own_folder
+from infer.processes.owned import own_file, own_folder
 root = Path(sys.argv[1])
 with contextlib.ExitStack() as stack:
     stack.enter_context(own_folder(root / "out"))

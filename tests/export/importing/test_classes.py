@@ -47,7 +47,7 @@ def test_without_a_file_they_are_numbered() -> None:
         (b"\na\n", "line 1 is empty, expected one class a line"),
         (b"\xff\xfe\x00", "not text in UTF-8, expected class names, one a line"),
         (b"a\x00\nb", "not text in UTF-8"),
-        (bytes(MAX_BYTES + 1), "10000001 bytes, expected class names"),
+        (bytes(MAX_BYTES + 1), "10000001 bytes, expected at most 10000000"),
     ],
 )
 def test_files_that_name_no_classes(content: bytes, message: str, tmp_path: Path) -> None:

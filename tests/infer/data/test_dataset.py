@@ -13,16 +13,14 @@ import pytest
 from conftest import TRAIN_DIGITS, VAL_DIGITS
 
 from infer.data.dataset import (
-    DEVKIT,
-    GROUND_TRUTH,
     ILSVRC2012_FIRST_LABELS,
-    META,
     TRAIN,
     VAL,
     Dataset,
     DatasetError,
     open_dataset,
 )
+from infer.data.devkit import DEVKIT, GROUND_TRUTH, META
 from infer.data.folder import File, Folder
 from trainer.miniature import DEVKIT_ORDER, RENDERINGS, WNIDS, WORDS
 

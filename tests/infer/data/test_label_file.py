@@ -110,3 +110,10 @@ def test_kaggles_validation_images_alone_need_their_list(tmp_path: Path) -> None
     (tmp_path / "LOC_val_solution.csv").unlink()
     with pytest.raises(DatasetError, match=r"9 images in no class folder, and no labels: .* LOC_val_solution\.csv"):
         open_dataset(alone)
+
+
+def test_a_label_of_many_digits(tmp_path: Path) -> None:
+    root = fill(tmp_path / "d", "a.jpg")
+    (tmp_path / "l.csv").write_text(f"a.jpg,{'9' * 5000}\n")
+    with pytest.raises(DatasetError, match="a label of 5000 digits, expected the number of a class"):
+        open_dataset(root, labels=tmp_path / "l.csv")

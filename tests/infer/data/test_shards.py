@@ -8,6 +8,7 @@ import json
 import pickle
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,35 @@ def test_shards_that_are_refused(folder: Path, tmp_path: Path) -> None:
     assert str(path) in refused(path)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("{000000..999999}.tar", "no such file as .*000000.tar"),
+        ("{000000..999999}{000000..999999}.tar", "no such file as .*000000000000.tar"),
+        ("{0..999999999}.tar", "more than 1000000 shards"),
+        ("{0..9999999999999999999999}.tar", "no such file as"),
+        ("{a,b}" * 30 + ".tar", "30 braces, expected at most 20"),
+    ],
+)
+def test_a_pattern_of_too_many_shards_ends_at_once(pattern: str, message: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(tmp_path / pattern)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("label", ["9" * 5000, "9" * 40, "-" + "9" * 5000])
+def test_a_label_of_many_digits(label: str, folder: Path, tmp_path: Path) -> None:
+    rows = images(folder)[:2]
+    with tarfile.open(tmp_path / "val.tar", "w") as archive:
+        for number, (_, data) in enumerate(rows):
+            for ending, content in ((".jpg", data), (".cls", label.encode())):
+                member = tarfile.TarInfo(f"{number}{ending}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    assert "0.cls: expected a number or a name" in refused(tmp_path / "val.tar")
+
+
 def test_parquet_that_is_refused(folder: Path, tmp_path: Path) -> None:
     rows, path = images(folder)[:4], tmp_path / "x.parquet"
     write_parquet(path, rows, [0, 1, 2, 3], ["a", "b", "c"])
@@ -448,6 +478,33 @@ def test_what_is_held_of_row_groups_is_bounded(tmp_path: Path, monkeypatch: pyte
     assert "more than 3000, and it is read as a whole: write it again with row_group_size" in refused(
         tmp_path / "x.parquet"
     )
+
+
+def test_what_a_file_unpacks_to_is_bounded_by_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that is there once may be the value of any number of rows, by a dictionary."""
+    monkeypatch.setattr(parquet, "BATCH_BYTES", 100_000)
+    path = tmp_path / "x.parquet"
+
+    def write(image: list[bytes], label: list[Any], rows: int) -> None:
+        same = pa.array([0] * rows, pa.int32())
+        columns = {"image": pa.array(image, pa.binary()), "label": pa.array(label)}
+        columns = {name: pa.DictionaryArray.from_arrays(same, values) for name, values in columns.items()}
+        pq.write_table(pa.table(columns), path, store_schema=False, row_group_size=rows)
+
+    write([bytes(50_000)], ["a"], 3)
+    assert [len(item.read_bytes()) for item in open_dataset(path).items] == [50_000] * 3
+    write([bytes(50_000)], ["a"], 7)
+    with pytest.raises(OSError, match=r"a row group of the Parquet file that unpacks to [23]\d{5} bytes and more"):
+        open_dataset(path).items[0].read_bytes()
+
+    write([b"x"], [0], 50_000)
+    assert refused(path) == f"{path}: more than {10_000 + path.stat().st_size // 8} rows in {path.stat().st_size} " + (
+        "bytes: no images are so small"
+    )
+    write([b"x"], ["l" * 5000], 3)
+    assert refused(path) == f"{path}: row 0 has a label of 5000 characters, expected at most 4096"
+    pq.write_table(pa.table({"image": [{"bytes": b"x", "path": "p" * 5000}], "label": [1]}), path)
+    assert refused(path) == f"{path}: row 0 has a path of 5000 characters, expected at most 4096"
 
 
 @pytest.mark.parametrize("codec", ["snappy", "zstd", "gzip", "none"])

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from conftest import TRAIN_DIGITS, VAL_DIGITS
 
-from infer.data.dataset import DEVKIT, META, TRAIN, VAL, Dataset, DatasetError, open_dataset
+from infer.data.dataset import TRAIN, VAL, Dataset, DatasetError, open_dataset
+from infer.data.devkit import DEVKIT, META
 from infer.data.folder import File, printable
 from infer.data.tar import list_members
 from trainer.miniature import RENDERINGS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Photos
 from helpers import encode
 from numpy.typing import NDArray
 from paths import ROOT, SUPPORT
@@ -130,3 +132,27 @@ def test_the_same_every_time_whatever_was_in_memory() -> None:
     assert [process.returncode for process in running] == [0, 0]
     assert len(said[0]) == 64
     assert said[0] == said[1]
+
+
+def with_scans(progressive: bytes, count: int) -> bytes:
+    """A progressive JPEG whose last scan is there again and again, up to so many scans in all."""
+    last = progressive.rindex(b"\xff\xda")
+    more = count - progressive.count(b"\xff\xda")
+    return progressive[:-2] + more * progressive[last:-2] + b"\xff\xd9"
+
+
+def test_a_jpeg_of_many_scans_is_refused_as_in_cpp(photos: Photos) -> None:
+    """A file of some kilobytes that would take hours. What follows a picture, or looks like a scan, is none."""
+    photo = np.ascontiguousarray(photos["cat"][:40, :50])
+    progressive, plain = (encode(photo, "JPEG", progressive=own) for own in (True, False))
+    expected = decode(progressive)
+    assert decode(with_scans(progressive, 500)).shape == expected.shape
+    with pytest.raises(ImageError, match="is a JPEG of more than 500 scans: save it anew"):
+        decode(with_scans(progressive, 501))
+
+    # another file behind it, and a comment of such bytes before it
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + 1200) + 600 * b"\xff\xda"
+    for scans in (600 * b"\xff\xda\x00\x08", b""):
+        for data, whole in ((progressive, expected), (plain, decode(plain))):
+            assert (decode(data[:2] + comment + data[2:] + scans) == whole).all()
+    assert (decode(plain[:-2] + 600 * plain[plain.rindex(b"\xff\xda") : -2] + b"\xff\xd9") == decode(plain)).all()

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import Refused, one_line
+from ..errors import Refused, one_line
 
 LOCK = ".verydeep.lock"
 """Name of the lock in a folder; of a file it is .NAME and this."""

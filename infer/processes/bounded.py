@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from infer.owned import end_with_parent
+from .owned import end_with_parent
 
 Result = TypeVar("Result")
 

@@ -1,4 +1,4 @@
-"""export/importing/bounded.py: a bound on memory that no lower limit contradicts, and how a process ended."""
+"""infer/bounded.py: a bound on memory that no lower limit contradicts, and how a process ended."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from export.importing.bounded import Died, bounded_memory, in_its_own_process
 from infer.errors import Refused
+from infer.processes.bounded import Died, bounded_memory, in_its_own_process
 
 resource = pytest.importorskip("resource")
 FREE = resource.RLIM_INFINITY

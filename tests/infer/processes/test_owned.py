@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 
 from infer.errors import Refused
-from infer.owned import LOCK, Owned, check_ours, is_empty, own_file, own_folder, remove_ours
+from infer.processes.owned import LOCK, Owned, check_ours, is_empty, own_file, own_folder, remove_ours
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from infer.owned import own_folder
+from infer.processes.owned import own_folder
 with own_folder(Path(sys.argv[1])):
     child = os.fork()  # as torch's loader
-    print(child, flush=True)
+    if child:
+        print(child, flush=True)
     time.sleep(60)
 """
 
@@ -93,7 +94,7 @@ def test_without_locks_a_line_is_said(
 def test_a_worker_ends_with_its_parent() -> None:
     code = """
 import multiprocessing, os, time
-from infer.owned import end_with_parent
+from infer.processes.owned import end_with_parent
 def work(pipe):
     end_with_parent()
     pipe.send(os.getpid())

@@ -1,0 +1,109 @@
+"""ILSVRC-2012's devkit: its synsets, and the labels of the validation images; of a folder, its .tar.gz, or a .tar.
+
+The content of what a stranger may have sent: its sizes are bounded, and so is the memory that reading it takes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..files import POINTER, is_pointer
+from ..processes.bounded import bounded_memory
+from .folder import DatasetError, Folder
+from .tar import TarError, list_members
+
+DEVKIT = "ILSVRC2012_devkit_t12"
+META = "meta.mat"
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+META_BYTES, META_MEMORY_BYTES = 1 << 24, 1 << 29
+"""Bytes of meta.mat at most, whose original has 0.7 MB, and of the memory that reading it may take."""
+DEVKIT_BYTES = 64 << 20
+"""Bytes of the devkit unpacked, at most; the original's .tar.gz has 2.5 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synsets:
+    """WNID of each leaf's ILSVRC2012_ID, and words of each WNID."""
+
+    wnid_of_id: dict[int, str]
+    words: dict[str, str]
+
+
+def read_synsets(root: Folder) -> Synsets:
+    """Synsets of the devkit in a folder; none where there is no devkit. Raises DatasetError."""
+    files = read_devkit(root, (META, GROUND_TRUTH).__contains__)
+    return _read_meta(files[META], root.path / DEVKIT / "data" / META) if META in files else Synsets({}, {})
+
+
+def read_validation_ids(root: Folder) -> list[str]:
+    """ILSVRC2012_ID of each validation image in the order of their names, as written.
+
+    Raises DatasetError where the devkit is missing, or a part of it.
+    """
+    files = read_devkit(root, (META, GROUND_TRUTH).__contains__)
+    for needed in (META, GROUND_TRUTH):
+        if needed not in files:
+            path = root.path / DEVKIT / "data" / needed
+            raise DatasetError(f"{path}: missing, and flat validation images have their labels there")
+    return files[GROUND_TRUTH].decode(errors="replace").split()
+
+
+def read_devkit(root: Folder, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """The files of data/ in the devkit whose names are `wanted`; none without a devkit. Raises DatasetError."""
+    if root.holds(DEVKIT):
+        devkit = root.folder(DEVKIT)
+        files = devkit.folder("data").files if devkit.holds("data") else {}
+        contents = {name: file.read_bytes() for name, file in files.items() if wanted(name)}
+        for name, content in contents.items():
+            if is_pointer(content):
+                raise DatasetError(f"{files[name].path}: {POINTER}")
+        return contents
+
+    packed = root.files.get(f"{DEVKIT}.tar.gz")
+    if packed is None:
+        return {}
+    path = root.path / f"{DEVKIT}.tar.gz"
+    data = packed.read_bytes()
+    if is_pointer(data):
+        raise DatasetError(f"{path}: {POINTER}")
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            content = file.read(DEVKIT_BYTES + 1)
+        if len(content) > DEVKIT_BYTES:
+            raise DatasetError(f"{path}: unpacks to more than {DEVKIT_BYTES} bytes, which no devkit does")
+
+        found = {}
+        for member in list_members(io.BytesIO(content), 0, len(content)):
+            if not member.problem and member.path.parts[-2:-1] == ("data",) and wanted(member.path.name):
+                found[member.path.name] = content[member.offset : member.offset + member.size_bytes]
+        return found
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path}: damaged or incomplete ({error}): copy or download it again") from None
+    except TarError as error:
+        raise DatasetError(f"{path}: {error}") from None
+
+
+def _read_meta(content: bytes, path: Path) -> Synsets:
+    """Synsets in meta.mat; `path` is its place, for errors. Raises DatasetError."""
+    import scipy.io
+
+    if len(content) > META_BYTES:
+        raise DatasetError(f"{path}: {len(content)} bytes, expected the devkit's {META} of at most {META_BYTES}")
+    try:
+        file: Any = io.BytesIO(content)  # scipy takes it, its stubs do not
+        with bounded_memory(META_MEMORY_BYTES):  # it unpacks what it finds, and makes arrays of the sizes it is told
+            rows = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=True)["synsets"]
+        leaves = [row for row in rows if int(row["num_children"]) == 0]
+        return Synsets(
+            {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves},
+            {str(row["WNID"]): str(row["words"]) for row in leaves},
+        )
+    except Exception as error:  # scipy raises what it likes on a damaged file
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DatasetError(f"{path}: not the devkit's meta.mat ({said})") from None
