@@ -118,7 +118,7 @@ def load(path: Path) -> Checkpoint:
 def _is_tensors(weights: object) -> bool:
     """True for {name: tensor}, all FP32, as the trainer writes them."""
     return isinstance(weights, dict) and all(
-        isinstance(t, Tensor) and t.dtype == torch.float32 for t in weights.values()
+        isinstance(name, str) and isinstance(t, Tensor) and t.dtype == torch.float32 for name, t in weights.items()
     )
 
 
