@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
+
 from infer.command import Parser, data_options, exit_with
 from infer.data.dataset import has_validation
-from infer.errors import UsageError
+from infer.errors import UsageError, one_line
+from infer.files import read_file
 from infer.views import PROTOCOLS
 
 from .checkpoint import load
@@ -21,6 +24,9 @@ from .loop.train import train
 from .processes import join
 from .recipe import Recipe, override
 from .recipes import RECIPES
+
+MOST_BYTES = 1 << 28
+"""The largest report.json that is read; it may name every image."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,11 +101,29 @@ def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str)
     return status if status >= 0 else 128 - status  # below 0: the signal that ended it
 
 
+class _Row(msgspec.Struct):
+    protocol: str
+
+
+class _Evaluation(msgspec.Struct):
+    """What is needed of a report.json."""
+
+    results: list[_Row]
+
+
 def is_evaluated(path: Path, report: Path, protocol: str) -> bool:
-    """True where a report has results of this protocol and is younger than the checkpoint."""
+    """True where a report has results of this protocol and is younger than the checkpoint.
+
+    One that cannot be read, as a loss of power may leave it, has none: the evaluation is made again.
+    """
     if not report.exists() or report.stat().st_mtime < path.stat().st_mtime:
         return False
-    return protocol in [row["protocol"] for row in json.loads(report.read_text())["results"]]
+    try:
+        found = msgspec.convert(json.loads(read_file(report, MOST_BYTES, UsageError)), _Evaluation)
+    except (UsageError, ValueError, RecursionError) as error:
+        print(one_line(f"{report}: no report ({error}): evaluating again"), file=sys.stderr)
+        return False
+    return protocol in [row.protocol for row in found.results]
 
 
 if __name__ == "__main__":

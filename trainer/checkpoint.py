@@ -7,8 +7,9 @@ import pickle
 import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from .nets.zoo import Net, build_net
 
 FORMAT = 1
 AUXILIARY = "auxiliary."
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 
 
 class CheckpointError(Refused):
@@ -106,7 +108,7 @@ def load(path: Path) -> Checkpoint:
 
     # Older files lack some fields. The weights are compared with a net that takes no memory.
     try:
-        known = {one.name: content[one.name] for one in fields(Checkpoint) if one.name in content}
+        known = _checked_state({one.name: content[one.name] for one in fields(Checkpoint) if one.name in content})
         checkpoint = Checkpoint(**known | {"spec": ModelSpec.from_json(content["spec"])})
         with torch.device("meta"):
             _load_strictly(build_net(checkpoint.spec), checkpoint.weights)
@@ -115,10 +117,43 @@ def load(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _is_tensors(weights: object) -> bool:
-    """True for {name: tensor}, all FP32, as the trainer writes them."""
+class _State(msgspec.Struct, frozen=True):
+    """The fields of a checkpoint that say how far a run came; bounds keep out what no run reaches."""
+
+    epochs_done: Count = 0
+    recipe: Annotated[str, msgspec.Meta(max_length=100_000)] = ""
+    steps_of_epoch: Count = 0
+    sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    plateau: tuple[Count, float, Count] = (0, math.inf, 0)
+    scaler: dict[str, int | float | None] = {}
+    images: Count = 0
+    listing: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    finished: bool = False
+
+
+def _checked_state(known: dict[str, Any]) -> dict[str, Any]:
+    """The fields, those of a run of the types that they are written with. Raises CheckpointError that names one."""
+    for name in ("auxiliary", "momentum", "iterate", "average"):
+        tensors = known.get(name, {})
+        if not _is_tensors(tensors, (torch.float32, torch.float64)):
+            raise CheckpointError(f"its {name} is {type(tensors).__name__}, expected tensors by name: it is damaged")
+
+    plain = {name: known[name] for name in _State.__struct_fields__ if name in known}
+    try:
+        state = msgspec.convert(plain, _State)
+        if not all(math.isfinite(number) and number >= 0 for number in state.sums):
+            raise ValueError(f"sums are {state.sums}")
+        if not state.plateau[1] >= 0:
+            raise ValueError(f"plateau is {state.plateau}")
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"what it says of its run cannot be ({error}): it is damaged") from None
+    return {**known, **{name: getattr(state, name) for name in plain}}
+
+
+def _is_tensors(weights: object, types: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
+    """True for {name: tensor}, all FP32 (or of `types`), as the trainer writes them."""
     return isinstance(weights, dict) and all(
-        isinstance(name, str) and isinstance(t, Tensor) and t.dtype == torch.float32 for name, t in weights.items()
+        isinstance(name, str) and isinstance(t, Tensor) and t.dtype in types for name, t in weights.items()
     )
 
 
