@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from infer.command import Parser, exit_with, run
+from infer.errors import one_line
 
 from .scores import table as tables
 
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _fuse(paths: list[Path], out: Path) -> int:
     tables.write(map(tables.fuse, tables.in_step(paths)), out)
-    print(f"{out}: mean of {len(paths)} tables")
+    print(one_line(f"{out}: mean of {len(paths)} tables"))
     return 0
 
 

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import Engine, Provider
+from .engine import Engine, EngineError, Provider
 from .open import open_engine
 from .pixels.decode import ImageError, Pixels, decode, read
 from .views import SINGLE_SCALE, check_protocol, check_scales, default_scales, out_of_range, plan_views
 
 BATCH = 16
 """Images that share calls when each has few views."""
+NOT_FINITE = "the model's answer is not finite (NaN or infinite): it is damaged, or overflows in half precision"
+"""Status of an image to which a model has no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,13 @@ class Classifier:
         check_protocol(self.engine.spec, self.engine.shapes, protocol, self.scales)  # refuses an unknown one, too
 
     def __call__(self, image: str | os.PathLike[str] | bytes | Pixels, *, top: int = 5) -> list[Prediction]:
-        """The `top` likeliest classes of a path, encoded bytes or u8 RGB pixels [h, w, 3]. Raises ImageError."""
+        """The `top` likeliest classes of a path, encoded bytes or u8 RGB pixels [h, w, 3].
+
+        Raises ImageError, and EngineError where the model answers by what is no number.
+        """
         outcome = self._classify([self.pixels(image)], top)[0]
+        if outcome.status == NOT_FINITE:
+            raise EngineError(f"{self.engine.spec.name}: {NOT_FINITE}")
         if outcome.status != "ok":
             raise ImageError(outcome.status)
         return list(outcome.predictions)
@@ -128,7 +135,8 @@ class Classifier:
                 continue
             weights = np.array([view.weight for view in plan.views])
             mean = weights @ posterior[start : start + len(plan)].astype(np.float64)  # [classes]
-            outcomes.append(Outcome("ok", self._best(mean, top)))
+            known = np.isfinite(mean).all()
+            outcomes.append(Outcome("ok", self._best(mean, top)) if known else Outcome(NOT_FINITE))
             start += len(plan)
         return outcomes
 

@@ -72,7 +72,8 @@ def train_and_evaluate(args: argparse.Namespace, recipe: Recipe) -> int:
     # The first process alone speaks and evaluates.
     if peers.rank:
         return 0
-    print(f"{path}: {recipe.name}, {load(path).epochs_done} epochs, {time.monotonic() - started:.0f} s")
+    done = f"{path}: {recipe.name}, {load(path).epochs_done} epochs, {time.monotonic() - started:.0f} s"
+    print(one_line(done))
     if args.final_protocol == "none" or recipe.task != "classify":
         return 0
     return evaluate(path, args, args.final_protocol, peers.device.type)
@@ -86,12 +87,12 @@ def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str)
     """
     data = args.data
     if not has_validation(data):
-        print(f"{data}: no validation images, so {protocol} was not run", file=sys.stderr)
+        print(one_line(f"{data}: no validation images, so {protocol} was not run"), file=sys.stderr)
         return 0
 
     out = path.parent / "evaluation"
     if is_evaluated(path, out / "report.json", protocol):
-        print(f"{out}: {protocol} is there already")
+        print(one_line(f"{out}: {protocol} is there already"))
         return 0
 
     words = ["--engine", path, "--data", data, "--out", out, "--protocol", protocol, "--provider", provider, "--resume"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from infer.command import Parser, exit_with, run
-from infer.errors import UsageError
+from infer.errors import UsageError, one_line
 
 from .page import HTML, write_html
 from .results import read_run
@@ -38,7 +38,7 @@ def _write(folders: list[Path], path: Path | None) -> int:
     if path is None:
         path = folders[0] / HTML if len(folders) == 1 else Path(COMPARISON)
     write_html([read_run(folder) for folder in folders], path)
-    print(path)
+    print(one_line(str(path)))
     return 0
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from infer import views as view_plans
 from infer.data.dataset import Dataset, Item
 from infer.engine import DeviceImage, Engine, Provider, Started, start
+from infer.errors import one_line
 from infer.spec import Size
 from infer.views import MergedPlan, ViewPlan
 
@@ -206,7 +207,7 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], TableParts]):
             for number, reason in planned.refused.items():
                 if self.strict:
                     raise RunError(f"{image.item.name}: {reason}")
-                tqdm.write(f"{image.item.name}: {reason}", file=sys.stderr)
+                tqdm.write(one_line(f"{image.item.name}: {reason}"), file=sys.stderr)
                 answers[place][number] = ImageAnswer(OUT_OF_RANGE)
             work.append((place, planned))
 
