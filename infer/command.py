@@ -14,6 +14,7 @@ from typing import Any, NoReturn, get_args
 
 from .engine import Provider
 from .errors import Refused, UsageError, one_line
+from .files import NO_ROOM
 
 
 class Parser(argparse.ArgumentParser):
@@ -126,8 +127,16 @@ def run(parser: Parser, work: Callable[[], int]) -> int:
     except BrokenPipeError:  # no failure, see exit_with
         raise
     except (Refused, OSError) as error:
-        print(one_line(str(error)), file=sys.stderr)
+        no_room = isinstance(error, OSError) and error.errno in NO_ROOM
+        print(one_line(_say_no_room(parser, error) if no_room else str(error)), file=sys.stderr)
         return 1
+
+
+def _say_no_room(parser: Parser, error: OSError) -> str:
+    """An error of a full disk: what was to be written, and how a run that keeps what it did goes on."""
+    resumes = "--resume" in parser._option_string_actions
+    then = "go on with --resume: what was done is kept" if resumes else "begin again"
+    return f"{error.filename or 'a file'}: {error.strerror}: make room, then {then}"
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:

@@ -15,7 +15,7 @@ import msgspec
 from tqdm import tqdm
 
 from infer.errors import Refused
-from infer.files import read_file, replacing
+from infer.files import naming, read_file, replacing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -85,7 +85,7 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         assert self._bar is not None
         self._bar.close()
         self.history.append(dict(metrics))
-        with (self.out / METRICS).open("a") as file:
+        with naming(self.out / METRICS), (self.out / METRICS).open("a") as file:
             file.write(json.dumps(metrics) + "\n")
         values = {name: value for name, value in metrics.items() if name != "iteration"}
         self._add("epoch", values, int(metrics["iteration"]))

@@ -321,8 +321,14 @@ class Program:
         broken = next((name for name, t in done.weights.items() if not t.isfinite().all()), None)
         if broken is not None:
             raise self.divergence(f"{broken} is no number any more in epoch {done.epochs_done}")
-        if self.run.peers.rank == 0:
+        if self.run.peers.rank:
+            return
+        try:
             checkpoints.save(done, self.path)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise TrainingError(f"{error} Make room, then go on with --resume") from None  # torch does not say why
 
     def divergence(self, how: str) -> TrainingError:
         """The error of a run whose numbers became useless, with the checkpoint that is left of it."""

@@ -153,6 +153,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     )
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert f"{tmp_path / 'ckpt.pt'}: cannot be written" in done.stderr or "File too large" in done.stderr
+    assert "ake room, then " in done.stderr and "go on with --resume" in done.stderr
     assert (tmp_path / "ckpt.pt").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt.pt", "curves.png", "metrics.jsonl", "tensorboard"]
 
