@@ -127,8 +127,10 @@ def run(parser: Parser, work: Callable[[], int]) -> int:
     except BrokenPipeError:  # no failure, see exit_with
         raise
     except (Refused, OSError) as error:
-        no_room = isinstance(error, OSError) and error.errno in NO_ROOM
-        print(one_line(_say_no_room(parser, error) if no_room else str(error)), file=sys.stderr)
+        said = str(error)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            said = _say_no_room(parser, error)
+        print(one_line(said), file=sys.stderr)
         return 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -99,7 +100,12 @@ def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str)
     words += ["--labels", args.labels] if args.labels else []
     words += ["--columns", ",".join(f"{key}={name}" for key, name in args.columns.items())] if args.columns else []
     status = subprocess.run([sys.executable, "-m", "evaluation.ilsvrc", *map(str, words)]).returncode
-    return status if status >= 0 else 128 - status  # below 0: the signal that ended it
+    if status >= 0:
+        return status
+    how = "as the system does where memory runs out" if status == -signal.SIGKILL else "as somebody asked for"
+    said = f"{out}: the evaluation was ended by signal {-status}, {how}: the net is trained, go on with --resume"
+    print(one_line(said), file=sys.stderr)
+    return 128 - status
 
 
 class _Row(msgspec.Struct):

@@ -90,7 +90,7 @@ def check_sidecar(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(sidecar.read_text())
         expected = str(content["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(
             f"{sidecar}: missing or damaged ({error!r}): build the engine again with export.to_trt"
         ) from None
@@ -111,7 +111,7 @@ def read_sidecar(path: Path) -> Sidecar:
         content = msgspec.convert(values, SidecarContent)
         spec = ModelSpec.from_json(json.dumps(content.spec))
         return Sidecar(path, spec, tuple(profile.shape for profile in content.profiles), content)
-    except (SpecError, msgspec.ValidationError) as error:
+    except (SpecError, msgspec.ValidationError, RecursionError) as error:
         raise EngineError(
             f"{path}.json: cannot be understood ({error}), written by another version? Build the engine again with "
             "export.to_trt"
