@@ -28,6 +28,7 @@ from infer.boxes.finding import MATCHES, Merging
 from infer.command import Parser, add_data_options, data_options, exit_with, print_notes, run, scales_argument
 from infer.data.dataset import Dataset, open_dataset
 from infer.errors import one_line
+from infer.files import read_file
 
 from ..errors import RunError, ScoresError
 from ..run.labels import BY_ORDER, match_classes
@@ -38,6 +39,9 @@ from .find_boxes import PROTOCOLS, BoxSettings, ImageToLocate, KnownNets, box_me
 from .ground_truth import GroundTruth, read_ground_truth
 from .report import KIND, count, results_of, unreadable_images, write_report
 from .table import UnfinishedBoxes
+
+MOST_BYTES = 1 << 28
+"""The largest report.json that is read; it may name every image."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -214,10 +218,10 @@ def _check_out(out: Path) -> None:
     """Raises RunError for a folder with the report of another command, which would be lost."""
     path = out / "report.json"
     try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
+        kind = json.loads(read_file(path, MOST_BYTES, RunError)).get("kind")
     except FileNotFoundError:
         return
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         kind = None
     if kind != KIND:
         raise RunError(f"{path}: a report of another command, which would be lost: use another --out")
