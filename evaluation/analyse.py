@@ -18,6 +18,7 @@ from infer.files import read_file
 from .errors import ScoresError
 from .scores import table as tables
 from .scores.metrics import Details, ErrorCounts, ErrorRate, select
+from .text import cell
 
 LARGEST_LIST = 1 << 28
 """Bytes of a list of images at most; the names of ILSVRC-2012's training images have 40 million."""
@@ -85,12 +86,15 @@ def _format(errors: Errors, found: Details, count: int) -> str:
         lines.append(f"expected calibration error {calibration:.2f} % ({len(found.bin_images)} bins of confidence)")
 
     worst = sorted(found.class_errors(), key=lambda one: -one.rate.percent)[:count]
-    rows = [(name, images, _percent(rate)) for name, images, rate in worst]
-    lines += ["", tabulate(rows, headers=["worst classes", "images", "top-1 error"], tablefmt="pipe")]
+    rows = [(cell(name), images, _percent(rate)) for name, images, rate in worst]
+    headers = ["worst classes", "images", "top-1 error"]
+    lines += ["", tabulate(rows, headers, tablefmt="pipe", disable_numparse=[0])]
 
     confused = found.most_confused(count)
     if confused:
-        lines += ["", tabulate(confused, headers=["true class", "first answer", "images"], tablefmt="pipe")]
+        pairs = [(cell(true), cell(answer), images) for true, answer, images in confused]
+        headers = ["true class", "first answer", "images"]
+        lines += ["", tabulate(pairs, headers, tablefmt="pipe", disable_numparse=[0, 1])]
     return "\n".join(lines)
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from tabulate import tabulate
 
 from infer.command import Parser, exit_with, run
+from infer.errors import one_line
 
 from .scores import table as tables
 from .scores.comparison import Comparison, compare
 from .scores.table import Scores
+from .text import cell
 
 DIFFERING = 20
 """Images on which the tables differ that are listed unless told otherwise."""
@@ -70,8 +72,8 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int)
         rows = []
         for each in found.differing[:count]:
             answers = f"{each.first} {each.first_probability:.2f}", f"{each.second} {each.second_probability:.2f}"
-            rows.append((each.image, each.label, *answers))
-        lines += ["", tabulate(rows, headers=["image", "true", "A", "B"], tablefmt="pipe")]
+            rows.append([cell(one) for one in (each.image, each.label or "", *answers)])
+        lines += ["", tabulate(rows, ["image", "true", "A", "B"], tablefmt="pipe", disable_numparse=True)]
         if len(found.differing) > count:
             lines.append(f"... and {len(found.differing) - count} more")
     return "\n".join(lines)
@@ -79,7 +81,7 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int)
 
 def _describe_table(table: Scores) -> str:
     metadata = table.metadata
-    return f"{table.model} ({metadata['runtime']}, {metadata['protocol']} at {metadata['scales']})"
+    return one_line(f"{table.model} ({metadata['runtime']}, {metadata['protocol']} at {metadata['scales']})")
 
 
 if __name__ == "__main__":

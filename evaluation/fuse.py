@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from infer.command import Parser, exit_with, run
+from infer.errors import one_line
 from infer.processes.owned import own_file
 
 from .parquet import check_replaceable
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 def _fuse(paths: list[Path], out: Path) -> int:
     check_replaceable(out, tables.read_head)
     tables.write(map(tables.fuse, tables.in_step(paths)), out)
-    print(f"{out}: mean of {len(paths)} tables")
+    print(one_line(f"{out}: mean of {len(paths)} tables"))
     return 0
 
 

@@ -28,6 +28,7 @@ from infer.command import (
     whole_argument,
 )
 from infer.data.dataset import Dataset, open_dataset
+from infer.errors import one_line
 from infer.processes.owned import check_ours, own_folder
 from infer.views import PROTOCOLS
 
@@ -148,7 +149,8 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
     if not args.log_json:
         print(table)
         seconds = unfinished.progress.wall_seconds
-        print(f"{len(dataset.items)} images of {args.data} in {seconds:.1f} s; scores and report in {args.out}")
+        done = f"{len(dataset.items)} images of {args.data} in {seconds:.1f} s; scores and report in {args.out}"
+        print(one_line(done))
     return 0
 
 

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 from infer.command import Parser, exit_with, run
+from infer.errors import one_line
 
 from .published.papers import OTHERS_ROWS, PAPER_ROWS, Beside, PublishedRow, put_beside
 from .published.released import RELEASED_ROWS
 from .report.results import Result, read_run
+from .text import cell
 
 ERRORS = ("top1_error_percent", "top5_error_percent")
 DIFFERENCES = tuple(f"top{k}_{name}" for k in (1, 5) for name in ("difference_percent", "inside_interval95"))
@@ -51,7 +53,8 @@ def _show(args: argparse.Namespace) -> int:
         report = read_run(out).report
         found = report.results if report.dataset.is_ilsvrc2012_val else []
         if not any(line.ours for line in lines_beside(rows, found)):
-            print(f"{out}: no result for any of these rows: all are of whole nets on ILSVRC-2012", file=sys.stderr)
+            none = f"{out}: no result for any of these rows: all are of whole nets on ILSVRC-2012"
+            print(one_line(none), file=sys.stderr)
         ours += found
 
     lines = lines_beside(rows, ours)
@@ -118,7 +121,7 @@ def format_tables(lines: Sequence[Line]) -> str:
 def _describe_result(result: Result, beside: Beside) -> str:
     percents = (result.top1_error_percent, result.top5_error_percent)
     errors = " / ".join("-" if percent is None else f"{percent:.2f}" for percent in percents)
-    return f"{result.model} {errors}: {beside.difference} ({result.runtime}, {result.pooling})"
+    return cell(f"{result.model} {errors}: {beside.difference} ({result.runtime}, {result.pooling})")
 
 
 if __name__ == "__main__":

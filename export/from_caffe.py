@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 
 from infer.command import Parser, exit_with, run
-from infer.errors import UsageError
+from infer.errors import UsageError, one_line
 from infer.files import file_sha256
 from infer.processes.owned import own_file
 from infer.spec import ModelSpec, SpecError
@@ -157,8 +157,8 @@ def _work(args: argparse.Namespace) -> int:
     parameters = sum(tensor.numel() for tensor in checkpoint.weights.values())
     named = described(args.classes, len(spec.classes), spec.classes)
     origin = f"{args.weights} (sha256 {spec.source['caffemodel_sha256'][:12]})"
-    print(f"{args.out}: net {spec.net} from {origin}, {parameters:,} parameters, {named}")
-    print(chosen.line(spec))
+    print(one_line(f"{args.out}: net {spec.net} from {origin}, {parameters:,} parameters, {named}"))
+    print(one_line(chosen.line(spec)))
     if warped:
         print(f"its source warps images to {warped} before, which no protocol does: shapes are kept here")
     return 0

@@ -23,6 +23,7 @@ import onnx
 from infer import self_test
 from infer.command import Parser, exit_with, run
 from infer.engine import EngineError
+from infer.errors import one_line
 from infer.processes.bounded import Died, bounded_memory, in_its_own_process, keep_reserves_small
 from infer.processes.owned import own_file
 from infer.spec import ModelSpec, Preprocessing, SpecError
@@ -168,8 +169,8 @@ def _work(args: argparse.Namespace) -> int:
     views = f"{spec.max_views} view a call" if spec.max_views else "any number of views a call"
     named = described(args.classes, len(spec.classes), spec.classes)
     found = f"{named}, nchw interface, {spec.precision}, {sides}, {views}"
-    print(f"{args.out}: {found}, {time.monotonic() - started:.1f} s")
-    print(chosen.line(spec))
+    print(one_line(f"{args.out}: {found}, {time.monotonic() - started:.1f} s"))
+    print(one_line(chosen.line(spec)))
     return 0
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from infer.command import Parser, exit_with, run
+from infer.errors import one_line
 from infer.files import file_sha256
 from infer.processes.owned import own_file
 from infer.spec import ModelSpec, SpecError
@@ -128,8 +129,8 @@ def _work(args: argparse.Namespace) -> int:
             found.weights[first] = found.weights[first][:, [2, 1, 0]].contiguous()
         checkpoints.save(Checkpoint(spec, found.weights), args.out)
     findings = ", ".join([*_findings(spec, found, args.classes), *state.remarks])
-    print(f"{args.out}: {findings}, {time.monotonic() - started:.1f} s")
-    print(chosen.line(spec))
+    print(one_line(f"{args.out}: {findings}, {time.monotonic() - started:.1f} s"))
+    print(one_line(chosen.line(spec)))
     return 0
 
 

@@ -17,6 +17,7 @@ import onnx
 
 from infer import self_test
 from infer.command import Parser, exit_with, run
+from infer.errors import one_line
 from infer.files import file_sha256
 from infer.processes.owned import own_file
 from infer.spec import Interface, Precision
@@ -87,7 +88,8 @@ def _work(args: argparse.Namespace, asked: Sequence[str]) -> int:
     export_onnx(checkpoint, path, interface=args.interface, precision=args.precision, outputs=outputs)
 
     size = path.stat().st_size / 1e6
-    print(f"{path}: {args.interface} interface, {args.precision}, {size:.1f} MB, {time.monotonic() - started:.0f} s")
+    seconds = time.monotonic() - started
+    print(one_line(f"{path}: {args.interface} interface, {args.precision}, {size:.1f} MB, {seconds:.0f} s"))
     return 0
 
 

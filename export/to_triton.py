@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from infer.command import Parser, exit_with, run
-from infer.errors import Refused
+from infer.errors import Refused, one_line
 from infer.processes.owned import check_ours, own_file, remove_ours
 from infer.spec import ModelSpec, SpecError
 from infer.tensorrt.sidecar import Entry, check_sidecar
@@ -190,9 +190,8 @@ def _work(args: argparse.Namespace) -> int:
     served = open_plan(args.model) if args.model.suffix == ".engine" else open_onnx(args.model)
     spec = served.spec
     folder = write(args.out, args.name or spec.name, served, force=args.force)
-    print(
-        f"{folder}: {spec.interface} interface, {spec.precision}; tritonserver --model-repository={args.out.resolve()}"
-    )
+    served_by = f"tritonserver --model-repository={args.out.resolve()}"
+    print(one_line(f"{folder}: {spec.interface} interface, {spec.precision}; {served_by}"))
     return 0
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from infer.command import Parser, columns_argument, exit_with, positive_argument, run
+from infer.errors import one_line
 from infer.files import replacing
 from infer.processes.owned import own_file
 from infer.spec import ModelSpec
@@ -59,7 +60,7 @@ def build_engine(job: Job) -> None:
     started = time.monotonic()
     source, (shapes, lines) = open_source(job)
     for line in lines:
-        print(line, flush=True)
+        print(one_line(line), flush=True)
 
     proof = job.proof
     if proof.calibrate:
@@ -88,9 +89,9 @@ def build_engine(job: Job) -> None:
             unfinished.write_bytes(plan.timing_cache)
 
     summary = sidecar.engine_summary(job.engine, source.spec, plan, shapes, job.targets)
-    print(f"{summary}; {_seconds_since(started)}")
+    print(one_line(f"{summary}; {_seconds_since(started)}"))
     command = sidecar.write_example(job.library, job.engine, source.spec, shapes[0])
-    print(f"run it there with real inputs: {command}")
+    print(one_line(f"run it there with real inputs: {command}"))
 
 
 def open_source(job: Job) -> tuple[Source, Profiles]:
@@ -127,10 +128,9 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
         source = half_source(source, job.engine.with_suffix(".fp16.onnx"))
 
     spec, size = source.spec, source.path.stat().st_size
-    print(
-        f"{source.path}: {spec.precision}, {spec.interface} interface, {size / 1e6:.1f} MB, {_seconds_since(started)}",
-        flush=True,
-    )
+    megabytes = f"{size / 1e6:.1f} MB"
+    written = f"{source.path}: {spec.precision}, {spec.interface} interface, {megabytes}, {_seconds_since(started)}"
+    print(one_line(written), flush=True)
     return source, profiles
 
 
@@ -284,7 +284,7 @@ def _work(args: argparse.Namespace, engine: Path, request: GraphRequest) -> int:
     sizes = None if args.data is None else trt_profiles.read_sizes(args.data)
     profiles = {option.name: option for option in args.profile}
     for line in ignored:
-        print(line)
+        print(one_line(line))
     given = {name: getattr(args, name) for name in ("calibrate", "verify", "protocol", "limit", "tolerance")}
     reading = Reading(args.labels, args.columns, args.classes_by_order)
     proof = Proof(**{name: value for name, value in given.items() if value is not None}, reading=reading)

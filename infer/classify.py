@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import HOST, Engine, Provider
+from .engine import HOST, Engine, EngineError, Provider
 from .open import open_engine
 from .pixels.decode import ImageError, Pixels, decode, read
 from .pixels.render import Cache, shrink
@@ -21,6 +21,8 @@ BATCH = 16
 """Images that share calls when each has few views."""
 BATCH_BYTES = 1 << 28
 """Bytes of decoded images that are held for a call: fewer share one on a GPU where they are large."""
+NOT_FINITE = "the model's answer is not finite (NaN or infinite): it is damaged, or overflows in half precision"
+"""Status of an image to which a model has no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,13 @@ class Classifier:
         check_protocol(self.engine.spec, self.engine.shapes, protocol, self.scales)  # refuses an unknown one, too
 
     def __call__(self, image: str | os.PathLike[str] | bytes | Pixels, *, top: int = 5) -> list[Prediction]:
-        """The `top` likeliest classes of a path, encoded bytes or u8 RGB pixels [h, w, 3]. Raises ImageError."""
+        """The `top` likeliest classes of a path, encoded bytes or u8 RGB pixels [h, w, 3].
+
+        Raises ImageError, and EngineError where the model answers by what is no number.
+        """
         outcome = self._classify([self._planned(self.pixels(image))], top)[0]
+        if outcome.status == NOT_FINITE:
+            raise EngineError(f"{self.engine.spec.name}: {NOT_FINITE}")
         if outcome.status != "ok":
             raise ImageError(outcome.status)
         return list(outcome.predictions)
@@ -159,7 +166,8 @@ class Classifier:
                 continue
             weights = np.array([view.weight for view in image.plan.views])
             mean = weights @ posterior[start : start + len(image.plan)].astype(np.float64)  # [classes]
-            outcomes.append(Outcome("ok", self._best(mean, top)))
+            known = np.isfinite(mean).all()
+            outcomes.append(Outcome("ok", self._best(mean, top)) if known else Outcome(NOT_FINITE))
             start += len(image.plan)
         return outcomes
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, get_args
 
 from .engine import Provider
 from .errors import Refused, UsageError, is_out_of_memory, one_line, say_out_of_memory
+from .files import NO_ROOM
 from .processes.owned import PARENT, end_with_parent
 
 MOST_DIGITS = 9
@@ -141,12 +142,21 @@ def run(parser: Parser, work: Callable[[], int], owning: AbstractContextManager[
         raise
     except (Refused, OSError) as error:
         said = str(error)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            said = _say_no_room(parser, error)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         said = say_out_of_memory(error)
     print(one_line(said), file=sys.stderr)
     return 1
+
+
+def _say_no_room(parser: Parser, error: OSError) -> str:
+    """An error of a full disk: what was to be written, and how a run that keeps what it did goes on."""
+    resumes = "--resume" in parser._option_string_actions
+    then = "go on with --resume: what was done is kept" if resumes else "begin again"
+    return f"{error.filename or 'a file'}: {error.strerror}: make room, then {then}"
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:

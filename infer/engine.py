@@ -7,7 +7,7 @@ makes the next image ready.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -144,6 +144,40 @@ def in_order(parts: Sequence[tuple[Sequence[int], Outputs]], names: Sequence[str
     """Outputs of parts of the views, each with the places of its views in the plans, as arrays of all views."""
     order = np.argsort(np.concatenate([places for places, _ in parts]))
     return {name: np.concatenate([outputs[name] for _, outputs in parts])[order] for name in names}
+
+
+def check_graph(where: object, spec: ModelSpec, shapes: Mapping[str, Sequence[object]]) -> None:
+    """Compares the outputs of a graph, each with its shape, with the spec. Raises EngineError.
+
+    A dimension that is no number above 0 is not fixed: the first answer tells it (see check_answers).
+    """
+    expected = [name for name in spec.outputs if name != "pixel_sums" or spec.interface != "nchw"]
+    if not set(expected) <= shapes.keys():
+        raise EngineError(
+            f"{where}: has outputs {', '.join(sorted(shapes))}, but its spec says {', '.join(sorted(expected))}: the "
+            "spec is of another model, export or import it again"
+        )
+    for name in expected:
+        _check_channels(where, spec, name, shapes[name])
+
+
+def check_answers(spec: ModelSpec, outputs: Outputs, views: int) -> None:
+    """Compares what a graph answered to some views with the spec. Raises EngineError."""
+    for name, values in outputs.items():
+        _check_channels(spec.name, spec, name, values.shape)
+        if len(values) != views:
+            raise EngineError(f"{spec.name}: answered {len(values)} times to {views} views in its {name}")
+
+
+def _check_channels(where: object, spec: ModelSpec, name: str, shape: Sequence[object]) -> None:
+    task_map = "score_map" if spec.task == "classify" else "box_map"
+    per_class = name in ("posterior", "posterior_positions", task_map)
+    found = shape[1] if len(shape) > 1 else 0
+    if per_class and isinstance(found, int) and found > 0 and found != spec.channels:
+        raise EngineError(
+            f"{where}: its {name} has {found} values, expected {spec.channels} for the {len(spec.classes)} classes "
+            "that its spec names: the spec is of another model, export or import it again"
+        )
 
 
 def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from .errors import Refused
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk that is full, of a user's share of it, and of a limit on the size of files (ulimit -f)."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -23,15 +26,25 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
     try:
-        yield unfinished
-        sync(unfinished)
-        os.replace(unfinished, path)
-        sync(path.parent)
-    except BaseException as error:
+        with naming(path):
+            yield unfinished
+            sync(unfinished)
+            os.replace(unfinished, path)
+            sync(path.parent)
+    except BaseException:
         unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a disk that is full does not say of which file
-            error.filename = str(path)
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Adds the name of the file to an error of writing it for want of room, which does not say it of itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
 
 
 def sync(path: Path) -> None:

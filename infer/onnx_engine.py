@@ -12,7 +12,18 @@ from typing import Any, Literal
 import onnxruntime
 from numpy.typing import NDArray
 
-from .engine import HOST, DeviceImage, EngineError, Outputs, Provider, check_outputs, in_order, load_on_host
+from .engine import (
+    HOST,
+    DeviceImage,
+    EngineError,
+    Outputs,
+    Provider,
+    check_answers,
+    check_graph,
+    check_outputs,
+    in_order,
+    load_on_host,
+)
 from .files import files_sha256
 from .graph_inputs import Call, Feed, feed_atlas, feed_pixels, feed_taps, stack_sources
 from .pipeline import ahead
@@ -68,10 +79,11 @@ class OnnxEngine:
             raise EngineError(f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx")
         try:
             self.spec = ModelSpec.from_json(metadata["spec"])
+            self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
         except SpecError as error:
             raise EngineError(f"{path}: {error}") from None
+        check_graph(path, self.spec, {output.name: output.shape for output in self._session.get_outputs()})
 
-        self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
         self.runtime = f"onnxruntime-{self.spec.precision}"
         self.sha256 = files_sha256([path, *external_files(path)])
         self.seconds = 0.0
@@ -83,7 +95,10 @@ class OnnxEngine:
     @property
     def self_test(self) -> Any:
         """The right answers that the model carries, for infer.self_test.check; None where it carries none."""
-        return json.loads(self._self_test)
+        try:
+            return json.loads(self._self_test)
+        except (ValueError, RecursionError) as error:
+            raise EngineError(f"self-test of {self.spec.name}: damaged ({error}): export it again") from None
 
     def load(self, images: Sequence[Pixels]) -> DeviceImage:
         return load_on_host(images)
@@ -108,6 +123,7 @@ class OnnxEngine:
                 said = str(error).splitlines()[0]
                 raise EngineError(f"{self.spec.name} on {self.runtime}: {said}") from None
             self.seconds += time.perf_counter() - started
+            check_answers(self.spec, computed, len(call.places))
             if call.sums is not None:
                 computed["pixel_sums"] = call.sums
             parts.append((call.places, computed))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from .engine import Engine, EngineError
@@ -21,6 +22,14 @@ IMAGES = 16
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.02}
 """Largest difference that passes, by precision of the graph: of a posterior, or of a box in units of crop_px, relative
 to what is larger than one."""
+
+
+class Expectations(msgspec.Struct, frozen=True):
+    """The right answers of a model: sums of pixels [images, 6], and one of the others [images, classes]."""
+
+    pixel_sums: list[list[int]]
+    log_posterior: list[list[float]] = []
+    mean_box: list[list[float]] = []
 
 
 def make_image(number: int, spec: ModelSpec) -> Pixels:
@@ -66,19 +75,17 @@ def check(engine: Engine, expected: Any) -> float:
     """Runs the self-test; returns the largest difference (see TOLERANCE). Raises EngineError where it is too large."""
     if not expected:
         raise EngineError(f"{engine.spec.name} carries no self-test: export it again with this version")
+    right_sums, known = _expectations(engine.spec, expected)
     sums, values = _run(engine)
 
-    wrong = np.flatnonzero((sums != np.array(expected["pixel_sums"])).any(1))
+    wrong = np.flatnonzero((sums != right_sums).any(1))
     if wrong.size:
         raise EngineError(
             f"self-test of {engine.spec.name} on {engine.runtime}: image {wrong[0]} gave pixel sums "
-            f"{sums[wrong[0]].tolist()}, expected {expected['pixel_sums'][wrong[0]]}: this runtime sees other pixels"
+            f"{sums[wrong[0]].tolist()}, expected {right_sums[wrong[0]].tolist()}: this runtime sees other pixels"
         )
 
-    if engine.spec.task == "classify":
-        what, known = "posterior", np.exp(np.array(expected["log_posterior"]))
-    else:
-        what, known = "box", np.array(expected["mean_box"])
+    what = "posterior" if engine.spec.task == "classify" else "box"
     difference = float((np.abs(values - known) / np.maximum(1, np.abs(known))).max())
     tolerance = TOLERANCE[engine.spec.precision]
     if not difference <= tolerance:
@@ -87,6 +94,22 @@ def check(engine: Engine, expected: Any) -> float:
             f"FP32 net, expected at most {tolerance}: do not use it on this device"
         )
     return difference
+
+
+def _expectations(spec: ModelSpec, expected: Any) -> tuple[Any, Any]:
+    """Pixel sums i64 [images, 6] and posteriors or boxes f64 [images, channels] that are right. Raises EngineError."""
+    try:
+        content = msgspec.convert(expected, Expectations)
+        is_classifier = spec.task == "classify"
+        given = content.log_posterior if is_classifier else content.mean_box
+        sums, values = np.array(content.pixel_sums), np.array(given, np.float64)
+        if sums.shape != (IMAGES, 6) or values.shape != (IMAGES, spec.channels):
+            raise ValueError(f"answers {list(values.shape)}, expected {[IMAGES, spec.channels]}")
+        if is_classifier and (values > 1).any():
+            raise ValueError("a probability above 1")
+        return sums, np.exp(values) if is_classifier else values
+    except (msgspec.ValidationError, ValueError, OverflowError, RecursionError) as error:
+        raise EngineError(f"self-test of {spec.name}: damaged ({error}): export it again") from None
 
 
 def _run(engine: Engine) -> tuple[Any, Any]:

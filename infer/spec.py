@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -32,6 +34,21 @@ Precision = Literal["fp32", "fp16", "int8"]
 Task = Literal["classify", "box-scr", "box-pcr"]
 """The last layer's answer at each position: scores of the classes, one box, or a box of each class (VGG's appendix A:
 single-class and per-class regression)."""
+
+
+MOST_BYTES, MOST_CLASSES, MOST_LETTERS, NAME_BYTES = 1 << 24, 1_000_000, 10_000, 200
+"""The longest JSON of a spec; classes; letters of a class; bytes of a name, which becomes part of a file's name."""
+LARGEST_PX, LARGEST_TEST_PX = 1 << 16, 2048
+"""Of any length in a spec, so that nothing computed from it overflows; of the scale that every engine is tuned for."""
+MOST = {
+    **dict.fromkeys(("crop_px", "stride_px", "max_views"), LARGEST_PX),
+    **{"test_short_px": LARGEST_TEST_PX, "width": 1000, "fc_width": 1 << 20},
+}
+"""The bound of each number. infer/cpp/src/spec.cpp has the same bounds, so that both accept the same specs."""
+LARGEST_LEVEL, SMALLEST_STD = 1e6, 1e-6
+"""Bounds of a mean, and of what the input is divided by, in grey levels."""
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters but white space, which classes in words may have, and surrogates, which are no text."""
 
 
 class SpecError(Refused):
@@ -60,6 +77,10 @@ class Preprocessing:
             _check_choice(name, getattr(self, name))
         require(len(self.mean_rgb) == 3 and len(self.std_rgb) == 3, "mean_rgb and std_rgb need three values each")
         require(all(s > 0 for s in self.std_rgb), f"std_rgb must be positive, got {self.std_rgb}")
+        for name, least in (("mean_rgb", -LARGEST_LEVEL), ("std_rgb", SMALLEST_STD)):
+            level = getattr(self, name)
+            bounded = all(least <= value <= LARGEST_LEVEL for value in level)
+            require(bounded, f"{name} must be between {least:g} and {LARGEST_LEVEL:g} grey levels, got {level}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +118,18 @@ class ModelSpec:
     def __post_init__(self) -> None:
         for name in ("pool_rounding", "task", "interface", "precision"):
             _check_choice(name, getattr(self, name))
-        require(bool(self.name) and "/" not in self.name, f"a model's name must be a plain word, got {self.name!r}")
+        plain = bool(self.name) and not set("/\t\n\v\f\r") & set(self.name)
+        require(plain, f"a model's name must be a plain word, got {reprlib.repr(self.name)}")
+        _check_texts("name", (self.name,))
+        size = len(self.name.encode())
+        require(size <= NAME_BYTES, f"name must have at most {NAME_BYTES} bytes, got {size}")
 
         count = len(self.classes)
         require(count >= 2, f"a classifier needs two classes at least, got {count}")
+        require(count <= MOST_CLASSES, f"classes must be at most {MOST_CLASSES}, got {count}")
+        _check_texts("net", (self.net,))
+        for name in ("classes", "class_names", "outputs"):
+            _check_texts(name, getattr(self, name))
         require(len(set(self.classes)) == count, "classes must differ from each other")
         require(len(self.class_names) in (0, count), f"{len(self.class_names)} class_names for {count} classes")
 
@@ -114,14 +143,17 @@ class ModelSpec:
 
         low, high = self.train_range_px
         require(
-            self.crop_px <= low <= high,
-            f"train_short_px must be at least crop_px = {self.crop_px} and in order, got {self.train_short_px}",
+            self.crop_px <= low <= high <= LARGEST_PX,
+            f"train_short_px must be at least crop_px = {self.crop_px} and in order, got {self.train_short_px}"
+            + (f", at most {LARGEST_PX}" if high > LARGEST_PX else ""),
         )
         if self.test_short_px == 0:
             object.__setattr__(self, "test_short_px", (low + high) // 2)  # the one way into a frozen value
         require(
             self.test_short_px >= self.crop_px, f"test_short_px {self.test_short_px} is below crop_px {self.crop_px}"
         )
+        for name, most in MOST.items():
+            require(getattr(self, name) <= most, f"{name} must be at most {most}, got {getattr(self, name)}")
 
     @property
     def train_range_px(self) -> tuple[int, int]:
@@ -144,14 +176,15 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ModelSpec:
-        """The spec that `to_json` wrote. Raises SpecError naming what is missing, unknown or untrue."""
+        """The spec that `to_json` wrote. Raises SpecError naming what is missing, unknown, untrue or beyond bounds."""
         try:
+            require(len(text) <= MOST_BYTES, f"not a model spec: {len(text)} letters, expected at most {MOST_BYTES}")
             values = msgspec.json.decode(text, type=dict[str, Any])
             _check_fields(cls, values)
             _check_fields(Preprocessing, values.get("preprocessing"))
             return msgspec.convert(values, cls)
-        except (msgspec.MsgspecError, TypeError, RecursionError) as error:
-            raise SpecError(f"not a model spec: {error}") from error
+        except (msgspec.MsgspecError, TypeError, UnicodeEncodeError, RecursionError) as error:
+            raise SpecError(f"not a model spec: {error}") from None
 
 
 def placeholder_classes(count: int) -> tuple[str, ...]:
@@ -169,7 +202,19 @@ CHOICES = {
 
 
 def _check_choice(name: str, value: object) -> None:
-    require(value in CHOICES[name], f"{name} must be one of {', '.join(CHOICES[name])}, got {value!r}")
+    known = isinstance(value, str) and value in CHOICES[name]
+    require(known, f"{name} must be one of {', '.join(CHOICES[name])}, got {reprlib.repr(value)}")
+
+
+def _check_texts(name: str, texts: Sequence[str]) -> None:
+    """Refuses a text of a field that is too long, or that holds what no name does."""
+    if not CONTROL.search("".join(texts)) and max(map(len, texts), default=0) <= MOST_LETTERS:
+        return
+    for place, text in enumerate(texts):
+        field_name = name if name in ("name", "net") else f"{name}[{place}]"
+        require(len(text) <= MOST_LETTERS, f"{field_name} has {len(text)} letters, expected at most {MOST_LETTERS}")
+        plain = CONTROL.search(text) is None
+        require(plain, f"{field_name} is {reprlib.repr(text)}, expected text without control characters")
 
 
 def _check_fields(cls: type[Any], values: Any) -> None:
@@ -177,6 +222,7 @@ def _check_fields(cls: type[Any], values: Any) -> None:
     if not isinstance(values, dict):
         return
     unknown = sorted(values.keys() - {field.name for field in dataclasses.fields(cls)})
-    require(not unknown, f"{cls.__name__} has unknown fields {unknown}: written by a newer version?")
+    said = reprlib.repr(unknown)
+    require(not unknown, f"{cls.__name__} has unknown fields {said}: written by a newer version?")
     for name in CHOICES.keys() & values.keys():
         _check_choice(name, values[name])

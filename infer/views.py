@@ -7,6 +7,7 @@ the image's size, so Python, C++ and every runtime plan the same; nothing here t
 from __future__ import annotations
 
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
-from .spec import ModelSpec, Size, require
+from .spec import LARGEST_PX, LARGEST_TEST_PX, ModelSpec, Size, require
 
 # Ranges of shapes that an engine accepts
 
@@ -27,7 +28,7 @@ MAX_ASPECT = (8, 3)
 MIN_SOURCE_PX = 8
 """Shortest side of a decoded image that is accepted: below it there is no picture to enlarge."""
 
-MAX_SOURCE_PX = 2048
+MAX_SOURCE_PX = LARGEST_TEST_PX
 """Longest side of an image, uploaded or rescaled, that an engine takes by default.
 
 A larger one is rescaled on the host. An engine's memory grows with the square: 400 MB at 4096, 100 MB here.
@@ -302,7 +303,7 @@ def default_scales(spec: ModelSpec, protocol: str) -> tuple[int, ...]:
 
 
 def check_scales(spec: ModelSpec, scales: Sequence[int]) -> None:
-    """Raises PlanError where there are no scales, one twice, or one below the crop."""
+    """Raises PlanError where there are no scales, one twice, one below the crop, or one that no image has."""
     if not scales or len(set(scales)) != len(scales):
         raise PlanError(f"scales must be different positive integers, got {','.join(map(str, scales)) or 'none'}")
     for q in scales:
@@ -311,6 +312,8 @@ def check_scales(spec: ModelSpec, scales: Sequence[int]) -> None:
                 f"scale {q} px is below the crop of {spec.crop_px} px that {spec.name} needs: "
                 f"use --scales of {spec.crop_px} or more"
             )
+        if q > LARGEST_PX:
+            raise PlanError(f"scale {reprlib.repr(q)} px: expected at most {LARGEST_PX}")
 
 
 class MergedPlan(NamedTuple):

@@ -48,7 +48,7 @@ FLOORS: dict[str, str] = {
         localization features paper
         run report compare analyse fuse
         scores
-        parquet published
+        parquet published text
         errors""",
     "trainer": """
         __main__ chain

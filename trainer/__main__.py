@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
+
 from infer.command import Parser, data_options, exit_with
 from infer.data.dataset import has_validation
-from infer.errors import UsageError
+from infer.errors import UsageError, one_line
+from infer.files import read_file
 from infer.processes.owned import PARENT
 from infer.views import PROTOCOLS
 
@@ -23,6 +27,9 @@ from .loop.train import train
 from .processes import join
 from .recipe import Recipe, override
 from .recipes import RECIPES
+
+MOST_BYTES = 1 << 28
+"""The largest report.json that is read; it may name every image."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,7 +75,8 @@ def train_and_evaluate(args: argparse.Namespace, recipe: Recipe) -> int:
     # The first process alone speaks and evaluates.
     if peers.rank:
         return 0
-    print(f"{path}: {recipe.name}, {load(path).epochs_done} epochs, {time.monotonic() - started:.0f} s")
+    done = f"{path}: {recipe.name}, {load(path).epochs_done} epochs, {time.monotonic() - started:.0f} s"
+    print(one_line(done))
     if args.final_protocol == "none" or recipe.task != "classify":
         return 0
     return evaluate(path, args, args.final_protocol, peers.device.type)
@@ -82,12 +90,12 @@ def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str)
     """
     data = args.data
     if not has_validation(data):
-        print(f"{data}: no validation images, so {protocol} was not run", file=sys.stderr)
+        print(one_line(f"{data}: no validation images, so {protocol} was not run"), file=sys.stderr)
         return 0
 
     out = path.parent / "evaluation"
     if is_evaluated(path, out / "report.json", protocol):
-        print(f"{out}: {protocol} is there already")
+        print(one_line(f"{out}: {protocol} is there already"))
         return 0
 
     words = ["--engine", path, "--data", data, "--out", out, "--protocol", protocol, "--provider", provider, "--resume"]
@@ -96,14 +104,37 @@ def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str)
     environment = {**os.environ, PARENT: str(os.getpid())}  # so that it ends with this process
     command = [sys.executable, "-m", "evaluation.ilsvrc", *map(str, words)]
     status = subprocess.run(command, env=environment).returncode
-    return status if status >= 0 else 128 - status  # below 0: the signal that ended it
+    if status >= 0:
+        return status
+    how = "as the system does where memory runs out" if status == -signal.SIGKILL else "as somebody asked for"
+    said = f"{out}: the evaluation was ended by signal {-status}, {how}: the net is trained, go on with --resume"
+    print(one_line(said), file=sys.stderr)
+    return 128 - status
+
+
+class _Row(msgspec.Struct):
+    protocol: str
+
+
+class _Evaluation(msgspec.Struct):
+    """What is needed of a report.json."""
+
+    results: list[_Row]
 
 
 def is_evaluated(path: Path, report: Path, protocol: str) -> bool:
-    """True where a report has results of this protocol and is younger than the checkpoint."""
+    """True where a report has results of this protocol and is younger than the checkpoint.
+
+    One that cannot be read, as a loss of power may leave it, has none: the evaluation is made again.
+    """
     if not report.exists() or report.stat().st_mtime < path.stat().st_mtime:
         return False
-    return protocol in [row["protocol"] for row in json.loads(report.read_text())["results"]]
+    try:
+        found = msgspec.convert(json.loads(read_file(report, MOST_BYTES, UsageError)), _Evaluation)
+    except (UsageError, ValueError, RecursionError) as error:
+        print(one_line(f"{report}: no report ({error}): evaluating again"), file=sys.stderr)
+        return False
+    return protocol in [row.protocol for row in found.results]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from .torch_file import TorchFileError, first_line, short
 
 FORMAT = 1
 AUXILIARY = "auxiliary."
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 
 
 class CheckpointError(Refused):
@@ -107,8 +108,8 @@ def load(path: Path) -> Checkpoint:
 
     # Older files lack some fields. The weights are compared with a net that takes no memory.
     try:
-        fields_here = _checked(content, path.stat().st_size)
-        checkpoint = Checkpoint(**fields_here, spec=ModelSpec.from_json(content["spec"]))
+        known = _checked(content, path.stat().st_size)
+        checkpoint = Checkpoint(**known, spec=ModelSpec.from_json(content["spec"]))
         with torch.device("meta"):
             _load_strictly(build_net(checkpoint.spec), checkpoint.weights)
     except (SpecError, CheckpointError, TorchFileError, msgspec.ValidationError, ValueError) as error:
@@ -133,36 +134,46 @@ TENSORS: dict[str, tuple[torch.dtype, ...]] = {
     "average": (torch.float32, torch.float64),
 }
 """Fields that are tensors by name, and their types: a training in double keeps its own."""
-Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 
 
-class Rest(msgspec.Struct, frozen=True):
-    """The other fields of a checkpoint, as a file must have them."""
+class _State(msgspec.Struct, frozen=True):
+    """The fields of a checkpoint that say how far a run came; bounds keep out what no run reaches."""
 
-    epochs_done: Count | msgspec.UnsetType = msgspec.UNSET
-    recipe: str | msgspec.UnsetType = msgspec.UNSET
-    steps_of_epoch: Count | msgspec.UnsetType = msgspec.UNSET
-    sums: tuple[float, float, float] | msgspec.UnsetType = msgspec.UNSET
-    plateau: tuple[Count, float, Count] | msgspec.UnsetType = msgspec.UNSET
-    scaler: dict[str, int | float] | msgspec.UnsetType = msgspec.UNSET
-    images: Count | msgspec.UnsetType = msgspec.UNSET
-    listing: str | msgspec.UnsetType = msgspec.UNSET
-    finished: bool | msgspec.UnsetType = msgspec.UNSET
+    epochs_done: Count = 0
+    recipe: Annotated[str, msgspec.Meta(max_length=100_000)] = ""
+    steps_of_epoch: Count = 0
+    sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    plateau: tuple[Count, float, Count] = (0, math.inf, 0)
+    scaler: dict[str, int | float | None] = {}
+    images: Count = 0
+    listing: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    finished: bool = False
 
 
 def _checked(content: dict[Any, Any], file_bytes: int) -> dict[str, Any]:
-    """The fields of a checkpoint that a file has, but its spec. Raises TorchFileError, msgspec.ValidationError."""
+    """The fields of a checkpoint that a file has, but its spec, of the types that they are written with.
+
+    Raises TorchFileError, and CheckpointError that names the field.
+    """
     found: dict[str, Any] = {}
     for name, dtypes in TENSORS.items():
         if name in content:
             if not isinstance(content[name], dict):
-                raise TorchFileError(f"{name} is a {type(content[name]).__name__}, expected tensors by name")
+                said = type(content[name]).__name__
+                raise CheckpointError(f"its {name} is {said}, expected tensors by name: it is damaged")
             torch_file.check_tensors(content[name], dtypes, file_bytes)
             found[name] = dict(content[name])
 
-    names = Rest.__struct_fields__
-    rest = msgspec.convert({name: content[name] for name in names if name in content}, Rest)
-    return found | {name: getattr(rest, name) for name in names if getattr(rest, name) is not msgspec.UNSET}
+    plain = {name: content[name] for name in _State.__struct_fields__ if name in content}
+    try:
+        state = msgspec.convert(plain, _State)
+        if not all(math.isfinite(number) and number >= 0 for number in state.sums):
+            raise ValueError(f"sums are {state.sums}")
+        if not state.plateau[1] >= 0:
+            raise ValueError(f"plateau is {state.plateau}")
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"what it says of its run cannot be ({error}): it is damaged") from None
+    return found | {name: getattr(state, name) for name in plain}
 
 
 def _load_strictly(net: Net, weights: dict[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from infer.errors import Refused
+from infer.errors import Refused, one_line
 
 
 class ExecutionError(Refused):
@@ -54,7 +54,7 @@ class Peers:
 def say(line: str) -> None:
     """Prints a line on stderr, from the first process alone, without tearing a progress bar."""
     if int(os.environ.get("RANK", "0")) == 0:
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(one_line(line), file=sys.stderr)
 
 
 def join(device: str) -> Peers:

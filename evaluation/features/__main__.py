@@ -31,6 +31,7 @@ from infer.command import (
     scales_argument,
     whole_argument,
 )
+from infer.errors import one_line
 from infer.pipeline import behind
 from infer.processes.owned import own_file
 
@@ -127,7 +128,8 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
             for row in shard.rows:
                 if row.status != OK:
                     named = row.status.startswith(f"{row.image}: ")  # as infer.pixels.decode names what it cannot read
-                    tqdm.write(row.status if named else f"{row.image}: {row.status}", file=sys.stderr)
+                    said = row.status if named else f"{row.image}: {row.status}"
+                    tqdm.write(one_line(said), file=sys.stderr)
 
         try:
             behind(crew.make(pictures, unfinished.pending, bar.update), commit)
@@ -137,7 +139,7 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
 
     seconds = time.monotonic() - started
     classes = f"{collection.kind}, {len(collection.classes)} classes"
-    print(f"{args.out}: {rows_written} rows of {known.width} features, {classes}")
+    print(one_line(f"{args.out}: {rows_written} rows of {known.width} features, {classes}"))
     print(
         f"{todo} images in {seconds:.1f} s, of which engines {engine_seconds:.1f} s: "
         f"wall / engine = {seconds / max(engine_seconds, 1e-9):.2f}"
@@ -209,7 +211,7 @@ def _svm(parser: Parser, args: argparse.Namespace) -> int:
         "paper": [row._asdict() for row in paper],
         "paper_not_shown": not_shown,
     }
-    print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
+    print(json.dumps(report, indent=2) if args.json else as_text(report))
     return 0
 
 
@@ -225,7 +227,8 @@ def _write_results(table: tables.Table, choices: Choices, folder: Path) -> int:
             "lowest score",
             file=sys.stderr,
         )
-    print(f"{folder}: scores of {len(places)} test {what} for {len(table.classes)} classes; C = {said['c']:g}")
+    done = f"{folder}: scores of {len(places)} test {what} for {len(table.classes)} classes; C = {said['c']:g}"
+    print(one_line(done))
     for remark in remarks_on_c([said]):
         print(remark)
     return 0

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
+from infer.errors import one_line
 from infer.files import replacing
 
-from .table import Table
+from ..text import cell
+from .table import FeatureError, Table
 
 COMPETITION = {"voc2007": ("cls", 2), "voc2012": ("cls", 2), "voc": ("cls", 2), "voc-action": ("action", 10)}
 """VOC's task, and its competition for methods that learnt from other data too."""
@@ -24,6 +26,9 @@ def write_submission(table: Table, places: NDArray[np.intp], scores: NDArray[np.
     One of -inf (no features) is written as 1 below the lowest of its file: the server asks for numbers.
     """
     task, number = COMPETITION[table.kind]
+    odd = next((name for name in table.classes if Path(name).name != name), None)
+    if odd is not None:
+        raise FeatureError(f"a class called {odd!r}, expected names that can be part of a file's")
     names = [Path(table.images[place]).stem if task == "cls" else table.images[place] for place in places]
     for name, exact in zip(table.classes, scores.T, strict=True):
         known = np.isfinite(exact)
@@ -37,7 +42,7 @@ def as_text(report: dict[str, Any]) -> str:
     """Writes a table with the paper's rows for the same data set below ours, and the conditions of ours."""
     first = report["tables"][0]
     conditions = f"{first['combine']} over Q = {first['scales']}, {first['regions']}, data set {first['dataset_id']}"
-    ours = " + ".join(report["models"])
+    ours = cell(" + ".join(report["models"]))
 
     # our rows, by one of three measures
     if "splits" in report:
@@ -64,8 +69,8 @@ def as_text(report: dict[str, Any]) -> str:
         of_test = " (test)" if report.get("tested") == "val" else ""
         lines.append([f"{row['method']}{of_test}", f"{row['percent']}{std}", row["source"]])
 
-    table = tabulate(lines, [report["kind"], measure, "source"], tablefmt="pipe", disable_numparse=True)
-    return f"{table}\n\n{conditions}; {tested}; C = {chosen}{_remarks(report)}"
+    table = tabulate(lines, [cell(report["kind"]), measure, "source"], tablefmt="pipe", disable_numparse=True)
+    return f"{table}\n\n{one_line(conditions)}; {tested}; C = {chosen}{_remarks(report)}"
 
 
 def remarks_on_c(fits: Sequence[dict[str, Any]]) -> list[str]:
@@ -96,4 +101,4 @@ def _remarks(report: dict[str, Any]) -> str:
         said.append(report["paper_not_shown"])
     if report["without_features"]:
         said.append(f"{len(report['without_features'])} images have no features: they train nothing and count as wrong")
-    return "".join(f"\n{one}" for one in said)
+    return "".join(f"\n{one_line(one)}" for one in said)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from infer.boxes.finding import MATCHES, Merging
 from infer.command import Parser, add_data_options, data_options, exit_with, print_notes, run, scales_argument
 from infer.data.dataset import Dataset, open_dataset
+from infer.errors import one_line
 from infer.processes.owned import own_folder
 
 from ..errors import ScoresError
@@ -98,8 +99,7 @@ def _localize(args: argparse.Namespace, command: str) -> int:
     check_out(args.out, KIND)
     dataset = open_dataset(args.data, "val", **data_options(args))
     truth = read_ground_truth(dataset, args.annotations, args.blacklist)
-    for said in truth.broken:
-        print(f"{said}: not counted", file=sys.stderr)
+    print_notes(f"{said}: not counted" for said in truth.broken)
     merge_at = MATCHES[args.match][1] if args.merge_at is None else args.merge_at
     settings = BoxSettings(args.protocol, Merging(args.match, merge_at), args.scales or [], args.strict)
     classifier = args.engine if args.protocol == "dense" else None
@@ -130,7 +130,7 @@ def _localize(args: argparse.Namespace, command: str) -> int:
         unfinished.discard()
 
     print(table)
-    print(f"{len(images)} images of {args.data}; boxes and report in {args.out}")
+    print(one_line(f"{len(images)} images of {args.data}; boxes and report in {args.out}"))
     return 0
 
 
@@ -200,8 +200,7 @@ def _report(
             "no blacklist was found, so images that the challenge does not count are counted: name the devkit's "
             "ILSVRC2014_clsloc_validation_blacklist.txt by --blacklist"
         )
-    for remark in remarks:
-        print(remark, file=sys.stderr)
+    print_notes(remarks)
 
     said: dict[str, Any] = {"id": unfinished.dataset_id, "images": len(dataset.items)}
     said |= {"is_ilsvrc2012_val": dataset.is_ilsvrc2012_val, "blacklisted": truth.blacklisted}

@@ -17,6 +17,7 @@ from infer.boxes import finding
 from infer.boxes.finding import BoxNet, Guess, Merging
 from infer.data.dataset import Dataset, Item
 from infer.engine import Engine, Provider
+from infer.errors import one_line
 from infer.files import file_sha256
 from infer.spec import ModelSpec
 from infer.views import check_protocol, check_scales, default_scales
@@ -104,7 +105,7 @@ class BoxMaker(ShardMaker[ImageToLocate, Pairs, Sequence[LocatedImage]]):
         if reason is not None:
             if self.strict:
                 raise RunError(f"{name}: {reason}")
-            tqdm.write(f"{name}: {reason}", file=sys.stderr)
+            tqdm.write(one_line(f"{name}: {reason}"), file=sys.stderr)
             return LocatedImage(name, label, OUT_OF_RANGE, size_px=size)
 
         # the box of the given class at the central crop

@@ -17,6 +17,7 @@ from ..errors import RunError
 from ..published.papers import LOCALIZATION, LOCALIZATION_LITERATURE, PaperNet, difference, is_papers_own
 from ..scores.metrics import ErrorRate, error_rate
 from ..scores.table import OK, OUT_OF_RANGE
+from ..text import cell, code
 from .find_boxes import ScaledNet
 from .ground_truth import GUESSES, GroundTruth, Truth, is_right
 from .table import KIND, LocatedImage, read_located
@@ -163,15 +164,15 @@ def write_report(
         "",
         table,
         "",
-        *(f"Remark: {remark}\n" for remark in remarks),
-        *(f"- {status if status.startswith(name) else f'{name}: {status}'}" for name, status in unreadable.items()),
-        *(f"- {said}" for said in broken),
+        *(f"Remark: {cell(remark)}\n" for remark in remarks),
+        *(f"- {cell(said if said.startswith(name) else f'{name}: {said}')}" for name, said in unreadable.items()),
+        *(f"- {cell(said)}" for said in broken),
         "",
         "## The paper: VGG's Tables 8 to 10",
         "",
         format_paper(results),
         "",
-        f"Command: `{environment['command']}`, commit {environment['commit']}.",
+        f"Command: {code(environment['command'])}, commit {cell(environment['commit'])}.",
     ]
     with replacing(out / "report.md") as unfinished:
         unfinished.write_text("\n".join(lines) + "\n")
@@ -189,13 +190,13 @@ def format_table(results: Results) -> str:
         of_model = "" if result.classes_of is None else f" of {result.classes_of}"
         rows.append(
             {
-                "box nets": result.nets,
-                "classifier": result.classifier or "-",
-                "runtime": result.runtime,
+                "box nets": cell(result.nets),
+                "classifier": cell(result.classifier or "-"),
+                "runtime": cell(result.runtime),
                 "protocol": result.protocol,
                 "merging": result.merging or "-",
                 "images": result.images,
-                "classes": f"{result.measure}{of_model}",
+                "classes": cell(f"{result.measure}{of_model}"),
                 "localisation error %": _error(result),
                 "classification error %": _number(result.classification_error_percent),
                 "paper: ours - paper": "; ".join(map(_say, result.paper)) or "-",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from infer.command import Parser, exit_with, run
-from infer.errors import UsageError
+from infer.errors import UsageError, one_line
 from infer.processes.owned import own_file
 
 from .page import HTML, write_html
@@ -40,7 +40,7 @@ def _write(folders: list[Path], path: Path | None) -> int:
         path = folders[0] / HTML if len(folders) == 1 else Path(COMPARISON)
     with own_file(path):
         write_html([read_run(folder) for folder in folders], path)
-    print(path)
+    print(one_line(str(path)))
     return 0
 
 

@@ -11,9 +11,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
+from infer.errors import one_line
 from infer.files import replacing
 
 from ..errors import NothingInCommon, ReportError
@@ -97,11 +99,17 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader(__package__, ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_on_one_line,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters |= {"three_digits": _three_digits, "first_word": first_word}
     return environment
+
+
+def _on_one_line(value: Any) -> Any:
+    """A value as it stands on the page: nothing in a name turns what follows it around. Figures stay as they are."""
+    return one_line(value) if type(value) is str else value
 
 
 def _three_digits(value: float) -> str:
@@ -213,8 +221,10 @@ def _confusion_figure(found: Details, class_names: Mapping[str, str]) -> str:
 
     # words for the classes, or the id where two have the same word
     places = sorted(found.classes.index(name) for name in chosen)
-    short = [first_word(class_names, found.classes[place]) for place in places]
-    names = [word if short.count(word) == 1 else found.classes[p] for word, p in zip(short, places, strict=True)]
+    short = [one_line(first_word(class_names, found.classes[place])) for place in places]
+    names = [
+        word if short.count(word) == 1 else one_line(found.classes[p]) for word, p in zip(short, places, strict=True)
+    ]
     return charts.confusion(names, found.block(places))
 
 
@@ -223,9 +233,9 @@ def _time_figure(rows: Sequence[ResultRow], *, several: bool) -> str:
     for row in rows:
         result, ms = row.result, row.engine_ms
         if ms and result.top1_error_percent is not None and result.top1_interval95_percent is not None:
-            series = f"{row.run}: " * several + f"{result.model}, {result.runtime}"
+            series = one_line(f"{row.run}: " * several + f"{result.model}, {result.runtime}")
             errors = result.top1_error_percent, result.top1_interval95_percent
-            points.append(Point(series, result.protocol, ms, *errors, result.runtime.endswith("-fp16")))
+            points.append(Point(series, one_line(result.protocol), ms, *errors, result.runtime.endswith("-fp16")))
     return charts.error_against_time(points) if points else ""
 
 
@@ -234,8 +244,8 @@ def _scale_figure(rows: Sequence[ResultRow]) -> str:
     found: dict[tuple[str, str], dict[tuple[int, ...], Result]] = {}  # [series, protocol][scales]
     for row in rows:
         result = row.result
-        series = f"{result.model}, {result.runtime}, {result.pooling}"
-        found.setdefault((series, result.protocol), {}).setdefault(result.scales, result)
+        series = one_line(f"{result.model}, {result.runtime}, {result.pooling}")
+        found.setdefault((series, one_line(result.protocol)), {}).setdefault(result.scales, result)
     several = {key: own for key, own in found.items() if len(own) > 1}
 
     # single scales first, then sets of them

@@ -15,7 +15,8 @@ from typing import Annotated, TypeVar
 import msgspec
 from tabulate import tabulate
 
-from infer.files import replacing
+from infer.files import read_file, replacing
+from infer.pixels.header import HeaderError, read_header
 
 from ..errors import ReportError
 from ..published import papers
@@ -23,10 +24,15 @@ from ..published.papers import Beside, EvaluatedNet
 from ..scores import table as tables
 from ..scores.metrics import ErrorCounts, FirstAnswers
 from ..scores.table import INDEX, OK, Mistake, Scores, fuse, in_step
+from ..text import cell, code
 
 REPORT = "report.json"
+MOST_BYTES, MOST_THUMBNAIL_BYTES, MOST_THUMBNAIL_PIXELS = 1 << 28, 1 << 20, 1 << 22
+"""The largest report.json, which may name every image, and the largest thumbnail that are read."""
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
 """Packages whose versions a report tells."""
+NAMES = [0, 1, 2, 3, 4]
+"""Columns of the table that hold names: one that looks like a number stays as it is."""
 Interval = tuple[float, float]
 T = TypeVar("T")
 
@@ -107,10 +113,16 @@ class TableSummary:
 
     @property
     def remark(self) -> str | None:
-        """Says that the protocol is none for these images, and why; None where the engine sees some."""
+        """Says that the protocol is none for these images, or that answers are no numbers; None where all is well."""
+        assert self.head is not None
+        if self.errors.not_finite:
+            return (
+                f"{self.head.model} by {self.head.metadata['protocol']}: its answers to {self.errors.not_finite} of "
+                f"{self.images} images are not finite (NaN or infinite), which counts as wrong: the model is damaged, "
+                "or overflows in half precision"
+            )
         if not self.errors.blind:
             return None
-        assert self.head is not None
         name, status = next(iter(self.unreadable.items()))
         return (
             f"{self.head.model} by {self.head.metadata['protocol']}: {len(self.unreadable)} of {self.images} images "
@@ -174,12 +186,19 @@ class ReportedRun:
     report: Report
 
     def table(self, result: Result) -> Path | None:
-        """Path of a result's score table; None for a fusion, which is not kept and has no time of its own."""
+        """Path of a result's score table; None for a fusion, which is not kept and has no time of its own.
+
+        Raises ReportError for one that would lie outside of the run's folder.
+        """
         if result.engine_seconds is None:
             return None
         spec, scales = json.dumps({"name": result.model}), ",".join(map(str, result.scales))
         views = {"protocol": result.protocol, "scales": scales, "pooling": result.pooling}
-        return self.out / "scores" / tables.file_name({"spec": spec, "runtime": result.runtime, **views})
+        name = tables.file_name({"spec": spec, "runtime": result.runtime, **views})
+        path = self.out / "scores" / name
+        if Path(name).name != name or not path.resolve().is_relative_to(self.out.resolve()):
+            raise ReportError(f"{self.out / REPORT}: names the table {name!r}, expected one within its folder")
+        return path
 
     def parts(self, path: Path) -> Iterator[Scores]:
         """Parts of one score table. Raises ScoresError, and ReportError for a table of another data set."""
@@ -221,9 +240,9 @@ def write_report(
         "",
         format_table(results),
         "",
-        *(f"Remark: {remark}\n" for remark in remarks),
-        *(f"- {name}: {status}" for name, status in dataset.unreadable_images.items()),
-        f"Command: `{command}`, commit {commit}.",
+        *(f"Remark: {cell(remark)}\n" for remark in remarks),
+        *(f"- {cell(name)}: {cell(status)}" for name, status in dataset.unreadable_images.items()),
+        f"Command: {code(command)}, commit {cell(commit)}.",
     ]
     with replacing(out / "report.md") as unfinished:
         unfinished.write_text("\n".join(lines) + "\n")
@@ -235,11 +254,12 @@ def format_table(results: Sequence[Result]) -> str:
     headers = ["model", "runtime", "protocol", "Q", "pooling", "images", "top-1 error %", "top-5 error %"]
     rows = []
     for result in results:
-        views = (result.protocol, ",".join(map(str, result.scales)), result.pooling)
+        views = (cell(result.protocol), ",".join(map(str, result.scales)), cell(result.pooling))
         top1 = _error(result.top1_error_percent, result.top1_interval95_percent)
         top5 = _error(result.top5_error_percent, result.top5_interval95_percent)
-        rows.append((result.model, result.runtime, *views, result.images, top1, top5, str(result.paper or "-")))
-    return tabulate(rows, [*headers, "paper: ours - paper"], tablefmt="pipe")
+        names = cell(result.model), cell(result.runtime)
+        rows.append((*names, *views, result.images, top1, top5, cell(result.paper or "-")))
+    return tabulate(rows, [*headers, "paper: ours - paper"], tablefmt="pipe", disable_numparse=NAMES)
 
 
 def _error(percent: float | None, interval: Interval | None) -> str:
@@ -259,7 +279,7 @@ def read_run(out: Path) -> ReportedRun:
     """The run whose OUT folder this is. Raises ReportError."""
     path = out / REPORT
     try:
-        return ReportedRun(out, _read_as(Report, path))
+        return ReportedRun(out, _read_as(Report, path, out))
     except OSError as error:
         raise ReportError(f"{path}: {error.strerror}, expected the OUT folder of an evaluation.ilsvrc run") from None
 
@@ -273,14 +293,14 @@ def read_mistakes(out: Path) -> tuple[list[Mistake], Mapping[str, str]]:
     if not path.exists():
         return [], {}
     try:
-        mistakes = _read_as(list[Mistake], path)
+        mistakes = _read_as(list[Mistake], path, out)
         names = dict.fromkeys(mistake.thumbnail for mistake in mistakes if mistake.thumbnail is not None)
         for name in names:
             if Path(name).name != name:
                 raise _no_report(path, f"thumbnail {name!r} is not a file beside it")
 
         # read at once, so that a missing file is an error of the folder, not of the page
-        thumbnails = {name: (path.parent / name).read_bytes() for name in names}
+        thumbnails = {name: _thumbnail(path.parent / name, out) for name in names}
     except FileNotFoundError as error:
         raise ReportError(f"{error.filename}: no such file, but {path} names it: run the evaluation again") from None
     except OSError as error:
@@ -289,11 +309,25 @@ def read_mistakes(out: Path) -> tuple[list[Mistake], Mapping[str, str]]:
     return mistakes, {name: prefix + base64.b64encode(jpeg).decode() for name, jpeg in thumbnails.items()}
 
 
-def _read_as(kind: type[T], path: Path) -> T:
-    """A JSON file as a value of its type. Raises OSError, and ReportError that says which field is not right."""
+def _thumbnail(path: Path, out: Path) -> bytes:
+    """A JPEG that a run made. Raises ReportError for what is none, since the page would show it as one."""
+    data = read_file(path, MOST_THUMBNAIL_BYTES, ReportError, within=out)
     try:
-        return msgspec.convert(json.loads(path.read_text(encoding="utf-8")), kind)
-    except (ValueError, RecursionError) as error:  # also what json, msgspec and a wrong encoding raise
+        header = read_header(data)
+    except HeaderError as error:
+        raise ReportError(f"{path}: {error}, expected a thumbnail: run the evaluation again") from None
+    if header.kind != "JPEG" or header.height * header.width > MOST_THUMBNAIL_PIXELS:
+        said = f"{header.kind} of {header.width}x{header.height} px"
+        raise ReportError(f"{path}: a {said}, expected a thumbnail, a small JPEG: run the evaluation again")
+    return data
+
+
+def _read_as(kind: type[T], path: Path, out: Path) -> T:
+    """A JSON file as a value of its type. Raises OSError, and ReportError that says which field is not right."""
+    data = read_file(path, MOST_BYTES, ReportError, within=out)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # also what a wrong encoding raises
         raise _no_report(path, f"{type(error).__name__}: {error}") from None
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from infer import views as view_plans
 from infer.data.dataset import Dataset, Item
 from infer.engine import HOST, DeviceImage, Engine, Provider, Started, start
+from infer.errors import one_line
 from infer.pixels import render
 from infer.pixels.render import Cache
 from infer.spec import Size
@@ -228,7 +229,7 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], TableParts]):
             for number, reason in planned.refused.items():
                 if self.strict:
                     raise RunError(f"{image.item.name}: {reason}")
-                tqdm.write(f"{image.item.name}: {reason}", file=sys.stderr)
+                tqdm.write(one_line(f"{image.item.name}: {reason}"), file=sys.stderr)
                 answers[place][number] = ImageAnswer(OUT_OF_RANGE)
             work.append((place, planned))
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from infer.errors import UsageError
+from infer.files import read_file
 from infer.views import PROTOCOLS
 
 from ..scores.table import FUSED
@@ -126,9 +127,7 @@ def read_submission(path: Path) -> Submission:
 def _read_yaml(path: Path) -> Any:
     """Reads a small YAML file, each key once. Raises SubmissionError."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SubmissionError(f"{path}: {path.stat().st_size} bytes, expected a submission (.yaml)")
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, MAX_BYTES, SubmissionError).decode()
         _check_tokens(path, text)
 
         for mapping in _mappings(yaml.compose(text, yaml.SafeLoader)):

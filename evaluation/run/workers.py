@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from infer.command import Parser, count_argument, whole_argument
 from infer.engine import Provider
-from infer.errors import Refused
+from infer.errors import Refused, one_line
 from infer.processes.owned import end_with_parent
 from infer.spec import Exif
 
@@ -98,7 +98,7 @@ def open_crew(
 
 def say_interrupted(kept: str) -> int:
     """Says on stderr what a Ctrl-C leaves; returns the exit status."""
-    print(f"interrupted: {kept}, go on by --resume", file=sys.stderr)
+    print(one_line(f"interrupted: {kept}, go on by --resume"), file=sys.stderr)
     return 130
 
 

@@ -72,11 +72,15 @@ def is_wrong(scores: Scores, k: int) -> NDArray[np.bool_]:
 
 
 class ErrorCounts:
-    """Wrong top-k answers over the labelled images of a table, for each k; an unreadable image counts as wrong."""
+    """Wrong top-k answers over the labelled images of a table, for each k; an unreadable image counts as wrong.
+
+    `not_finite` counts the answers to images that could be read which are no numbers; they are wrong, too.
+    """
 
     def __init__(self, ks: Sequence[int] = (1, 5)) -> None:
         self._ks, self._wrong, self._labelled = ks, np.zeros(len(ks), np.int64), 0
         self._seen, self._beyond = 0, 0
+        self.not_finite = 0
 
     def add(self, part: Scores) -> None:
         wrong = wrong_answers(part, self._ks)
@@ -84,6 +88,7 @@ class ErrorCounts:
         self._labelled += wrong.shape[1]
         self._seen += int(part.readable.sum())
         self._beyond += part.statuses.count(OUT_OF_RANGE)
+        self.not_finite += int((part.readable & ~np.isfinite(part.posterior).all(1)).sum())
 
     def rates(self) -> tuple[ErrorRate | None, ...]:
         """The error for each k; None without labels, and where the engine can see no image that can be read."""

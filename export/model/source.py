@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from infer.engine import check_graph
 from infer.spec import Interface, ModelSpec, Precision, SpecError
 
 from ..errors import ModelError, naming
@@ -87,8 +88,10 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
         raise ModelError(f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx")
     try:
         spec, self_test = ModelSpec.from_json(said["spec"]), json.loads(said.get("self_test", "null"))
-    except (SpecError, ValueError) as error:
+    except (SpecError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: damaged metadata: {error}") from None
+    shapes = {one.name: [side.dim_value for side in one.type.tensor_type.shape.dim] for one in model.graph.output}
+    check_graph(path, spec, shapes)
 
     graphs = None
     if with_graphs:

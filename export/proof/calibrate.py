@@ -30,6 +30,7 @@ from infer.command import print_notes
 from infer.data.dataset import DatasetError, list_images, say_left_out
 from infer.data.folder import File, OwnFault, printable
 from infer.data.spread import spread
+from infer.errors import one_line
 from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import ImageError, decode
 from infer.views import out_of_range, plan_views
@@ -67,7 +68,7 @@ class ActivationRanges:
             if exponents.get(name):
                 share = 100 * math.ldexp(value, exponents[name]) / HALF_MAX
                 in_engine = f"2^{exponents[name]}: {share:.2g} %"
-            rows.append((name, f"{value:.4g}", f"{100 * value / HALF_MAX:.2g} %", in_engine))
+            rows.append((one_line(name), f"{value:.4g}", f"{100 * value / HALF_MAX:.2g} %", in_engine))
         headers = ["tensor", f"largest on {self.images} images", "of 65,504", "in the engine"]
         return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
 
@@ -93,7 +94,7 @@ def calibrate(source: Source, folder: Path, protocol: str, limit: int, rescaled:
     exponents = choose_exponents(half, found.largest)
     print(found.table(exponents), flush=True)
     for line in found.unreadable:
-        print(line, flush=True)
+        print(one_line(line), flush=True)
 
     notes = {**source.notes, "ranges": found.as_json(exponents)}
     changed = sum(exponent != 0 for exponent in exponents.values())

@@ -32,6 +32,7 @@ from infer.cuda.device import Device
 from infer.cuda.driver import CudaError
 from infer.data.dataset import Dataset, DatasetError, open_dataset
 from infer.engine import Engine
+from infer.errors import one_line
 from infer.open import open_engine
 from infer.pixels.decode import Pixels
 from infer.spec import Size
@@ -283,7 +284,7 @@ def _images(engines: Engines, dataset: Dataset, protocol: str, scales: tuple[int
         plan = plan_views(spec, protocol, (pixels.shape[0], pixels.shape[1]), scales)
         reasons = [out_of_range(plan, engine.shapes, spec) for engine in engines]
         for reason in filter(None, reasons):
-            print(f"{item.name}: {reason}", file=sys.stderr)
+            print(one_line(f"{item.name}: {reason}"), file=sys.stderr)
         one, other = (OK if reason is None else OUT_OF_RANGE for reason in reasons)
         yield _Seen(read, (one, other), pixels, plan)
 

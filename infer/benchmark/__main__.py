@@ -82,7 +82,7 @@ def _work(args: argparse.Namespace) -> int:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows for people, and below them the conditions of the figures."""
-    lines = [HEADINGS, *(_cells(row) for row in rows)]
+    lines = [HEADINGS, *(tuple(map(one_line, _cells(row))) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines]
 

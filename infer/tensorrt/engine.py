@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..cuda.driver import Memory
-from ..engine import DeviceImage, EngineError, Outputs, check_outputs, load_on_host
+from ..engine import DeviceImage, EngineError, Outputs, check_graph, check_outputs, load_on_host
 from ..files import replacing
 from ..graph_inputs import Call
 from ..pixels.decode import Pixels
@@ -169,6 +169,7 @@ class TensorRTEngine:
         if key not in self._buckets:
             context = self._shaped(call)
             shapes = {name: tuple(context.get_tensor_shape(name)) for name in self._outputs}
+            check_graph(self._sidecar.path, self.spec, shapes)
             self._buckets[key] = Bucket(shapes, int(context.update_device_memory_size_for_shapes()))
         return self._buckets[key]
 
@@ -241,7 +242,10 @@ class TensorRTEngine:
         return config
 
     def _tensor_types(self) -> tuple[dict[str, np.dtype[Any]], list[str]]:
-        """(types of all inputs and outputs, names of the outputs). Raises EngineError unless the spec has these."""
+        """(types of all inputs and outputs, names of the outputs). Raises EngineError unless the spec has these.
+
+        Their channels are compared with the spec's classes where they are fixed, and else when a call's are known.
+        """
         engine = self._loaded.engine
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         outputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.OUTPUT]
@@ -251,6 +255,7 @@ class TensorRTEngine:
                 f"{self._sidecar.path}: has outputs {', '.join(sorted(outputs))}, but its spec says "
                 f"{', '.join(sorted(expected))}: {self._sidecar.rebuild}"
             )
+        check_graph(self._sidecar.path, self.spec, {name: tuple(engine.get_tensor_shape(name)) for name in outputs})
         return {name: np.dtype(self._trt.nptype(engine.get_tensor_dtype(name))) for name in names}, outputs
 
     def _must(self, done: bool, what: str) -> None:

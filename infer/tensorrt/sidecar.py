@@ -121,7 +121,7 @@ def read_sidecar(path: Path) -> Sidecar:
         content = msgspec.convert(values, SidecarContent)
         spec = ModelSpec.from_json(json.dumps(content.spec))
         return Sidecar(path, spec, tuple(profile.shape for profile in content.profiles), content)
-    except (SpecError, msgspec.ValidationError) as error:
+    except (SpecError, msgspec.ValidationError, RecursionError) as error:
         raise EngineError(
             f"{path}.json: cannot be understood ({error}), written by another version? Build the engine again with "
             "export.to_trt"

@@ -20,7 +20,7 @@ from engines import Built, build_engine
 from foreign_nets import foreign_net
 from foreign_nets import weights as foreign_weights
 from helpers import random_net, slim_spec
-from onnx import helper
+from onnx import TensorProto, helper
 
 from export.from_onnx import ImportRequest, import_model
 from export.model.source import read_source
@@ -346,6 +346,9 @@ def test_files_that_are_no_models(tmp_path: Path, one_line: OneLine) -> None:
     helper.set_model_props(foreign, {"spec": "{}"})
     assert "damaged metadata: " in refused("e.onnx", foreign.SerializeToString())
     helper.set_model_props(foreign, {"spec": slim_spec("A", precision="fp16").to_json()})
+    assert refused("f.onnx", foreign.SerializeToString()).startswith("has outputs , but its spec says pixel_sums, pos")
+    for output, channels in (("posterior", 10), ("posterior_positions", 10), ("pixel_sums", 6)):
+        foreign.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, ("views", channels)))
     assert refused("f.onnx", foreign.SerializeToString()).startswith("tensorrt-rtx cannot read it: Relu ")
 
 

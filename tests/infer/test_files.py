@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -20,6 +21,7 @@ from export.caffe.net import read_description, read_weights
 from export.importing.classes import read_classes
 from export.model import file as model_file
 from export.torchvision.reading import read_state_dict
+from infer.command import Parser, run
 from infer.data.annotations import read_annotation
 from infer.data.dataset import open_dataset
 from infer.data.devkit import DEVKIT, read_synsets
@@ -161,3 +163,33 @@ def test_what_is_replaced_is_on_the_disk_before_it_has_its_name(
     with replacing(tmp_path / "a") as unfinished:
         unfinished.write_text("content")
     assert said == [f"{tmp_path}/a.unfinished", "renamed", str(tmp_path)]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_disk_without_room_names_the_file(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Callable[[], str]
+) -> None:
+    """Which its own error does not; a command that can go on says how."""
+    (tmp_path / "a").write_text("before")
+
+    def write() -> int:
+        with replacing(tmp_path / "a"):
+            raise OSError(number, "no room")
+        return 0
+
+    said = f"{tmp_path / 'a'}: {os.strerror(number)}: make room, then "
+    parser = Parser(prog="x")
+    assert run(parser, write) == 1
+    assert one_line() == f"{said}begin again"
+    parser.add_argument("--resume", action="store_true")
+    assert run(parser, write) == 1
+    assert one_line() == f"{said}go on with --resume: what was done is kept"
+    assert (tmp_path / "a").read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+    def fail(descriptor: int) -> None:
+        raise OSError(number, "no room")
+
+    monkeypatch.setattr("os.fsync", fail)  # where the system finds out only then
+    with pytest.raises(OSError, match=os.strerror(number)) as caught, replacing(tmp_path / "b") as unfinished:
+        unfinished.write_text("content")
+    assert caught.value.filename == str(tmp_path / "b") and len(list(tmp_path.iterdir())) == 1

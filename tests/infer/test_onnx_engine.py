@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import onnx
 import onnxruntime
 import pytest
 from engines import Built
-from helpers import noise
+from helpers import noise, slim_spec
+from onnx import helper
 from scoring import evaluate, resolve
 
 from export.model.file import model_sha256
 from infer import self_test
 from infer.data.dataset import open_dataset
-from infer.engine import EngineError
+from infer.engine import EngineError, check_answers
 from infer.onnx_engine import FIELDS, OnnxEngine, external_files
 from infer.open import open_engine
 from infer.spec import ModelSpec
@@ -245,3 +247,37 @@ def test_the_numbers_of_fields_are_those_of_onnx() -> None:
 def reached() -> set[str]:
     """The messages by which external data is reached; its entries are of a type that other things have too."""
     return {name for fields in FIELDS.values() for name in fields.values()} - {"StringStringEntryProto"}
+
+
+def spec_of(model: onnx.ModelProto) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(next(one.value for one in model.metadata_props if one.key == "spec"))
+    return values
+
+
+@pytest.mark.parametrize("count", [3, 9, 11])
+def test_other_classes_than_the_graph_has(count: int, exported: Exported, tmp_path: Path) -> None:
+    model = onnx.load(exported("A"))
+    spec = {**spec_of(model), "classes": [f"c{i}" for i in range(count)]}
+    helper.set_model_props(model, {"spec": json.dumps(spec)})
+    onnx.save(model, tmp_path / "m.onnx")
+    expected = f"has 10 values, expected {count} for the {count} classes that its spec names: the spec is of another"
+    with pytest.raises(EngineError, match=expected):
+        OnnxEngine(tmp_path / "m.onnx")
+
+
+def test_an_output_that_the_graph_lacks(exported: Exported, tmp_path: Path) -> None:
+    model = onnx.load(exported("A"))
+    spec = {**spec_of(model), "outputs": ["posterior", "boxes"]}
+    helper.set_model_props(model, {"spec": json.dumps(spec)})
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(EngineError, match=r"has outputs .* but its spec says boxes, posterior: the spec is of"):
+        OnnxEngine(tmp_path / "m.onnx")
+
+
+def test_answers_to_other_views() -> None:
+    spec = slim_spec("A")
+    check_answers(spec, {"posterior": np.zeros((3, 10), np.float32)}, 3)
+    with pytest.raises(EngineError, match="slim-a: its posterior has 9 values, expected 10"):
+        check_answers(spec, {"posterior": np.zeros((3, 9), np.float32)}, 3)
+    with pytest.raises(EngineError, match="slim-a: answered 2 times to 3 views in its posterior"):
+        check_answers(spec, {"posterior": np.zeros((2, 10), np.float32)}, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -74,3 +75,32 @@ def test_other_pixels_fail(exported: Exported) -> None:
 def test_a_model_without_one_says_so(exported: Exported) -> None:
     with pytest.raises(EngineError, match="carries no self-test"):
         self_test.check(open_engine(exported("A")), None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pixel_sums": None},
+        {"pixel_sums": [[0] * 6] * 15},
+        {"pixel_sums": [[2**70] * 6] * 16},
+        {"log_posterior": [[0.0] * 9] * 16},
+        {"log_posterior": [[0.0], [0.0, 0.0]]},
+        {"log_posterior": [["x"]]},
+        {"log_posterior": [[1e300] * 10] * 16},
+        {"log_posterior": [], "mean_box": [[0.0] * 10] * 16},
+    ],
+)
+def test_damaged_expectations(changes: dict[str, Any], exported: Exported) -> None:
+    engine = open_engine(exported("A"))
+    expected = {**engine.self_test, **changes}  # type: ignore[attr-defined]
+    with pytest.raises(EngineError, match=r"self-test of .*: damaged \(.*\): export it again|sees other pixels"):
+        self_test.check(engine, expected)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000])
+def test_expectations_that_are_no_json(text: str, exported: Exported, tmp_path: Path) -> None:
+    model = onnx.load(exported("A"))
+    next(one for one in model.metadata_props if one.key == "self_test").value = text
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(EngineError, match=r"self-test of .*: damaged"):
+        open_engine(tmp_path / "m.onnx", self_test=True)

@@ -135,6 +135,78 @@ def test_json_that_is_no_spec(text: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"crop_px": 64.0}, "Expected `int`, got `float` - at `$.crop_px`"),
+        ({"max_views": 1.5}, "Expected `int`, got `float` - at `$.max_views`"),
+        ({"fixed_size": 1}, "Expected `bool`, got `int` - at `$.fixed_size`"),
+        ({"classes": {"0": 0}}, "Expected `array`, got `object` - at `$.classes`"),
+        ({"classes": ["a", 7]}, "Expected `str`, got `int` - at `$.classes[1]`"),
+        ({"outputs": 5}, "Expected `array`, got `int` - at `$.outputs`"),
+        ({"source": [1]}, "Expected `object`, got `array` - at `$.source`"),
+        ({"source": {"a": {}}}, "Expected `str`, got `object` - at `$.source[...]`"),
+        ({"task": []}, "task must be one of classify, box-scr, box-pcr, got []"),
+        ({"interface": {}}, "interface must be one of views, images, nchw, got {}"),
+        (
+            {"preprocessing": {"mean_rgb": [True, 0, 0]}},
+            "Expected `int | float`, got `bool` - at `$.preprocessing.mean",
+        ),
+        ({"preprocessing": {"mean_rgb": [1e300, 0, 0]}}, "mean_rgb must be between -1e+06 and 1e+06 grey levels, got"),
+        ({"preprocessing": {"mean_rgb": [0, 0, 0], "std_rgb": [1, 1, 1e-50]}}, "std_rgb must be between 1e-06 and"),
+        ({"crop_px": 2**64, "stride_px": 2**64}, "train_short_px must be at least crop_px = 18446744073709551616"),
+        (
+            {"train_short_px": [64, 10**9]},
+            "train_short_px must be at least crop_px = 64 and in order, got (64, 1000000",
+        ),
+        ({"test_short_px": 20000}, "test_short_px must be at most 2048, got 20000"),
+        ({"test_short_px": -1}, "test_short_px -1 is below crop_px 64"),
+        ({"max_views": 10**9}, "max_views must be at most 65536, got 1000000000"),
+        ({"width": 1e300}, "width must be at most 1000, got 1e+300"),
+        ({"fc_width": 10**30}, "fc_width must be at most 1048576, got 1000000000000000000000000000000"),
+        ({"name": "a\0b"}, r"name is 'a\x00b', expected text without control characters"),
+        ({"name": "a\tb"}, r"a model's name must be a plain word, got 'a\tb'"),
+        ({"name": "ä" * 101}, "name must have at most 200 bytes, got 202"),
+        ({"net": "\x1b[2J"}, r"net is '\x1b[2J', expected text without control characters"),
+        ({"classes": ["a", "b\x7fc"]}, r"classes[1] is 'b\x7fc', expected text without control characters"),
+        ({"classes": ["a", "b\x9b"]}, r"classes[1] is 'b\x9b', expected text without control characters"),
+        ({"class_names": ["\x07"] + ["a"] * 9}, r"class_names[0] is '\x07', expected text without control"),
+        ({"outputs": ["posterior", "a" * 10_001]}, "outputs[1] has 10001 letters, expected at most 10000"),
+        ({"unknown" * 1000: 1}, "ModelSpec has unknown fields ['unknownunkno...nknownunknown']"),
+    ],
+)
+def test_json_of_wrong_types_or_beyond_bounds(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)) as caught:
+        ModelSpec.from_json(changed_json(**changes))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "\\ud800x"}',
+        '{"name": "\ud800x"}',
+        '{"crop_px": 1e400}',
+        '{"crop_px": 1' + "0" * 5000 + "}",
+        '{"width": NaN}',
+        '{"source": ' + '{"a":' * 100_000 + "1" + "}" * 100_001,
+        " " * (2**24 + 1),
+        b"\xff\xfe",
+        7,
+    ],
+)
+def test_text_that_is_no_json_of_ours(text: Any) -> None:
+    with pytest.raises(SpecError, match="not a model spec: ") as caught:
+        ModelSpec.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_white_space_in_classes_and_whole_numbers_for_widths_are_read() -> None:
+    """As lists of classes and importers have had them."""
+    spec = slim_spec("D", class_names=("a\tb\nc", *"cdefghijk"), width=1)
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
 @pytest.mark.parametrize("sides", [(0, 1, 2), (2, 1, 3), (1, 3, 2), (-1, 0, 1)])
 def test_extents_are_in_order_and_positive(sides: tuple[int, int, int]) -> None:
     with pytest.raises(SpecError, match="expected 0 < min <= opt <= max, got Extent"):

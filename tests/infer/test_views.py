@@ -215,6 +215,8 @@ def test_default_scales_of_a_net_trained_at_its_crop_are_different() -> None:
         ),
         ("center", [0], "scale 0 px is below the crop"),
         ("center", [-256], "scale -256 px is below the crop"),
+        ("center", [10**9], "scale 1000000000 px: expected at most 65536"),
+        ("dense", [65537], "scale 65537 px: expected at most 65536"),
         ("dense", [256, 384, 256], "must be different positive integers, got 256,384,256"),
         ("dense", [], "must be different positive integers, got none"),
     ],

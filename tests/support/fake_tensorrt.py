@@ -303,6 +303,11 @@ class ICudaEngine(_Counted):
     def get_tensor_dtype(self, name: str) -> DataType:
         return _TYPES[(self._inputs | self._outputs)[name].type]
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        """-1 where a dimension is not fixed."""
+        shape = (self._inputs | self._outputs)[name].shape
+        return tuple(size if isinstance(size, int) else -1 for size in shape)
+
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig()
 

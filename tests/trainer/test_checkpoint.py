@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import pickle
 import random
@@ -263,3 +264,38 @@ def test_an_entry_of_the_wrong_kind_is_named(tmp_path: Path, changes: dict[str, 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path / "missing.pt") == "no such file, expected a checkpoint (.pt)"
     assert refusal(tmp_path) == "no such file, expected a checkpoint (.pt)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"momentum": 5}, "its momentum is int, expected tensors by name: it is damaged"),
+        ({"momentum": {"fc8.bias": 5}}, "its momentum is dict, expected tensors by name: it is damaged"),
+        ({"iterate": {5: torch.zeros(1)}}, "its iterate is dict, expected tensors by name: it is damaged"),
+        ({"average": {"fc8.bias": torch.zeros(1, dtype=torch.int8)}}, "its average is dict, expected tensors by name"),
+        ({"epochs_done": "x"}, "what it says of its run cannot be (Expected `int`, got `str` - at `$.epochs_done`)"),
+        ({"epochs_done": -3}, "what it says of its run cannot be (Expected `int` >= 0 - at `$.epochs_done`)"),
+        (
+            {"steps_of_epoch": 10**30},
+            "what it says of its run cannot be (Expected `int` <= 1000000000000 - at `$.s",
+        ),
+        ({"steps_of_epoch": torch.zeros(1)}, "what it says of its run cannot be (Expected `int`, got `Tensor` - at"),
+        ({"sums": (1.0, math.nan, 1.0)}, "what it says of its run cannot be (sums are (1.0, nan, 1.0))"),
+        ({"sums": (1.0, 2.0)}, "what it says of its run cannot be (Expected `array` of length 3, got 2 - at `$.sums`)"),
+        ({"plateau": (0, math.nan, 0)}, "what it says of its run cannot be (plateau is (0, nan, 0))"),
+        (
+            {"plateau": (0.5, 1.0, 0)},
+            "what it says of its run cannot be (Expected `int`, got `float` - at `$.plateau",
+        ),
+        ({"recipe": ["x"]}, "what it says of its run cannot be (Expected `str`, got `array` - at `$.recipe`)"),
+        (
+            {"scaler": {"scale": "x"}},
+            "what it says of its run cannot be (Expected `int | float | null`, got `str` - at",
+        ),
+        ({"finished": 1}, "what it says of its run cannot be (Expected `bool`, got `int` - at `$.finished`)"),
+        ({"weights": {5: torch.zeros(1)}}, "a torch file, but not a checkpoint of ours"),
+    ],
+    ids=str,
+)
+def test_a_state_of_a_run_that_cannot_be(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert refusal(saved(tmp_path / "ckpt.pt", **changes)).startswith(message)

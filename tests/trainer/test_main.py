@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import re
 import subprocess
@@ -16,7 +17,7 @@ from helpers import slim_spec, write_checkpoint
 
 import trainer.loop.train
 from infer.data.dataset import TRAIN
-from trainer.__main__ import main
+from trainer.__main__ import evaluate, is_evaluated, main
 from trainer.checkpoint import load
 from trainer.data.colours import measure
 from trainer.recipe import Recipe
@@ -203,3 +204,21 @@ def test_the_final_evaluation_goes_on_and_is_not_done_twice(
     argv[argv.index("center")] = "ten-crop"
     assert main(argv) == 0
     assert "| mini-a  | torch-fp32 | ten-crop" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"results": 5}', '{"results": [{"protocol": 5}]}', "[" * 100_000])
+def test_a_damaged_report_is_no_evaluation(text: str, tmp_path: Path, one_line: Callable[[], str]) -> None:
+    (tmp_path / "ckpt.pt").touch()
+    (tmp_path / "report.json").write_text(text)
+    assert not is_evaluated(tmp_path / "ckpt.pt", tmp_path / "report.json", "center")
+    assert one_line().startswith(f"{tmp_path / 'report.json'}: no report (")
+
+
+def test_an_evaluation_that_the_system_ended_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Callable[[], str]
+) -> None:
+    monkeypatch.setattr("trainer.__main__.has_validation", lambda data: True)
+    monkeypatch.setattr(subprocess, "run", lambda words: subprocess.CompletedProcess(words, -9))
+    args = argparse.Namespace(data=tmp_path, labels=None, columns=None)
+    assert evaluate(tmp_path / "ckpt.pt", args, "center", "cpu") == 137
+    assert one_line().startswith(f"{tmp_path / 'evaluation'}: the evaluation was ended by signal 9, as the system does")

@@ -6,10 +6,10 @@ VGG (section 3.1) takes a crop anywhere in the image rescaled to S, and AlexNet'
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -17,12 +17,13 @@ from PIL import Image, ImageEnhance
 
 from infer.pixels.decode import Pixels
 from infer.pixels.render import FILTERS
-from infer.spec import Filter, ModelSpec, Size
+from infer.spec import Filter, ModelSpec, Size, SpecError
 from infer.views import rescaled_px
 
 from ..recipe import Crop, Interpolation, Phase, Recipe
 
-Matrix = tuple[tuple[float, float, float], ...]
+Triple = tuple[float, float, float]
+Matrix = tuple[Triple, ...]
 TRIES = 10
 """Draws of a region of random area and shape until one fits into the image; then it is the largest centred one of an
 allowed shape."""
@@ -135,11 +136,25 @@ class Augmentation:
         return (width - across) / 2, (height - down) / 2, (width + across) / 2, (height + down) / 2
 
 
+class _Measured(msgspec.Struct):
+    """What is needed of the colours that a spec's training set has (colours.Statistics)."""
+
+    eigenvalues: Triple
+    eigenvectors: tuple[Triple, Triple, Triple]
+
+
 def augmentation_from_recipe(recipe: Recipe, phase: Phase, spec: ModelSpec) -> Augmentation:
-    """The crops of a recipe's phase; their colours shift as the spec's training set was measured, if it was."""
+    """The crops of a recipe's phase; their colours shift as the spec's training set was measured, if it was.
+
+    Raises SpecError where what the spec says of that cannot be read.
+    """
     colors = IMAGENET_COLORS
-    if measured := json.loads(spec.source.get("colors", "null")):
-        colors = ColorAxes(tuple(measured["eigenvalues"]), tuple(map(tuple, measured["eigenvectors"])))
+    try:
+        measured = msgspec.json.decode(spec.source.get("colors", "null"), type=_Measured | None)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise SpecError(f"{spec.name}: source.colors are no statistics ({error})") from None
+    if measured is not None:
+        colors = ColorAxes(measured.eigenvalues, measured.eigenvectors)
 
     return Augmentation(
         crop_px=recipe.crop_px,

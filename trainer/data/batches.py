@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from infer.data.dataset import Dataset, DatasetError, Item
+from infer.errors import Refused
 from infer.pipeline import ahead
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.render import FILTERS, render
@@ -30,6 +32,10 @@ TargetFunction = Callable[[int, Placement], Tensor]
 """Makes the target of an image, from its index and the place of its crop."""
 TrainingBatch = tuple[Tensor, Tensor, Tensor]
 """u8 pixels [N, crop, crop, 3], colour shifts f32 [N, 3] in grey levels, targets [N, ...]."""
+
+
+class ProcessLost(Refused):
+    """The end of a process that decoded for this one, before its time; one line."""
 
 
 def read_pixels(item: Item, exif: Exif = "ignore") -> Pixels:
@@ -140,7 +146,8 @@ def center_batches(centers: Centers, batch: int, *, rank: int = 0, world: int = 
 def _load(items: TorchDataset[Any], places: Iterable[NDArray[np.int64]], *, pin: bool = False) -> Iterator[Any]:
     """The items at each of `places` as a batch, made ahead of time by processes that end with this.
 
-    Raises what making an item raises, in one line: the first that is no whole image or cannot be read.
+    Raises what making an item raises, in one line: the first that is no whole image or cannot be read; ProcessLost
+    where one of the processes was ended.
     """
     loader = DataLoader(
         items,
@@ -152,15 +159,38 @@ def _load(items: TorchDataset[Any], places: Iterable[NDArray[np.int64]], *, pin:
         pin_memory=pin,
         multiprocessing_context="fork",  # they share the list of images: as a copy, ImageNet's is half a gigabyte each
     )
-    batches = iter(loader)
+    batches = _without_handler(loader)
     try:
         yield from ahead(batches)  # a busy process needs milliseconds to hand a batch over
     except (ImageError, DatasetError) as error:
         # The message holds the other process's traceback; its last line is "module.Class: " and what was said.
         raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from None
+    except RuntimeError as error:
+        ended = [process.exitcode for process in batches._workers if process.exitcode]
+        if not ended or "DataLoader worker" not in str(error):
+            raise
+        how = f"by signal {-ended[0]}" if ended[0] < 0 else f"with status {ended[0]}"
+        raise ProcessLost(
+            f"a process that decodes images ended {how}, as when memory runs out: what was trained is kept, go on with "
+            "--resume"
+        ) from None
     finally:
         # Now, not when the last traceback is gone: Python waits for its children when it ends, and these for work.
-        batches._shutdown_workers()  # type: ignore[attr-defined]
+        batches._shutdown_workers()
+
+
+def _without_handler(loader: DataLoader[Any]) -> Any:
+    """The loader's iterator, which looks after its processes where it waits for them.
+
+    Its handler of SIGCHLD would raise wherever this process is, such as half way through a step.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        return iter(loader)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _collate(items: list[Any]) -> Any:

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -15,18 +16,20 @@ from infer.errors import Refused
 from infer.files import read_file
 from infer.pipeline import ordered
 
-from .augment import Matrix
+from .augment import Matrix, Triple
 from .batches import cores_here, read_pixels
 
 SAMPLE = 1000
 """Images from which a run measures the colours itself: the mean's standard error is then far below a grey level."""
-LARGEST_BYTES = 1 << 20
 """Bytes of a file of statistics at most, which has some hundred."""
 AHEAD = 16
 """Images that may be measured before their turn, so that a large one keeps no thread waiting."""
 
 Array = NDArray[np.float64]
-Triple = tuple[float, float, float]
+
+
+MOST_BYTES = 100_000
+"""The largest file of statistics that is read."""
 
 
 class StatisticsError(Refused):
@@ -53,20 +56,19 @@ class Statistics:
     def read(path: Path) -> Statistics:
         """The statistics of a file that `to_json` wrote. Raises StatisticsError."""
         try:
-            content = json.loads(read_file(path, LARGEST_BYTES, StatisticsError))
-            vectors = np.array(content["eigenvectors"], np.float64)
-            names = ("mean_rgb", "mean_error", "eigenvalues")
-            mean, error, values = (np.array(content[name], np.float64) for name in names)
+            found = msgspec.json.decode(read_file(path, MOST_BYTES, StatisticsError), type=Statistics)
+            vectors = np.array(found.eigenvectors)
+            mean, error, values = (np.array(one) for one in (found.mean_rgb, found.mean_error, found.eigenvalues))
 
-            if vectors.shape != (3, 3) or any(array.shape != (3,) for array in (mean, error, values)):
-                raise ValueError("expected three numbers, and three by three")
+            if vectors.shape != (3, 3):
+                raise ValueError("expected eigenvectors of three by three numbers")
             if not all(np.isfinite(array).all() for array in (vectors, mean, error, values)):
                 raise ValueError("a value is not a number")
-            if not (mean.min() >= 0 and 1 < mean.max() <= 255 and values.max() <= 1):
+            if not (mean.min() >= 0 and 1 < mean.max() <= 255 and values.max() <= 1 and found.images >= 0):
                 raise ValueError("expected a mean in grey levels, 0 to 255, and eigenvalues of RGB in 0 to 1")
-            return _statistics_from_arrays(mean, error, values, vectors, int(content["images"]))
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            said = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            return found
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+            said = error.strerror if isinstance(error, OSError) else error
             raise StatisticsError(
                 f"{path}: no statistics ({said}), expected a file of python -m trainer.statistics"
             ) from None

@@ -12,7 +12,7 @@ from typing import get_args
 import torch
 
 from infer.command import Parser, add_data_options, run
-from infer.errors import UsageError
+from infer.errors import UsageError, one_line
 from infer.spec import Exif
 
 from ..data.batches import cores_here, loader_workers
@@ -31,12 +31,12 @@ def run_training(parser: Parser, work: Callable[[], int]) -> int:
         return run(parser, work)
     except Stopped as stop:
         if rank == 0:
-            print(stop, file=sys.stderr)
+            print(one_line(str(stop)), file=sys.stderr)
         return 128 + stop.signal
     except RuntimeError as error:
         if alone:
             raise
-        print(f"process {rank}: lost the others ({str(error).splitlines()[0][:200]})", file=sys.stderr)
+        print(one_line(f"process {rank}: lost the others ({str(error).splitlines()[0][:200]})"), file=sys.stderr)
         return 1
 
 

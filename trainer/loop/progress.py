@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from tqdm import tqdm
 
-from infer.files import replacing
+from infer.errors import Refused
+from infer.files import naming, read_file, replacing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -22,8 +24,15 @@ METRICS, CURVES, EVENTS = "metrics.jsonl", "curves.png", "tensorboard"
 EVENTS_EVERY = 20
 """Iterations between points of TensorBoard's curves."""
 
+MOST_BYTES = 1 << 26
+"""The largest metrics.jsonl that is read: 100,000 epochs have a tenth of it."""
+
 Metrics = Mapping[str, float]
 """A line of metrics.jsonl: epoch, iteration, learning_rate, loss, and errors in percent. No times: runs repeat."""
+
+
+class MetricsError(Refused):
+    """A metrics.jsonl that is none; one line."""
 
 
 class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
@@ -76,7 +85,7 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         assert self._bar is not None
         self._bar.close()
         self.history.append(dict(metrics))
-        with (self.out / METRICS).open("a") as file:
+        with naming(self.out / METRICS), (self.out / METRICS).open("a") as file:
             file.write(json.dumps(metrics) + "\n")
         values = {name: value for name, value in metrics.items() if name != "iteration"}
         self._add("epoch", values, int(metrics["iteration"]))
@@ -97,9 +106,24 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl, without a last one that was cut off."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The lines of metrics.jsonl, without a last one that was cut off. Raises MetricsError for what is none."""
+    if not path.exists():
+        return []
+    found = []
+    for number, line in enumerate(read_file(path, MOST_BYTES, MetricsError).splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            metrics = msgspec.convert(json.loads(line), dict[str, int | float])  # whole numbers stay whole
+            if not {"epoch", "iteration", "learning_rate", "loss"} <= metrics.keys():
+                raise ValueError("no epoch, iteration, learning_rate or loss")
+        except (ValueError, RecursionError) as error:
+            raise MetricsError(
+                f"{path}: line {number} is no metrics of a run ({error}), as a loss of power may leave it: remove the "
+                "file, its curves begin anew where the run goes on"
+            ) from None
+        found.append(metrics)
+    return found
 
 
 def draw(history: Sequence[Metrics], path: Path, *, title: str) -> None:

@@ -8,11 +8,12 @@ torchrun --nproc-per-node 8 -m trainer --recipe vgg-a --data DIR --out runs/a --
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from infer.processes.owned import own_folder
 from infer.spec import ModelSpec
 
 from .. import checkpoint as checkpoints
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, CheckpointError
 from ..data.augment import augmentation_from_recipe
-from ..data.batches import Centers, Crops, TrainingBatch, batches
+from ..data.batches import Centers, Crops, ProcessLost, TrainingBatch, batches
 from ..data.colours import Statistics, measure
 from ..data.examples import Examples, open_examples
 from ..nets.zoo import Net, build_net
@@ -45,6 +46,10 @@ from .validation import validate
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Iterations between looks at the loss, for which a GPU must be waited for."""
+
+
+ANEW = "start from its weights by --init in a new --out"
+"""What is left to do where a checkpoint's weights are good, but not what it says of its run."""
 
 
 class TrainingError(Refused):
@@ -76,7 +81,8 @@ def train(
     result as an uninterrupted run, to the bit on a CPU. statistics: the colours of the training set, measured on a
     sample where they are not given. reading: options of open_dataset. Ctrl-C and SIGTERM end the step, save and raise
     Stopped. Under torchrun every process calls this; the first one, which writes, owns `out`. Raises DatasetError,
-    CheckpointError, ImageError, ExecutionError, TrainingError, Owned, or OSError where a file cannot be written.
+    CheckpointError, ImageError, ExecutionError, TrainingError, ProcessLost, Owned, or OSError where a file cannot be
+    written.
     """
     execution = execution or Execution()
     peers = join(execution.device)
@@ -134,7 +140,8 @@ def _train(
     spec = previous.spec if previous else make_spec(recipe, examples.dataset, statistics)
     run = TrainingState(recipe, spec, make_initial_net(recipe, spec, init), execution, peers)
     if previous is not None:
-        run.restore(previous)
+        with naming_checkpoint(path):
+            run.restore(previous)
     peers.wait()  # all have read the checkpoint before one writes it
 
     # The epochs.
@@ -160,6 +167,7 @@ def check_resumable(
             f"{path} was trained on {previous.images} images of {len(previous.spec.classes)} classes, {dataset.root} "
             f"has {count} of {len(dataset.classes)}: resume with the same, or start from it by --init in a new --out"
         )
+    check_progress(previous, path, recipe, count)
     if previous.listing not in ("", examples.listing_digest):
         raise TrainingError(
             f"{path} was trained on other images, or other labels, than {dataset.root} has: resume with the same, or "
@@ -167,6 +175,28 @@ def check_resumable(
         )
     if statistics is not None and previous.spec != make_spec(recipe, dataset, statistics):
         raise TrainingError(f"{path} was made with other --statistics: resume with the same, or use a new --out")
+
+
+def check_progress(previous: Checkpoint, path: Path, recipe: Recipe, images: int) -> None:
+    """Raises TrainingError where a checkpoint says of its run what cannot be."""
+    steps_per_epoch = images // recipe.batch
+    epochs = math.ceil(recipe.steps(steps_per_epoch) / steps_per_epoch) if steps_per_epoch else 0
+    within_epoch = previous.steps_of_epoch <= steps_per_epoch and previous.epochs_done < epochs
+    is_end = previous.steps_of_epoch == 0 and previous.epochs_done <= epochs
+    if (steps_per_epoch and not (within_epoch or is_end)) or (previous.steps_of_epoch and not previous.sums[2]):
+        raise TrainingError(
+            f"{path} says {previous.epochs_done} epochs and {previous.steps_of_epoch} steps, of {previous.sums[2]:g} "
+            f"images, of a run of {epochs} epochs with {steps_per_epoch} steps each: it is damaged, {ANEW}"
+        )
+
+
+@contextlib.contextmanager
+def naming_checkpoint(path: Path) -> Iterator[None]:
+    """Adds to what a checkpoint's state does not fit where it lies, and what is left to do."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}: it is damaged, {ANEW}") from None
 
 
 def check_feasible(recipe: Recipe, examples: Examples, held_out: Examples | None) -> None:
@@ -275,7 +305,7 @@ class Program:
 
         with closing(batches_of_steps(crops, run)) as steps:
             for iteration in range(first + done + 1, last + 1):
-                batch = next(steps)
+                batch = self.next_batch(steps)
                 rate = learning_rate(recipe, run.plateau, epoch=epoch, done=iteration / self.steps)
                 torch.manual_seed(step_seed(recipe.seed, iteration, run.peers.rank))  # dropout's draws
                 run.step(batch, rate, iteration)
@@ -291,6 +321,18 @@ class Program:
                     self.save()
                     self.stop_if_wished(iteration)
         return rate
+
+    def next_batch(self, steps: Iterator[list[TrainingBatch]]) -> list[TrainingBatch]:
+        """The batch of the next step. Raises ProcessLost, when what was trained is saved.
+
+        Of several processes each saves together with the others, so that one alone cannot.
+        """
+        try:
+            return next(steps)
+        except ProcessLost:
+            if self.run.peers.world == 1 and self.run.steps_of_epoch:
+                self.save()
+            raise
 
     def read_loss(self, epoch: int, since: int, iteration: int, rate: float) -> None:
         """Shows the epoch so far. Raises TrainingError where the loss of an iteration from `since` on is no number."""
@@ -309,8 +351,14 @@ class Program:
         broken = next((name for name, t in done.weights.items() if not t.isfinite().all()), None)
         if broken is not None:
             raise self.divergence(f"{broken} is no number any more in epoch {done.epochs_done}")
-        if self.run.peers.rank == 0:
+        if self.run.peers.rank:
+            return
+        try:
             checkpoints.save(done, self.path)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise TrainingError(f"{error} Make room, then go on with --resume") from None  # torch does not say why
 
     def divergence(self, how: str) -> TrainingError:
         """The error of a run whose numbers became useless, with the checkpoint that is left of it."""

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from infer.spec import ModelSpec
 
-from ..checkpoint import Checkpoint, split_weights
+from ..checkpoint import Checkpoint, CheckpointError, split_weights
 from ..data.batches import TrainingBatch
 from ..nets.vgg import FULLY_CONNECTED
 from ..nets.zoo import Net
@@ -138,7 +138,8 @@ class TrainingState:
         )
 
     def restore(self, previous: Checkpoint) -> None:
-        """Continues from a checkpoint of the same recipe."""
+        """Continues from a checkpoint of the same recipe. Raises CheckpointError where it does not fit."""
+        self._check_fit(previous)
         inferred: dict[str, Any] = {**previous.weights, **previous.auxiliary}
         self.net.load_state_dict(previous.iterate or inferred)
         if self.average is not None:
@@ -156,6 +157,25 @@ class TrainingState:
         self.finished = previous.finished
         if self.peers.rank == 0:  # the others start from zero: the sums are added up over all
             self.sums.copy_(torch.tensor(previous.sums, dtype=torch.float64))
+
+    def _check_fit(self, previous: Checkpoint) -> None:
+        """Raises CheckpointError for a tensor that the net, or the part of it that is trained, does not have so."""
+        shapes = {name: t.shape for name, t in self.net.state_dict().items()}
+        trained = {name: t.shape for name, t in self.trained.items()}
+        every = {**previous.weights, **previous.auxiliary}
+
+        for what, tensors, known in (
+            ("weights", every, shapes),
+            ("iterate", previous.iterate, shapes),
+            ("average", previous.average, shapes),
+            ("momentum", previous.momentum, trained),
+        ):
+            odd = [name for name, t in tensors.items() if known.get(name) != t.shape]
+            lacking = [] if what == "momentum" or not tensors else sorted(known.keys() - tensors.keys())
+            for name in (*odd, *lacking):
+                got = tuple(tensors[name].shape) if name in tensors else "missing"
+                expected = tuple(known[name]) if name in known else "no such tensor"
+                raise CheckpointError(f"its {what} has {name} {got}, expected {expected}")
 
 
 def _on_host(tensor: Tensor) -> Tensor:

@@ -33,8 +33,40 @@ struct Arguments {
   bool json = false;
 };
 
+// The text with control characters, line ends and what turns text around escaped, as Python's infer.errors.one_line:
+// no name moves the cursor.
+std::string one_line(const std::string& text) {
+  std::string safe;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = [&](std::size_t after) {
+      return i + after < text.size() ? static_cast<unsigned char>(text[i + after]) : 0u;
+    };
+    const unsigned first = byte(0), second = byte(1), third = byte(2);
+    char escape[8] = "";
+    std::size_t bytes = 1;
+    if (first == '\n' || first == '\r' || first == '\t') {
+      std::snprintf(escape, sizeof escape, "\\%c", first == '\n' ? 'n' : first == '\r' ? 'r' : 't');
+    } else if (first < ' ' || first == 0x7f) {
+      std::snprintf(escape, sizeof escape, "\\x%02x", first);
+    } else if (first == 0xc2 && second < 0xa0) {  // U+0080 to U+009F
+      std::snprintf(escape, sizeof escape, "\\x%02x", second);
+      bytes = 2;
+    } else if (first == 0xe2 && (second == 0x80 || second == 0x81)) {  // U+2000 to U+207F
+      const unsigned code = 0x2000 + ((second & 1) << 6) + (third & 0x3f);
+      const bool turns = (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) || code >= 0x2060;
+      if (turns && code < 0x2070) {
+        std::snprintf(escape, sizeof escape, "\\u%04x", code);
+        bytes = 3;
+      }
+    }
+    safe += *escape ? std::string(escape) : text.substr(i, 1);
+    i += bytes - 1;
+  }
+  return safe;
+}
+
 [[noreturn]] void usage_error(const std::string& message) {
-  std::fprintf(stderr, "verydeep-classify: %s\n", message.c_str());
+  std::fprintf(stderr, "verydeep-classify: %s\n", one_line(message).c_str());
   std::exit(2);
 }
 
@@ -183,15 +215,16 @@ bool report(const std::string& name, bool json, const Engines& engines, Work&& w
   } catch (const verydeep::Error& error) {
     if (error.code() == verydeep::ErrorCode::runtime_failure) throw;
     status = error.what();
-    std::fprintf(stderr, "%s\n", (status.find(name) == std::string::npos ? name + ": " + status : status).c_str());
+    const std::string said = status.find(name) == std::string::npos ? name + ": " + status : status;
+    std::fprintf(stderr, "%s\n", one_line(said).c_str());
   }
   if (json) {
     std::printf("%s\n", line(name, status, engines, best).c_str());
   } else if (status == "ok") {
-    std::printf("%s:", name.c_str());
+    std::printf("%s:", one_line(name).c_str());
     for (std::size_t i = 0; i < best.size(); ++i) {
       const auto& [what, found, where] = best[i];
-      std::printf("%s %s %.1f %%", i ? "," : "", what.name.c_str(), 100 * what.probability);
+      std::printf("%s %s %.1f %%", i ? "," : "", one_line(what.name).c_str(), 100 * what.probability);
       if (found) std::printf(" at %.0f,%.0f-%.0f,%.0f", where.xmin, where.ymin, where.xmax, where.ymax);
     }
     std::printf("\n");
@@ -240,10 +273,10 @@ int main(int argc, char** argv) {
   try {
     return arguments.images.empty() ? classify_frames(arguments) : classify_files(arguments);
   } catch (const verydeep::Error& error) {
-    std::fprintf(stderr, "%s\n", error.what());
+    std::fprintf(stderr, "%s\n", one_line(error.what()).c_str());
     return error.code() == verydeep::ErrorCode::invalid_argument ? 2 : 1;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
+    std::fprintf(stderr, "%s\n", one_line(error.what()).c_str());
     return 1;
   }
 }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -54,6 +55,8 @@ std::vector<double> Classifier::Impl::posterior(Pixels pixels) {
       for (std::size_t c = 0; c < classes; ++c)
         mean[c] += plan[places[i]].weight * static_cast<double>(answer.posterior[i * classes + c]);
   });
+  if (!std::all_of(mean.begin(), mean.end(), [](double value) { return std::isfinite(value); }))
+    throw Error(ErrorCode::runtime_failure, spec.name + ": the model's answer is not finite (NaN or infinite)");
   return mean;
 }
 

@@ -44,6 +44,7 @@ class OnnxBackend final : public Backend {
     } catch (const Error& error) {
       throw Error(ErrorCode::unusable_engine, path + ": " + error.what());
     }
+    check_graph(path);
     if (const auto test = metadata.LookupCustomMetadataMapAllocated("self_test", allocator)) self_test_ = test.get();
     runtime_ = "onnxruntime-" + spec_.precision;
     shapes_ = default_shapes(spec_, options.scales.empty()
@@ -88,6 +89,25 @@ class OnnxBackend final : public Backend {
   }
 
  private:
+  // Raises Error unless the graph has the outputs of the spec, with a value for each class.
+  void check_graph(const std::string& path) const {
+    Ort::AllocatorWithDefaultOptions allocator;
+    const std::size_t count = session_.GetOutputCount();
+    for (const std::string& name : spec_.outputs) {
+      if (name == "pixel_sums" && spec_.interface == "nchw") continue;
+      std::size_t place = 0;
+      while (place < count && name != session_.GetOutputNameAllocated(place, allocator).get()) ++place;
+      if (place == count) throw Error(ErrorCode::unusable_engine, path + ": its graph has no output " + name);
+
+      const Ort::TypeInfo type = session_.GetOutputTypeInfo(place);
+      if (type.GetONNXType() != ONNX_TYPE_TENSOR) check_output(spec_, path, name, false, -1);
+      const auto info = type.GetTensorTypeAndShapeInfo();
+      const auto shape = info.GetShape();
+      const auto expected = name == "pixel_sums" ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+      check_output(spec_, path, name, info.GetElementType() == expected, shape.size() > 1 ? shape[1] : -1);
+    }
+  }
+
   static std::string first_line(const std::exception& error) {
     std::string text = error.what();
     text = text.substr(0, text.find('\n'));

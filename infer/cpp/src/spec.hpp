@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,11 @@ struct ModelSpec {
 
 // Raises Error (unusable_engine) for what is no spec.
 ModelSpec parse_spec(const std::string& json);
+
+// Compares an output of the graph with the spec. found: its second dimension, below 0 where it is not fixed.
+// Raises Error (unusable_engine).
+void check_output(const ModelSpec& spec, const std::string& path, const std::string& output, bool right_type,
+                  std::int64_t found);
 
 struct Extent {
   int min = 0, opt = 0, max = 0;

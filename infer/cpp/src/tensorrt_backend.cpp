@@ -170,6 +170,12 @@ class TensorRTBackend final : public Backend {
     for (const char* needed : {answer, spec().interface == "nchw" ? answer : "pixel_sums"})
       if (std::find(outputs_.begin(), outputs_.end(), needed) == outputs_.end())
         throw Error(ErrorCode::unusable_engine, path + ": has no output " + needed + ": " + sidecar_.rebuild());
+    for (const std::string& name : outputs_) {
+      const nvinfer1::Dims dims = engine_->getTensorShape(name.c_str());
+      const auto expected = name == "pixel_sums" ? nvinfer1::DataType::kINT32 : nvinfer1::DataType::kFLOAT;
+      const bool right_type = engine_->getTensorDataType(name.c_str()) == expected;
+      check_output(spec(), path, name, right_type, dims.nbDims > 1 ? dims.d[1] : -1);
+    }
     stream_ = std::make_unique<CudaStream>();
   }
 

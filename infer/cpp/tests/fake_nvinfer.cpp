@@ -324,6 +324,13 @@ class Engine final : public nvinfer1::StubVCudaEngine {
         return nvinfer1::DataType::kFLOAT;
     }
   }
+  nvinfer1::Dims getTensorShape(const char* name) const noexcept override {
+    const auto& shape = model_->find(name)->shape;  // -1 where it is not fixed
+    nvinfer1::Dims dims{};
+    dims.nbDims = static_cast<std::int32_t>(shape.size());
+    std::copy(shape.begin(), shape.end(), dims.d);
+    return dims;
+  }
   nvinfer1::IExecutionContext* createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy how) noexcept override {
     check_context("createExecutionContext");
     if (how != nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED)

@@ -133,6 +133,30 @@ TEST(Spec, WhatIsNone) {
            {"name", ""},
            {"name", "a/b"},
            {"name", "two\nlines"},
+           {"name", "tab\t"},
+           {"name", std::string(201, 'a')},
+           {"name", std::string("a\0b", 3)},
+           {"net", "\x1b[2J"},
+           {"classes", {"a", "b\x07"}},
+           {"classes", {"a", "\xc2\x9b"}},
+           {"classes", {"a", std::string(10'001, 'a')}},
+           {"outputs", 5},
+           {"source", {1}},
+           {"source", {{"a", 1}}},
+           {"unknown", 1},
+           {"width", 1e300},
+           {"width", 0},
+           {"fc_width", 32.0},
+           {"max_views", 1.5},
+           {"crop_px", 224.0},
+           {"crop_px", std::uint64_t{1} << 63},
+           {"test_short_px", 2049},
+           {"train_short_px", {256, 65537}},
+           {"pool_rounding", "up"},
+           {"preprocessing", {{"mean_rgb", {true, 2, 3}}}},
+           {"preprocessing", {{"mean_rgb", {1e300, 2, 3}}}},
+           {"preprocessing", {{"mean_rgb", {1, 2, 3}}, {"std_rgb", {1, 1e-7, 1}}}},
+           {"preprocessing", {{"mean_rgb", {1, 2, 3}}, {"gamma", 2}}},
            {"interface", "other"},
            {"interface", "two\nlines"},
            {"precision", "int4"},
@@ -145,6 +169,19 @@ TEST(Spec, WhatIsNone) {
     const std::string text = object.dump();
     refused(ErrorCode::unusable_engine, [&] { parse_spec(text); });
   }
+}
+
+TEST(Spec, OutputsOfTheGraph) {
+  const ModelSpec spec = parse_spec(golden()["specs"]["vgg"]);
+  const auto classes = static_cast<std::int64_t>(spec.classes.size());
+  check_output(spec, "m.onnx", "posterior", true, classes);
+  check_output(spec, "m.onnx", "posterior", true, -1);
+  check_output(spec, "m.onnx", "features", true, 4096);
+  for (const std::int64_t found : {classes - 1, classes + 1, std::int64_t{1}})
+    EXPECT_NE(refused(ErrorCode::unusable_engine, [&] { check_output(spec, "m.onnx", "posterior", true, found); })
+                  .find("for the " + std::to_string(classes) + " classes of its spec"),
+              std::string::npos);
+  refused(ErrorCode::unusable_engine, [&] { check_output(spec, "m.onnx", "features", false, 4096); });
 }
 
 TEST(Plans, WhatCannotBe) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import make_scores
+from helpers import encode, make_scores
 from report_runs import CLASSES, Page, scores_of, write_run
 
 from evaluation.ilsvrc import main as evaluate
@@ -388,7 +389,7 @@ def steal_a_file(out: Path) -> None:
     ("damage", "said"),
     [
         (drop_report, r"report\.json: No such file or directory, expected the OUT folder of an evaluation\.ilsvrc run"),
-        (damage_report, r"report\.json: not a report of evaluation\.ilsvrc \(JSONDecodeError"),
+        (damage_report, r"report\.json: not a report of evaluation\.ilsvrc \(DecodeError: Input data was trunc"),
         (drop_net, r"report\.json: not a report .* \(ValidationError: .* `net` - at `\$\.results\[0\]`\)"),
         (no_images, r"report\.json: not a report .* \(ValidationError: .* >= 1 - at `\$\.results\[0\]\.images`\)"),
         (half_a_paper, r"report\.json: not a report .* `top1_error_percent` - at `\$\.results\[0\]\.paper`\)"),
@@ -438,3 +439,52 @@ def test_a_table_is_read_in_parts(run_of_three: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tables, "read", whole)
     assert main([str(run_of_three)]) == 0
     assert max(seen) == 32 and sum(seen) == 5 * 120  # three in detail, two beside each other
+
+
+def linked(path: Path, secret: Path) -> None:
+    path.unlink()
+    path.symlink_to(secret)
+
+
+@pytest.mark.parametrize("name", ["report.json", "mistakes/index.json", "mistakes/*.jpg", "scores/two*.parquet"])
+def test_a_received_folder_reads_no_file_beside_it(
+    name: str, run_of_three: Path, tmp_path: Path, one_line: OneLine
+) -> None:
+    """A link out of the folder is refused, even to what would do; a pipe is not waited for."""
+    path = next(iter(sorted(run_of_three.glob(name))))
+    shutil.copy(path, tmp_path / "secret")
+    linked(path, tmp_path / "secret")
+    (run_of_three / "report.html").unlink()
+    assert main([str(run_of_three)]) == 1
+    assert re.search(r"a link that leads out of|names the table .* expected one within its folder", one_line())
+    if "scores" not in name:
+        path.unlink()
+        os.mkfifo(path)
+        assert main([str(run_of_three)]) == 1
+        assert one_line().startswith(f"{path}: is no regular file")
+    assert not (run_of_three / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"SECRET", "is not an image we can decode, expected a thumbnail"),
+        (b"", "is empty (0 bytes), expected a thumbnail"),
+        (encode(np.zeros((8, 8, 3), np.uint8), "PNG"), "a PNG of 8x8 px, expected a thumbnail, a small JPEG"),
+        (encode(np.zeros((2049, 2049, 3), np.uint8), "JPEG"), "a JPEG of 2049x2049 px, expected a thumbnail"),
+        (b"\xff\xd8\xff" + bytes(1 << 20), "1048579 bytes, expected at most 1048576"),
+    ],
+    ids=["text", "empty", "PNG", "large", "long"],
+)
+def test_a_thumbnail_is_a_small_jpeg(data: bytes, said: str, run_of_three: Path, one_line: OneLine) -> None:
+    path = next(iter(sorted(run_of_three.glob("mistakes/*.jpg"))))
+    path.write_bytes(data)
+    assert main([str(run_of_three)]) == 1
+    assert one_line().startswith(f"{path}: {said}")
+
+
+@pytest.mark.parametrize("field", ["model", "runtime", "protocol", "pooling"])
+def test_a_result_names_no_table_elsewhere(field: str, run_of_three: Path, one_line: OneLine) -> None:
+    changed(run_of_three, lambda content: content["results"][0].update({field: "../../x"}))
+    assert main([str(run_of_three)]) == 1
+    assert re.search(r"report\.json: names the table '.*\.\./\.\./x.*', expected one within its folder", one_line())

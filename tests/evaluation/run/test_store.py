@@ -195,7 +195,9 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_done(
     with monkeypatch.context() as patch:
         patch.setattr(tables, "to_arrow", to_arrow)
         assert main([*arguments, "--out", str(out)]) == 1
-    assert "No space left on device" in one_line()
+    said = one_line()
+    assert said.startswith(str(out / "unfinished" / "slim-a.torch-fp32")) and ": No space left on device: make" in said
+    assert said.endswith("make room, then go on with --resume: what was done is kept")
     assert not [path for path in out.rglob("*") if path.name.endswith(".unfinished")]
     kept = sorted(path.name for path in (out / "unfinished").glob("*/*.parquet"))
     assert kept == ["00000000.parquet", "00000000.parquet", "00000008.parquet"]  # a whole shard, and half of one

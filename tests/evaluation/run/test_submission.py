@@ -109,7 +109,7 @@ GOOD = "name: x\nmembers: [{engine: a.onnx, protocol: dense}, {engine: b.onnx, p
         ("!!python/object/apply:os.system ['true']", "not YAML"),
         ("[" * 100_000, "lists in lists in lists"),
         ("- " * 20_000, "not YAML (maximum recursion depth exceeded"),
-        ("a" * 100_001, "100001 bytes, expected a submission"),
+        ("a" * 100_001, "100001 bytes, expected at most 100000"),
     ],
 )
 def test_what_is_no_submission(text: str, said: str, tmp_path: Path, one_line: Callable[[], str]) -> None:

@@ -13,13 +13,16 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from conftest import Photos
 from helpers import encode, noise, slim_spec, write_checkpoint
 from image_files import encoded
+from onnx import helper, numpy_helper
 from paths import ROOT
 
 from export.to_onnx import export_onnx
+from infer.errors import one_line
 from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import ImageError, decode
 from infer.views import PROTOCOLS, default_scales, plan_views
@@ -269,3 +272,50 @@ def test_a_box_net_is_no_classifier(tmp_path: Path) -> None:
     done = subprocess.run(app, capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "slim-d is a box net, which has no posterior" in done.stderr
+
+
+@built
+def test_the_app_says_names_of_others_as_python_does(exported: Exported, tmp_path: Path) -> None:
+    """No control character, and nothing that turns text around, reaches the terminal."""
+    words = ["two\nlines", "left\u202eright", "end\u2028", "é\u2066", "tab\t", "\u200bnone", *"abcd"]
+    model = changed_model(exported("A"), tmp_path / "m.onnx", class_names=words)
+    image = tmp_path / "a\x1b[2J\nb\x7f\x9b\u202e.png"
+    image.write_bytes(encode(noise((80, 90)), "PNG"))
+    done = app(image, "--engine", model, "--top", "10")
+    assert done.returncode == 0 and done.stdout.count("\n") == 1
+    for name in (str(image), *words):
+        assert one_line(name) in done.stdout
+    assert one_line(done.stdout.rstrip("\n")) == done.stdout.rstrip("\n")
+
+
+@built
+@pytest.mark.parametrize("count", [3, 11])
+def test_the_app_refuses_other_classes_than_the_graph_has(count: int, exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode(noise((80, 90)), "PNG"))
+    model = changed_model(exported("A"), tmp_path / "m.onnx", classes=[f"c{i}" for i in range(count)])
+    for command in (app, in_python):
+        done = command(tmp_path / "a.png", "--engine", model)
+        assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+        assert f"expected {count} for the {count} classes" in done.stderr
+
+
+@built
+def test_the_app_has_no_answer_that_is_no_number(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode(noise((80, 90)), "PNG"))
+    model = onnx.load(exported("A"))
+    bias = next(one for one in model.graph.initializer if one.name == "fc8.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(10, np.nan, np.float32), bias.name))
+    onnx.save(model, tmp_path / "m.onnx")
+    done = app(tmp_path / "a.png", "--engine", tmp_path / "m.onnx")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "slim-a: the model's answer is not finite (NaN or infinite)\n"
+
+
+def changed_model(model: Path, path: Path, **changes: Any) -> Path:
+    """The model with fields of its spec changed."""
+    loaded = onnx.load(model)
+    metadata = {entry.key: entry.value for entry in loaded.metadata_props}
+    spec = {**json.loads(metadata["spec"]), **changes}
+    helper.set_model_props(loaded, {**metadata, "spec": json.dumps(spec)})
+    onnx.save(loaded, path)
+    return path

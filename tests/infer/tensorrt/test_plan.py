@@ -40,6 +40,7 @@ REFUSALS = {
     "profiles": ([], "has 3 profiles, but its sidecar names 0: python -m export"),
     "spec": ({}, r"\.json: cannot be understood \(not a model spec: Object missing required field `name`\), "),
     "outputs": ("", r"has outputs .*pixel_sums.*, but its spec says posterior: python -m export"),
+    "classes": (3, "its posterior.* has 10 values, expected 3 for the 3 classes that its spec names"),
     "plan": (
         b"something else",
         r"tensorrt cannot load it: Serialization assertion failed\. Magic tag does not match: python",
@@ -67,6 +68,9 @@ def test_what_cannot_be_opened(exported: Exported, tmp_path: Path) -> None:
         elif case == "outputs":
             spec = read_source(onnx).spec
             changes["spec"] = json.loads(dataclasses.replace(spec, outputs=("posterior",)).to_json())
+        elif case == "classes":
+            spec = read_source(onnx).spec
+            changes["spec"] = json.loads(dataclasses.replace(spec, classes=spec.classes[:3]).to_json())
         path = write_plan(onnx, folder, **changes)
         if case == "plan":
             assert isinstance(value, bytes)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -13,13 +15,16 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from infer.errors import Refused
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
 from trainer.loop.execution import Execution
+from trainer.loop.progress import MetricsError, read_metrics
 from trainer.loop.stopping import wish_to_stop
 from trainer.loop.train import Stopped, TrainingError, train
 from trainer.recipes import RECIPES
@@ -156,6 +161,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     )
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert f"{tmp_path / 'ckpt.pt'}: cannot be written" in done.stderr or "File too large" in done.stderr
+    assert "ake room, then " in done.stderr and "go on with --resume" in done.stderr
     assert (tmp_path / "ckpt.pt").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt.pt", "curves.png", "metrics.jsonl", "tensorboard"]
 
@@ -201,3 +207,64 @@ def test_kills_at_random_moments(whole: Path, miniature_dir: Path, tmp_path: Pat
     assert process.returncode == 0 and same(tmp_path, whole)
     rows = [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"momentum": {"fc8.bias": torch.zeros(2)}}, "its momentum has fc8.bias (2,), expected (10,): it is damaged"),
+        ({"momentum": {"fc9.bias": torch.zeros(2)}}, "its momentum has fc9.bias (2,), expected no such tensor"),
+        (
+            {"iterate": {"fc8.bias": torch.zeros(10)}},
+            "its iterate has conv1_1.bias missing, expected (4,): it is",
+        ),
+        ({"epochs_done": 3}, "says 3 epochs and 0 steps, of 0 images, of a run of 2 epochs with"),
+        ({"epochs_done": 2, "steps_of_epoch": 1}, "says 2 epochs and 1 steps, of 0 images, of a run of 2 epochs with"),
+        ({"steps_of_epoch": 10**6, "sums": (1.0, 1.0, 1.0)}, "says 1 epochs and 1000000 steps, of 1 images, of a run"),
+        ({"steps_of_epoch": 1}, "says 1 epochs and 1 steps, of 0 images, of a run of 2 epochs with"),
+    ],
+)
+def test_a_checkpoint_whose_state_does_not_fit(
+    changes: dict[str, Any], message: str, whole: Path, miniature_dir: Path, tmp_path: Path
+) -> None:
+    content = torch.load(whole / "ckpt.pt", weights_only=True) | {"finished": False, "epochs_done": 1}
+    torch.save({**content, **changes}, tmp_path / "ckpt.pt")
+    with pytest.raises(Refused, match=re.escape(message)) as caught:
+        train(TINY, miniature_dir, tmp_path, resume=True)
+    assert str(caught.value).startswith(str(tmp_path / "ckpt.pt"))
+    assert str(caught.value).endswith("it is damaged, start from its weights by --init in a new --out")
+
+
+@pytest.mark.parametrize(
+    "text", [b"\0\0\0\n", b"{}\n", b"[]\n", b"[" * 100_000 + b"\n", b'{"epoch": "x", "iteration": 1}\n', b"\xff\n"]
+)
+def test_damaged_metrics(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(text)
+    with pytest.raises(
+        MetricsError, match=r"metrics\.jsonl: line 1 is no metrics of a run .*: remove the file"
+    ) as caught:
+        read_metrics(tmp_path / "metrics.jsonl")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.processes
+def test_a_killed_process_that_decodes(miniature_dir: Path, tmp_path: Path, whole: Path) -> None:
+    """As the system kills where memory is short: one line, and the steps done before are kept."""
+    process = subprocess.Popen(
+        [*command(miniature_dir, tmp_path / "out", "--save-minutes", "100"), "epochs=400"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline, killed = time.monotonic() + 60, False
+    while not killed and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+        if (tmp_path / "out" / "metrics.jsonl").exists() and (tmp_path / "out" / "metrics.jsonl").read_text():
+            own = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+            for child in own:
+                os.kill(int(child), signal.SIGKILL)
+                killed = True
+    _, said = process.communicate(timeout=60)
+    assert killed and process.returncode == 1
+    (line,) = said.strip().splitlines()
+    assert line.startswith("a process that decodes images ended by signal 9, as when memory runs out")
+    assert load(tmp_path / "out" / "ckpt.pt").epochs_done >= 1
