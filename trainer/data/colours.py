@@ -21,15 +21,12 @@ from .batches import cores_here, read_pixels
 
 SAMPLE = 1000
 """Images from which a run measures the colours itself: the mean's standard error is then far below a grey level."""
-"""Bytes of a file of statistics at most, which has some hundred."""
+MOST_BYTES = 100_000
+"""The largest file of statistics that is read; one has some hundred bytes."""
 AHEAD = 16
 """Images that may be measured before their turn, so that a large one keeps no thread waiting."""
 
 Array = NDArray[np.float64]
-
-
-MOST_BYTES = 100_000
-"""The largest file of statistics that is read."""
 
 
 class StatisticsError(Refused):
