@@ -171,6 +171,8 @@ def opened(path: Path, kind: str, command: str, error: type[Refused]) -> Iterato
     A table from before there were digests is read, and a line on stderr says so, once for each.
     """
     refuse_pointer(path, error)
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise error(f"{path}: is no regular file, expected {kind} (.parquet)")
     try:
         with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
             found = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Callable
@@ -189,3 +190,10 @@ def test_a_small_file_that_stands_for_gigabytes_is_refused(
     said = r"column x\S* has \d+ values in a group of \d+ rows, or texts of \d+ bytes: too large"
     with pytest.raises(ScoresError, match=said), parquet.opened(path, "a table", "ours", ScoresError):
         raise AssertionError("opened")
+
+
+def test_a_pipe_is_no_table_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.parquet")
+    for read in (tables.read, lambda path: list(box_tables.read_located(path)), lambda p: feature_tables.read([p])):
+        with pytest.raises(Refused, match=r"a\.parquet: is no regular file, expected a "):
+            read(tmp_path / "a.parquet")

@@ -30,12 +30,16 @@ from hypothesis import strategies as st
 from report_runs import scores_of, write_run
 
 from evaluation.features import table as feature_tables
+from evaluation.localization.table import LocatedImage, UnfinishedBoxes, read_located
 from evaluation.report.results import read_mistakes, read_run
+from evaluation.run.loop import Effort, Shard
 from evaluation.run.submission import read_submission
 from evaluation.scores import table as score_tables
 from export.importing.classes import read_classes
-from infer.data.annotations import read_annotation
-from infer.data.dataset import DEVKIT, open_dataset, read_synsets
+from infer.boxes.finding import Guess
+from infer.data.annotations import Box, read_annotation
+from infer.data.dataset import open_dataset
+from infer.data.devkit import DEVKIT, read_synsets
 from infer.data.folder import File, open_folder
 from infer.data.label_file import read_label_file
 from infer.errors import Refused
@@ -117,6 +121,14 @@ def scores(path: Path) -> Any:
     return *same, found.metadata["spec"], found.metadata["dataset_id"]
 
 
+def write_boxes(path: Path) -> None:
+    guess = Guess(1, 0.5, Box(1, 2, 3, 4))
+    rows = [LocatedImage(f"{n}.jpg", 1, "ok", "0f", (9, n), (guess,) * (n % 3), guess) for n in range(8)]
+    run = UnfinishedBoxes(path.parent / "boxes", {"protocol": "dense"}, 8, resume=False)
+    run.add(Shard(0, 8, rows, Effort(0, (0.0,), 0.0)))
+    run.finish(path)
+
+
 def features(path: Path) -> Any:
     found = feature_tables.read([path])
     return found.images, found.statuses, found.labels.tobytes(), found.features.tobytes(), found.splits.tolist()
@@ -164,6 +176,7 @@ XML = """<annotation><size><width>500</width><height>375</height></size><object>
 KINDS = [
     Kind("score table", lambda p: score_tables.write([scores_of(unreadable=3)], p), scores, exact=True),
     Kind("feature table", lambda p: write_table(p, noisy()), features, exact=True),
+    Kind("box table", write_boxes, lambda p: list(read_located(p)), exact=True),
     Kind("checkpoint", lambda p: write_checkpoint(p, slim_spec("A")), weights, exact=True),
     Kind("spec", lambda p: p.write_text(slim_spec("A").to_json()), lambda p: ModelSpec.from_json(p.read_bytes())),
     Kind("submission", lambda p: p.write_text(SUBMISSION), read_submission),
