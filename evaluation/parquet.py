@@ -51,6 +51,8 @@ class RowDigest:
         self._seen: dict[str, int] = {}  # values of each column so far
 
     def add(self, part: pa.Table | pa.RecordBatch) -> None:
+        if not len(part):
+            return
         self.rows += len(part)
         for name, column in zip(part.schema.names, part.columns, strict=True):
             for values in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:

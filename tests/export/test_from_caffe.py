@@ -323,7 +323,7 @@ def test_files_that_are_no_caffemodel(
         (b"\xff\xfe\x00\x01" * 40, "not a Caffe net's description"),
         (b"layer {" * 100_000, "not a Caffe net's description"),
         (b"name: 'empty'", "without convolutions or inner products"),
-        (b" " * 1_000_001, "1000001 bytes, expected a Caffe net's description"),
+        (b" " * 1_000_001, "1000001 bytes, expected at most 1000000"),
         (b"layer {}" * 1001, "1001 layers, expected 1000 at most"),
         (b"layers { layer { name: 'conv1' type: 'conv' kernelsize: 11 } bottom: 'data' }", "messages of 2013 (V0Layer"),
     ],
@@ -399,7 +399,7 @@ def test_files_that_are_not_there(model: tuple[Path, Path], tmp_path: Path, one_
     assert imported((model[0], tmp_path / "none"), tmp_path / "a.pt") == 1
     assert "none: cannot be read (No such file or directory)" in one_line()
     assert imported((tmp_path, model[1]), tmp_path / "a.pt") == 1
-    assert "cannot be read (Is a directory)" in one_line()
+    assert "is no regular file, expected one of at most 1000000 bytes" in one_line()
     with pytest.raises(SystemExit, match="2"):
         imported(model, tmp_path / "a.onnx")
     assert "a checkpoint's name ends in .pt" in one_line()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.features.collection import one_of
-from evaluation.features.table import FORMAT, FeatureRow, Table, UnfinishedTable
+from evaluation.features.table import FORMAT, PART, FeatureRow, Table, UnfinishedTable
 from evaluation.run.loop import Effort, Shard
 from evaluation.scores.table import OK
 
@@ -46,7 +46,9 @@ def write_table(path: Path, table: Table, **metadata: str) -> Path:
         )
     ]
     effort = Effort(0, (), 0.0)
-    unfinished.add(Shard(0, 64, rows[:70], effort))
-    unfinished.add(Shard(64, len(rows) - 64, rows[70:], effort))
+    starts = range(0, len(rows), PART)
+    cuts = [0, *(start + 6 for start in starts[1:]), len(rows)]  # a shard need not have a row for each image
+    for start, first, last in zip(starts, cuts[:-1], cuts[1:], strict=True):
+        unfinished.add(Shard(start, min(PART, len(rows) - start), rows[first:last], effort))
     assert unfinished.finish() == len(rows)
     return path

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from helpers import make_scores
 
@@ -184,16 +185,16 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_done(
     one_line: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out, original, written = tmp_path / "out", tables.to_arrow, []
+    out, original, written = tmp_path / "out", pq.ParquetWriter.write_table, []
 
-    def to_arrow(scores: Any) -> Any:
-        written.append(scores)
+    def write_table(self: Any, *rows: Any) -> None:
+        written.append(rows)
         if len(written) > 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return original(scores)
+        original(self, *rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "to_arrow", to_arrow)
+        patch.setattr(pq.ParquetWriter, "write_table", write_table)
         assert main([*arguments, "--out", str(out)]) == 1
     said = one_line()
     assert said.startswith(str(out / "unfinished" / "slim-a.torch-fp32")) and ": No space left on device: make" in said

@@ -117,7 +117,7 @@ def test_pixels_or_one_line() -> None:
 @pytest.mark.processes
 def test_the_same_every_time_whatever_was_in_memory() -> None:
     command = [sys.executable, "-c", "import test_damaged; print(test_damaged.digest())"]
-    paths = os.pathsep.join([str(Path(__file__).parent), str(SUPPORT), str(ROOT)])
+    paths = os.pathsep.join([str(Path(__file__).parent), str(SUPPORT), str(ROOT / "tests"), str(ROOT)])
     running = [
         subprocess.Popen(
             command,
