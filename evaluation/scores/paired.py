@@ -127,7 +127,7 @@ def say_verdict(pair: Paired, p: float, first: str, second: str) -> str:
     digits = max(1, math.ceil(math.log10(pair.images)) - 3)  # six images, the fewest that can differ, are not 0.0
     if p >= LEVEL:
         most = math.ceil(max(-low, high) * 10**digits) / 10**digits
-        return f"no difference shown, p {say_p(p)}; one above {most:.{digits}f} points can be excluded"
+        return f"no difference shown; one above {most:.{digits}f} points can be excluded (p {say_p(p)})"
 
     # the difference as of the one that errs less
     better, value, ends = second, pair.difference_percent, (low, high)

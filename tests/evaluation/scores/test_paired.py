@@ -159,7 +159,7 @@ def test_holm_worked_by_hand() -> None:
     [
         (Paired(50, 90, 30, 830), 0.002, "B errs less: -6.0 points [-8.2, -3.9], p = 0.002"),
         (Paired(50, 30, 90, 830), 0.002, "A errs less: -6.0 points [-8.2, -3.9], p = 0.002"),
-        (Paired(50, 90, 30, 830), 0.2, "no difference shown, p = 0.2; one above 8.2 points can be excluded"),
+        (Paired(50, 90, 30, 830), 0.2, "no difference shown; one above 8.2 points can be excluded (p = 0.2)"),
         (Paired(0, 6, 0, 49994), 0.03, "B errs less: -0.01 points [-0.03, -0.00], p = 0.03"),
         (Paired(0, 900, 0, 100), 0.0, "B errs less: -90.0 points [-91.7, -87.9], p < 1e-16"),
     ],
