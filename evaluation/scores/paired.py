@@ -138,8 +138,14 @@ def say_verdict(pair: Paired, p: float, first: str, second: str) -> str:
 
 
 def say_p(p: float) -> str:
-    """A p-value as it stands after its name: "= 0.002", or below what is told apart."""
-    return f"= {p:.2g}" if p >= LEAST_P else f"< {LEAST_P:g}"
+    """A p-value as it stands after its name: "= 0.002", or below what is told apart.
+
+    Two digits, and more where it would be rounded to LEVEL from below.
+    """
+    if p < LEAST_P:
+        return f"< {LEAST_P:g}"
+    texts = (f"{p:.{digits}g}" for digits in range(2, 18))
+    return f"= {next(text for text in texts if (float(text) < LEVEL) == (p < LEVEL))}"
 
 
 class WrongAnswers:

@@ -20,6 +20,7 @@ from evaluation.scores.paired import (
     holm,
     pair_answers,
     pair_scores,
+    say_p,
     say_verdict,
 )
 from evaluation.scores.table import UNKNOWN_LABEL, Scores
@@ -95,7 +96,8 @@ def test_the_other_way_round_the_signs_change(counts: tuple[int, int, int, int])
     one, other = Paired(*counts), Paired(both, second, first, neither)
     low, high = one.interval95_percent
     assert other.interval95_percent == pytest.approx((-high, -low))
-    assert (other.p, other.difference_percent) == (one.p, pytest.approx(-one.difference_percent))
+    assert other.p == one.p
+    assert other.difference_percent == pytest.approx(-one.difference_percent)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,23 @@ def test_holm_worked_by_hand() -> None:
 )
 def test_the_verdict_is_that_of_the_p_value(pair: Paired, p: float, said: str) -> None:
     assert say_verdict(pair, p, "A", "B") == said
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (0.002, "= 0.002"),
+        (1.0, "= 1"),
+        (0.0496, "= 0.0496"),  # not 0.05, beside "errs less"
+        (0.04999, "= 0.04999"),
+        (0.05, "= 0.05"),
+        (0.0501, "= 0.05"),
+        (1e-16, "= 1e-16"),
+        (0.0, "< 1e-16"),
+    ],
+)
+def test_a_p_value_is_on_its_side_of_the_level(p: float, said: str) -> None:
+    assert say_p(p) == said
 
 
 RIGHT, WRONG = [0.9, 0.1], [0.1, 0.9]
