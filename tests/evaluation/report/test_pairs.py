@@ -39,6 +39,7 @@ def unlabelled(scores: Scores) -> Scores:
 
 
 ONE, TWO, THREE = scores_of(), scores_of("two", right=0.9, seed=5), scores_of("three", right=0.72, seed=6)
+ONE_AGAIN = scores_of("one again")
 DENSE = scores_of(seed=8, protocol="dense")
 
 
@@ -131,7 +132,9 @@ def test_the_page_has_the_pairs_of_report_json(out: Path) -> None:
     differing = sum(pair["top1_holm_p"] < 0.05 for pair in pairs)
     assert 0 < differing < 6
     text = page.text["pairs"]
-    assert f"{differing} of 6 pairs differ in top-1 error (adjusted p < 0.05)" in text
+    assert (
+        f"Pairs on one runtime: {differing} of 6 differ in top-1 error (adjusted p < 0.05); of the others, no" in text
+    )
     assert "Fusions keep no score table and are in no pair." in text
     assert "where intervals overlap, no result is shown" not in (out / "report.html").read_text()
 
@@ -221,3 +224,16 @@ def test_more_pairs_than_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [len(table) - 1 for table in page.tables["pairs"]] == [30, 2]
     assert "2 more of 36 pairs, all of which report.json has" in page.text["pairs"]
     assert "... and 4 more, which report.json has" in (tmp_path / "report.md").read_text()
+
+
+def test_the_sentence_over_the_pairs(tmp_path: Path) -> None:
+    for name, members, said in (
+        (
+            "none",
+            [ONE, ONE_AGAIN],
+            "none of 1 is shown to differ in top-1 error (adjusted p \N{GREATER-THAN OR EQUAL TO} 0.05).",
+        ),
+        ("all", [ONE, TWO], "1 of 1 differs in top-1 error (adjusted p < 0.05). A B"),
+    ):
+        write_run(tmp_path / name, members)
+        assert f"Pairs on one runtime: {said}" in Page(tmp_path / name / "report.html").text["pairs"]
