@@ -26,7 +26,8 @@ from tabulate import tabulate
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `evaluation` is the package, not a benchmark beside this
 
 from evaluation.scores import table as tables
-from evaluation.scores.metrics import is_wrong, mcnemar
+from evaluation.scores.metrics import is_wrong
+from evaluation.scores.paired import pair_scores
 from evaluation.scores.table import Scores
 from infer.files import replacing
 from trainer.checkpoint import load
@@ -214,7 +215,7 @@ def findings(found: dict[Place, list[Scores]]) -> str:
         pairs = list(zip(found[finding.first], found[finding.second], strict=True))
         difference = wrong(found[finding.first]).astype(int) - wrong(found[finding.second])
         mean, low, high = mean_and_interval(difference)
-        tests = [mcnemar(first, second, 1) for first, second in pairs]
+        tests = [pair_scores(first, second, 1) for first, second in pairs]
         each = "; ".join(f"{test.only_first_wrong}, {test.only_second_wrong} (p {test.p:.2g})" for test in tests)
         here = f"**{mean:+.2f}** [{low:+.1f}, {high:+.1f}]"
         rows.append((finding.claim, finding.in_the_paper, here, verdict(finding, low, high), each))

@@ -1,12 +1,15 @@
-"""Two score tables of the same images: how often they agree, which errs more, where they differ, and on what pixels.
+"""Two score tables of the same images: which errs less, how often they agree, where they differ, and on what pixels.
 
-python -m evaluation.compare A.parquet B.parquet [--top N] [--json]
+The tables may be of different models, protocols and runtimes.
+
+python -m evaluation.compare A.parquet B.parquet [--top N] [--changed] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from infer.errors import one_line
 
 from .scores import table as tables
 from .scores.comparison import Comparison, compare
+from .scores.paired import say_verdict
 from .scores.table import Scores
 from .text import cell
 
@@ -29,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("tables", nargs=2, type=Path, metavar="TABLE.parquet")
     add("--top", type=int, default=DIFFERING, metavar="N", help="differing images (default: %(default)s)")
+    add("--changed", action="store_true", help="name every image that B gains or loses against A")
     add("--json", action="store_true", help="everything as one JSON object, all differing images too")
     args = parser.parse_args(argv)
     return run(parser, lambda: _compare(args))
@@ -40,12 +45,12 @@ def _compare(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(found)))
     else:
         one, other = map(tables.read_head, args.tables)
-        print(format_comparison(found, one, other, args.top))
+        print(format_comparison(found, one, other, args.top, changed=args.changed))
     return 0
 
 
-def format_comparison(found: Comparison, one: Scores, other: Scores, count: int) -> str:
-    """The comparison of tables A and B to read, with the first `count` differing images."""
+def format_comparison(found: Comparison, one: Scores, other: Scores, count: int, *, changed: bool = False) -> str:
+    """The comparison of tables A and B to read, with the first `count` differing images; all changed ones if asked."""
     lines = [f"A: {_describe_table(one)}", f"B: {_describe_table(other)}"]
     lines.append(
         f"{found.images} images scored by both, {found.unreadable} not: same top-1 for "
@@ -62,6 +67,7 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int)
                 f"top-{k} error {percents[0]:.2f} % and {percents[1]:.2f} %: only A wrong on {only[0]}, only B on "
                 f"{only[1]} images, McNemar's exact test p = {p:.2g}"
             )
+    lines += list(_verdicts(found, len(one.classes)))
 
     if found.same_pixels is None:
         lines.append("pixels: not comparable, since the views differ or a table is a fusion")
@@ -76,7 +82,30 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int)
         lines += ["", tabulate(rows, ["image", "true", "A", "B"], tablefmt="pipe", disable_numparse=True)]
         if len(found.differing) > count:
             lines.append(f"... and {len(found.differing) - count} more")
+
+    if changed:
+        for said, names in (("gained: A wrong, B right", found.gained), ("lost: A right, B wrong", found.lost)):
+            lines += ["", f"{said} ({len(names)})", *(f"- {cell(name)}" for name in names)]
     return "\n".join(lines)
+
+
+def _verdicts(found: Comparison, classes: int) -> Iterator[str]:
+    """Sentences on which of A and B errs less; top-5 is one only where there are more than five classes."""
+    pairs = found.top1_pairs
+    if not pairs.images:
+        yield "no image has a label: which errs less is not known"
+        return
+
+    yield f"top-1 verdict: {say_verdict(pairs, found.top1_mcnemar_p, 'A', 'B')}"
+    if classes > 5:
+        yield f"top-5 verdict: {say_verdict(found.top5_pairs, found.top5_mcnemar_p, 'A', 'B')}"
+    yield f"B - A over {pairs.images} labelled images, each with both answers; 95 % interval by Newcombe's method 10"
+
+    # what a table could not score makes it look worse
+    one, other = found.scored_by_one
+    if one or other:
+        yield f"only A could score {one} of them, only B {other}: what a table could not score counts as wrong for it"
+    yield f"B gains {len(found.gained)} images and loses {len(found.lost)} (top-1)"
 
 
 def _describe_table(table: Scores) -> str:

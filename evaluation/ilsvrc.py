@@ -35,6 +35,7 @@ from infer.views import PROTOCOLS
 from .errors import RunError
 from .published.papers import EvaluatedNet
 from .report.page import HTML, write_html
+from .report.pairs import pairs_by_runtime
 from .report.results import EvaluatedImages, format_table, summarise, write_report
 from .run.engines import our_commit
 from .run.labels import BY_ORDER, match_classes
@@ -225,7 +226,8 @@ def _report(
         words,
         dict(dataset.left_out),
     )
-    reported = write_report(out, images, results, remarks, command=command, commit=metadata[0]["commit"])
+    pairs = pairs_by_runtime([one.wrong for one in of_tables])
+    reported = write_report(out, images, results, remarks, pairs, command=command, commit=metadata[0]["commit"])
     write_html([reported], out / HTML)
     return format_table(results)
 

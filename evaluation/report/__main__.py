@@ -1,6 +1,6 @@
 """The page of a finished run made anew, or one page that compares several runs.
 
-python -m evaluation.report OUT [OUT ...] [-o FILE]
+python -m evaluation.report OUT [OUT ...] [--baseline MODEL] [-o FILE]
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ def main(argv: list[str] | None = None) -> int:
     add("out", nargs="+", type=Path, metavar="OUT", help="OUT folders of evaluation.ilsvrc")
     page_help = f"the page to write (default: OUT/{HTML} of one run, {COMPARISON} in this folder of several)"
     add("-o", "--html", type=Path, metavar="FILE", help=page_help)
+    baseline_help = "pair the other results with this model's, or with this OUT folder's (default: all on one runtime)"
+    add("--baseline", metavar="MODEL", help=baseline_help)
     args = parser.parse_args(argv)
-    return run(parser, lambda: _write(args.out, args.html))
+    return run(parser, lambda: _write(args.out, args.html, args.baseline))
 
 
-def _write(folders: list[Path], path: Path | None) -> int:
+def _write(folders: list[Path], path: Path | None, baseline: str | None) -> int:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError(
             "a folder is named twice: expected different ones, the first being what others are compared with"
@@ -39,7 +41,7 @@ def _write(folders: list[Path], path: Path | None) -> int:
     if path is None:
         path = folders[0] / HTML if len(folders) == 1 else Path(COMPARISON)
     with own_file(path):
-        write_html([read_run(folder) for folder in folders], path)
+        write_html([read_run(folder) for folder in folders], path, baseline)
     print(one_line(str(path)))
     return 0
 

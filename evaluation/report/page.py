@@ -15,16 +15,18 @@ from typing import Any
 
 import jinja2
 
-from infer.errors import one_line
+from infer.errors import UsageError, one_line
 from infer.files import replacing
 
 from ..errors import NothingInCommon, ReportError
 from ..scores.comparison import Comparison, compare
 from ..scores.metrics import BINS, ClassError, Details, details
+from ..scores.paired import LEVEL, Paired, WrongAnswers, pair_answers, say_p
 from ..scores.table import Mistake
 from . import charts
 from .charts import Point
-from .results import ReportedRun, Result, read_mistakes
+from .pairs import Pair, by_p, pairs_by_runtime, pairs_with_baseline
+from .results import MOST_PAIRS, ReportedRun, Result, read_mistakes
 
 HTML = "report.html"
 CONFUSED = 12
@@ -42,7 +44,7 @@ class ResultRow:
     result: Result
     engine_ms: float | None
     first: Result | None
-    compared: Comparison | None
+    pair: Paired | None  # top-1, with `first`
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +58,29 @@ class TableDetail:
     classes: list[ClassError]  # the worst first
     confused: list[tuple[str, str, int]]
     mistakes: list[Mistake]
+    wrong: WrongAnswers
     reliability: str = ""
     confusion: str = ""
 
 
-def write_html(runs: Sequence[ReportedRun], path: Path) -> None:
-    """Writes the page of one run in detail, or of several compared. Raises ReportError and ScoresError."""
+def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = None) -> None:
+    """Writes the page of one run in detail, or of several compared; `baseline` is a model's name or a run's folder.
+
+    Raises ReportError and ScoresError, and UsageError for a baseline that is neither.
+    """
     names = run_names([run.out for run in runs])
-    rows = list(_rows(runs, names))
+
+    # only one run is shown in detail; every table is read once
+    mistakes, thumbnails = read_mistakes(runs[0].out) if len(runs) == 1 else ([], {})
+    found = _details(runs[0], mistakes) if len(runs) == 1 else []
+    of_details = [(detail.result, detail.wrong) for detail in found]
+    tables = [_wrong_answers(run, result, of_details) for run in runs for result in run.report.results]
+
+    rows = list(_rows(runs, names, tables))
     comparable = [row for row in rows if row.dataset_id == runs[0].report.dataset.id]
     same_data = len(comparable) == len(rows)
     labelled = [row for row in comparable if row.result.top1_error_percent is not None]
-
-    # only one run is shown in detail
-    mistakes, thumbnails = read_mistakes(runs[0].out) if len(runs) == 1 else ([], {})
-    found = _details(runs[0], mistakes) if len(runs) == 1 else []
+    pairs = by_p(_pair_up(runs, tables, baseline))
 
     template = _environment().get_template("page.html.jinja")
     page = template.render(
@@ -82,15 +92,59 @@ def write_html(runs: Sequence[ReportedRun], path: Path) -> None:
         scale=_scale_figure(comparable),
         details=found,
         thumbnails=thumbnails,
-        pairs=list(_precisions(runs)),
+        pairs=pairs,
+        baseline=baseline,
+        precisions=list(_precisions(runs)),
         class_names={name: words for run in runs for name, words in run.report.dataset.class_names.items()},
         same_data=same_data,
         whisker_most=_axis_end(rows),
         BINS=BINS,
+        LEVEL=LEVEL,
         LISTED=LISTED,
+        MOST_PAIRS=MOST_PAIRS,
     )
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
+
+
+def _wrong_answers(
+    run: ReportedRun, result: Result, known: Sequence[tuple[Result, WrongAnswers]]
+) -> WrongAnswers | None:
+    """The wrong answers of a labelled result's table, read unless they are known; None for a fusion."""
+    for other, wrong in known:
+        if other is result:
+            return wrong
+    path = run.table(result)
+    if path is None or result.top1_error_percent is None:
+        return None
+    wrong = WrongAnswers()
+    for part in run.parts(path):
+        wrong.add(part)
+    return wrong
+
+
+def _pair_up(runs: Sequence[ReportedRun], tables: Sequence[WrongAnswers | None], baseline: str | None) -> list[Pair]:
+    """The pairs on one runtime, or those with the baseline. Raises UsageError and ReportError for what is none."""
+    if baseline is None:
+        return pairs_by_runtime(tables)
+
+    # the name of a model goes before that of a folder, which may be written as ./NAME
+    every = [(run, result) for run in runs for result in run.report.results]
+    chosen = [place for place, (_, result) in enumerate(every) if result.model == baseline]
+    if not chosen:
+        folder = Path(baseline).resolve()
+        chosen = [place for place, (run, _) in enumerate(every) if run.out.resolve() == folder]
+    if not chosen:
+        models = ", ".join(dict.fromkeys(result.model for _, result in every))
+        raise UsageError(f"--baseline {baseline}: expected one of the models {models}, or one of the OUT folders")
+
+    found = pairs_with_baseline(tables, chosen)
+    if not found:
+        raise ReportError(
+            f"--baseline {baseline}: nothing can be paired with it, expected another score table of the same labelled "
+            "images (a fusion keeps none)"
+        )
+    return found
 
 
 @functools.cache
@@ -103,7 +157,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"three_digits": _three_digits, "first_word": first_word}
+    environment.filters |= {"three_digits": _three_digits, "first_word": first_word, "p_value": _p_value}
     return environment
 
 
@@ -115,6 +169,10 @@ def _on_one_line(value: Any) -> Any:
 def _three_digits(value: float) -> str:
     """0.943, 17.0, 141, 2630: three digits that count, but no fewer than there are before the point."""
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
+
+
+def _p_value(p: float) -> str:
+    return say_p(p).removeprefix("= ")
 
 
 def first_word(names: Mapping[str, str], name: str) -> str:
@@ -136,19 +194,31 @@ def _axis_end(rows: Sequence[ResultRow]) -> float:
     return next((end for end in (1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80) if most <= end), 100) if most else 0
 
 
-def _rows(runs: Sequence[ReportedRun], names: Sequence[str]) -> Iterator[ResultRow]:
+def _rows(
+    runs: Sequence[ReportedRun], names: Sequence[str], tables: Sequence[WrongAnswers | None]
+) -> Iterator[ResultRow]:
     first = runs[0]
+    wrong = iter(tables)
     for run, name in zip(runs, names, strict=True):
         dataset_id = run.report.dataset.id
         for result in run.report.results:
-            same: Result | None = None
+            same: int | None = None
 
             # the first run's result for the same views, by the same runtime if there is one
+            own, others = next(wrong), first.report.results
             if run is not first and dataset_id == first.report.dataset.id:
-                alike = [one for one in first.report.results if one.views == result.views]
-                same = next((one for one in alike if one.runtime == result.runtime), alike[0] if alike else None)
-            compared = compare_results(first, same, run, result) if same else None
-            yield ResultRow(name, dataset_id, result, run.engine_ms_per_image(result), same, compared)
+                alike = [place for place, one in enumerate(others) if one.views == result.views]
+                same_runtime = [place for place in alike if others[place].runtime == result.runtime]
+                same = next(iter(same_runtime or alike), None)
+
+            pair = None
+            base = None if same is None else tables[same]
+            if own is not None and base is not None:
+                counts = pair_answers(base, own)
+                pair = counts[0] if counts else None
+            yield ResultRow(
+                name, dataset_id, result, run.engine_ms_per_image(result), None if same is None else others[same], pair
+            )
 
 
 def _precisions(runs: Sequence[ReportedRun]) -> Iterator[tuple[Result, Result, Comparison]]:
@@ -186,7 +256,8 @@ def _details(run: ReportedRun, mistakes: Sequence[Mistake]) -> list[TableDetail]
 
 
 def _detail(run: ReportedRun, result: Result, path: Path, mistakes: Sequence[Mistake], *, full: bool) -> TableDetail:
-    found = details(run.parts(path))
+    wrong = WrongAnswers()
+    found = details(wrong.watch(run.parts(path)))
     labelled = int(found.class_images.sum())
     percent = 100 * (labelled - int(found.confusion.trace())) / labelled if labelled else None
     if percent is None or abs(percent - (result.top1_error_percent or 0)) > 1e-6:
@@ -205,6 +276,7 @@ def _detail(run: ReportedRun, result: Result, path: Path, mistakes: Sequence[Mis
         sorted(found.class_errors(), key=lambda row: (-row.rate.percent, -row.images, row.name)),
         found.most_confused(LISTED),
         [one for one in mistakes if (one.model, one.protocol, one.scales, one.pooling, one.runtime) == views],
+        wrong,
         charts.reliability(found) if full and calibration is not None else "",
         _confusion_figure(found, run.report.dataset.class_names) if full else "",
     )

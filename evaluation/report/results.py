@@ -23,8 +23,10 @@ from ..published import papers
 from ..published.papers import Beside, EvaluatedNet
 from ..scores import table as tables
 from ..scores.metrics import ErrorCounts, FirstAnswers
+from ..scores.paired import Interval, WrongAnswers, say_p
 from ..scores.table import INDEX, OK, Mistake, Scores, fuse, in_step
 from ..text import cell, code
+from .pairs import Pair, by_p
 
 REPORT = "report.json"
 MOST_BYTES, MOST_THUMBNAIL_BYTES, MOST_THUMBNAIL_PIXELS = 1 << 28, 1 << 20, 1 << 22
@@ -33,7 +35,8 @@ PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
 """Packages whose versions a report tells."""
 NAMES = [0, 1, 2, 3, 4]
 """Columns of the table that hold names: one that looks like a number stays as it is."""
-Interval = tuple[float, float]
+MOST_PAIRS = 500
+"""Pairs of results that report.md and the page list; report.json has all."""
 T = TypeVar("T")
 
 
@@ -90,6 +93,7 @@ class Report(msgspec.Struct, frozen=True):
     results: list[Result]
     remarks: list[str]
     environment: Environment
+    pairs: list[Pair] = []  # of the results on one runtime; none in a report of an earlier version
 
 
 @dataclass(slots=True)
@@ -100,6 +104,7 @@ class TableSummary:
     images: int = 0
     errors: ErrorCounts = field(default_factory=ErrorCounts)  # top-1, top-5
     answers: FirstAnswers = field(default_factory=FirstAnswers)
+    wrong: WrongAnswers = field(default_factory=WrongAnswers)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def add(self, part: Scores) -> None:
@@ -107,6 +112,7 @@ class TableSummary:
         self.images += len(part.images)
         self.errors.add(part)
         self.answers.add(part)
+        self.wrong.add(part)
         for name, status in zip(part.images, part.statuses, strict=True):
             if status != OK:
                 self.unreadable[name] = status
@@ -222,13 +228,20 @@ class ReportedRun:
 
 
 def write_report(
-    out: Path, dataset: EvaluatedImages, results: Sequence[Result], remarks: Sequence[str], *, command: str, commit: str
+    out: Path,
+    dataset: EvaluatedImages,
+    results: Sequence[Result],
+    remarks: Sequence[str],
+    pairs: Sequence[Pair] = (),
+    *,
+    command: str,
+    commit: str,
 ) -> ReportedRun:
     """Writes report.json and report.md."""
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     versions = {name: _version(name) for name in PACKAGES}
     environment = Environment(command, commit, platform.python_version(), machine, versions)
-    report = Report(dataset, list(results), list(remarks), environment)
+    report = Report(dataset, list(results), list(remarks), environment, list(pairs))
     with replacing(out / REPORT) as unfinished:
         unfinished.write_text(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")
 
@@ -240,6 +253,7 @@ def write_report(
         "",
         format_table(results),
         "",
+        *_pairs_section(results, pairs),
         *(f"Remark: {cell(remark)}\n" for remark in remarks),
         *(f"- {cell(name)}: {cell(status)}" for name, status in dataset.unreadable_images.items()),
         f"Command: {code(command)}, commit {cell(commit)}.",
@@ -260,6 +274,41 @@ def format_table(results: Sequence[Result]) -> str:
         names = cell(result.model), cell(result.runtime)
         rows.append((*names, *views, result.images, top1, top5, cell(result.paper or "-")))
     return tabulate(rows, [*headers, "paper: ours - paper"], tablefmt="pipe", disable_numparse=NAMES)
+
+
+def _pairs_section(results: Sequence[Result], pairs: Sequence[Pair]) -> list[str]:
+    """The pairs as a section of report.md; none where nothing is paired."""
+    if not pairs:
+        return []
+
+    rows = []
+    for pair in by_p(pairs)[:MOST_PAIRS]:
+        names = [cell(say_result(results[place])) for place in (pair.first, pair.second)]
+        low, high = pair.top1_interval95_percent
+        difference = f"{pair.top1_difference_percent:+.2f} [{low:+.2f}, {high:+.2f}]"
+        p_values = [say_p(p).removeprefix("= ") for p in (pair.top1_mcnemar_p, pair.top1_holm_p)]
+        rows.append((*names, results[pair.first].runtime, difference, *p_values, pair.in_words))
+    headers = ["A", "B", "runtime", "B - A, top-1 points", "p", "p adjusted", "in words"]
+
+    lines = [
+        "## Which differ",
+        "",
+        "Pairs of results on one runtime, image by image: McNemar's exact test, adjusted by Holm's method for all of "
+        "them on it; 95 % interval of the difference by Newcombe's method 10 (1998), of each pair alone. Whether "
+        "two results differ is said by the adjusted p, not by intervals that overlap. Fusions keep no score table and "
+        "are in no pair.",
+        "",
+        tabulate(rows, headers, tablefmt="pipe", disable_numparse=True),
+        "",
+    ]
+    more = len(pairs) - MOST_PAIRS
+    return [*lines, f"... and {more} more, which report.json has", ""] if more > 0 else lines
+
+
+def say_result(result: Result) -> str:
+    """A result's model and views, for one of several on a runtime."""
+    pooling = "" if result.pooling == "scores" else f", pooled {result.pooling}"
+    return f"{result.model}, {result.protocol} at {','.join(map(str, result.scales))}{pooling}"
 
 
 def _error(percent: float | None, interval: Interval | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import NothingInCommon, ScoresError
-from .metrics import McNemar, same_answers, wrong_answers
+from .metrics import same_answers, wrong_answers
+from .paired import Interval, Paired, count_pairs
 from .table import Scores, check_same_images, have_same_images, say_other_images
 
 
@@ -45,6 +47,15 @@ class Comparison:
     top5_mcnemar_p: float
     same_pixels: int | None  # images whose pixels gave the same digest; None: the views differ, or a table is a fusion
     differing: tuple[DifferingImage, ...]  # the largest differences of confidence first
+    top1_pairs: Paired  # the labelled images by who is wrong on them
+    top5_pairs: Paired
+    top1_difference_percent: float | None  # the other's error minus the one's, in points
+    top1_interval95_percent: Interval | None
+    top5_difference_percent: float | None
+    top5_interval95_percent: Interval | None
+    scored_by_one: tuple[int, int]  # labelled images that only the one, only the other could score
+    gained: tuple[str, ...]  # images that the one has wrong and the other right (top-1)
+    lost: tuple[str, ...]  # images that the one has right and the other wrong
 
 
 def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
@@ -53,11 +64,14 @@ def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
     Raises ScoresError unless the tables have the same images and classes, and its kind NothingInCommon where no image
     was scored by both.
     """
-    images = scored = labelled = same_pixels = 0
-    wrong, only_wrong = np.zeros((2, 2), np.int64), np.zeros((2, 2), np.int64)  # [top-1, top-5][one, other]
+    images = scored = same_pixels = 0
+    counts = np.zeros((2, 4), np.int64)  # [top-1, top-5][the fields of Paired]
+    scored_by_one = np.zeros(2, np.int64)  # [one, other]
     agreeing = np.zeros(2, np.int64)  # [top-1, top-5]
     largest, comparable = np.float32(0), True
     differing: list[DifferingImage] = []
+    gained: list[str] = []
+    lost: list[str] = []
     models: tuple[str, ...] = ()
 
     for a, b in _in_step(one, other):
@@ -65,9 +79,12 @@ def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
 
         # every labelled image counts for the errors, read or not
         first, second = wrong_answers(a), wrong_answers(b)  # [top-1, top-5][labelled]
-        labelled += first.shape[1]
-        wrong += np.stack([first.sum(1), second.sum(1)], 1)
-        only_wrong += np.stack([(first & ~second).sum(1), (~first & second).sum(1)], 1)
+        counts += [dataclasses.astuple(count_pairs(*masks)) for masks in zip(first, second, strict=True)]
+        known = a.labels >= 0
+        scored_by_one += [(known & a.readable & ~b.readable).sum(), (known & b.readable & ~a.readable).sum()]
+        names = np.array(a.images, np.object_)[known]
+        gained += names[first[0] & ~second[0]].tolist()
+        lost += names[~first[0] & second[0]].tolist()
 
         # answers, posteriors and pixels are compared where both have them
         seen = a.readable & b.readable
@@ -83,23 +100,32 @@ def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
 
     if not scored:
         raise NothingInCommon(f"none of {images} images was scored by both {' and '.join(models)}")
-    percents = [(100 * x / labelled, 100 * y / labelled) if labelled else None for x, y in wrong.tolist()]
-    only_top1, only_top5 = only_wrong.tolist()
     agreement = 100 * (agreeing / scored)
+    top1, top5 = (Paired(*map(int, own)) for own in counts)
+    known_errors = top1.images > 0
     return Comparison(
         scored,
         images - scored,
         float(agreement[0]),
         float(agreement[1]),
         float(largest),
-        percents[0],
-        percents[1],
-        (only_top1[0], only_top1[1]),
-        McNemar(*only_top1).p,
-        (only_top5[0], only_top5[1]),
-        McNemar(*only_top5).p,
+        top1.error_percents if known_errors else None,
+        top5.error_percents if known_errors else None,
+        (top1.only_first_wrong, top1.only_second_wrong),
+        top1.p,
+        (top5.only_first_wrong, top5.only_second_wrong),
+        top5.p,
         same_pixels if comparable else None,
         tuple(sorted(differing, key=lambda each: -(each.first_probability + each.second_probability))),
+        top1,
+        top5,
+        top1.difference_percent if known_errors else None,
+        top1.interval95_percent if known_errors else None,
+        top5.difference_percent if known_errors else None,
+        top5.interval95_percent if known_errors else None,
+        (int(scored_by_one[0]), int(scored_by_one[1])),
+        tuple(gained),
+        tuple(lost),
     )
 
 

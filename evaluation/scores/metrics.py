@@ -228,26 +228,6 @@ def agreement_percent(one: Scores, other: Scores, k: int) -> float:
     return 100 * float(same_answers(one, other, k).mean())
 
 
-@dataclass(frozen=True, slots=True)
-class McNemar:
-    """Numbers of images on which just one of two models is wrong."""
-
-    only_first_wrong: int
-    only_second_wrong: int
-
-    @property
-    def p(self) -> float:
-        """The p-value of McNemar's exact test that both err as often."""
-        differing = self.only_first_wrong + self.only_second_wrong
-        return float(binomtest(self.only_first_wrong, differing).pvalue) if differing else 1.0
-
-
-def mcnemar(one: Scores, other: Scores, k: int) -> McNemar:
-    """Top-k answers of two models for the same labelled images; unreadable ones count as wrong."""
-    first, second = is_wrong(one, k), is_wrong(other, k)
-    return McNemar(int((first & ~second).sum()), int((~first & second).sum()))
-
-
 class FirstAnswers:
     """Label and first answer of every labelled image with an answer, collected part by part: 8 bytes an image."""
 

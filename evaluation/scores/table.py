@@ -124,10 +124,7 @@ def check_same_images(one: Scores, other: Scores) -> None:
     if other.classes != one.classes:
         raise ScoresError(f"{other.model} and {one.model} have different classes: their posteriors mean other things")
     if not np.array_equal(other.labels, one.labels):
-        raise ScoresError(
-            f"{other.model} and {one.model} have different labels for the same images: evaluate both with or without "
-            "--classes-by-order"
-        )
+        raise ScoresError(say_other_labels(one, other))
 
 
 def say_other_images(one: Scores, other: Scores, one_count: int, other_count: int) -> str:
@@ -135,6 +132,14 @@ def say_other_images(one: Scores, other: Scores, one_count: int, other_count: in
     return (
         f"{other.model} was scored on data set {other.metadata['dataset_id']} ({other_count} images), "
         f"{one.model} on {one.metadata['dataset_id']} ({one_count}): use tables of the same images"
+    )
+
+
+def say_other_labels(one: Scores, other: Scores) -> str:
+    """Text of the error that two tables have other labels for the same images."""
+    return (
+        f"{other.model} and {one.model} have different labels for the same images: evaluate both with or without "
+        "--classes-by-order"
     )
 
 

@@ -25,7 +25,8 @@ from onnx import TensorProto, helper
 from evaluation.errors import RunError
 from evaluation.run.labels import match_classes
 from evaluation.run.loop import DecodedImage, dataset_id, read_image
-from evaluation.scores.metrics import agreement_percent, mcnemar, top_errors
+from evaluation.scores.metrics import agreement_percent, top_errors
+from evaluation.scores.paired import pair_scores
 from evaluation.scores.table import OK, OUT_OF_RANGE, UNKNOWN_LABEL, Scores
 from infer.command import print_notes
 from infer.cuda.device import Device
@@ -360,7 +361,7 @@ def judge(what: str, single: Scores, half: Scores, largest_score_error: float | 
         agreement_percent(single, half, 5),
         percents[0],
         percents[1],
-        mcnemar(single, half, 1).p if percents[0] else None,
+        pair_scores(single, half, 1).p if percents[0] else None,
     )
 
 

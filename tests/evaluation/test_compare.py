@@ -16,7 +16,8 @@ from evaluation.compare import format_comparison, main
 from evaluation.errors import ScoresError
 from evaluation.ilsvrc import main as evaluate
 from evaluation.scores.comparison import compare
-from evaluation.scores.table import Scores, write
+from evaluation.scores.paired import Paired
+from evaluation.scores.table import UNKNOWN_LABEL, Scores, write
 
 FIRST = make_scores([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.0, 0.0]], [0, 0, 1, 1], ("ok", "ok", "ok", "broken"))
 SECOND = dataclasses.replace(FIRST, posterior=np.array([[0.8, 0.2], [0.3, 0.7], [0.3, 0.7], [0.0, 0.0]], np.float32))
@@ -42,6 +43,49 @@ def test_described() -> None:
     assert "top-1 error 25.00 % and 50.00 %: only A wrong on 0, only B on 1 images, McNemar's exact test p = 1" in text
     assert "| 1.jpg   | a      | a 0.60 | b 0.70 |" in text
     assert "... and 1 more" in format_comparison(compare([FIRST], [SECOND]), FIRST, SECOND, 0)
+
+
+def test_errors_are_paired_image_by_image() -> None:
+    found = compare([FIRST], [SECOND])
+    assert found.top1_pairs == Paired(1, 0, 1, 2)  # the image that neither could read is wrong in both
+    assert (found.top1_difference_percent, found.top1_interval95_percent) == (25, Paired(1, 0, 1, 2).interval95_percent)
+    assert (found.gained, found.lost, found.scored_by_one) == ((), ("1.jpg",), (0, 0))
+    unread = dataclasses.replace(FIRST, statuses=("ok", "ok", "broken", "broken"))
+    other = compare([SECOND], [unread])
+    assert (other.gained, other.lost, other.scored_by_one) == (("1.jpg",), ("2.jpg",), (1, 0))
+
+
+def test_two_models_get_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other models, protocols and runtimes of the same images."""
+    wrong = [(i % 5 == 0, i % 5 == 0 and i % 3 > 0) for i in range(120)]  # 24 and 16 wrong, the 16 among the 24
+    rows = [[[0.1, 0.9] if each[k] else [0.9, 0.1] for each in wrong] for k in (0, 1)]
+    one = make_scores(rows[0], [0] * 120, model="one")
+    other = make_scores(rows[1], [0] * 120, model="other", protocol="dense", scales="72,96", runtime="onnx-fp16")
+    paths = [str(tmp_path / f"{name}.parquet") for name in ("one", "other")]
+    for path, scores in zip(paths, (one, other), strict=True):
+        write([scores], Path(path))
+    pair = Paired(16, 8, 0, 96)
+    low, high = pair.interval95_percent
+    assert main([*paths, "--changed"]) == 0
+    said = capsys.readouterr().out
+    assert f"top-1 verdict: B errs less: -6.7 points [{low:+.1f}, {high:+.1f}], p = 0.0078" in said
+    assert "top-5 verdict" not in said  # of two classes
+    assert "B gains 8 images and loses 0 (top-1)" in said
+    assert "gained: A wrong, B right (8)\n- 0.jpg\n- 15.jpg\n" in said and said.endswith("lost: A right, B wrong (0)\n")
+    assert main([*paths, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["top1_pairs"] == dataclasses.asdict(pair)
+    assert found["top1_interval95_percent"] == [low, high]
+    assert found["gained"] == [f"{i}.jpg" for i in range(0, 120, 15)]
+
+
+def test_equal_tables_and_tables_without_labels() -> None:
+    text = format_comparison(compare([FIRST], [FIRST]), FIRST, FIRST, 20)
+    assert "top-1 verdict: no difference shown; one above" in text
+    unlabelled = dataclasses.replace(FIRST, labels=np.full(4, UNKNOWN_LABEL, np.int32))
+    found = compare([unlabelled], [unlabelled])
+    assert (found.top1_difference_percent, found.top1_interval95_percent, found.top1_mcnemar_p) == (None, None, 1)
+    assert "no image has a label" in format_comparison(found, unlabelled, unlabelled, 20)
 
 
 @pytest.mark.parametrize(

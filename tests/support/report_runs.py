@@ -13,6 +13,7 @@ from helpers import encode, make_scores, noise, summary_of
 from msgspec.structs import replace
 
 from evaluation.report.page import HTML, write_html
+from evaluation.report.pairs import pairs_by_runtime
 from evaluation.report.results import EvaluatedImages, write_report
 from evaluation.scores import table as tables
 from evaluation.scores.table import Scores, fuse
@@ -67,7 +68,8 @@ def write_run(
         members[0].metadata["dataset_id"], False, results[0].images, len(unreadable), unreadable, words
     )
     command = f"python -m evaluation.ilsvrc --out {out.name}"
-    reported = write_report(out, dataset, results, remarks, command=command, commit="abc")
+    pairs = pairs_by_runtime([summary_of([scores]).wrong for scores in members])
+    reported = write_report(out, dataset, results, remarks, pairs, command=command, commit="abc")
     write_html([reported], out / HTML)
     return json.loads((out / "report.json").read_text())
 

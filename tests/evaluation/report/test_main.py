@@ -134,10 +134,10 @@ def test_precisions_beside_each_other_as_compare_has_them(
     assert found == expected
     assert (found.images, found.same_pixels) == (118, 118)
     (row,) = Page(run_of_three / "report.html").tables["precision"][0][1:]
-    errors = expected.top1_error_percent
-    assert errors is not None
+    errors, interval = expected.top1_error_percent, expected.top1_interval95_percent
+    assert errors is not None and interval is not None
     assert row[4:] == [
-        f"{errors[1] - errors[0]:+.2f}",
+        f"{errors[1] - errors[0]:+.2f} [{interval[0]:+.2f}, {interval[1]:+.2f}]",
         f"{expected.top1_mcnemar_p:.2g}",
         f"{expected.top1_agreement_percent:.2f}",
         f"{expected.largest_posterior_difference:.2g}",

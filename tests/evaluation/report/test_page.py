@@ -109,6 +109,23 @@ def test_the_numbers_shown_are_those_of_report_json(browser: Browser, out: Path)
     assert scale == pytest.approx(float(end), rel=1e-3)
 
 
+def test_the_pairs_shown_are_those_of_report_json(browser: Browser, out: Path) -> None:
+    browser.open_page(out / "report.html")
+    cells = "[...document.querySelectorAll('#pairs tbody tr')].map(r => [...r.cells].map(c => c.innerText))"
+    pairs = sorted(json.loads((out / "report.json").read_text())["pairs"], key=lambda pair: pair["top1_holm_p"])
+    found = browser.evaluate(cells)
+    assert len(found) == len(pairs) == 6
+    assert [float(row[5]) for row in found] == pytest.approx([pair["top1_holm_p"] for pair in pairs], rel=0.05)
+    assert sorted(float(row[4]) for row in found) == pytest.approx(
+        sorted(pair["top1_mcnemar_p"] for pair in pairs), rel=0.05
+    )
+    for row in found:
+        difference, interval = row[2].replace("\xa0", " ").split("\n")
+        low, high = json.loads(interval.replace("+", ""))
+        assert low < float(difference) < high
+        assert (row[6] != "no difference shown") == (float(row[5]) < 0.05)
+
+
 @pytest.mark.parametrize("width", [320, PHONE_PX, 768, 1200])
 def test_it_is_as_wide_as_the_window(browser: Browser, page: Path, width: int) -> None:
     browser.open_page(page, width=width)
@@ -200,7 +217,7 @@ def test_figures_and_images_have_names(browser: Browser, out: Path) -> None:
     levels = browser.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])")
     assert levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
     targets = browser.evaluate("[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))")
-    assert len(targets) == 8 and all(targets)
+    assert len(targets) == 9 and all(targets)
 
 
 def test_without_a_browser_it_is_skipped_but_not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import make_scores
 
-from evaluation.scores.metrics import agreement_percent, error_rate, mcnemar, ranks, top_errors
+from evaluation.scores.metrics import agreement_percent, error_rate, ranks, top_errors
 from evaluation.scores.table import OK, UNKNOWN_LABEL
 
 POSTERIOR = [
@@ -92,14 +92,3 @@ def test_agreement_counts_sets_of_answers() -> None:
     assert agreement_percent(one, other, 3) == 100
     nan = make_scores([[np.nan] * 3] * 3, [0, 0, 0])
     assert agreement_percent(nan, nan, 1) == 0
-
-
-def test_mcnemar_is_the_exact_test_of_the_answers_that_differ() -> None:
-    """Ten images that only the second gets wrong, two that only the first does: p = P(|k - 6| >= 4) of 12 tosses."""
-    right, wrong = [0.9, 0.1], [0.1, 0.9]
-    one = make_scores([right] * 10 + [wrong] * 2 + [right] * 8, [0] * 20)
-    other = make_scores([wrong] * 10 + [right] * 2 + [right] * 8, [0] * 20)
-    found = mcnemar(one, other, 1)
-    assert (found.only_first_wrong, found.only_second_wrong) == (2, 10)
-    assert found.p == pytest.approx(2 * sum(math.comb(12, k) for k in range(3)) / 2**12)
-    assert mcnemar(one, one, 1).p == 1
