@@ -69,10 +69,12 @@ def check_out(out: Path, kind: str | None) -> None:
     path, found = out / "report.json", kind
     with contextlib.suppress(FileNotFoundError):
         try:
-            report = msgspec.json.decode(read_file(path, REPORT_BYTES, RunError), type=dict[str, msgspec.Raw])
-            found = msgspec.json.decode(report["kind"], type=str) if "kind" in report else None
+            content = read_file(path, REPORT_BYTES, RunError)
+            if content.strip(b"\0"):  # after a loss of power a file may be empty, or zeros: nothing is lost with it
+                report = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+                found = msgspec.json.decode(report["kind"], type=str) if "kind" in report else None
         except (ValueError, RecursionError):
-            found = "no report"
+            raise RunError(f"{path}: no report, or a damaged one: remove it, or use another --out") from None
     if found != kind:
         raise RunError(f"{path}: a report of another command, which would be lost: use another --out")
 

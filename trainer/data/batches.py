@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -32,6 +32,9 @@ TargetFunction = Callable[[int, Placement], Tensor]
 """Makes the target of an image, from its index and the place of its crop."""
 TrainingBatch = tuple[Tensor, Tensor, Tensor]
 """u8 pixels [N, crop, crop, 3], colour shifts f32 [N, 3] in grey levels, targets [N, ...]."""
+
+
+SECONDS_TO_BE_SEEN = 0.5
 
 
 class ProcessLost(Refused):
@@ -165,9 +168,10 @@ def _load(items: TorchDataset[Any], places: Iterable[NDArray[np.int64]], *, pin:
     except (ImageError, DatasetError) as error:
         # The message holds the other process's traceback; its last line is "module.Class: " and what was said.
         raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from None
-    except RuntimeError as error:
-        ended = [process.exitcode for process in batches._workers if process.exitcode]
-        if not ended or "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:
+        lost = isinstance(error, ConnectionError | EOFError | FileNotFoundError) or "DataLoader worker" in str(error)
+        ended = _how_ended(batches._workers) if lost else []
+        if not ended:
             raise
         how = f"by signal {-ended[0]}" if ended[0] < 0 else f"with status {ended[0]}"
         raise ProcessLost(
@@ -177,6 +181,13 @@ def _load(items: TorchDataset[Any], places: Iterable[NDArray[np.int64]], *, pin:
     finally:
         # Now, not when the last traceback is gone: Python waits for its children when it ends, and these for work.
         batches._shutdown_workers()
+
+
+def _how_ended(processes: Sequence[Any]) -> list[int]:
+    """The exit statuses of processes that failed; one that was killed just now has a moment to be seen as such."""
+    for process in processes:
+        process.join(SECONDS_TO_BE_SEEN)
+    return [process.exitcode for process in processes if process.exitcode]
 
 
 def _without_handler(loader: DataLoader[Any]) -> Any:

@@ -121,10 +121,13 @@ def test_no_command_replaces_the_report_of_another(kind: str | None, tmp_path: P
         else:
             with pytest.raises(RunError, match=r"report\.json: a report of another command, which would be lost"):
                 check_out(tmp_path, kind)
-    for content in ("", "[]", "{", '{"kind": 3}', "[" * 100_000):
+    for content in ("[]", "{", '{"kind": 3}', "[" * 100_000):
         (tmp_path / "report.json").write_text(content)
-        with pytest.raises(RunError, match=r"a report of another command"):
+        with pytest.raises(RunError, match=r"report\.json: no report, or a damaged one: remove it, or use another --out"):
             check_out(tmp_path, kind)
+    for content in ("", "\0" * 9):  # as a loss of power leaves it
+        (tmp_path / "report.json").write_text(content)
+        check_out(tmp_path, kind)
 
 
 def test_no_command_begins_where_another_did(tmp_path: Path, one_line: Any) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import signal
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +26,7 @@ from infer.pixels.decode import ImageError, decode
 from infer.pixels.render import render
 from infer.views import plan_views
 from trainer.data.augment import Augmentation, Placement
-from trainer.data.batches import Centers, Crops, batches, center_batches, cores_here, loader_workers
+from trainer.data.batches import Centers, Crops, ProcessLost, batches, center_batches, cores_here, loader_workers
 from trainer.miniature import RENDERINGS
 from trainer.recipes import RECIPES
 
@@ -286,3 +288,26 @@ def test_archives_train_as_folders_do(kind: str, dataset: Dataset, miniature_dir
     assert [item.label for item in packed.items] == [item.label for item in dataset.items]
     for one, other in zip(batches(crops_of(dataset), 16), batches(crops_of(packed), 16), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(104, "Connection reset by peer"),
+        EOFError(),
+        RuntimeError("DataLoader worker (pid 5) exited"),
+    ],
+)
+def test_whatever_tells_of_a_killed_process_its_end_is_said(
+    error: Exception, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which error comes depends on where the process was: in a message, or between two."""
+
+    def receive(batches: Any) -> Iterator[Any]:
+        os.kill(batches._workers[0].pid, signal.SIGKILL)
+        raise error
+        yield
+
+    monkeypatch.setattr(trainer.data.batches, "ahead", receive)
+    with pytest.raises(ProcessLost, match=r"a process that decodes images ended by signal 9, .* go on with --resume"):
+        list(batches(crops_of(dataset), 8))
