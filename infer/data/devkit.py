@@ -5,16 +5,22 @@ The content of what a stranger may have sent: its sizes are bounded, and so is t
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
+import json
+import signal
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
+
+from ..errors import one_line
 from ..files import POINTER, is_pointer
-from ..processes.bounded import bounded_memory
 from .folder import DatasetError, Folder
 from .tar import TarError, list_members
 
@@ -23,6 +29,7 @@ META = "meta.mat"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META_BYTES, META_MEMORY_BYTES = 1 << 24, 1 << 29
 """Bytes of meta.mat at most, whose original has 0.7 MB, and of the memory that reading it may take."""
+META_SECONDS = 60
 DEVKIT_BYTES = 64 << 20
 """Bytes of the devkit unpacked, at most; the original's .tar.gz has 2.5 MB."""
 
@@ -89,21 +96,54 @@ def read_devkit(root: Folder, wanted: Callable[[str], bool]) -> dict[str, bytes]
         raise DatasetError(f"{path}: {error}") from None
 
 
+_READER = """
+import io, json, sys
+sys.path[:] = json.loads(sys.argv[1])
+import scipy.io
+try:
+    import resource
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit, hard = pages * resource.getpagesize() + int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
+except (ImportError, OSError):
+    pass
+try:
+    data = io.BytesIO(sys.stdin.buffer.read())
+    rows = scipy.io.loadmat(data, squeeze_me=True, struct_as_record=True)["synsets"]
+    leaves = [row for row in rows if int(row["num_children"]) == 0]
+    print(json.dumps([[int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])] for row in leaves]))
+except BaseException as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+"""A program that reads meta.mat from stdin and writes [id, WNID, words] of each leaf as JSON."""
+
+
 def _read_meta(content: bytes, path: Path) -> Synsets:
     """Synsets in meta.mat; `path` is its place, for errors. Raises DatasetError."""
-    import scipy.io
-
     if len(content) > META_BYTES:
         raise DatasetError(f"{path}: {len(content)} bytes, expected the devkit's {META} of at most {META_BYTES}")
+    leaves, said = _leaves(content)
+    if said:
+        raise DatasetError(f"{path}: not the devkit's meta.mat ({said})")
+    return Synsets({number: wnid for number, wnid, _ in leaves}, {wnid: words for _, wnid, words in leaves})
+
+
+@functools.lru_cache(maxsize=4)
+def _leaves(content: bytes) -> tuple[list[tuple[int, str, str]], str]:
+    """([id, WNID, words] of each leaf, or why there are none), by a process of its own.
+
+    scipy reads such files in compiled code, which unpacks what it finds, makes arrays of the sizes that it is told, and
+    reads beyond its memory where a file is damaged.
+    """
+    command = [sys.executable, "-I", "-c", _READER, json.dumps(sys.path), str(META_MEMORY_BYTES)]
     try:
-        file: Any = io.BytesIO(content)  # scipy takes it, its stubs do not
-        with bounded_memory(META_MEMORY_BYTES):  # it unpacks what it finds, and makes arrays of the sizes it is told
-            rows = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=True)["synsets"]
-        leaves = [row for row in rows if int(row["num_children"]) == 0]
-        return Synsets(
-            {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves},
-            {str(row["WNID"]): str(row["words"]) for row in leaves},
-        )
-    except Exception as error:  # scipy raises what it likes on a damaged file
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DatasetError(f"{path}: not the devkit's meta.mat ({said})") from None
+        done = subprocess.run(command, input=content, capture_output=True, timeout=META_SECONDS)
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=list[tuple[int, str, str]]), ""
+    except subprocess.TimeoutExpired:
+        return [], f"reading it took more than {META_SECONDS} s"
+    except msgspec.MsgspecError as error:
+        return [], str(error)
+    if done.returncode < 0:
+        return [], f"reading it was ended by {signal.Signals(-done.returncode).name}"
+    return [], one_line(done.stderr.decode(errors="replace").strip())[-200:]
