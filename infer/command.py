@@ -131,7 +131,7 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
 def run(parser: Parser, work: Callable[[], int], owning: AbstractContextManager[None] | None = None) -> int:
     """The status of a command: `work`'s own, or 2 or 1 for what it refused, which is printed as one line.
 
-    owning: what keeps other runs from what this one writes (infer/owned.py).
+    owning: what keeps other runs from what this one writes (infer/processes/owned.py).
     """
     try:
         with owning or nullcontext():

@@ -249,6 +249,8 @@ def external_files(path: Path) -> list[Path]:
 
     found = []
     for location in locations:
+        if Path(location).is_absolute() or ".." in Path(location).parts:
+            raise EngineError(f"{path}: its weights are in {location!r}, expected a file beside the model")
         homes = (path.parent, path.resolve().parent)
         file_there = next((home / location for home in homes if (home / location).is_file()), None)
         if file_there is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from infer.command import Parser, data_options, exit_with
 from infer.data.dataset import has_validation
 from infer.errors import UsageError, one_line
 from infer.files import read_file
+from infer.processes.bounded import how_ended
 from infer.processes.owned import PARENT
 from infer.views import PROTOCOLS
 
@@ -106,8 +106,7 @@ def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str)
     status = subprocess.run(command, env=environment).returncode
     if status >= 0:
         return status
-    how = "as the system does where memory runs out" if status == -signal.SIGKILL else "as somebody asked for"
-    said = f"{out}: the evaluation was ended by signal {-status}, {how}: the net is trained, go on with --resume"
+    said = f"{out}: the evaluation {how_ended(status)}: the net is trained, go on with --resume"
     print(one_line(said), file=sys.stderr)
     return 128 - status
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer.data.dataset import Dataset, Item
-from infer.data.spread import spread
+from infer.data.spread import say_part, spread
 from infer.views import Rect
 
 Kind = Literal["voc2007", "voc2012", "voc", "voc-action", "caltech-101", "caltech-256", "folders"]
@@ -66,15 +66,13 @@ def limited(collection: Collection, limit: int | None, root: Path) -> Collection
 
     A picture of several classes stands for the first of them.
     """
-    count = len(collection.pictures)
-    if limit is None or limit >= count:
+    if limit is None or limit >= len(collection.pictures):
         return collection
 
     groups = [_group(picture) for picture in collection.pictures]
     chosen = spread(groups, limit)
-    there, seen = (len({label for _, label in some} - {-1}) for some in (groups, [groups[place] for place in chosen]))
-    of_classes = f"all {there} classes" if seen == there else f"{seen} of {there} classes"
-    note = f"{root}: {limit} of {count} images, {of_classes}"
+    classes = [label for _, label in groups]
+    note = f"{root}: {say_part([classes[place] for place in chosen], classes)}"
     return replace(collection, pictures=[collection.pictures[i] for i in chosen], notes=(*collection.notes, note))
 
 

@@ -20,7 +20,7 @@ from .folder import SUFFIXES, TAR, File, Folder, Listing, Sample, Stored, compos
 from .folder import DatasetError as DatasetError
 from .label_file import label_paths, read_label_file
 from .shards import PARQUET, SPLITS, Split, find_shards, label_samples
-from .spread import spread
+from .spread import say_part, spread
 from .webdataset import is_webdataset
 
 TRAIN = "ILSVRC2012_img_train"
@@ -175,9 +175,7 @@ def _limited(dataset: Dataset, limit: int | None) -> Dataset:
 
     labels = [item.label for item in dataset.items]
     items = [dataset.items[place] for place in spread(labels, limit)]
-    classes, seen = len(set(labels) - {-1}), len({item.label for item in items} - {-1})
-    of_classes = f", all {classes} classes" if seen == classes else f", {seen} of {classes} classes"
-    said = f"{limit} of {count} images{of_classes if classes else ''}"
+    said = say_part([item.label for item in items], labels)
     return replace(dataset, items=items, is_ilsvrc2012_val=False, remarks=(*dataset.remarks, said), is_part=True)
 
 

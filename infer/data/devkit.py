@@ -9,7 +9,6 @@ import functools
 import gzip
 import io
 import json
-import signal
 import subprocess
 import sys
 import zlib
@@ -21,6 +20,7 @@ import msgspec
 
 from ..errors import one_line
 from ..files import POINTER, is_pointer
+from ..processes.bounded import how_ended
 from .folder import DatasetError, Folder
 from .tar import TarError, list_members
 
@@ -145,5 +145,5 @@ def _leaves(content: bytes) -> tuple[list[tuple[int, str, str]], str]:
     except msgspec.MsgspecError as error:
         return [], str(error)
     if done.returncode < 0:
-        return [], f"reading it was ended by {signal.Signals(-done.returncode).name}"
+        return [], f"reading it {how_ended(done.returncode)}"
     return [], one_line(done.stderr.decode(errors="replace").strip())[-200:]

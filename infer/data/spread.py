@@ -35,3 +35,10 @@ def spread(groups: Sequence[Any], count: int) -> list[int]:
     for members, few in zip(own, taken, strict=True):
         chosen += [members[number * len(members) // few] for number in range(few)]
     return sorted(chosen)
+
+
+def say_part(few: Sequence[Any], every: Sequence[Any]) -> str:
+    """`200 of 655 images, all 5 classes`, of the classes of the images taken and of all; -1 and None are no class."""
+    seen, there = (len(set(classes) - {-1, None}) for classes in (few, every))
+    of_classes = f", all {there} classes" if seen == there else f", {seen} of {there} classes"
+    return f"{len(few)} of {len(every)} images{of_classes if there else ''}"

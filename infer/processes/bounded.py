@@ -68,7 +68,7 @@ def in_its_own_process(work: Callable[..., Result], *arguments: Any) -> Result:
         outcome = ours.recv()
     except EOFError:
         process.join()
-        raise Died(_how(process.exitcode or 0)) from None
+        raise Died(how_ended(process.exitcode or 0)) from None
     except BaseException:
         process.terminate()
         raise
@@ -99,7 +99,7 @@ def _answer(pipe: Connection, work: Callable[..., Any], arguments: tuple[Any, ..
     pipe.close()
 
 
-def _how(code: int) -> str:
+def how_ended(code: int) -> str:
     """A process's end in words: by a signal, of which the kernel's own is for want of memory."""
     if code >= 0:
         return f"ended with status {code}"

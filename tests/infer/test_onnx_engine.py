@@ -236,6 +236,18 @@ def test_external_data_is_found_wherever_it_is(tmp_path: Path) -> None:
     assert external_files(tmp_path / "m.onnx") == [tmp_path / f"{name}.bin" for name in "abcde"]
 
 
+@pytest.mark.parametrize("location", ["../m.bin", "/etc/passwd", "a/../../m.bin"])
+def test_external_data_elsewhere_is_not_even_looked_at(location: str, tmp_path: Path) -> None:
+    tensor = onnx.TensorProto(name="a", dims=[3], data_type=1, data_location=1)
+    tensor.external_data.add(key="location", value=location)
+    model = onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor]))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "m.bin").write_bytes(bytes(12))
+    (tmp_path / "deep" / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(EngineError, match=r"its weights are in .*, expected a file beside the model"):
+        external_files(tmp_path / "deep" / "m.onnx")
+
+
 def test_the_numbers_of_fields_are_those_of_onnx() -> None:
     for message, fields in FIELDS.items():
         known = getattr(onnx, message).DESCRIPTOR.fields_by_number

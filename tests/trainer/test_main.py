@@ -221,4 +221,4 @@ def test_an_evaluation_that_the_system_ended_is_said(
     monkeypatch.setattr(subprocess, "run", lambda words, env: subprocess.CompletedProcess(words, -9))
     args = argparse.Namespace(data=tmp_path, labels=None, columns=None)
     assert evaluate(tmp_path / "ckpt.pt", args, "center", "cpu") == 137
-    assert one_line().startswith(f"{tmp_path / 'evaluation'}: the evaluation was ended by signal 9, as the system does")
+    assert one_line().startswith(f"{tmp_path / 'evaluation'}: the evaluation was ended by SIGKILL, as the system does")

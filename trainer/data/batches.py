@@ -22,6 +22,7 @@ from infer.errors import Refused
 from infer.pipeline import ahead
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.render import FILTERS, render
+from infer.processes.bounded import how_ended
 from infer.processes.owned import end_with_parent
 from infer.spec import Exif, ModelSpec
 from infer.views import plan_views, rescaled_px
@@ -173,10 +174,8 @@ def _load(items: TorchDataset[Any], places: Iterable[NDArray[np.int64]], *, pin:
         ended = _how_ended(batches._workers) if lost else []
         if not ended:
             raise
-        how = f"by signal {-ended[0]}" if ended[0] < 0 else f"with status {ended[0]}"
         raise ProcessLost(
-            f"a process that decodes images ended {how}, as when memory runs out: what was trained is kept, go on with "
-            "--resume"
+            f"a process that decodes images {how_ended(ended[0])}: what was trained is kept, go on with --resume"
         ) from None
     finally:
         # Now, not when the last traceback is gone: Python waits for its children when it ends, and these for work.

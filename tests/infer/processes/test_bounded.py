@@ -1,4 +1,4 @@
-"""infer/bounded.py: a bound on memory that no lower limit contradicts, and how a process ended."""
+"""infer/processes/bounded.py: a bound on memory that no lower limit contradicts, and how a process ended."""
 
 from __future__ import annotations
 

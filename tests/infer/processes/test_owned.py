@@ -1,4 +1,4 @@
-"""infer/owned.py: one run at a time writes a place, whoever dies; only files of ours are removed."""
+"""infer/processes/owned.py: one run at a time writes a place, whoever dies; only files of ours are removed."""
 
 from __future__ import annotations
 

@@ -309,5 +309,5 @@ def test_whatever_tells_of_a_killed_process_its_end_is_said(
         yield
 
     monkeypatch.setattr(trainer.data.batches, "ahead", receive)
-    with pytest.raises(ProcessLost, match=r"a process that decodes images ended by signal 9, .* go on with --resume"):
+    with pytest.raises(ProcessLost, match=r"that decodes images was ended by SIGKILL, .* go on with --resume"):
         list(batches(crops_of(dataset), 8))
