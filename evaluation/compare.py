@@ -24,6 +24,10 @@ from .scores.paired import say_verdict
 from .scores.table import Scores
 from .text import cell
 
+UNROUNDED = (
+    "is an FP16 model's table of an earlier version, which did not round on a CPU: no cost of half precision shows in "
+    "it; evaluate it again"
+)
 DIFFERING = 20
 """Images on which the tables differ that are listed unless told otherwise."""
 
@@ -68,6 +72,7 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int,
                 f"{only[1]} images, McNemar's exact test p = {p:.2g}"
             )
     lines += list(_verdicts(found, len(one.classes)))
+    lines += [f"{name} {UNROUNDED}" for name, table in (("A", one), ("B", other)) if table.unrounded]
 
     if found.same_pixels is None:
         lines.append("pixels: not comparable, since the views differ or a table is a fusion")

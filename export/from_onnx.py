@@ -34,6 +34,7 @@ from .foreign.surgery import ForeignError, OutputKind, kind_of, try_out
 from .importing.classes import described, read_classes
 from .importing.preprocessing import Channels, Known, PreprocessingError, add_preprocessing_options, choose
 from .model import file as model_file
+from .model.check import save_model
 from .model.file import metadata
 
 KNOWN = Known("default", origins={"crop": "the model's own, or 224 of 256"})
@@ -103,7 +104,7 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     with model_file.opened(made, threads=surgery.THREADS) as engine:
         expected = self_test.record(engine)
     onnx.helper.set_model_props(made, {"spec": spec.to_json(), "self_test": expected})
-    model_file.save(made, out)
+    save_model(made, out)
     return spec
 
 

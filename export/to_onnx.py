@@ -27,7 +27,7 @@ from trainer.torch_engine import TorchEngine
 
 from .graph.interface import ALWAYS, ALWAYS_OF_BOXES, NOT_OF_BOXES, ON_REQUEST
 from .graph.view_graph import write_graph
-from .model import file as model_file
+from .model.check import save_model
 from .model.precision import check_weights
 from .model.source import Graphs, Source
 
@@ -69,7 +69,7 @@ def export_onnx(
         check_weights(model)
     expected = self_test.record(engine)
     onnx.helper.set_model_props(model, {"spec": spec.to_json(), "self_test": expected})
-    model_file.save(model, path)
+    save_model(model, path)
 
     graphs = None
     if with_graphs:

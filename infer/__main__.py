@@ -19,10 +19,15 @@ from .command import Parser, add_engine_options, engine_options, exit_with, prin
 from .data.dataset import list_images, say_left_out
 from .data.folder import printable
 from .drawing.maps import SUFFIXES, write_boxes, write_maps
-from .engine import EngineError, check_outputs
+from .engine import UNROUNDED, EngineError, check_outputs
 from .errors import UsageError, one_line
 from .open import open_engine
 from .views import PROTOCOLS, default_scales
+
+WHY_UNROUNDED = (
+    "ONNX Runtime does not round on a CPU, so a GPU answers otherwise; python -m export.to_check MODEL.onnx makes the "
+    "check graph beside it, which does"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,6 +73,10 @@ def _work(args: Namespace) -> int:
         nets.append(box_net(engine, args.scales or default_scales(engine.spec, "dense")))
     if nets:
         check_together(nets, classifier.engine)
+
+    for engine in (classifier.engine, *(net.engine for net in nets)):
+        if engine.arithmetic == UNROUNDED:
+            print_notes([f"{engine.spec.name}: {UNROUNDED}: {WHY_UNROUNDED}"])
 
     failed = 0
     for path, outcome in classifier.classify_files(files, top=args.top):
@@ -146,6 +155,7 @@ def _line(path: Path, outcome: Outcome, classifier: Classifier) -> dict[str, Any
         "image": str(path),
         "status": outcome.status,
         "model": classifier.engine.spec.name,
+        "arithmetic": classifier.engine.arithmetic,
         "protocol": classifier.protocol,
         "predictions": [dataclasses.asdict(prediction) for prediction in outcome.predictions],
     }

@@ -26,6 +26,15 @@ Provider = Literal["cpu", "cuda", "tensorrt"]
 HOST = "host"
 """Engine.device of an engine that runs on the CPU, and cuts its views from images that Pillow rescaled."""
 
+UNROUNDED = "fp16 weights, fp32 arithmetic"
+"""Engine.arithmetic of an FP16 model whose runtime keeps activations in FP32, so that nothing shows of what half costs."""
+
+
+def rounded_by(file: str) -> str:
+    """Engine.arithmetic of an FP16 model whose check graph was opened in its place."""
+    return f"fp16, rounded by {file}"
+
+
 Outputs = dict[str, NDArray[Any]]
 """Arrays by the names of the outputs (see Engine); the first axis is the view."""
 
@@ -78,6 +87,11 @@ class Engine(Protocol):
     @property
     def runtime(self) -> str:
         """Runtime and precision, as in the names of score files: `torch-fp32`."""
+        ...
+
+    @property
+    def arithmetic(self) -> str:
+        """What it computes in, as score tables say it: its precision, rounded_by(FILE), or UNROUNDED."""
         ...
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from .engine import (
     HOST,
+    UNROUNDED,
     DeviceImage,
     EngineError,
     Outputs,
@@ -23,9 +23,11 @@ from .engine import (
     check_outputs,
     in_order,
     load_on_host,
+    rounded_by,
 )
 from .files import files_sha256
 from .graph_inputs import Call, Feed, feed_atlas, feed_pixels, feed_taps, stack_sources
+from .model_file import CHECK_OF, check_file, external_files
 from .pipeline import ahead
 from .pixels.decode import Pixels
 from .spec import ModelSpec, SpecError
@@ -37,26 +39,15 @@ PROVIDERS: dict[Provider, str] = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 
-FIELDS: dict[str, dict[int, str]] = {
-    "ModelProto": {7: "GraphProto", 25: "FunctionProto"},
-    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
-    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
-    "NodeProto": {5: "AttributeProto"},
-    "AttributeProto": {
-        **{5: "TensorProto", 10: "TensorProto", 6: "GraphProto", 11: "GraphProto"},
-        **{22: "SparseTensorProto", 23: "SparseTensorProto"},
-    },
-    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
-    "TensorProto": {13: "StringStringEntryProto"},
-}
-"""The fields of ONNX's messages by which external data is reached, by number (onnx.proto)."""
-
 CALL_PIXELS = 10 * 224 * 224
 """Pixels of views in one call on a CPU: VGG-D takes 0.20 s a crop up to ten crops a call and 0.24 at fifty."""
 
 
 class OnnxEngine:
     """Implements `engine.Engine`. On the CPU images are rescaled by Pillow, elsewhere by the graph.
+
+    The CPU's provider keeps half activations in FP32. So there an FP16 model is opened by its check graph, the file
+    with CHECK in place of .onnx, which rounds each of them by casts that stay (export/model/precision.py).
 
     On a GPU an image is uploaded once for all scales, protocols and models of a process, by IOBinding.
     """
@@ -72,7 +63,8 @@ class OnnxEngine:
         threads: int = 0,
     ) -> None:
         """Raises EngineError for a file that is no model of ours, or a provider that does not load."""
-        self._session = _open_session(path, provider, device, threads)
+        check = check_file(path) if provider == "cpu" else None
+        self._session = _open_session(check or path, provider, device, threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._self_test: str = metadata.get("self_test", "null")
         if "spec" not in metadata:
@@ -85,7 +77,12 @@ class OnnxEngine:
         check_graph(path, self.spec, {output.name: output.shape for output in self._session.get_outputs()})
 
         self.runtime = f"onnxruntime-{self.spec.precision}"
-        self.sha256 = files_sha256([path, *external_files(path)])
+        self.arithmetic: str = self.spec.precision
+        if CHECK_OF in metadata:
+            self.arithmetic = rounded_by((check or path).name)
+        elif provider == "cpu" and self.spec.precision == "fp16":
+            self.arithmetic = UNROUNDED
+        self.sha256 = files_sha256([path, *external_files(path), *([check] if check else [])])
         self.seconds = 0.0
         self.device = HOST if provider == "cpu" else f"cuda:{device}"
         self._bound_to: tuple[str, int] | None = None if provider == "cpu" else ("cuda", device)
@@ -233,71 +230,3 @@ def _open_session(path: Path, provider: Provider, device: int, threads: int) -> 
             "install onnxruntime-gpu and its CUDA libraries, or use --provider cpu"
         )
     return session
-
-
-def external_files(path: Path) -> list[Path]:
-    """The files beside an ONNX model that hold weights of it. Raises EngineError for one that is not there.
-
-    ONNX Runtime does not tell them and the onnx library is not needed to run a model, so the file is walked here; the
-    weights in it are passed over. A link is followed as ONNX Runtime does, see export.model.file.
-    """
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            locations = sorted(set(_locations(data, 0, len(data), "ModelProto")))
-    except (ValueError, IndexError, RecursionError) as error:
-        raise EngineError(f"{path}: not an ONNX model that can be read ({error})") from None
-
-    found = []
-    for location in locations:
-        if Path(location).is_absolute() or ".." in Path(location).parts:
-            raise EngineError(f"{path}: its weights are in {location!r}, expected a file beside the model")
-        homes = (path.parent, path.resolve().parent)
-        file_there = next((home / location for home in homes if (home / location).is_file()), None)
-        if file_there is None:
-            raise EngineError(f"{path}: its weights are in {location!r}, which is not there: keep it beside the model")
-        found.append(file_there)
-    return found
-
-
-def _locations(data: mmap.mmap, start: int, end: int, message: str) -> Iterator[str]:
-    """The files named in external data of a message, between these places."""
-    for number, first, last in _fields(data, start, end):
-        inner = FIELDS[message].get(number)
-        if inner == "StringStringEntryProto":
-            entry = {key: data[begin:stop] for key, begin, stop in _fields(data, first, last)}
-            if entry.get(1) == b"location":
-                yield entry[2].decode()
-        elif inner is not None:
-            yield from _locations(data, first, last, inner)
-
-
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, first, last) of the fields with a length, in a message of protobuf (protobuf.dev, Encoding)."""
-    place = start
-    while place < end:
-        key, place = _varint(data, place)
-        wire = key & 7
-        if wire == 2:
-            size, place = _varint(data, place)
-            if place + size > end:
-                raise ValueError("a field is longer than what it is in")
-            yield key >> 3, place, place + size
-            place += size
-        elif wire == 0:
-            _, place = _varint(data, place)
-        elif wire in (1, 5):
-            place += 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"a field of wire type {wire}")
-
-
-def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and the place after it."""
-    value = shift = 0
-    while shift < 70:
-        byte = data[place]
-        value |= (byte & 127) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 128:
-            return value, place
-    raise ValueError("a number of more than ten bytes")

@@ -28,6 +28,7 @@ class TorchEngine:
     """An `infer.engine.Engine` of a checkpoint, in FP32 on a CPU or, `place="cuda:0"`, a GPU."""
 
     runtime = "torch-fp32"
+    arithmetic = "fp32"
     device = HOST
 
     def __init__(

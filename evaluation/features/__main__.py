@@ -156,6 +156,7 @@ def _metadata(known: KnownExtractors, collection: Collection, settings: Settings
         "classes": json.dumps(collection.classes, ensure_ascii=False),
         "specs": json.dumps([json.loads(engine.spec.to_json()) for engine in engines], ensure_ascii=False),
         "runtimes": ",".join(engine.runtime for engine in engines),
+        "arithmetic": "; ".join(engine.arithmetic for engine in engines),
         "engine_sha256": ",".join(engine.sha256 for engine in engines),
         "scales": ",".join(map(str, settings.scales)),
         "combine": settings.combine,

@@ -218,6 +218,7 @@ def box_metadata(settings: BoxSettings, known: KnownNets, dataset: Dataset, scor
         "merging": str(settings.rule) if dense else "none",
         "top-5_classes": f"scores {file_sha256(scores)}" if scores else "classifier" if dense else "none",
         "runtime": known.runtime,
+        "arithmetic": "+".join(dict.fromkeys(engine.arithmetic for engine in known.engines)),
         "listing": dataset.listing_digest,
         "commit": our_commit(),
     }

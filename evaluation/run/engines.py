@@ -9,8 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from infer.engine import Engine, EngineError
+from infer.engine import UNROUNDED, Engine, EngineError
 from infer.errors import Refused
+from infer.model_file import CHECK
 from infer.open import open_engine
 from infer.spec import ModelSpec
 
@@ -23,11 +24,12 @@ class KnownEngine:
 
     spec: ModelSpec
     runtime: str
+    arithmetic: str
     sha256: str
 
 
 def known_engine(engine: Engine) -> KnownEngine:
-    return KnownEngine(engine.spec, engine.runtime, engine.sha256)
+    return KnownEngine(engine.spec, engine.runtime, engine.arithmetic, engine.sha256)
 
 
 def our_commit() -> str:
@@ -44,12 +46,22 @@ def our_commit() -> str:
 
 
 def open_any(path: Path, *, checkpoints: bool = True, **options: Any) -> Engine:
-    """Opens a .onnx or .engine file, or a .pt where `checkpoints` may take part, as an engine. Raises EngineError.
+    """Opens a .onnx or .engine file, or a .pt where `checkpoints` may take part, as an engine.
+
+    Raises EngineError, also for one whose answers do not show what its precision costs.
 
     options: of infer.open.open_engine; a checkpoint only looks at provider, device, largest_short_px and exif.
     """
     if path.suffix != ".pt" or not checkpoints:
-        return open_engine(path, **options)
+        engine = open_engine(path, **options)
+        if engine.arithmetic == UNROUNDED:
+            engine.close()
+            raise EngineError(
+                f"{path}: an FP16 model, which ONNX Runtime does not round on a CPU, so that half precision would seem "
+                f"to cost nothing; there is no {path.with_suffix(CHECK).name} beside it, which does: make it by "
+                f"python -m export.to_check {path}"
+            )
+        return engine
 
     from trainer.torch_engine import TorchEngine
 

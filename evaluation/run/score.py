@@ -26,7 +26,7 @@ from infer.views import MergedPlan, ViewPlan
 
 from ..errors import RunError
 from ..scores.metrics import is_wrong
-from ..scores.table import OK, OUT_OF_RANGE, UNKNOWN_LABEL, Mistake, Scores
+from ..scores.table import ARITHMETIC, OK, OUT_OF_RANGE, UNKNOWN_LABEL, Mistake, Scores
 from .engines import KnownEngine, check_together, known_engine
 from .labels import match_classes
 from .loop import DecodedImage, MakerOpener, ShardMaker, digest_pixels
@@ -57,6 +57,7 @@ def table_metadata(engine: Engine, protocol: Protocol, pooling: Pooling, commit:
     return {
         "spec": engine.spec.to_json(),
         "runtime": engine.runtime,
+        ARITHMETIC: engine.arithmetic,
         "protocol": protocol.name,
         "scales": ",".join(map(str, protocol.scales)),
         "pooling": pooling,

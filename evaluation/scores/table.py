@@ -27,6 +27,8 @@ OK = "ok"
 """Status of an image that was scored."""
 OUT_OF_RANGE = "out of range"
 """Status of an image that an engine's shapes do not admit."""
+ARITHMETIC = "arithmetic"
+"""Key of what the engine computed in (infer.engine.Engine); tables of earlier versions have none."""
 ROW_GROUP = 1000
 """Rows that are written and read at a time."""
 UNKNOWN_LABEL = -1
@@ -48,7 +50,7 @@ class Scores:
     pixel_digests: of the pixel sums that the engine returned; "" where the image was not scored or the table is a
     fusion of models that saw different views.
     posterior: f32 [images, classes], zero where the status is not OK.
-    metadata: spec, protocol, scales, pooling, runtime, dataset_id, engine_sha256, commit.
+    metadata: spec, protocol, scales, pooling, runtime, arithmetic, dataset_id, engine_sha256, commit.
     """
 
     images: tuple[str, ...]
@@ -72,6 +74,11 @@ class Scores:
         """Test scales Q in px, as they were given; for a fusion over different scales all of them, sorted."""
         sets = [tuple(int(q) for q in given.split(",")) for given in self.metadata["scales"].split("+")]
         return sets[0] if len(sets) == 1 else tuple(sorted(set().union(*sets)))
+
+    @property
+    def unrounded(self) -> bool:
+        """True where an FP16 model may have been run in FP32, which earlier versions did on a CPU without a word."""
+        return ARITHMETIC not in self.metadata and "onnxruntime-fp16" in self.metadata["runtime"].split("+")
 
     @property
     def readable(self) -> NDArray[np.bool_]:
@@ -225,8 +232,9 @@ def fuse(members: Sequence[Scores], name: str = FUSED) -> Scores:
     digests = first.pixel_digests if same_pixels else ("",) * len(statuses)
     spec = {"name": name, "classes": first.classes, "members": [json.loads(m.metadata["spec"]) for m in members]}
     metadata = {"spec": json.dumps(spec)}
-    for key in ("runtime", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit"):
-        metadata[key] = _joined([member.metadata[key] for member in members])
+    for key in ("runtime", ARITHMETIC, "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit"):
+        if key != ARITHMETIC or all(key in member.metadata for member in members):  # tables of before 2026-12 lack it
+            metadata[key] = _joined([member.metadata[key] for member in members])
     return Scores(first.images, first.labels, tuple(statuses), digests, mean, metadata)
 
 

@@ -12,6 +12,7 @@ import math
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,22 @@ def set_values(values: RepeatedValues, new: Iterable[Message]) -> None:
 def keep_initializers(graph: onnx.GraphProto, names: Collection[str]) -> None:
     """Removes the initialisers that are not among `names`."""
     set_values(graph.initializer, (initializer for initializer in graph.initializer if initializer.name in names))
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Puts each node behind those that it reads from, as ONNX has it and some converters do not.
+
+    Types are inferred in the order of the nodes. Those of a circle, which no runtime takes, stay where they are.
+    """
+    nodes = list(graph.node)
+    made_by = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    before = {
+        place: {made_by[name] for name in names_read(node) if name in made_by} - {place}
+        for place, node in enumerate(nodes)
+    }
+    if any(max(places, default=-1) > place for place, places in before.items()):
+        with contextlib.suppress(CycleError):
+            set_values(graph.node, [nodes[place] for place in TopologicalSorter(before).static_order()])
 
 
 # Written and read

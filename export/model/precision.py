@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from infer.errors import Refused
 from infer.spec import ModelSpec
 
 from ..errors import ModelError
-from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_values
+from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_values, sort_nodes
 
 HALF_MAX = 65_504.0
 """The largest finite half."""
@@ -33,19 +34,26 @@ class PrecisionError(ModelError):
 
 
 def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """An FP16 model of `export_onnx` as a check graph with the same inputs, outputs and metadata."""
-    types = tensor_types(model)
-    checked = copied(model)
-    _make_weights_single(checked.graph)
+    """An FP16 model as a check graph with the same inputs, outputs, weights and metadata.
 
-    nodes: list[onnx.NodeProto] = []
+    Raises PrecisionError for a graph of which we cannot tell what it holds in half.
+    """
+    checked = copied(model)
+    _constants_to_initializers(checked.graph)
+    sort_nodes(checked.graph)
+    types = tensor_types(checked)
+    _check_types(checked.graph, types)
+    weights = {weight.name: f"{weight.name}.single" for weight in checked.graph.initializer if _is_half(weight)}
+
+    # weights stay half, as they are stored, and are read as what they are in FP32
+    nodes = [_cast(name, single, single, TensorProto.FLOAT) for name, single in weights.items()]
     for node in checked.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = weights.get(name, name)
         halves = [name for name in node.output if types.get(name) == TensorProto.FLOAT16]
         if node.op_type == "Cast" and halves:
             nodes += _rounded(node.input[0], node.output[0])
             continue
-        if node.op_type == "Constant" and halves:
-            raise ValueError(f"a half constant in the graph: {node.name}, expected initialisers only")
 
         # `NAME.exact` is what the node computes, NAME what is left of it in half
         for index, name in enumerate(node.output):
@@ -55,7 +63,41 @@ def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         for name in halves:
             nodes += _rounded(f"{name}.exact", name)
     set_values(checked.graph.node, nodes)
+    del checked.graph.value_info[:]
     return checked
+
+
+def _check_types(graph: onnx.GraphProto, types: Mapping[str, int]) -> None:
+    """Raises PrecisionError for a node that may hold halves where a check graph would not round them."""
+    halves = {name for name, kind in types.items() if kind == TensorProto.FLOAT16}
+    halves |= {weight.name for weight in graph.initializer if _is_half(weight)}
+    ends = [value.name for value in (*graph.input, *graph.output) if value.name in halves]
+    if ends:
+        raise PrecisionError(f"{ends[0]} is half, expected inputs and outputs in FP32, as ours are")
+
+    single = {name for name, kind in types.items() if kind} | {weight.name for weight in graph.initializer}
+    single -= halves
+    for node in graph.node:
+        what = f"{node.op_type} {node.name}".strip()
+        unknown = [name for name in node.output if name and not types.get(name)]
+        if unknown and names_read(node) - {""} <= single:
+            single.update(unknown)  # nothing that it reads is half
+        elif unknown:
+            raise PrecisionError(f"{what}: the type of {unknown[0]} cannot be told, so not whether it is rounded")
+        inner = any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+        if inner and not halves.isdisjoint({*names_read(node), *node.output}):
+            raise PrecisionError(f"{what}: computes in half within a branch or a loop, which is not rounded there")
+        if any(_makes_half(attribute) for attribute in node.attribute) and node.op_type != "Cast":
+            raise PrecisionError(f"{what}: makes halves of itself, which no check graph is written for")
+
+
+def _makes_half(attribute: onnx.AttributeProto) -> bool:
+    is_type = attribute.name in ("dtype", "to", "output_dtype", "stash_type")
+    return (is_type and attribute.i == TensorProto.FLOAT16) or _is_half(attribute.t)
+
+
+def _is_half(tensor: TensorProto) -> bool:
+    return bool(tensor.data_type == TensorProto.FLOAT16)
 
 
 def single_graph(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infer.engine import check_graph
+from infer.model_file import CHECK_OF
 from infer.spec import Interface, ModelSpec, Precision, SpecError
 
 from ..errors import ModelError, naming
@@ -86,6 +87,8 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     said = model_file.metadata(model)
     if "spec" not in said:
         raise ModelError(f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx")
+    if CHECK_OF in said:
+        raise ModelError(f"{path}: a check graph, which is for CPUs: use the FP16 model that it stands beside")
     try:
         spec, self_test = ModelSpec.from_json(said["spec"]), json.loads(said.get("self_test", "null"))
     except (SpecError, ValueError, RecursionError) as error:
@@ -107,12 +110,13 @@ def is_to_be_halved(source: Source, request: GraphRequest) -> bool:
 def half_source(source: Source, path: Path) -> Source:
     """Writes the FP16 version of an FP32 model of another's making. Raises ModelError where there is none."""
     from . import file as model_file
+    from .check import save_model
     from .precision import HalfError, half_model
 
     single = model_file.read(source.path) if source.graphs is None else source.graphs.built
     with naming(source.path, HalfError):
         half = half_model(single)
-    model_file.save(half, path)
+    save_model(half, path)
 
     spec = dataclasses.replace(source.spec, precision="fp16")
     graphs = None if source.graphs is None else Graphs(half, single)

@@ -37,6 +37,7 @@ from infer.views import out_of_range, plan_views
 
 from ..errors import ModelError
 from ..model import file as model_file
+from ..model.check import save_model
 from ..model.file import copied, keep_initializers, set_values
 from ..model.precision import HALF_MAX, half_tensors, tensor_types
 from ..model.source import Graphs, Source
@@ -104,7 +105,7 @@ def calibrate(source: Source, folder: Path, protocol: str, limit: int, rescaled:
     floats = (tensor for tensor in single.graph.initializer if tensor.data_type == TensorProto.FLOAT)
     exact = {tensor.name: numpy_helper.to_array(tensor) for tensor in floats}
     half = rescale(half, exponents, exact)
-    model_file.save(half, rescaled)
+    save_model(half, rescaled)
     print(f"{rescaled}: {changed} of {len(exponents)} half tensors rescaled by powers of two", flush=True)
     return dataclasses.replace(source, path=rescaled, notes=notes, graphs=Graphs(half, single))
 

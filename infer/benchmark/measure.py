@@ -132,6 +132,7 @@ def benchmark(
                     "views_per_image": len(plan),
                     "image": {"height_px": height, "width_px": width, "bytes": len(data)},
                     "runtime": engine.runtime,
+                    "arithmetic": engine.arithmetic,
                     "cuda_graphs": bool((options or {}).get("cuda_graphs")),
                     "warm_up_runs": WARM_UP,
                     "peak": peak and peak._asdict(),

@@ -88,6 +88,7 @@ class TensorRTEngine:
         self.spec: ModelSpec = self._sidecar.spec
         self.shapes: tuple[ShapeRange, ...] = self._sidecar.shapes
         self.runtime = f"{self._sidecar.library}-{self.spec.precision}"
+        self.arithmetic: str = self.spec.precision
         self.sha256 = self._sidecar.identity
         self.self_test = self._sidecar.content.self_test
         self.device = f"cuda:{device}"

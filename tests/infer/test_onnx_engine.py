@@ -22,7 +22,8 @@ from export.model.file import model_sha256
 from infer import self_test
 from infer.data.dataset import open_dataset
 from infer.engine import EngineError, check_answers
-from infer.onnx_engine import FIELDS, OnnxEngine, external_files
+from infer.model_file import FIELDS, external_files
+from infer.onnx_engine import OnnxEngine
 from infer.open import open_engine
 from infer.spec import ModelSpec
 from infer.views import PROTOCOLS, View, ViewPlan, plan_views

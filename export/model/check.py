@@ -1,0 +1,72 @@
+"""The check graph of an FP16 model as a file beside it, for runtimes that do not round half tensors themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import helper
+
+from infer.command import print_notes
+from infer.engine import EngineError
+from infer.files import file_sha256, replacing
+from infer.model_file import CHECK, CHECK_OF
+from infer.model_file import metadata as metadata_of
+from infer.spec import ModelSpec
+
+from ..errors import ModelError
+from . import file as model_file
+from .file import metadata
+from .precision import PrecisionError, check_graph
+
+
+def save_model(model: onnx.ModelProto, path: Path) -> None:
+    """Writes a model of ours and, of an FP16 one, its check graph; says on stderr where it has none.
+
+    An older check graph goes first, so that none stands beside another model. Raises ModelError for a file in its
+    place that is none of ours.
+    """
+    check = _place(path)
+    check.unlink(missing_ok=True)
+    model_file.save(model, path)
+    if ModelSpec.from_json(metadata(model)["spec"]).precision != "fp16":
+        return
+    try:
+        write_check(path)
+    except PrecisionError as error:
+        print_notes([f"{error}; so it has no {check.name}, and on a CPU no cost of half precision can be measured"])
+
+
+def write_check(path: Path) -> Path:
+    """Writes the check graph of an FP16 model beside it, with the same weights file where there is one.
+
+    Returns its path. Raises ModelError for a file that is no FP16 model of ours, PrecisionError where it has none.
+    """
+    model = model_file.read_graph(path)
+    said = metadata(model)
+    precision = ModelSpec.from_json(said["spec"]).precision if "spec" in said else "no spec"
+    if precision != "fp16" or CHECK_OF in said:
+        found = "a check graph already" if CHECK_OF in said else precision
+        raise ModelError(f"{path}: {found}, expected an FP16 model of ours: others are run as they are")
+
+    try:
+        checked = check_graph(model)
+    except PrecisionError as error:
+        raise PrecisionError(f"{path}: {error}") from None
+    helper.set_model_props(checked, {**said, CHECK_OF: file_sha256(path)})
+    check = _place(path)
+    with replacing(check) as unfinished:
+        unfinished.write_bytes(checked.SerializeToString())
+    return check
+
+
+def _place(path: Path) -> Path:
+    """Where the check graph of a model lies. Raises ModelError where something else does."""
+    check = path.with_suffix(CHECK)
+    try:
+        ours = not check.exists() or CHECK_OF in metadata_of(check)
+    except (EngineError, OSError):
+        ours = False
+    if not ours:
+        raise ModelError(f"{check}: is no check graph of ours, and its place is needed for that of {path.name}: move it")
+    return check
