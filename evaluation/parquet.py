@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from infer.data.footer import BYTE_ARRAY, read_groups
 from infer.errors import Refused
 from infer.files import refuse_pointer, replacing
 
@@ -181,7 +182,7 @@ def opened(path: Path, kind: str, command: str, error: type[Refused]) -> Iterato
             metadata = {key: value for key, value in found.items() if key not in (*_KEYS, ARROW_SCHEMA)}
             if found.keys() & set(_KEYS):
                 _check(path, found, file.metadata.num_rows, error)
-            _check_sizes(path, file.metadata, error)
+            _check_sizes(path, error)
             yield StoredTable(path, file, metadata, file.metadata.num_rows, found.get(ROWS_SHA256), error)
     except FileNotFoundError:
         raise error(f"{path}: no such file, expected {kind} (.parquet)") from None
@@ -201,16 +202,16 @@ def _check(path: Path, found: Mapping[str, str], rows: int, error: type[Refused]
         raise error(_damaged(path, "rows"))
 
 
-def _check_sizes(path: Path, found: pq.FileMetaData, error: type[Refused]) -> None:
+def _check_sizes(path: Path, error: type[Refused]) -> None:
     """Raises `error` for columns that would take gigabytes, before any is read: a few bytes can stand for them."""
-    for group in map(found.row_group, range(found.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            texts = column.physical_type == "BYTE_ARRAY"
-            text_bytes = column.total_uncompressed_size * min(group.num_rows, MOST_ROWS) if texts else 0
-            if column.num_values > MOST_VALUES or text_bytes > MOST_TEXT_BYTES:
+    for group in read_groups(path):
+        for column in group.columns:
+            texts = column.kind == BYTE_ARRAY
+            text_bytes = column.uncompressed_bytes * min(group.rows, MOST_ROWS) if texts else 0
+            if column.values > MOST_VALUES or text_bytes > MOST_TEXT_BYTES:
                 raise error(
-                    f"{path}: column {column.path_in_schema} has {column.num_values} values in a group of "
-                    f"{group.num_rows} rows, or texts of {column.total_uncompressed_size} bytes: too large to be ours"
+                    f"{path}: column {column.path} has {column.values} values in a group of "
+                    f"{group.rows} rows, or texts of {column.uncompressed_bytes} bytes: too large to be ours"
                 )
 
 

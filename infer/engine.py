@@ -27,7 +27,7 @@ HOST = "host"
 """Engine.device of an engine that runs on the CPU, and cuts its views from images that Pillow rescaled."""
 
 UNROUNDED = "fp16 weights, fp32 arithmetic"
-"""Engine.arithmetic of an FP16 model whose runtime keeps activations in FP32, so that nothing shows of what half costs."""
+"""Engine.arithmetic of an FP16 model whose runtime keeps activations in FP32: no cost of half precision shows there."""
 
 
 def rounded_by(file: str) -> str:

@@ -28,8 +28,8 @@ from .engine import (
 from .files import files_sha256
 from .graph_inputs import Call, Feed, feed_atlas, feed_pixels, feed_taps, stack_sources
 from .model_file import CHECK_OF, check_file, external_files
-from .pipeline import ahead
 from .pixels.decode import Pixels
+from .processes.pipeline import ahead
 from .spec import ModelSpec, SpecError
 from .views import NumberedView, ShapeRange, ViewPlan, default_shapes, numbered_views, rescaled_px
 

@@ -31,14 +31,15 @@ FLOORS: dict[str, str] = {
         open
         tensorrt drawing
         cuda onnx_engine self_test boxes command
+        model_file
         engine graph_inputs
         pixels
         views data
-        spec files pipeline processes
+        spec files processes
         errors""",
     "export": """
         to_trt
-        proof to_triton from_onnx
+        proof to_triton from_onnx to_check
         tensorrt foreign to_onnx
         model from_caffe from_torchvision
         graph caffe torchvision

@@ -32,8 +32,8 @@ from infer.command import (
     whole_argument,
 )
 from infer.errors import one_line
-from infer.pipeline import behind
 from infer.processes.owned import own_file
+from infer.processes.pipeline import behind
 
 from ..parquet import check_replaceable
 from ..run.engines import our_commit

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from infer.pipeline import ordered
+from infer.processes.pipeline import ordered
 
 from ..scores.metrics import error_rate
 from .collection import Labels

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from infer.data.dataset import Item
 from infer.data.folder import OwnFault
 from infer.engine import Engine, Provider, Starting
-from infer.pipeline import Budget, one_behind, ordered
 from infer.pixels.decode import ImageError, Pixels, decode, decoded_bytes
 from infer.pixels.render import Cache
+from infer.processes.pipeline import Budget, one_behind, ordered
 from infer.spec import Exif
 
 from ..errors import RunError

@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from infer.data.dataset import Dataset
 from infer.files import read_file, replacing
-from infer.pipeline import behind
 from infer.processes.owned import check_ours, remove_ours
+from infer.processes.pipeline import behind
 
 from .. import parquet
 from ..errors import RunError

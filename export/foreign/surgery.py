@@ -24,7 +24,7 @@ from infer.spec import ModelSpec, Precision, Preprocessing
 from ..graph.writer import GraphWriter
 from ..importing.preprocessing import Channels
 from ..model import file as model_file
-from ..model.file import RepeatedValues, copied, keep_initializers, names_read, set_values
+from ..model.file import RepeatedValues, copied, keep_initializers, names_read, set_values, sort_nodes
 from .fixed import EVAL, TrainingError, check_fixed, is_quantised, normalises_batch
 
 OutputKind = Literal["logits", "probabilities"]
@@ -56,7 +56,7 @@ class ImageInput:
 
 
 def plain(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without functions, without what it says of its tensors, and with weights that are no inputs.
+    """The model without functions, without what it says of its tensors, with weights that are no inputs, in order.
 
     Old opsets are upgraded. Raises ForeignError where that cannot be done.
     """
@@ -68,6 +68,7 @@ def plain(model: onnx.ModelProto) -> onnx.ModelProto:
     inputs = [value for value in graph.input if value.name not in weights]  # old files list weights as inputs too
     del graph.input[:], graph.value_info[:]
     graph.input.extend(inputs)
+    sort_nodes(graph)
     model.ir_version = max(model.ir_version, 8)  # from 4 on weights need not be inputs
     return model
 

@@ -68,5 +68,7 @@ def _place(path: Path) -> Path:
     except (EngineError, OSError):
         ours = False
     if not ours:
-        raise ModelError(f"{check}: is no check graph of ours, and its place is needed for that of {path.name}: move it")
+        raise ModelError(
+            f"{check}: is no check graph of ours, and its place is needed for that of {path.name}: move it"
+        )
     return check

@@ -23,7 +23,7 @@ from infer.errors import Refused
 from infer.spec import ModelSpec
 
 from ..errors import ModelError
-from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_values, sort_nodes
+from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_values
 
 HALF_MAX = 65_504.0
 """The largest finite half."""
@@ -40,7 +40,6 @@ def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     checked = copied(model)
     _constants_to_initializers(checked.graph)
-    sort_nodes(checked.graph)
     types = tensor_types(checked)
     _check_types(checked.graph, types)
     weights = {weight.name: f"{weight.name}.single" for weight in checked.graph.initializer if _is_half(weight)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import threading
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 from ..files import refuse_pointer
 from .folder import LARGEST_BYTES, Archive, DatasetError, OwnFault, Sample, composed, printable
+from .footer import Group, read_groups
 
 IMAGES = ("image", "img", "picture", "photo", "pixels", "jpg", "jpeg", "png", "webp", "image_bytes")
 LABELS = ("label", "labels", "fine_label", "class", "cls", "target", "category", "class_label", "y")
@@ -109,8 +111,8 @@ def _read_group(archive: Archive, group: int, column: str) -> _Group:
         with pyarrow.parquet.ParquetFile(archive.path) as file:
             is_struct = pyarrow.types.is_struct(file.schema_arrow.field(column).type)
             own = f"{column}.bytes" if is_struct else column
-            most = EXPANSION * _declared_bytes(file, group, own) + BATCH_BYTES
-            for batch in _batches(file, group, [own]):
+            most = EXPANSION * _groups_of(archive)[group].declared_bytes(own) + BATCH_BYTES
+            for batch in _batches(archive, file, group, [own]):
                 size_bytes += batch.nbytes
                 if size_bytes > min(most, LARGEST_GROUP_BYTES + BATCH_BYTES):
                     raise OSError(
@@ -119,25 +121,24 @@ def _read_group(archive: Archive, group: int, column: str) -> _Group:
                 images = batch.column(0)
                 images = images.field("bytes") if is_struct else images
                 values += [None if not value.is_valid else memoryview(value.as_buffer()) for value in images]
-    except (pyarrow.ArrowException, KeyError, OSError) as error:
+    except (pyarrow.ArrowException, LookupError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise OSError(errno.EINVAL, f"a damaged row group of the Parquet file ({_one_line(error)})") from None
     return _Group(values, size_bytes)
 
 
-def _batches(file: Any, group: int, columns: Sequence[str]) -> Iterator[Any]:
+def _batches(archive: Archive, file: Any, group: int, columns: Sequence[str]) -> Iterator[Any]:
     """Record batches of a row group, so small that no value which is there once can be there too often."""
-    largest = max(_declared_bytes(file, group, column) for column in columns)
+    largest = max(_groups_of(archive)[group].declared_bytes(column) for column in columns)
     rows = min(max(1, BATCH_BYTES // max(largest, 1)), BATCH_ROWS)
     yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=list(columns))
 
 
-def _declared_bytes(file: Any, group: int, column: str) -> int:
-    """Bytes of a column in a row group, uncompressed, as the file's metadata has them."""
-    own = file.metadata.row_group(group)
-    sizes = {chunk.path_in_schema: chunk.total_uncompressed_size for chunk in map(own.column, range(own.num_columns))}
-    return int(sizes.get(column, own.total_byte_size))
+@functools.lru_cache(maxsize=64)
+def _groups_of(archive: Archive) -> list[Group]:
+    """What the row groups of a file declare. Raises OSError and ValueError."""
+    return read_groups(archive.path)
 
 
 class Columns(NamedTuple):
@@ -204,7 +205,7 @@ def read_samples(path: Path, columns: Columns) -> Iterator[Sample]:
         number = 0
         most_rows = FEW_ROWS + archive.size_bytes // ROW_BYTES
         for group in range(file.num_row_groups):
-            size = file.metadata.row_group(group).total_byte_size
+            size = _groups_of(archive)[group].uncompressed_bytes
             if size > LARGEST_GROUP_BYTES:
                 raise DatasetError(
                     f"{path}: a row group of {size} bytes, more than {LARGEST_GROUP_BYTES}, and it is read as a whole: "
@@ -213,7 +214,7 @@ def read_samples(path: Path, columns: Columns) -> Iterator[Sample]:
 
             # rows are counted as they come: what the metadata says of them need not be so
             row = 0
-            for batch in _batches(file, group, [label_column, *([path_column] if path_column else [])]):
+            for batch in _batches(archive, file, group, [label_column, *([path_column] if path_column else [])]):
                 labels = batch[label_column].to_pylist()
                 paths = batch[image_column].field("path").to_pylist() if path_column else [None] * len(labels)
                 for image_path, label in zip(paths, labels, strict=True):
@@ -276,7 +277,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield file
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, ValueError, LookupError, OSError) as error:
         raise DatasetError(f"{path}: not a Parquet file that can be read ({_one_line(error)})") from None
 
 

@@ -1,1 +1,3 @@
-"""Processes: which one owns what is written, what bounds their memory, and how those that were started end."""
+"""Processes and threads: which process owns what is written, what bounds its memory, how its helpers end; work that
+overlaps.
+"""

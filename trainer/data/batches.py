@@ -19,11 +19,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from infer.data.dataset import Dataset, DatasetError, Item
 from infer.errors import Refused
-from infer.pipeline import ahead
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.render import FILTERS, render
 from infer.processes.bounded import how_ended
 from infer.processes.owned import end_with_parent
+from infer.processes.pipeline import ahead
 from infer.spec import Exif, ModelSpec
 from infer.views import plan_views, rescaled_px
 

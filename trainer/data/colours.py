@@ -14,7 +14,7 @@ from tqdm import tqdm
 from infer.data.dataset import Dataset, Item
 from infer.errors import Refused
 from infer.files import read_file
-from infer.pipeline import ordered
+from infer.processes.pipeline import ordered
 
 from .augment import Matrix, Triple
 from .batches import cores_here, read_pixels

@@ -162,6 +162,12 @@ class Engines {
       alone_ = std::make_unique<verydeep::Classifier>(arguments.engine, arguments.options);
     else
       localizer_ = std::make_unique<verydeep::Localizer>(arguments.engine, arguments.box_engines, arguments.options);
+    if (classifier().arithmetic() == verydeep::kUnrounded)
+      std::fprintf(stderr, "%s\n",
+                   one_line(classifier().model() + ": " + verydeep::kUnrounded +
+                            ": ONNX Runtime does not round on a CPU, so a GPU answers otherwise; python -m export.to_check " +
+                            arguments.engine + " makes the check graph beside it, which does")
+                       .c_str());
   }
 
   const verydeep::Classifier& classifier() const { return alone_ ? *alone_ : localizer_->classifier(); }
@@ -191,6 +197,7 @@ std::string line(const std::string& path, const std::string& status, const Engin
   nlohmann::ordered_json object{{"image", path},
                                 {"status", status},
                                 {"model", engines.classifier().model()},
+                                {"arithmetic", engines.classifier().arithmetic()},
                                 {"protocol", engines.classifier().protocol()},
                                 {"predictions", nlohmann::ordered_json::array()}};
   for (const auto& [what, found, where] : best) {

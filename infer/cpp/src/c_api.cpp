@@ -122,6 +122,10 @@ const char* vd_model(const vd_classifier* classifier) {
   return classifier ? classifier->classifier.model().c_str() : nullptr;
 }
 
+const char* vd_arithmetic(const vd_classifier* classifier) {
+  return classifier ? classifier->classifier.arithmetic().c_str() : nullptr;
+}
+
 const char* vd_last_error(void) { return last_error.c_str(); }
 
 const char* vd_version(void) { return verydeep::version(); }

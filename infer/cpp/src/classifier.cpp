@@ -111,6 +111,7 @@ const std::vector<std::string>& Classifier::class_names() const noexcept {
 }
 const std::vector<int>& Classifier::scales() const noexcept { return impl_->scales; }
 const std::string& Classifier::runtime() const noexcept { return impl_->backend->runtime(); }
+const std::string& Classifier::arithmetic() const noexcept { return impl_->backend->arithmetic(); }
 
 const char* version() noexcept { return VERYDEEP_VERSION; }
 

@@ -9,6 +9,7 @@
 namespace verydeep {
 
 constexpr std::uintmax_t kLargestImageBytes = std::uintmax_t{1} << 28;
+constexpr std::uintmax_t kLargestModelBytes = std::uintmax_t{1} << 31;  // protobuf ends there
 constexpr std::uintmax_t kLargestSidecarBytes = std::uintmax_t{1} << 24;
 
 // Throws Error(code) for what is there and no regular file; the text says what it is.

@@ -2,10 +2,13 @@
 #include <onnxruntime_cxx_api.h>
 
 #include <algorithm>
-#include <fstream>
+#include <filesystem>
+#include <optional>
 
 #include "backend.hpp"
+#include "files.hpp"
 #include "inputs.hpp"
+#include "sha256.hpp"
 
 namespace verydeep {
 namespace {
@@ -29,23 +32,14 @@ class OnnxBackend final : public Backend {
         cuda.device_id = options.device;
         chosen.AppendExecutionProvider_CUDA(cuda);
       }
-      session_ = Ort::Session(environment(), path.c_str(), chosen);
     } catch (const Ort::Exception& error) {
       throw Error(ErrorCode::unusable_engine, path + ": not a model that can be opened (" + first_line(error) + ")");
     }
-    Ort::AllocatorWithDefaultOptions allocator;
-    const Ort::ModelMetadata metadata = session_.GetModelMetadata();
-    const auto found = metadata.LookupCustomMetadataMapAllocated("spec", allocator);
-    if (!found)
-      throw Error(ErrorCode::unusable_engine,
-                  path + ": an ONNX model without our spec: import it with python -m export.from_onnx");
-    try {
-      spec_ = parse_spec(found.get());
-    } catch (const Error& error) {
-      throw Error(ErrorCode::unusable_engine, path + ": " + error.what());
-    }
+    open(path, chosen);
+    arithmetic_ = spec_.precision;
+    if (!options.cuda && spec_.precision == "fp16") open_check_graph(path, chosen);
     check_graph(path);
-    if (const auto test = metadata.LookupCustomMetadataMapAllocated("self_test", allocator)) self_test_ = test.get();
+    self_test_ = metadata("self_test").value_or("");
     runtime_ = "onnxruntime-" + spec_.precision;
     shapes_ = default_shapes(spec_, options.scales.empty()
                                         ? 0
@@ -55,6 +49,7 @@ class OnnxBackend final : public Backend {
   const ModelSpec& spec() const override { return spec_; }
   const std::vector<ShapeRange>& shapes() const override { return shapes_; }
   const std::string& runtime() const override { return runtime_; }
+  const std::string& arithmetic() const override { return arithmetic_; }
   const std::string& self_test() const override { return self_test_; }
   bool rescales(Size, Size, Size) const override { return on_cuda_; }
   std::size_t views_per_call(Size view) const override {
@@ -89,6 +84,55 @@ class OnnxBackend final : public Backend {
   }
 
  private:
+  // Opens a model with our spec. Raises Error.
+  void open(const std::string& path, const Ort::SessionOptions& chosen) {
+    try {
+      session_ = Ort::Session(environment(), path.c_str(), chosen);
+    } catch (const Ort::Exception& error) {
+      throw Error(ErrorCode::unusable_engine, path + ": not a model that can be opened (" + first_line(error) + ")");
+    }
+    const auto spec = metadata("spec");
+    if (!spec)
+      throw Error(ErrorCode::unusable_engine,
+                  path + ": an ONNX model without our spec: import it with python -m export.from_onnx");
+    try {
+      spec_ = parse_spec(*spec);
+    } catch (const Error& error) {
+      throw Error(ErrorCode::unusable_engine, path + ": " + error.what());
+    }
+  }
+
+  // The CPU's provider keeps half activations in FP32: the check graph beside a model, which rounds them, takes its
+  // place (infer/onnx_engine.py). Raises Error for one of another model.
+  void open_check_graph(const std::string& path, const Ort::SessionOptions& chosen) {
+    const std::string check = path.substr(0, path.rfind('.')) + ".check.onnx";
+    const std::filesystem::path given(path);
+    if (metadata("check_of")) {
+      arithmetic_ = "fp16, rounded by " + given.filename().string();
+      return;
+    }
+    require_regular(check, ErrorCode::unusable_engine);
+    if (!std::filesystem::exists(check)) {
+      arithmetic_ = kUnrounded;
+      return;
+    }
+
+    session_ = Ort::Session(nullptr);  // two would take the memory of both
+    open(check, chosen);
+    const std::string bytes = read_file(path, kLargestModelBytes, ErrorCode::unusable_engine);
+    if (metadata("check_of") != sha256(bytes.data(), bytes.size()))
+      throw Error(ErrorCode::unusable_engine, check + ": was not made of " + given.filename().string() +
+                                                  " as it is now: run python -m export.to_check " + path + ", or remove it");
+    arithmetic_ = "fp16, rounded by " + std::filesystem::path(check).filename().string();
+  }
+
+  // What the model says of itself under a key.
+  std::optional<std::string> metadata(const char* key) const {
+    Ort::AllocatorWithDefaultOptions allocator;
+    const auto found = session_.GetModelMetadata().LookupCustomMetadataMapAllocated(key, allocator);
+    return found ? std::optional<std::string>(found.get()) : std::nullopt;
+  }
+
   // Raises Error unless the graph has the outputs of the spec, with a value for each class.
   void check_graph(const std::string& path) const {
     Ort::AllocatorWithDefaultOptions allocator;
@@ -159,7 +203,7 @@ class OnnxBackend final : public Backend {
   Ort::MemoryInfo memory_ = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   ModelSpec spec_;
   std::vector<ShapeRange> shapes_;
-  std::string runtime_, self_test_;
+  std::string runtime_, arithmetic_, self_test_;
 };
 
 }  // namespace

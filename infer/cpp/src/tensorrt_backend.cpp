@@ -123,6 +123,7 @@ class TensorRTBackend final : public Backend {
   const ModelSpec& spec() const override { return sidecar_.spec; }
   const std::vector<ShapeRange>& shapes() const override { return sidecar_.shapes; }
   const std::string& runtime() const override { return runtime_name_; }
+  const std::string& arithmetic() const override { return sidecar_.spec.precision; }
   const std::string& self_test() const override { return sidecar_.self_test; }
 
   bool rescales(Size image, Size rescaled, Size view) const override {

@@ -27,6 +27,7 @@ TEST(C, NullPointers) {
   EXPECT_EQ(vd_class_count(nullptr), 0u);
   EXPECT_EQ(vd_class(nullptr, 0), nullptr);
   EXPECT_EQ(vd_model(nullptr), nullptr);
+  EXPECT_EQ(vd_arithmetic(nullptr), nullptr);
   vd_close(nullptr);
   EXPECT_EQ(count, 2u);
   EXPECT_STREQ(vd_version(), VERYDEEP_VERSION);

@@ -20,6 +20,7 @@ class Instant final : public Backend {
   const ModelSpec& spec() const override { return spec_; }
   const std::vector<ShapeRange>& shapes() const override { return shapes_; }
   const std::string& runtime() const override { return runtime_; }
+  const std::string& arithmetic() const override { return spec_.precision; }
   const std::string& self_test() const override { return self_test_; }
   bool rescales(Size, Size, Size) const override { return true; }
   std::size_t views_per_call(Size) const override { return 16; }

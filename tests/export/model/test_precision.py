@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from helpers import loud_checkpoint
 
 from export.model.precision import HALF_MAX, check_graph, half_tensors
 from export.to_onnx import export_onnx, main
@@ -51,19 +52,12 @@ def test_every_half_tensor_is_rounded(exported: Exported) -> None:
 
 def test_overflow_is_seen(slim_checkpoint: Exported, photos: Any, tmp_path: Path) -> None:
     """Two layers whose gains cancel: exact in FP32, beyond the largest half in between."""
-    checkpoint = load(slim_checkpoint("A"))
-    weights = {name: tensor.clone() for name, tensor in checkpoint.weights.items()}
-    gain = 2.0**14
-    for name in ("conv3_1.weight", "conv3_1.bias"):
-        weights[name] *= gain
-    weights["conv3_2.weight"] /= gain
-    loud = dataclasses.replace(checkpoint, weights=weights)
-    save(loud, tmp_path / "loud.pt")
+    loud = loud_checkpoint(slim_checkpoint("A"), tmp_path / "loud.pt")
     export_onnx(loud, tmp_path / "single.onnx", outputs=["score_map"])
     export_onnx(loud, tmp_path / "half.onnx", precision="fp16", outputs=["score_map"])
     onnx.save(check_graph(onnx.load(tmp_path / "half.onnx")), tmp_path / "check.onnx")
     image = photos["china"]
-    assert max(float(t.abs().max()) for t in weights.values()) < HALF_MAX  # it is the activations that do not fit
+    assert max(float(t.abs().max()) for t in loud.weights.values()) < HALF_MAX  # it is the activations that do not fit
     assert np.isfinite(scores(tmp_path / "single.onnx", image)).all()
     assert not np.isfinite(scores(tmp_path / "check.onnx", image)).all()
 

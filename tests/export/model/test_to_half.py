@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.special import softmax
 
 from export.from_onnx import ImportRequest, import_model
+from export.model.file import sort_nodes
 from export.model.precision import HalfError, check_graph, half_model, half_tensors, tensor_types
 from export.tensorrt.build import build
 from infer.open import open_engine
@@ -130,6 +131,7 @@ def half_by_library(model: onnx.ModelProto, *single: str) -> onnx.ModelProto:
     blocked = [*converter.DEFAULT_OP_BLOCK_LIST, *single]
     half: onnx.ModelProto = converter.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
     del half.graph.value_info[:]
+    sort_nodes(half.graph)  # its casts come last
     return half
 
 

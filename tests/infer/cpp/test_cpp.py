@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from image_files import encoded
 from onnx import helper, numpy_helper
 from paths import ROOT
 
+from export.model.check import write_check
 from export.to_onnx import export_onnx
 from infer.errors import one_line
 from infer.onnx_engine import OnnxEngine
@@ -162,7 +164,7 @@ def lines_agree(ours: Iterable[str], theirs: Iterable[str], *, names: bool = Tru
     count = 0
     for one, other in zip(map(json.loads, ours), map(json.loads, theirs), strict=True):
         assert one.keys() == other.keys()
-        for key in ("model", "protocol", *(["image"] if names else [])):
+        for key in ("model", "arithmetic", "protocol", *(["image"] if names else [])):
             assert one[key] == other[key]
         assert (one["status"] == "ok") == (other["status"] == "ok")
         for mine, its in zip(one["predictions"], other["predictions"], strict=True):
@@ -309,6 +311,34 @@ def test_the_app_has_no_answer_that_is_no_number(exported: Exported, tmp_path: P
     done = app(tmp_path / "a.png", "--engine", tmp_path / "m.onnx")
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == "slim-a: the model's answer is not finite (NaN or infinite)\n"
+
+
+@built
+def test_half_precision_on_a_cpu_is_what_python_says(exported: Exported, tmp_path: Path) -> None:
+    """By the check graph beside the model; without one with a label; by that of another model not at all."""
+    (tmp_path / "a.png").write_bytes(encode(noise((80, 90)), "PNG"))
+    model, check = tmp_path / "m.onnx", tmp_path / "m.check.onnx"
+    shutil.copy(exported("A", precision="fp16"), model)
+    arguments = [tmp_path / "a.png", "--engine", model, "--json"]
+
+    write_check(model)
+    rounded = in_python(*arguments).stdout
+    assert lines_agree(app(*arguments).stdout.splitlines(), rounded.splitlines()) == 1
+    assert json.loads(rounded)["arithmetic"] == "fp16, rounded by m.check.onnx"
+
+    shutil.move(check, tmp_path / "kept")
+    ours, theirs = app(*arguments), in_python(*arguments)
+    assert lines_agree(ours.stdout.splitlines(), theirs.stdout.splitlines()) == 1
+    assert json.loads(ours.stdout)["arithmetic"] == "fp16 weights, fp32 arithmetic"
+    assert json.loads(ours.stdout)["predictions"] != json.loads(rounded)["predictions"]
+    for done in (ours, theirs):
+        assert "slim-a: fp16 weights, fp32 arithmetic: ONNX Runtime does not round" in done.stderr
+
+    shutil.move(tmp_path / "kept", check)
+    changed_model(model, model, name="other")
+    for done in (app(*arguments), in_python(*arguments)):
+        assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+        assert "m.check.onnx: was not made of m.onnx as it is now" in done.stderr
 
 
 def changed_model(model: Path, path: Path, **changes: Any) -> Path:

@@ -72,6 +72,8 @@ VERYDEEP_API vd_status vd_posterior(vd_classifier* classifier, const uint8_t* pi
 VERYDEEP_API size_t vd_class_count(const vd_classifier* classifier);         /* 0 for NULL */
 VERYDEEP_API const char* vd_class(const vd_classifier* classifier, size_t index); /* NULL beyond the last */
 VERYDEEP_API const char* vd_model(const vd_classifier* classifier);
+/* What the answers are computed in, like "fp32": see verydeep.hpp. */
+VERYDEEP_API const char* vd_arithmetic(const vd_classifier* classifier);
 VERYDEEP_API const char* vd_last_error(void);
 VERYDEEP_API const char* vd_version(void);
 

@@ -64,6 +64,10 @@ struct Options {
   bool self_test = false;           // prove pixels and posteriors on this machine before anything else
 };
 
+// Classifier::arithmetic of an FP16 model on a CPU, where ONNX Runtime keeps activations in FP32 and there is no check
+// graph beside it (python -m export.to_check): a GPU answers otherwise.
+constexpr const char* kUnrounded = "fp16 weights, fp32 arithmetic";
+
 struct Prediction {
   int index = 0;             // in the order of the model's classes
   std::string wnid;          // the model's own name of the class
@@ -92,6 +96,9 @@ class VERYDEEP_API Classifier {
   const std::vector<std::string>& class_names() const noexcept;  // in words; the same where the model has none
   const std::vector<int>& scales() const noexcept;
   const std::string& runtime() const noexcept;  // as in the names of score files: "onnxruntime-fp32"
+  // What the answers are computed in: "fp32", "fp16", "fp16, rounded by model.check.onnx" (the check graph beside an FP16
+  // model, on a CPU), or kUnrounded.
+  const std::string& arithmetic() const noexcept;
 
  private:
   friend class Localizer;

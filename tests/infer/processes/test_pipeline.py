@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infer.pipeline import Budget, ahead, behind, one_behind, ordered
+from infer.processes.pipeline import Budget, ahead, behind, one_behind, ordered
 
 
 def test_items_keep_their_order() -> None:
