@@ -36,7 +36,7 @@ from .errors import RunError
 from .published.papers import EvaluatedNet
 from .report.page import HTML, write_html
 from .report.pairs import pairs_by_runtime
-from .report.results import EvaluatedImages, format_table, summarise, write_report
+from .report.results import EvaluatedImages, format_table, summarise, write_fusion, write_report
 from .run.engines import our_commit
 from .run.labels import BY_ORDER, match_classes
 from .run.mistakes import MISTAKES, write_mistakes
@@ -185,22 +185,27 @@ def _report(
         for engine, own in zip(known.engines, known.protocols, strict=True)
     ]
 
-    # every table is decoded once
+    # fusions are tables like the others, in a folder of their own
+    fusions = plan.fusions_of(known.engines)
+    fused = [write_fusion(out, name, [written[i][j] for i, j in members]) for name, members in fusions]
     paths = [path for own in written for path in own]
-    fusions = [(name, [written[i][j] for i, j in places]) for name, places in plan.fusions]
-    of_tables, of_fusions = summarise(paths, fusions)
+    summaries = summarise([*paths, *fused])
+    of_tables, of_fusions = summaries[: len(paths)], summaries[len(paths) :]
 
     results = []
-    summaries = iter(of_tables)
+    waiting = iter(of_tables)
     for own, seconds, of_engine in zip(nets, progress.engine_seconds, progress.tables, strict=True):
         pixels = sum(table.view_pixels for table in of_engine)
         for net, table in zip(own, of_engine, strict=True):
             share = round(seconds * table.view_pixels / pixels, 3) if pixels else None
             taken, wall = round(seconds, 3), round(progress.wall_seconds, 3)
-            row = next(summaries).result([net], is_ilsvrc2012_val=is_ilsvrc)
+            row = next(waiting).result([net], is_ilsvrc2012_val=is_ilsvrc)
             results.append(replace(row, engine_seconds=taken, wall_seconds=wall, protocol_engine_seconds=share))
-    for summary, (_, places) in zip(of_fusions, plan.fusions, strict=True):
-        results.append(summary.result([nets[i][j] for i, j in places], is_ilsvrc2012_val=is_ilsvrc))
+    for summary, fusion in zip(of_fusions, fusions, strict=True):
+        results.append(summary.result([nets[i][j] for i, j in fusion.members], is_ilsvrc2012_val=is_ilsvrc))
+
+    names = [path.relative_to(out).as_posix() for path in (*paths, *fused)]
+    results = [replace(row, table=name) for row, name in zip(results, names, strict=True)]
 
     unscored = [one.remark for one in of_tables]
     if all(one.errors.blind for one in of_tables):
@@ -226,7 +231,7 @@ def _report(
         words,
         dict(dataset.left_out),
     )
-    pairs = pairs_by_runtime([one.wrong for one in of_tables])
+    pairs = pairs_by_runtime([one.wrong for one in summaries])
     reported = write_report(out, images, results, remarks, pairs, command=command, commit=metadata[0]["commit"])
     write_html([reported], out / HTML)
     return format_table(results)

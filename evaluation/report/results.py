@@ -29,6 +29,8 @@ from ..text import cell, code
 from .pairs import Pair, by_p
 
 REPORT = "report.json"
+SCORES, FUSIONS = "scores", "fusions"
+"""Folders of the score tables in OUT: of a model each, and of several."""
 MOST_BYTES, MOST_THUMBNAIL_BYTES, MOST_THUMBNAIL_PIXELS = 1 << 28, 1 << 20, 1 << 22
 """The largest report.json, which may name every image, and the largest thumbnail that are read."""
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
@@ -59,6 +61,7 @@ class Result(msgspec.Struct, frozen=True):
     engine_seconds: float | None  # of the engine for all protocols of the run, which share their views; None: a fusion
     wall_seconds: float | None  # of the whole run
     protocol_engine_seconds: float | None = None  # of engine_seconds, this protocol's share by its views' pixels
+    table: str | None = None  # its score table, relative to OUT; None: a report of an earlier version
 
     @property
     def views(self) -> tuple[str, str, tuple[int, ...], str]:
@@ -165,23 +168,21 @@ class TableSummary:
         )
 
 
-def summarise(
-    paths: Sequence[Path], fusions: Sequence[tuple[str, Sequence[Path]]] = ()
-) -> tuple[list[TableSummary], list[TableSummary]]:
-    """Summaries of tables of the same images, and of fusions: each a name and its members among `paths`.
-
-    Every table is decoded once, one part of each at a time. Raises ScoresError.
-    """
-    of_tables = [TableSummary() for _ in paths]
-    of_fusions = [TableSummary() for _ in fusions]
+def summarise(paths: Sequence[Path]) -> list[TableSummary]:
+    """Summaries of tables of the same images. Each is decoded once, one part of each at a time. Raises ScoresError."""
+    summaries = [TableSummary() for _ in paths]
     for parts in in_step(paths):
-        for summary, part in zip(of_tables, parts, strict=True):
+        for summary, part in zip(summaries, parts, strict=True):
             summary.add(part)
+    return summaries
 
-        part_of = dict(zip(paths, parts, strict=True))
-        for summary, (name, members) in zip(of_fusions, fusions, strict=True):
-            summary.add(fuse([part_of[path] for path in members], name))
-    return of_tables, of_fusions
+
+def write_fusion(out: Path, name: str, members: Sequence[Path]) -> Path:
+    """Writes the fusion of score tables into OUT/FUSIONS and returns its path. Raises ScoresError."""
+    metadata = fuse([tables.read_head(path) for path in members], name).metadata
+    path = out / FUSIONS / tables.file_name(metadata)
+    tables.write((fuse(parts, name) for parts in in_step(members)), path)
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +193,20 @@ class ReportedRun:
     report: Report
 
     def table(self, result: Result) -> Path | None:
-        """Path of a result's score table; None for a fusion, which is not kept and has no time of its own.
+        """Path of a result's score table; None for a fusion of an earlier version, which was not kept.
 
         Raises ReportError for one that would lie outside of the run's folder.
         """
-        if result.engine_seconds is None:
-            return None
-        spec, scales = json.dumps({"name": result.model}), ",".join(map(str, result.scales))
-        views = {"protocol": result.protocol, "scales": scales, "pooling": result.pooling}
-        name = tables.file_name({"spec": spec, "runtime": result.runtime, **views})
-        path = self.out / "scores" / name
-        if Path(name).name != name or not path.resolve().is_relative_to(self.out.resolve()):
+        name = result.table
+        if name is None:
+            if result.engine_seconds is None:
+                return None
+            spec, scales = json.dumps({"name": result.model}), ",".join(map(str, result.scales))
+            views = {"protocol": result.protocol, "scales": scales, "pooling": result.pooling}
+            name = f"{SCORES}/{tables.file_name({'spec': spec, 'runtime': result.runtime, **views})}"
+        path = self.out / name
+        plain = Path(name).parts[:-1] in ((SCORES,), (FUSIONS,)) and path.suffix == ".parquet"
+        if not plain or not path.resolve().is_relative_to(self.out.resolve()):
             raise ReportError(f"{self.out / REPORT}: names the table {name!r}, expected one within its folder")
         return path
 
@@ -295,8 +299,7 @@ def _pairs_section(results: Sequence[Result], pairs: Sequence[Pair]) -> list[str
         "",
         "Pairs of results on one runtime, image by image: McNemar's exact test, adjusted by Holm's method for all of "
         "them on it; 95 % interval of the difference by Newcombe's method 10 (1998), of each pair alone. Whether "
-        "two results differ is said by the adjusted p, not by intervals that overlap. Fusions keep no score table and "
-        "are in no pair.",
+        "two results differ is said by the adjusted p, not by intervals that overlap.",
         "",
         tabulate(rows, headers, tablefmt="pipe", disable_numparse=True),
         "",

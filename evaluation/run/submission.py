@@ -25,6 +25,7 @@ from infer.files import read_file
 from infer.views import PROTOCOLS
 
 from ..scores.table import FUSED
+from .engines import KnownEngine
 
 MAX_BYTES, MAX_DEPTH = 100_000, 4
 
@@ -70,23 +71,42 @@ class PlannedEngine(NamedTuple):
     asked: list[tuple[str, Scales]]
 
 
+class Fusion(NamedTuple):
+    """Tables that are fused under a name: (engine, protocol) by their numbers."""
+
+    name: str
+    members: list[tuple[int, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """The engines of a run with what is asked of each, and which tables are fused.
-
-    `fusions`: under a name, (engine, protocol) by their numbers.
-    """
+    """The engines of a run with what is asked of each, and which tables are fused; None: those that can be."""
 
     engines: list[PlannedEngine]
-    fusions: list[tuple[str, list[tuple[int, int]]]]
+    fusions: Sequence[Fusion] | None
     pooling: Pooling
+
+    def fusions_of(self, engines: Sequence[KnownEngine]) -> Sequence[Fusion]:
+        """The fusions of a run of these engines.
+
+        Unless others are asked for, all engines are fused, protocol by protocol. Where several are of one model, in
+        other precisions or on other runtimes, those of each runtime are: a model fused with itself tells nothing.
+        """
+        if self.fusions is not None:
+            return self.fusions
+        groups = {"": list(range(len(engines)))}
+        if len({engine.spec.name for engine in engines}) < len(engines):
+            groups = {}
+            for number, engine in enumerate(engines):
+                groups.setdefault(engine.runtime, []).append(number)
+        protocols = range(len(self.engines[0].asked))
+        return [Fusion(FUSED, [(i, j) for i in own]) for own in groups.values() if len(own) > 1 for j in protocols]
 
 
 def plan_every_engine(engines: Sequence[Path], protocols: Sequence[str], scales: Scales, pooling: Pooling) -> RunPlan:
-    """Plans all protocols for every engine; several engines are fused, protocol by protocol."""
+    """Plans all protocols for every engine."""
     planned = [PlannedEngine(path, [(name, scales) for name in protocols]) for path in engines]
-    fusions = [(FUSED, [(i, j) for i in range(len(engines))]) for j in range(len(protocols))]
-    return RunPlan(planned, fusions if len(engines) > 1 else [], pooling)
+    return RunPlan(planned, None, pooling)
 
 
 def plan_submission(submission: Submission) -> RunPlan:
@@ -98,7 +118,7 @@ def plan_submission(submission: Submission) -> RunPlan:
         own.append((member.protocol, member.scales))
         places.append((list(asked).index(member.engine), len(own) - 1))
     planned = [PlannedEngine(path, own) for path, own in asked.items()]
-    return RunPlan(planned, [(submission.name, places)], submission.pooling)
+    return RunPlan(planned, [Fusion(submission.name, places)], submission.pooling)
 
 
 def read_submission(path: Path) -> Submission:

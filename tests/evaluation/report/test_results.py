@@ -13,7 +13,7 @@ from helpers import full_spec, make_scores, summary_of
 
 from evaluation.published.papers import SUBMISSION, Beside, EvaluatedNet
 from evaluation.report.page import HTML, write_html
-from evaluation.report.results import EvaluatedImages, Result, format_table, summarise, write_report
+from evaluation.report.results import EvaluatedImages, Result, format_table, summarise, write_fusion, write_report
 from evaluation.scores import table as tables
 from evaluation.scores.table import UNKNOWN_LABEL, Scores, fuse
 
@@ -141,7 +141,7 @@ def test_a_fusion_of_nets_each_at_its_own_scales_has_its_row() -> None:
     assert result.scales == (224, 256, 288, 352, 384, 416, 512)
 
 
-def test_tables_and_their_fusions_are_summarised_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_and_their_fusions_are_summarised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     statuses = ("ok", "is empty (0 bytes)", "ok")
     one = make_scores([[0.9, 0.1], [0.0, 0.0], [0.4, 0.6]], [0, 1, 0], statuses, model="one")
     other = make_scores([[0.8, 0.2], [0.3, 0.7], [0.7, 0.3]], [0, 1, 0], model="other")
@@ -158,8 +158,11 @@ def test_tables_and_their_fusions_are_summarised_in_one_pass(tmp_path: Path, mon
         return parts(path)
 
     monkeypatch.setattr(tables, "parts", watched)
-    of_tables, (fused,) = summarise(paths, [("both", paths)])
-    assert read == paths
+    written = write_fusion(tmp_path, "both", paths)
+    assert written == tmp_path / "fusions" / "both.torch-fp32.center.q88.scores.parquet"
+    read.clear()
+    *of_tables, fused = summarise([*paths, written])
+    assert read == [*paths, written]
     assert [summary.images for summary in (*of_tables, fused)] == [3, 3, 3]
     errors = [summary.errors.rates()[0] for summary in (*of_tables, fused)]
     assert [rate and round(rate.percent) for rate in errors] == [67, 0, 33]

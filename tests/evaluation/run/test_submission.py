@@ -15,8 +15,8 @@ from paths import ROOT
 from evaluation.ilsvrc import main
 from evaluation.published.papers import EvaluatedNet, find_paper_row
 from evaluation.run import loop
-from evaluation.run.engines import open_any
-from evaluation.run.submission import SubmissionError, read_submission
+from evaluation.run.engines import KnownEngine, open_any
+from evaluation.run.submission import SubmissionError, plan_every_engine, read_submission
 from evaluation.scores.table import fuse, read
 from infer.engine import Engine
 
@@ -175,3 +175,33 @@ def test_usage(tmp_path: Path, miniature_dir: Path, one_line: Callable[[], str])
         assert said in one_line()
     assert main(["--submission", str(tmp_path / "s.yaml"), "--data", str(miniature_dir)]) == 1
     assert "a.onnx: no such file" in one_line()
+
+
+ENGINES = {
+    "a.onnx": ("A", "onnxruntime-fp32"),
+    "a-half.onnx": ("A", "onnxruntime-fp16"),
+    "a.pt": ("A", "torch-fp32"),
+    "d.onnx": ("D", "onnxruntime-fp32"),
+    "d-half.onnx": ("D", "onnxruntime-fp16"),
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "fused"),
+    [
+        (["a.onnx"], []),
+        (["a.onnx", "d.onnx"], [[0, 1]]),
+        (["a.onnx", "d-half.onnx"], [[0, 1]]),
+        (["a.onnx", "a-half.onnx"], []),
+        (["a.onnx", "a.pt"], []),
+        (["a.onnx", "a-half.onnx", "d.onnx", "d-half.onnx"], [[0, 2], [1, 3]]),
+        (["a.onnx", "a-half.onnx", "d.onnx"], [[0, 2]]),
+    ],
+)
+def test_a_model_is_not_fused_with_itself(files: list[str], fused: list[list[int]]) -> None:
+    plan = plan_every_engine([Path(file) for file in files], ["center", "dense"], None, "scores")
+    engines = [
+        KnownEngine(full_spec(net), runtime, runtime[-4:], "0") for net, runtime in (ENGINES[file] for file in files)
+    ]
+    found = [(fusion.name, fusion.members) for fusion in plan.fusions_of(engines)]
+    assert found == [("fused", [(i, j) for i in own]) for own in fused for j in (0, 1)]
