@@ -83,8 +83,7 @@ def _judge(part: Scores, right: NDArray[np.bool_], subset: Subset | None) -> Sco
 
     # of equal ones the first, as everywhere
     finite = np.isfinite(posterior).all(axis=1, keepdims=True)
-    best = np.where(right & finite, posterior, -np.inf).argmax(1)
-    best = np.where(finite[:, 0], best, right.argmax(1))
+    best = np.where(right, np.where(finite, posterior, 0), -np.inf).argmax(1)
     labels = np.where(right.any(1), best, UNKNOWN_LABEL).astype(np.int32)
     return replace(part, posterior=posterior, labels=labels)
 
