@@ -20,7 +20,7 @@ from infer.errors import UsageError
 from ..errors import ScoresError
 from ..report.results import read_run
 from ..scores import table as tables
-from ..scores.metrics import ErrorRate
+from ..scores.metrics import TOP5_CLASSES, ErrorRate
 from ..scores.table import Scores
 from ..text import cell
 from .count import Rates, Rescored, rescore
@@ -148,16 +148,16 @@ Remarks = Sequence[tuple[Path, str]]
 
 def _format(rows: Rows, remarks: Remarks, asked: Asked) -> str:
     """The errors to read, beside those that the tables had."""
-    has_top5 = any(found.answers > 5 for _, _, found in rows)
-    had_top5 = any(len(head.classes) > 5 for _, head, _ in rows)
+    has_top5 = any(found.answers >= TOP5_CLASSES for _, _, found in rows)
+    had_top5 = any(len(head.classes) >= TOP5_CLASSES for _, head, _ in rows)
     headers = ["model", "runtime", "protocol", "Q", "pooling", "images", "top-1 error %"]
     headers += ["top-5 error %"] * has_top5 + ["images before", "top-1 before %"] + ["top-5 before %"] * had_top5
     lines = []
     for _, head, found in rows:
         new, before = [_error(one) for one in found.errors], [_error(one) for one in found.errors_before]
-        if found.answers <= 5:
+        if found.answers < TOP5_CLASSES:
             new[1] = "-"  # one of five is always right
-        if len(head.classes) <= 5:
+        if len(head.classes) < TOP5_CLASSES:
             before[1] = "-"
         cells = [*_names(head), found.images, *new[: 1 + has_top5], found.images_before, *before[: 1 + had_top5]]
         lines.append(cells)
@@ -167,7 +167,7 @@ def _format(rows: Rows, remarks: Remarks, asked: Asked) -> str:
     if asked.args.groups:
         members = [(head, found, one) for _, head, found in rows for one in found.groups]
         table = [
-            (*_names(head), cell(name), images, *map(_error, errors[: 1 + (found.answers > 5)]))
+            (*_names(head), cell(name), images, *map(_error, errors[: 1 + (found.answers >= TOP5_CLASSES)]))
             for head, found, (name, images, errors) in members
         ]
         headers = [
