@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 from tabulate import tabulate
 
 from infer.command import Parser, exit_with, run
@@ -17,7 +18,8 @@ from infer.files import read_file
 
 from .errors import ScoresError
 from .scores import table as tables
-from .scores.metrics import Details, ErrorCounts, ErrorRate, select
+from .scores.classes import average_classes, measure_classes
+from .scores.metrics import TOP5_CLASSES, Details, ErrorCounts, ErrorRate, select
 from .text import cell
 
 LARGEST_LIST = 1 << 28
@@ -66,13 +68,20 @@ def _content(errors: Errors, found: Details) -> dict[str, object]:
     """The whole analysis, for --json."""
     bins = zip(found.bin_images.tolist(), found.bin_confidence.tolist(), found.bin_accuracy.tolist(), strict=True)
     confused = found.most_confused(len(found.classes) ** 2)
+    measures = measure_classes(found)
+    measures_of = {own.name: msgspec.to_builtins(own) for own in measures}
+    classes = {
+        name: {"images": images, **asdict(rate), **measures_of[name]} for name, images, rate in found.class_errors()
+    }
     return {
         "images": int(found.class_images.sum()),
         "top1": asdict(errors[0]) if errors[0] else None,
         "top5": asdict(errors[1]) if errors[1] else None,
         "expected_calibration_error_percent": found.expected_calibration_error_percent,
+        "brier_score": found.brier_score,
+        "averages": msgspec.to_builtins(average_classes(measures)),
         "calibration": [{"images": n, "confidence": sure, "accuracy": right} for n, sure, right in bins],
-        "classes": {name: {"images": images, **asdict(rate)} for name, images, rate in found.class_errors()},
+        "classes": classes,
         "confused": [{"true": true, "answer": answer, "images": count} for true, answer, count in confused],
     }
 
@@ -80,14 +89,29 @@ def _content(errors: Errors, found: Details) -> dict[str, object]:
 def _format(errors: Errors, found: Details, count: int) -> str:
     """The analysis to read, with `count` rows of each list."""
     lines = [f"{found.class_images.sum()} labelled images, {found.unanswered.sum()} without an answer"]
-    lines += [f"top-{k} error {_percent(rate)}" for k, rate in zip((1, 5), errors, strict=True) if rate]
+    shown = errors if len(found.classes) >= TOP5_CLASSES else errors[:1]
+    lines += [f"top-{k} error {_percent(rate)}" for k, rate in zip((1, 5), shown, strict=False) if rate]
     calibration = found.expected_calibration_error_percent
     if calibration is not None:
-        lines.append(f"expected calibration error {calibration:.2f} % ({len(found.bin_images)} bins of confidence)")
+        lines.append(
+            f"expected calibration error {calibration:.2f} % ({len(found.bin_images)} bins of confidence), "
+            f"Brier score {found.brier_score:.4f} (0 to 2)"
+        )
+    measures = measure_classes(found)
+    averages = average_classes(measures)
+    if averages is not None:
+        lines.append(
+            f"balanced accuracy {averages.balanced_accuracy_percent:.2f} %, "
+            f"macro F1 {averages.macro_f1_percent:.2f} %, weighted F1 {averages.weighted_f1_percent:.2f} %"
+        )
 
-    worst = sorted(found.class_errors(), key=lambda one: -one.rate.percent)[:count]
-    rows = [(cell(name), images, _percent(rate)) for name, images, rate in worst]
-    headers = ["worst classes", "images", "top-1 error"]
+    rate_of = {error.name: error.rate for error in found.class_errors()}
+    worst = sorted((own for own in measures if own.support), key=lambda own: -rate_of[own.name].percent)[:count]
+    rows = []
+    for own in worst:
+        precision = "never predicted" if own.precision_percent is None else f"{own.precision_percent:.1f}"
+        rows.append((cell(own.name), own.support, _percent(rate_of[own.name]), precision, f"{own.f1_percent:.1f}"))
+    headers = ["worst classes", "images", "top-1 error", "precision %", "F1 %"]
     lines += ["", tabulate(rows, headers, tablefmt="pipe", disable_numparse=[0])]
 
     confused = found.most_confused(count)

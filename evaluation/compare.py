@@ -20,6 +20,7 @@ from infer.errors import one_line
 
 from .scores import table as tables
 from .scores.comparison import Comparison, compare
+from .scores.metrics import TOP5_CLASSES
 from .scores.paired import say_verdict
 from .scores.table import Scores
 from .text import cell
@@ -56,9 +57,11 @@ def _compare(args: argparse.Namespace) -> int:
 def format_comparison(found: Comparison, one: Scores, other: Scores, count: int, *, changed: bool = False) -> str:
     """The comparison of tables A and B to read, with the first `count` differing images; all changed ones if asked."""
     lines = [f"A: {_describe_table(one)}", f"B: {_describe_table(other)}"]
+    has_top5 = len(one.classes) >= TOP5_CLASSES
+    same_top5 = f", same top-5 for {found.top5_agreement_percent:.2f} %" if has_top5 else ""
     lines.append(
         f"{found.images} images scored by both, {found.unreadable} not: same top-1 for "
-        f"{found.top1_agreement_percent:.2f} %, same top-5 for {found.top5_agreement_percent:.2f} %; "
+        f"{found.top1_agreement_percent:.2f} %{same_top5}; "
         f"largest difference of a posterior {found.largest_posterior_difference:.2g}"
     )
 
@@ -66,12 +69,12 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int,
         (1, found.top1_error_percent, found.top1_only_wrong, found.top1_mcnemar_p),
         (5, found.top5_error_percent, found.top5_only_wrong, found.top5_mcnemar_p),
     ):
-        if percents is not None:
+        if percents is not None and (k == 1 or has_top5):
             lines.append(
                 f"top-{k} error {percents[0]:.2f} % and {percents[1]:.2f} %: only A wrong on {only[0]}, only B on "
                 f"{only[1]} images, McNemar's exact test p = {p:.2g}"
             )
-    lines += list(_verdicts(found, len(one.classes)))
+    lines += list(_verdicts(found, has_top5=has_top5))
     lines += [f"{name} {UNROUNDED}" for name, table in (("A", one), ("B", other)) if table.unrounded]
 
     if found.same_pixels is None:
@@ -94,15 +97,15 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int,
     return "\n".join(lines)
 
 
-def _verdicts(found: Comparison, classes: int) -> Iterator[str]:
-    """Sentences on which of A and B errs less; top-5 is one only where there are more than five classes."""
+def _verdicts(found: Comparison, *, has_top5: bool) -> Iterator[str]:
+    """Sentences on which of A and B errs less."""
     pairs = found.top1_pairs
     if not pairs.images:
         yield "no image has a label: which errs less is not known"
         return
 
     yield f"top-1 verdict: {say_verdict(pairs, found.top1_mcnemar_p, 'A', 'B')}"
-    if classes > 5:
+    if has_top5:
         yield f"top-5 verdict: {say_verdict(found.top5_pairs, found.top5_mcnemar_p, 'A', 'B')}"
     yield f"B - A over {pairs.images} labelled images, each with both answers; 95 % interval by Newcombe's method 10"
 

@@ -36,7 +36,8 @@ from .errors import RunError
 from .published.papers import EvaluatedNet
 from .report.page import HTML, write_html
 from .report.pairs import pairs_by_runtime
-from .report.results import EvaluatedImages, format_table, summarise, write_fusion, write_report
+from .report.results import EvaluatedImages, summarise, write_fusion
+from .report.write import format_table, write_report
 from .run.engines import our_commit
 from .run.labels import BY_ORDER, match_classes
 from .run.mistakes import MISTAKES, write_mistakes

@@ -12,7 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from evaluation.report.results import format_table, read_run
+from evaluation.report.results import read_run
+from evaluation.report.write import format_table
 
 PROTOCOLS = ("--protocol", "center,dense,multicrop,multicrop+dense", "--scales", "72,96,120")
 

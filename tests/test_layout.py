@@ -46,7 +46,7 @@ FLOORS: dict[str, str] = {
         importing errors""",
     "evaluation": """
         ilsvrc
-        localization features paper
+        localization features paper rescore
         run report compare analyse fuse
         scores
         parquet published text
@@ -274,6 +274,9 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path: Path) -> N
     assert templates == {
         "evaluation/report/page.css",
         "evaluation/report/page.html.jinja",
+        "evaluation/rescore/imagenet-a.txt",
+        "evaluation/rescore/imagenet-r.txt",
+        "evaluation/rescore/objectnet.txt",
         "infer/data/imagenet_1k.txt",
     }
     assert modules == {file.relative_to(ROOT).as_posix() for package in PACKAGES for file in python_files(package)}

@@ -19,14 +19,16 @@ from infer.errors import UsageError, one_line
 from infer.files import replacing
 
 from ..errors import NothingInCommon, ReportError
+from ..scores.classes import ClassAverages, ClassMeasures, average_classes, measure_classes
 from ..scores.comparison import Comparison, compare
-from ..scores.metrics import BINS, ClassError, Details, details
+from ..scores.metrics import BINS, Details, ErrorRate, details
 from ..scores.paired import LEVEL, Paired, WrongAnswers, pair_answers, say_p
 from ..scores.table import Mistake
 from . import charts
 from .charts import Point
 from .pairs import Pair, by_p, pairs_by_runtime, pairs_with_baseline
-from .results import MOST_PAIRS, ReportedRun, Result, read_mistakes
+from .results import ReportedRun, Result, read_mistakes
+from .write import MOST_PAIRS
 
 HTML = "report.html"
 CONFUSED = 12
@@ -48,6 +50,14 @@ class ResultRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassRow:
+    """A class that has images: its measures, and its top-1 error with the interval."""
+
+    measures: ClassMeasures
+    rate: ErrorRate
+
+
+@dataclass(frozen=True, slots=True)
 class TableDetail:
     """A score table beyond its errors; only the table that is shown in full has figures."""
 
@@ -55,7 +65,9 @@ class TableDetail:
     labelled: int
     unanswered: int
     calibration_error_percent: float | None
-    classes: list[ClassError]  # the worst first
+    classes: list[ClassRow]  # the worst first
+    averages: ClassAverages | None
+    brier_score: float | None
     confused: list[tuple[str, str, int]]
     mistakes: list[Mistake]
     wrong: WrongAnswers
@@ -266,6 +278,11 @@ def _detail(run: ReportedRun, result: Result, path: Path, mistakes: Sequence[Mis
             "run the evaluation again"
         )
 
+    measures = measure_classes(found)
+    rows = [
+        ClassRow(own, error.rate)
+        for own, error in zip((one for one in measures if one.support), found.class_errors(), strict=True)
+    ]
     views = (*result.views, result.runtime)
     calibration = found.expected_calibration_error_percent
     return TableDetail(
@@ -273,7 +290,9 @@ def _detail(run: ReportedRun, result: Result, path: Path, mistakes: Sequence[Mis
         labelled,
         int(found.unanswered.sum()),
         calibration,
-        sorted(found.class_errors(), key=lambda row: (-row.rate.percent, -row.images, row.name)),
+        sorted(rows, key=lambda row: (-row.rate.percent, -row.measures.support, row.measures.name)),
+        average_classes(measures),
+        found.brier_score,
         found.most_confused(LISTED),
         [one for one in mistakes if (one.model, one.protocol, one.scales, one.pooling, one.runtime) == views],
         wrong,

@@ -1,44 +1,36 @@
-"""Results of a run as values: report.json, written and read by one type, and the other files of OUT read back."""
+"""Results of a run as values: the types of report.json, filled from score tables, and the files of OUT read back."""
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
-from tabulate import tabulate
 
-from infer.files import read_file, replacing
+from infer.files import read_file
 from infer.pixels.header import HeaderError, read_header
 
 from ..errors import ReportError
 from ..published import papers
 from ..published.papers import Beside, EvaluatedNet
 from ..scores import table as tables
-from ..scores.metrics import ErrorCounts, FirstAnswers
-from ..scores.paired import Interval, WrongAnswers, say_p
+from ..scores.classes import ClassAverages, ClassMeasures, average_classes, measure_classes
+from ..scores.metrics import TOP5_CLASSES, Details, ErrorCounts, FirstAnswers
+from ..scores.paired import Interval, WrongAnswers
 from ..scores.table import INDEX, OK, Mistake, Scores, fuse, in_step
-from ..text import cell, code
-from .pairs import Pair, by_p
+from .pairs import Pair
 
 REPORT = "report.json"
 SCORES, FUSIONS = "scores", "fusions"
 """Folders of the score tables in OUT: of a model each, and of several."""
+SCHEMA_VERSION = 2
+"""Of report.json; a report without one is 1. 2 adds date, engine_sha256, measures by class and of calibration."""
 MOST_BYTES, MOST_THUMBNAIL_BYTES, MOST_THUMBNAIL_PIXELS = 1 << 28, 1 << 20, 1 << 22
 """The largest report.json, which may name every image, and the largest thumbnail that are read."""
-PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
-"""Packages whose versions a report tells."""
-NAMES = [0, 1, 2, 3, 4]
-"""Columns of the table that hold names: one that looks like a number stays as it is."""
-MOST_PAIRS = 500
-"""Pairs of results that report.md and the page list; report.json has all."""
 T = TypeVar("T")
 
 
@@ -61,7 +53,18 @@ class Result(msgspec.Struct, frozen=True):
     engine_seconds: float | None  # of the engine for all protocols of the run, which share their views; None: a fusion
     wall_seconds: float | None  # of the whole run
     protocol_engine_seconds: float | None = None  # of engine_seconds, this protocol's share by its views' pixels
+    engine_sha256: str | None = None  # of the model's file; of a fusion those of all members, joined by +
+    class_count: int | None = None  # that the model knows
+    expected_calibration_error_percent: float | None = None
+    brier_score: float | None = None  # from 0 to 2
+    class_averages: ClassAverages | None = None
+    classes: list[ClassMeasures] = []  # that have images or are an answer
     table: str | None = None  # its score table, relative to OUT; None: a report of an earlier version
+
+    @property
+    def has_top5(self) -> bool:
+        """True where a top-5 error says anything, or where the number of classes is not known."""
+        return self.class_count is None or self.class_count >= TOP5_CLASSES
 
     @property
     def views(self) -> tuple[str, str, tuple[int, ...], str]:
@@ -97,6 +100,8 @@ class Report(msgspec.Struct, frozen=True):
     remarks: list[str]
     environment: Environment
     pairs: list[Pair] = []  # of the results on one runtime; none in a report of an earlier version
+    schema_version: Annotated[int, msgspec.Meta(ge=1, le=SCHEMA_VERSION)] = 1
+    date: str | None = None  # of the end of the run: ISO 8601, UTC
 
 
 @dataclass(slots=True)
@@ -108,6 +113,7 @@ class TableSummary:
     errors: ErrorCounts = field(default_factory=ErrorCounts)  # top-1, top-5
     answers: FirstAnswers = field(default_factory=FirstAnswers)
     wrong: WrongAnswers = field(default_factory=WrongAnswers)
+    details: Details | None = None
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def add(self, part: Scores) -> None:
@@ -116,6 +122,8 @@ class TableSummary:
         self.errors.add(part)
         self.answers.add(part)
         self.wrong.add(part)
+        self.details = self.details or Details(part.classes)
+        self.details.add(part)
         for name, status in zip(part.images, part.statuses, strict=True):
             if status != OK:
                 self.unreadable[name] = status
@@ -140,7 +148,7 @@ class TableSummary:
 
     def result(self, nets: Sequence[EvaluatedNet], *, is_ilsvrc2012_val: bool) -> Result:
         """The row of the table, without its time; `nets` is its net or, for a fusion, each of its nets."""
-        assert self.head is not None
+        assert self.head is not None and self.details is not None
         metadata = self.head.metadata
         spec = nets[0].spec if len(nets) == 1 else None
 
@@ -148,6 +156,7 @@ class TableSummary:
         percents = top1.percent if top1 else None, top5.percent if top5 else None
         intervals = top1.interval95_percent if top1 else None, top5.interval95_percent if top5 else None
         row = papers.find_paper_row(nets) if is_ilsvrc2012_val else None
+        classes = measure_classes(self.details) if top1 else []
 
         return Result(
             model=self.head.model,
@@ -165,6 +174,12 @@ class TableSummary:
             paper=papers.put_beside(row, percents, intervals) if row else None,
             engine_seconds=None,
             wall_seconds=None,
+            engine_sha256=metadata["engine_sha256"],
+            class_count=len(self.head.classes),
+            expected_calibration_error_percent=self.details.expected_calibration_error_percent if top1 else None,
+            brier_score=self.details.brier_score if top1 else None,
+            class_averages=average_classes(classes),
+            classes=classes,
         )
 
 
@@ -229,102 +244,6 @@ class ReportedRun:
             own = [one for one in self.report.results if (one.model, one.runtime) == same]
             seconds = result.engine_seconds if len(own) == 1 else None
         return None if seconds is None else 1000 * seconds / result.images
-
-
-def write_report(
-    out: Path,
-    dataset: EvaluatedImages,
-    results: Sequence[Result],
-    remarks: Sequence[str],
-    pairs: Sequence[Pair] = (),
-    *,
-    command: str,
-    commit: str,
-) -> ReportedRun:
-    """Writes report.json and report.md."""
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    versions = {name: _version(name) for name in PACKAGES}
-    environment = Environment(command, commit, platform.python_version(), machine, versions)
-    report = Report(dataset, list(results), list(remarks), environment, list(pairs))
-    with replacing(out / REPORT) as unfinished:
-        unfinished.write_text(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")
-
-    lines = [
-        "# Evaluation",
-        "",
-        f"Data set {dataset.id}, {dataset.images} images, {dataset.unreadable} unreadable or out of range. "
-        "Errors in percent with 95 % intervals (Wilson).",
-        "",
-        format_table(results),
-        "",
-        *_pairs_section(results, pairs),
-        *(f"Remark: {cell(remark)}\n" for remark in remarks),
-        *(f"- {cell(name)}: {cell(status)}" for name, status in dataset.unreadable_images.items()),
-        f"Command: {code(command)}, commit {cell(commit)}.",
-    ]
-    with replacing(out / "report.md") as unfinished:
-        unfinished.write_text("\n".join(lines) + "\n")
-    return ReportedRun(out, report)
-
-
-def format_table(results: Sequence[Result]) -> str:
-    """The results as a Markdown table that also reads well on a terminal."""
-    headers = ["model", "runtime", "protocol", "Q", "pooling", "images", "top-1 error %", "top-5 error %"]
-    rows = []
-    for result in results:
-        views = (cell(result.protocol), ",".join(map(str, result.scales)), cell(result.pooling))
-        top1 = _error(result.top1_error_percent, result.top1_interval95_percent)
-        top5 = _error(result.top5_error_percent, result.top5_interval95_percent)
-        names = cell(result.model), cell(result.runtime)
-        rows.append((*names, *views, result.images, top1, top5, cell(result.paper or "-")))
-    return tabulate(rows, [*headers, "paper: ours - paper"], tablefmt="pipe", disable_numparse=NAMES)
-
-
-def _pairs_section(results: Sequence[Result], pairs: Sequence[Pair]) -> list[str]:
-    """The pairs as a section of report.md; none where nothing is paired."""
-    if not pairs:
-        return []
-
-    rows = []
-    for pair in by_p(pairs)[:MOST_PAIRS]:
-        names = [cell(say_result(results[place])) for place in (pair.first, pair.second)]
-        low, high = pair.top1_interval95_percent
-        difference = f"{pair.top1_difference_percent:+.2f} [{low:+.2f}, {high:+.2f}]"
-        p_values = [say_p(p).removeprefix("= ") for p in (pair.top1_mcnemar_p, pair.top1_holm_p)]
-        rows.append((*names, results[pair.first].runtime, difference, *p_values, pair.in_words))
-    headers = ["A", "B", "runtime", "B - A, top-1 points", "p", "p adjusted", "in words"]
-
-    lines = [
-        "## Which differ",
-        "",
-        "Pairs of results on one runtime, image by image: McNemar's exact test, adjusted by Holm's method for all of "
-        "them on it; 95 % interval of the difference by Newcombe's method 10 (1998), of each pair alone. Whether "
-        "two results differ is said by the adjusted p, not by intervals that overlap.",
-        "",
-        tabulate(rows, headers, tablefmt="pipe", disable_numparse=True),
-        "",
-    ]
-    more = len(pairs) - MOST_PAIRS
-    return [*lines, f"... and {more} more, which report.json has", ""] if more > 0 else lines
-
-
-def say_result(result: Result) -> str:
-    """A result's model and views, for one of several on a runtime."""
-    pooling = "" if result.pooling == "scores" else f", pooled {result.pooling}"
-    return f"{result.model}, {result.protocol} at {','.join(map(str, result.scales))}{pooling}"
-
-
-def _error(percent: float | None, interval: Interval | None) -> str:
-    if percent is None or interval is None:
-        return "unknown"
-    return f"{percent:.2f} [{interval[0]:.1f}, {interval[1]:.1f}]"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def read_run(out: Path) -> ReportedRun:

@@ -20,6 +20,8 @@ from .table import OUT_OF_RANGE, Scores
 
 BINS = 15
 """Bins of confidence in a calibration: Guo et al. 2017 (arXiv 1706.04599), section 2."""
+TOP5_CLASSES = 6
+"""Classes from which on a top-5 error says anything: of five classes one is always right."""
 MIN_EXPLAINED_PERCENT = 10
 """No net in the right order is worse than this, and no untrained one in any order as good."""
 FAR_MORE = 3
@@ -142,6 +144,7 @@ class Details:
         self.bin_images = np.zeros(BINS, np.int64)
         self._bin_confidence = np.zeros(BINS)  # sums over the images of each bin
         self._bin_right = np.zeros(BINS)
+        self._square_distance = 0.0  # of the posteriors from the truth, a sum over the answered images
 
     def add(self, part: Scores) -> None:
         labelled = part.labels >= 0
@@ -157,6 +160,10 @@ class Details:
         np.add.at(self.bin_images, bins, 1)
         np.add.at(self._bin_confidence, bins, confidence)
         np.add.at(self._bin_right, bins, answers == labels)
+
+        # the sum over the classes of (posterior - truth)^2, the truth being 1 for one class and 0 for the others
+        true = np.take_along_axis(posterior, labels[:, None].astype(np.int64), 1).astype(np.float64)
+        self._square_distance += float(np.square(posterior, dtype=np.float64).sum() - 2 * true.sum() + len(labels))
 
     def block(self, places: Sequence[int]) -> NDArray[np.int64]:
         """The confusion of a few classes alone, i64 [true class, first answer]."""
@@ -200,6 +207,15 @@ class Details:
         if not images.sum():
             return None
         return float(100 * (images * np.abs(self.bin_confidence - self.bin_accuracy)).sum() / images.sum())
+
+    @property
+    def brier_score(self) -> float | None:
+        """The mean over the answered images of sum_k (posterior_k - truth_k)^2, from 0 to 2; None without images.
+
+        Brier 1950, Monthly Weather Review 78(1), as it was defined; some halve it.
+        """
+        images = int(self.bin_images.sum())
+        return self._square_distance / images if images else None
 
 
 def details(parts: Iterable[Scores]) -> Details:

@@ -193,6 +193,13 @@ def read_head(path: Path) -> Scores:
         return Scores((), np.zeros(0, np.int32), (), (), np.zeros((0, 0), np.float32), table.metadata)
 
 
+def read_labels(path: Path) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Names and labels of all images, i32 [images], without their posteriors. Raises ScoresError as `read_head`."""
+    with _opened(path) as table:
+        found = table.columns(["image", "label"])
+        return tuple(found["image"].to_pylist()), found["label"].to_numpy()
+
+
 def parts(path: Path) -> Iterator[Scores]:
     """The table, ROW_GROUP rows at a time. Raises ScoresError, of damage to the rows at the end."""
     with _opened(path) as table:

@@ -70,54 +70,77 @@ def read_label_file(path: Path) -> list[list[str]]:
 
 def label_paths(rows: Sequence[Sequence[str]], paths: Sequence[str], source: Path) -> FoundLabels:
     """The labels of images by their paths below a folder. Raises DatasetError where one has none, or two."""
-    known = {name for path in paths for name in _names(path)}
-    name_column, label_column, header = _columns(rows, known)
-    if header:
-        rows = rows[1:]
-
-    # by the name as it stands in the row; by its last part where that is of one label
-    labels: dict[str, str] = {}
-    by_last_part: dict[str, str | None] = {}
-    for row in rows:
-        if len(row) <= max(name_column, label_column):
-            raise DatasetError(f"{source}: {row[0]!r} has {len(row)} columns, expected a label in {label_column + 1}")
-        label = _label(row[label_column], solution=header[label_column : label_column + 1] == [SOLUTION])
-        name, *last_part = _row_names(row[name_column])
-        if labels.setdefault(name, label) != label:
-            raise DatasetError(f"{source}: {printable(name)} is {labels[name]!r} and {label!r}, expected one label")
-        for part in last_part:
-            by_last_part[part] = label if by_last_part.get(part, label) == label else None
-
-    # an image whose name is in several folders needs its folder in the list
-    twice = Counter(_names(path)[-2] for path in paths)
-    found, lacking = [], []
-    for path in paths:
-        names = _names(path)
-        if "/" in path and twice[names[-2]] > 1:
-            names = names[:2]
-        label_of = next((one[name] for name in names for one in (labels, by_last_part) if one.get(name)), None)
-        if label_of is None:
-            lacking.append(path)
-        else:
-            found.append(label_of)
+    column = read_column(rows, paths, source)
+    lacking = [path for path, label in zip(paths, column.values, strict=True) if label is None]
     if lacking:
         raise DatasetError(
             f"{source}: no label for {len(lacking)} of {len(paths)} images ({printable(lacking[0])} ...): expected a "
             "row IMAGE,LABEL for each"
         )
 
-    words = sorted(set(labels.values()) - {""})
-    numbers = all(_is_number(word) for word in words)
-    remark = f", columns {header[name_column]} and {header[label_column]}" if header and len(header) > 2 else ""
-    unused = sum(not any(name in known for name in _row_names(row[name_column])) for row in rows)
-    if unused:
-        remark += f"; {unused} of its {len(rows)} rows are of no image here"
-    if numbers:
+    found = [label for label in column.values if label is not None]
+    words, remark = column.words, column.remark
+    if all(_is_number(word) for word in words):
         longest = max(words, key=len, default="")
         if len(longest) > MOST_DIGITS:
             raise DatasetError(f"{source}: a label of {len(longest)} digits, expected the number of a class")
-        return FoundLabels([None if label in ("", "-1") else int(label) for label in found], [], remark)
+        return FoundLabels([None if label == "-1" else int(label) for label in found], [], remark)
     return FoundLabels([printable(composed(label)) or None for label in found], [printable(w) for w in words], remark)
+
+
+class Column(NamedTuple):
+    """What a file has for each image, None where nothing; words: all values of the file; remark: as of FoundLabels."""
+
+    values: list[str | None]
+    words: list[str]
+    remark: str
+
+
+def read_column(rows: Sequence[Sequence[str]], paths: Sequence[str], source: Path, name: str | None = None) -> Column:
+    """A column of a file, for images by their paths below a folder; the labels, or the column of this name.
+
+    Raises DatasetError where an image has two values, and where there is no such column.
+    """
+    known = {each for path in paths for each in _names(path)}
+    name_column, value_column, header = _columns(rows, known)
+    if name is not None:
+        if name not in rows[0]:
+            raise DatasetError(f"{source}: no column {name!r}, expected one of {', '.join(map(printable, rows[0]))}")
+        value_column, header = rows[0].index(name), [field.lower() for field in rows[0]]
+        if value_column == name_column:
+            raise DatasetError(f"{source}: column {name!r} names the images, expected another one")
+    if header:
+        rows = rows[1:]
+
+    # by the name as it stands in the row; by its last part where that is of one value
+    values: dict[str, str] = {}
+    by_last_part: dict[str, str | None] = {}
+    solution = name is None and header[value_column : value_column + 1] == [SOLUTION]
+    for row in rows:
+        if len(row) <= max(name_column, value_column):
+            raise DatasetError(f"{source}: {row[0]!r} has {len(row)} columns, expected a label in {value_column + 1}")
+        value = _label(row[value_column], solution=solution)
+        own, *last_part = _row_names(row[name_column])
+        if values.setdefault(own, value) != value:
+            raise DatasetError(f"{source}: {printable(own)} is {values[own]!r} and {value!r}, expected one label")
+        for part in last_part:
+            by_last_part[part] = value if by_last_part.get(part, value) == value else None
+
+    # an image whose name is in several folders needs its folder in the list
+    twice = Counter(_names(path)[-2] for path in paths)
+    found = []
+    for path in paths:
+        names = _names(path)
+        if "/" in path and twice[names[-2]] > 1:
+            names = names[:2]
+        found.append(next((one[each] for each in names for one in (values, by_last_part) if one.get(each)), None))
+
+    words = sorted(set(values.values()) - {""})
+    remark = f", columns {header[name_column]} and {header[value_column]}" if header and len(header) > 2 else ""
+    unused = sum(not any(each in known for each in _row_names(row[name_column])) for row in rows)
+    if unused:
+        remark += f"; {unused} of its {len(rows)} rows are of no image here"
+    return Column(found, words, remark)
 
 
 def _columns(rows: Sequence[Sequence[str]], known: set[str]) -> tuple[int, int, list[str]]:

@@ -39,9 +39,10 @@ def test_worked_by_hand() -> None:
 
 def test_described() -> None:
     text = format_comparison(compare([FIRST], [SECOND]), FIRST, SECOND, 20)
-    assert "3 images scored by both, 1 not: same top-1 for 66.67 %, same top-5 for 100.00 %" in text
+    assert "3 images scored by both, 1 not: same top-1 for 66.67 %; largest difference" in text
     assert "top-1 error 25.00 % and 50.00 %: only A wrong on 0, only B on 1 images, McNemar's exact test p = 1" in text
     assert "| 1.jpg   | a      | a 0.60 | b 0.70 |" in text
+    assert "top-5" not in text  # of three classes
     assert "... and 1 more" in format_comparison(compare([FIRST], [SECOND]), FIRST, SECOND, 0)
 
 

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from evaluation.report.page import HTML, write_html
 from evaluation.report.pairs import pairs_by_runtime
-from evaluation.report.results import EvaluatedImages, write_report
+from evaluation.report.results import EvaluatedImages
+from evaluation.report.write import write_report
 from evaluation.scores import table as tables
 from evaluation.scores.table import Scores, fuse
 

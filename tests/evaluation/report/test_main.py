@@ -219,7 +219,7 @@ def test_sections_are_there_only_where_their_data_are(tmp_path: Path) -> None:
     write_run(tmp_path / "u", [unlabelled], seconds=None, mistakes=0)
     page = Page(tmp_path / "u" / "report.html")
     assert set(page.tables) == {"results"} and "figure" not in page.tags
-    assert page.tables["results"][0][1] == ["hand torch-fp32", "center 88", NOT_KNOWN, NOT_KNOWN, "9000"]
+    assert page.tables["results"][0][1] == ["hand torch-fp32", "center 88", NOT_KNOWN, "9000"]
 
 
 def test_the_paper_stands_beside(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from helpers import full_spec, make_scores, summary_of
 
 from evaluation.published.papers import SUBMISSION, Beside, EvaluatedNet
 from evaluation.report.page import HTML, write_html
-from evaluation.report.results import EvaluatedImages, Result, format_table, summarise, write_fusion, write_report
+from evaluation.report.results import EvaluatedImages, Result, summarise, write_fusion
+from evaluation.report.write import format_table, write_report
 from evaluation.scores import table as tables
 from evaluation.scores.table import UNKNOWN_LABEL, Scores, fuse
 
@@ -116,12 +117,17 @@ def test_a_report_of_unlabelled_images(tmp_path: Path, status: str) -> None:
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["results"][0]["top1_error_percent"] is None
     assert content["results"][0]["top5_interval95_percent"] is None
-    assert format_table([result]).count("unknown") == 2
+    assert format_table([result]).count("unknown") == 1  # two classes have no top-5 error worth a word
     assert content["dataset"]["unreadable"] == (status != "ok")
     assert content["dataset"]["is_ilsvrc2012_val"] is False
     assert (f"- 0.jpg: {status}" in (tmp_path / "report.md").read_text()) == (status != "ok")
     assert content["environment"]["commit"] == "abc"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "classes.csv",
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
 
 
 def test_a_paper_outside_of_our_interval_is_said() -> None:

@@ -65,6 +65,32 @@ def test_folders_called_by_numbers_are_indices_only_of_a_model_that_calls_its_cl
     assert matched(data(*(f"{i:03d}" for i in range(12))), model(*placeholder_classes(12))) == list(range(12))
 
 
+def test_imagenet_v2_and_a_as_they_are_distributed_with_a_model_of_all_classes(tmp_path: Path) -> None:
+    """V2: folders 0 ... 999, whose order as text is another; A and R: 200 WNIDs and a README. On disk."""
+    spec = model(*words_of_wnids())
+    for number in range(1000):
+        (tmp_path / "v2" / str(number)).mkdir(parents=True)
+        (tmp_path / "v2" / str(number) / "0a1b.jpeg").touch()
+    wnids = sorted(words_of_wnids())[6:1000:5]
+    for wnid in wnids:
+        (tmp_path / "a" / wnid).mkdir(parents=True)
+        (tmp_path / "a" / wnid / "0.jpg").touch()
+    (tmp_path / "a" / "README.txt").touch()
+
+    for name in ("v2", "a"):
+        dataset = open_dataset(tmp_path / name)
+        label_of = match_classes(dataset, spec).label_of
+        for item in dataset.items:
+            folder = item.name.split("/")[-2]
+            assert label_of[item.label] == (int(folder) if name == "v2" else spec.classes.index(folder))
+        assert len(dataset.items) == len(label_of) == (1000 if name == "v2" else len(wnids))
+
+    # with folders missing, numbers are taken for nothing
+    (tmp_path / "v2" / "77" / "0a1b.jpeg").unlink()
+    (tmp_path / "v2" / "77").rmdir()
+    assert "77 is missing" in refused(open_dataset(tmp_path / "v2"), spec)
+
+
 @pytest.mark.parametrize(
     ("folders", "where"),
     [

@@ -70,7 +70,7 @@ def test_two_runs_of_one_command_write_the_same_bytes(
     ]
     assert [path.name for path in one] == [path.name for path in two]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
-    fields = ("spec", "runtime", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit")
+    fields = ("spec", "runtime", "arithmetic", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit")
     assert set(read(one[0]).metadata) == set(fields)  # and no time
     assert len(set(read(one[0]).pixel_digests)) == 4  # each image has its own digest
 
