@@ -223,14 +223,17 @@ class ReportedRun:
 
     def parts(self, path: Path) -> Iterator[Scores]:
         """Parts of one score table. Raises ScoresError, and ReportError for a table of another data set."""
-        expected = self.report.dataset.id
         for part in tables.parts(path):
-            found = part.metadata.get("dataset_id")
-            if found != expected:
-                raise ReportError(
-                    f"{path}: scores of data set {found}, but report.json is of {expected}: run the evaluation again"
-                )
+            self.check(part, path)
             yield part
+
+    def check(self, part: Scores, path: Path) -> None:
+        """Raises ReportError for a part of a table of another data set."""
+        found, expected = part.metadata.get("dataset_id"), self.report.dataset.id
+        if found != expected:
+            raise ReportError(
+                f"{path}: scores of data set {found}, but report.json is of {expected}: run the evaluation again"
+            )
 
     def engine_ms_per_image(self, result: Result) -> float | None:
         """Engine time; None for a fusion and for one of several protocols that were timed together."""

@@ -102,7 +102,10 @@ def _find_tables(given: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, st
             continue
         run_of = read_run(path)
         found = [run_of.table(result) for result in run_of.report.results]
-        paths += [one for one in found if one is not None]
+        for table in found:
+            if table is not None:
+                run_of.check(tables.read_head(table), table)
+                paths.append(table)
         if None in found:
             remarks.append((path, f"{found.count(None)} fusions keep no score table: evaluation.fuse makes one"))
         if not any(found):

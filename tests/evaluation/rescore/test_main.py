@@ -148,6 +148,27 @@ def test_a_subset_of_a_file_by_the_models_names_or_words(tmp_path: Path, capsys:
     assert ", ".join(SUBSETS) in refused(capsys, tmp_path / "t.parquet", "--subset", "imagenet-x")
 
 
+def test_a_name_that_two_classes_have_says_neither(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """WordNet's cranes. The model's words are taken where each is of one class."""
+    words = ("bird", "crane", "crane", "dog")
+    table = imagenet_table(tmp_path / "t.parquet", [0, 1, 3, 3], range(1, 5), classes=tuple("abcd"), class_names=words)
+    (tmp_path / "classes.txt").write_text("bird\ndog\n")
+    assert rescored(capsys, table, "--subset", tmp_path / "classes.txt")["tables"][0]["images"] == 2
+    (tmp_path / "classes.txt").write_text("bird\ncrane\n")
+    assert "1 of 2 classes (crane ...)" in refused(capsys, table, "--subset", tmp_path / "classes.txt")
+
+
+def test_a_table_of_another_data_set_than_the_report_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "out", [scores_of()], mistakes=0)
+    (table,) = (tmp_path / "out" / "scores").iterdir()
+    write([scores_of(dataset_id="f" * 16)], table)
+    (tmp_path / "groups.csv").write_text("image,camera\n0.jpg,x\n")
+    said = refused(capsys, tmp_path / "out", "--groups", tmp_path / "groups.csv", "camera")
+    assert "scores of data set ffffffffffffffff, but report.json is of" in said
+
+
 def test_top5_is_shown_where_more_than_five_may_be_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write([scores_of()], tmp_path / "t.parquet")
     (tmp_path / "classes.txt").write_text("a\nb\nc\nd\ne\n")
