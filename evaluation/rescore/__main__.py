@@ -164,7 +164,10 @@ def _format(rows: Rows, remarks: Remarks, asked: Asked) -> str:
             before[1] = "-"
         cells = [*_names(head), found.images, *new[: 1 + has_top5], found.images_before, *before[: 1 + had_top5]]
         lines.append(cells)
-    said = [f"{asked.in_words}. Errors in percent with 95 % intervals (Wilson); before: by the table's own labels.", ""]
+    said = [
+        f"{cell(asked.in_words)}. Errors in percent with 95 % intervals (Wilson); before: by the table's own labels.",
+        "",
+    ]
     said += [tabulate(lines, headers, tablefmt="pipe", disable_numparse=NAMES)]
 
     if asked.args.groups:

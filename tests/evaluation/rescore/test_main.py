@@ -258,6 +258,14 @@ def test_a_table_named_twice_and_files_that_are_none(tmp_path: Path, capsys: pyt
     assert "report.json" in refused(capsys, tmp_path, "--subset", "objectnet")
 
 
+def test_names_of_others_stay_on_their_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write([scores_of()], tmp_path / "t.parquet")
+    (tmp_path / "a\x1b[2J.csv").write_text("image,camera\n0.jpg,x\x1b[2Jy\n1.jpg,a|b\n")
+    assert main([str(tmp_path / "t.parquet"), "--groups", str(tmp_path / "a\x1b[2J.csv"), "camera"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "x\\\\x1b" in shown and "a\\|b" in shown
+
+
 def test_numbers_of_validation_images() -> None:
     assert number_of("val/n01440764/ILSVRC2012_val_00000293.JPEG") == 293
     assert number_of("ILSVRC2012_val_00000293_n01440764") == 293
