@@ -28,15 +28,17 @@ from infer.command import (
     whole_argument,
 )
 from infer.data.dataset import Dataset, open_dataset
-from infer.errors import one_line
+from infer.errors import UsageError, one_line
 from infer.processes.owned import check_ours, own_folder
 from infer.views import PROTOCOLS
 
 from .errors import RunError
 from .published.papers import EvaluatedNet
+from .report.baseline import pair_up, places_of, wrong_answers
+from .report.gate import DROP, add_gate_options, check_gate, judge, tell
 from .report.page import HTML, write_html
-from .report.pairs import pairs_by_runtime
-from .report.results import EvaluatedImages, summarise, write_fusion
+from .report.pairs import Pair, pairs_by_runtime
+from .report.results import REPORT, EvaluatedImages, ReportedRun, read_run, summarise, write_fusion
 from .report.write import format_table, write_report
 from .run.engines import our_commit
 from .run.labels import BY_ORDER, match_classes
@@ -47,6 +49,7 @@ from .run.store import UnfinishedScores, Watch, check_out
 from .run.submission import POOLING_OUTPUT, RunPlan, plan_every_engine, plan_submission, read_submission
 from .run.workers import add_run_options, check_run_options, open_crew, say_interrupted
 from .scores.metrics import explain_order
+from .scores.paired import WrongAnswers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,6 +97,7 @@ def _parser() -> Parser:
     events = "events as JSON lines on stdout (docs/evaluation.md), in place of the table"
     add("--mistakes", type=whole_argument, default=8, metavar="N", help=mistakes)
     add("--log-json", action="store_true", help=events)
+    add_gate_options(parser, "for --fail-above drop: a model of this run, or the OUT folder of an earlier run")
     return parser
 
 
@@ -106,6 +110,9 @@ def _check_together(parser: Parser, args: argparse.Namespace) -> None:
     if args.submission is None and not (args.engine and args.protocol):
         parser.error("expected --engine ENGINE --protocol P, or --submission FILE.yaml")
     check_run_options(parser, args)
+    check_gate(parser, args.fail_above, args.baseline)
+    if args.baseline is not None and not (args.fail_above and DROP in args.fail_above):
+        parser.error("--baseline is for --fail-above drop=POINTS; evaluation.report shows pairs with a baseline")
 
 
 def _protocols(text: str) -> list[str]:
@@ -121,6 +128,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
     started = time.monotonic()
     check_out(args.out, None)
     check_ours(args.out / MISTAKES, MISTAKES_OURS, RunError)
+    earlier = _earlier_run(args)
     plan = _plan(args)
     dataset = open_dataset(args.data, "val", **data_options(args))
     opener = score_opener(
@@ -135,6 +143,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
 
     with contextlib.ExitStack() as stack:
         crew = open_crew(opener, args, stack)
+        earlier = _baseline_run(args.baseline, crew.known, plan, earlier)
         unfinished = UnfinishedScores(args.out, crew.known, dataset, args.mistakes, started=started, resume=args.resume)
         notes = [*dataset.notes, *match_remarks(crew.known, dataset, by_order=args.classes_by_order)]
         print_notes([*notes, *unfinished.remarks])
@@ -142,18 +151,64 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
 
         try:
             unfinished.fill(crew.make(dataset.items, unfinished.pending, watch.images), watch)
-            table = _report(args.out, crew.known, dataset, unfinished, plan, command, notes)
+            reported, tables = _report(args.out, crew.known, dataset, unfinished, plan, command, notes)
         except KeyboardInterrupt:
             return say_interrupted(f"{unfinished.done} of {len(dataset.items)} images are kept in {args.out}")
         unfinished.discard()
         watch.say("end", images=unfinished.done, of=len(dataset.items), report=str(args.out / "report.json"))
 
     if not args.log_json:
-        print(table)
+        print(format_table(reported.report.results))
         seconds = unfinished.progress.wall_seconds
         done = f"{len(dataset.items)} images of {args.data} in {seconds:.1f} s; scores and report in {args.out}"
         print(one_line(done))
-    return 0
+    return _hold_to_limits(args, reported, tables, earlier) if args.fail_above else 0
+
+
+def _earlier_run(args: argparse.Namespace) -> ReportedRun | None:
+    """The run whose OUT folder the baseline is; None where it is a model's name. Raises ReportError and UsageError."""
+    if args.baseline is None or not (Path(args.baseline) / REPORT).exists():
+        return None
+    if Path(args.baseline).resolve() == args.out.resolve():
+        raise UsageError(f"--baseline {args.baseline}: the --out of this run, whose report is replaced: name another")
+    return read_run(Path(args.baseline))
+
+
+def _baseline_run(
+    baseline: str | None, known: KnownEngines, plan: RunPlan, earlier: ReportedRun | None
+) -> ReportedRun | None:
+    """The earlier run, where the baseline is not a model of this one, which goes before a folder of its name.
+
+    Raises UsageError, before anything is scored, where it is neither.
+    """
+    models = [*(engine.spec.name for engine in known.engines), *(name for name, _ in plan.fusions_of(known.engines))]
+    if baseline is None or baseline in models:
+        return None
+    if earlier is None:
+        raise UsageError(
+            f"--baseline {baseline}: expected one of the models {', '.join(models)}, or the OUT folder of an earlier "
+            "run"
+        )
+    return earlier
+
+
+def _hold_to_limits(
+    args: argparse.Namespace, reported: ReportedRun, tables: Sequence[WrongAnswers], earlier: ReportedRun | None
+) -> int:
+    """The exit status by --fail-above, after everything was written. Raises ReportError and ScoresError."""
+    runs, every, places, pairs = [reported], list[WrongAnswers | None](tables), list[int](), list[Pair]()
+    if args.baseline is not None:
+        if earlier is not None:
+            runs.append(earlier)
+            every += [wrong_answers(earlier, result) for result in earlier.report.results]
+        places, pairs = places_of(runs, args.baseline), pair_up(runs, every, args.baseline)
+
+    # an earlier run is what this one is held to, and is not itself held to anything
+    results = [result for one in runs for result in one.report.results]
+    own = len(reported.report.results)
+    others = {*places, *range(own, len(results))}
+    verdict = judge(args.fail_above, results, [pair for pair in pairs if pair.second < own], others)
+    return tell(verdict, quiet=args.log_json)
 
 
 def match_remarks(known: KnownEngines, dataset: Dataset, *, by_order: bool) -> list[str]:
@@ -178,8 +233,8 @@ def _report(
     plan: RunPlan,
     command: str,
     notes: Sequence[str],
-) -> str:
-    """Writes the score tables and the report of a run whose shards are all there; returns the table to print."""
+) -> tuple[ReportedRun, list[WrongAnswers]]:
+    """Writes the score tables and the report of a run whose shards are all there; the wrong answers of each result."""
     written, is_ilsvrc, progress = unfinished.finish(), dataset.is_ilsvrc2012_val, unfinished.progress
     nets = [
         [EvaluatedNet(engine.spec, protocol.name, protocol.scales) for protocol in own]
@@ -235,7 +290,7 @@ def _report(
     pairs = pairs_by_runtime([one.wrong for one in summaries])
     reported = write_report(out, images, results, remarks, pairs, command=command, commit=metadata[0]["commit"])
     write_html([reported], out / HTML)
-    return format_table(results)
+    return reported, [one.wrong for one in summaries]
 
 
 if __name__ == "__main__":

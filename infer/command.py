@@ -131,6 +131,8 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
 def run(parser: Parser, work: Callable[[], int], owning: AbstractContextManager[None] | None = None) -> int:
     """The status of a command: `work`'s own, or 2 or 1 for what it refused, which is printed as one line.
 
+    3 is `work`'s own where a limit of --fail-above is passed (evaluation/report/gate.py), and nothing else's.
+
     owning: what keeps other runs from what this one writes (infer/processes/owned.py).
     """
     try:

@@ -1,6 +1,6 @@
 """The page of a finished run made anew, or one page that compares several runs.
 
-python -m evaluation.report OUT [OUT ...] [--baseline MODEL] [-o FILE]
+python -m evaluation.report OUT [OUT ...] [--baseline MODEL|OUT] [--fail-above top1=25.0,drop=0.5] [-o FILE]
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from infer.command import Parser, exit_with, run
 from infer.errors import UsageError, one_line
 from infer.processes.owned import own_file
 
+from .baseline import places_of
+from .gate import Limits, add_gate_options, check_gate, judge, tell
 from .page import HTML, write_html
 from .results import read_run
 
@@ -28,12 +30,13 @@ def main(argv: list[str] | None = None) -> int:
     page_help = f"the page to write (default: OUT/{HTML} of one run, {COMPARISON} in this folder of several)"
     add("-o", "--html", type=Path, metavar="FILE", help=page_help)
     baseline_help = "pair the other results with this model's, or with this OUT folder's (default: all on one runtime)"
-    add("--baseline", metavar="MODEL", help=baseline_help)
+    add_gate_options(parser, baseline_help)
     args = parser.parse_args(argv)
-    return run(parser, lambda: _write(args.out, args.html, args.baseline))
+    check_gate(parser, args.fail_above, args.baseline)
+    return run(parser, lambda: _write(args.out, args.html, args.baseline, args.fail_above))
 
 
-def _write(folders: list[Path], path: Path | None, baseline: str | None) -> int:
+def _write(folders: list[Path], path: Path | None, baseline: str | None, limits: Limits | None) -> int:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError(
             "a folder is named twice: expected different ones, the first being what others are compared with"
@@ -41,9 +44,14 @@ def _write(folders: list[Path], path: Path | None, baseline: str | None) -> int:
     if path is None:
         path = folders[0] / HTML if len(folders) == 1 else Path(COMPARISON)
     with own_file(path):
-        write_html([read_run(folder) for folder in folders], path, baseline)
+        runs = [read_run(folder) for folder in folders]
+        pairs = write_html(runs, path, baseline)
     print(one_line(str(path)))
-    return 0
+    if not limits:
+        return 0
+
+    results = [result for one in runs for result in one.report.results]
+    return tell(judge(limits, results, pairs, places_of(runs, baseline) if baseline is not None else ()))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 import jinja2
 
-from infer.errors import UsageError, one_line
+from infer.errors import one_line
 from infer.files import replacing
 
 from ..errors import NothingInCommon, ReportError
@@ -25,8 +25,9 @@ from ..scores.metrics import BINS, Details, ErrorRate, details
 from ..scores.paired import LEVEL, Paired, WrongAnswers, pair_answers, say_p
 from ..scores.table import Mistake
 from . import charts
+from .baseline import pair_up, wrong_answers
 from .charts import Point
-from .pairs import Pair, by_p, pairs_by_runtime, pairs_with_baseline
+from .pairs import Pair, by_p
 from .results import ReportedRun, Result, read_mistakes
 from .write import MOST_PAIRS
 
@@ -75,10 +76,11 @@ class TableDetail:
     confusion: str = ""
 
 
-def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = None) -> None:
+def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = None) -> list[Pair]:
     """Writes the page of one run in detail, or of several compared; `baseline` is a model's name or a run's folder.
 
-    Raises ReportError and ScoresError, and UsageError for a baseline that is neither.
+    Returns the pairs that it shows, the surest differences first. Raises ReportError and ScoresError, and UsageError
+    for a baseline that is neither.
     """
     names = run_names([run.out for run in runs])
 
@@ -86,13 +88,13 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
     mistakes, thumbnails = read_mistakes(runs[0].out) if len(runs) == 1 else ([], {})
     found = _details(runs[0], mistakes) if len(runs) == 1 else []
     of_details = [(detail.result, detail.wrong) for detail in found]
-    tables = [_wrong_answers(run, result, of_details) for run in runs for result in run.report.results]
+    tables = [wrong_answers(run, result, of_details) for run in runs for result in run.report.results]
 
     rows = list(_rows(runs, names, tables))
     comparable = [row for row in rows if row.dataset_id == runs[0].report.dataset.id]
     same_data = len(comparable) == len(rows)
     labelled = [row for row in comparable if row.result.top1_error_percent is not None]
-    pairs = by_p(_pair_up(runs, tables, baseline))
+    pairs = by_p(pair_up(runs, tables, baseline))
 
     template = _environment().get_template("page.html.jinja")
     page = template.render(
@@ -117,46 +119,7 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
     )
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
-
-
-def _wrong_answers(
-    run: ReportedRun, result: Result, known: Sequence[tuple[Result, WrongAnswers]]
-) -> WrongAnswers | None:
-    """The wrong answers of a labelled result's table, read unless they are known; None for a fusion."""
-    for other, wrong in known:
-        if other is result:
-            return wrong
-    path = run.table(result)
-    if path is None or result.top1_error_percent is None:
-        return None
-    wrong = WrongAnswers()
-    for part in run.parts(path):
-        wrong.add(part)
-    return wrong
-
-
-def _pair_up(runs: Sequence[ReportedRun], tables: Sequence[WrongAnswers | None], baseline: str | None) -> list[Pair]:
-    """The pairs on one runtime, or those with the baseline. Raises UsageError and ReportError for what is none."""
-    if baseline is None:
-        return pairs_by_runtime(tables)
-
-    # the name of a model goes before that of a folder, which may be written as ./NAME
-    every = [(run, result) for run in runs for result in run.report.results]
-    chosen = [place for place, (_, result) in enumerate(every) if result.model == baseline]
-    if not chosen:
-        folder = Path(baseline).resolve()
-        chosen = [place for place, (run, _) in enumerate(every) if run.out.resolve() == folder]
-    if not chosen:
-        models = ", ".join(dict.fromkeys(result.model for _, result in every))
-        raise UsageError(f"--baseline {baseline}: expected one of the models {models}, or one of the OUT folders")
-
-    found = pairs_with_baseline(tables, chosen)
-    if not found:
-        raise ReportError(
-            f"--baseline {baseline}: nothing can be paired with it, expected another score table of the same labelled "
-            "images (a fusion keeps none)"
-        )
-    return found
+    return pairs
 
 
 @functools.cache
@@ -246,7 +209,7 @@ def _precisions(runs: Sequence[ReportedRun]) -> Iterator[tuple[Result, Result, C
 
 
 def compare_results(of_one: ReportedRun, one: Result, of_other: ReportedRun, other: Result) -> Comparison | None:
-    """The comparison of two results' tables; None where one is a fusion, or no image was scored by both.
+    """The comparison of two results' tables; None where one has none, or no image was scored by both.
 
     Raises ScoresError and ReportError.
     """

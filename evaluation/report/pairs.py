@@ -1,6 +1,7 @@
 """Results of the same images two by two: differences with intervals, p-values adjusted for how many pairs there are.
 
-A result is a place in a list of tables, None where it keeps no table: a fusion. What is shown of it is not known here.
+A result is a place in a list of tables, None where it has none (a fusion of an earlier version). What is shown of it is
+not known here.
 """
 
 from __future__ import annotations

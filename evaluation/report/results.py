@@ -62,6 +62,11 @@ class Result(msgspec.Struct, frozen=True):
     table: str | None = None  # its score table, relative to OUT; None: a report of an earlier version
 
     @property
+    def has_table(self) -> bool:
+        """False for a fusion of an earlier version, which kept none."""
+        return self.table is not None or self.engine_seconds is not None
+
+    @property
     def has_top5(self) -> bool:
         """True where a top-5 error says anything, or where the number of classes is not known."""
         return self.class_count is None or self.class_count >= TOP5_CLASSES
@@ -214,7 +219,7 @@ class ReportedRun:
         """
         name = result.table
         if name is None:
-            if result.engine_seconds is None:
+            if not result.has_table:
                 return None
             spec, scales = json.dumps({"name": result.model}), ",".join(map(str, result.scales))
             views = {"protocol": result.protocol, "scales": scales, "pooling": result.pooling}
@@ -227,14 +232,17 @@ class ReportedRun:
 
     def parts(self, path: Path) -> Iterator[Scores]:
         """Parts of one score table. Raises ScoresError, and ReportError for a table of another data set."""
-        expected = self.report.dataset.id
         for part in tables.parts(path):
-            found = part.metadata.get("dataset_id")
-            if found != expected:
-                raise ReportError(
-                    f"{path}: scores of data set {found}, but report.json is of {expected}: run the evaluation again"
-                )
+            self.check(part, path)
             yield part
+
+    def check(self, part: Scores, path: Path) -> None:
+        """Raises ReportError for a part of a table of another data set."""
+        found, expected = part.metadata.get("dataset_id"), self.report.dataset.id
+        if found != expected:
+            raise ReportError(
+                f"{path}: scores of data set {found}, but report.json is of {expected}: run the evaluation again"
+            )
 
     def engine_ms_per_image(self, result: Result) -> float | None:
         """Engine time; None for a fusion and for one of several protocols that were timed together."""

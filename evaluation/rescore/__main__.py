@@ -102,9 +102,12 @@ def _find_tables(given: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, st
             continue
         run_of = read_run(path)
         found = [run_of.table(result) for result in run_of.report.results]
-        paths += [one for one in found if one is not None]
+        for table in found:
+            if table is not None:
+                run_of.check(tables.read_head(table), table)
+                paths.append(table)
         if None in found:
-            remarks.append((path, f"{found.count(None)} fusions keep no score table: evaluation.fuse makes one"))
+            remarks.append((path, f"{found.count(None)} fusions have no score table: evaluation.fuse makes one"))
         if not any(found):
             raise ScoresError(f"{path}: no score table to rescore, expected those of evaluation.ilsvrc")
 
@@ -161,7 +164,10 @@ def _format(rows: Rows, remarks: Remarks, asked: Asked) -> str:
             before[1] = "-"
         cells = [*_names(head), found.images, *new[: 1 + has_top5], found.images_before, *before[: 1 + had_top5]]
         lines.append(cells)
-    said = [f"{asked.in_words}. Errors in percent with 95 % intervals (Wilson); before: by the table's own labels.", ""]
+    said = [
+        f"{cell(asked.in_words)}. Errors in percent with 95 % intervals (Wilson); before: by the table's own labels.",
+        "",
+    ]
     said += [tabulate(lines, headers, tablefmt="pipe", disable_numparse=NAMES)]
 
     if asked.args.groups:

@@ -96,16 +96,20 @@ def find_classes(names: Sequence[str], spec: Mapping[str, object], said: str) ->
     if is_nameless(own):
         known = [tuple(words_of_wnids())]
 
+    # a word that two classes have, as crane, says neither
     wanted = [composed(name) for name in names]
+    lacking = wanted
     for classes in known:
-        place = {name: number for number, name in enumerate(classes)}
-        if len(place) == len(classes) and all(name in place for name in wanted):
+        times = Counter(classes)
+        place = {name: number for number, name in enumerate(classes) if times[name] == 1}
+        others = [name for name in wanted if name not in place]
+        if not others:
             return [place[name] for name in wanted]
+        lacking = min(lacking, others, key=len)
 
-    lacking = [name for name in wanted if name not in known[0]]
     raise ScoresError(
         f"{said}: {len(lacking)} of {len(wanted)} classes ({printable(lacking[0])} ...) are none of the {len(own)} of "
-        f"{spec['name']} ({own[0]} ...): expected its own names, or a model of these classes"
+        f"{spec['name']} ({own[0]} ...): expected its own names, each of one class, or a model of these classes"
     )
 
 

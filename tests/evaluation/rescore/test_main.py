@@ -148,6 +148,27 @@ def test_a_subset_of_a_file_by_the_models_names_or_words(tmp_path: Path, capsys:
     assert ", ".join(SUBSETS) in refused(capsys, tmp_path / "t.parquet", "--subset", "imagenet-x")
 
 
+def test_a_name_that_two_classes_have_says_neither(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """WordNet's cranes. The model's words are taken where each is of one class."""
+    words = ("bird", "crane", "crane", "dog")
+    table = imagenet_table(tmp_path / "t.parquet", [0, 1, 3, 3], range(1, 5), classes=tuple("abcd"), class_names=words)
+    (tmp_path / "classes.txt").write_text("bird\ndog\n")
+    assert rescored(capsys, table, "--subset", tmp_path / "classes.txt")["tables"][0]["images"] == 2
+    (tmp_path / "classes.txt").write_text("bird\ncrane\n")
+    assert "1 of 2 classes (crane ...)" in refused(capsys, table, "--subset", tmp_path / "classes.txt")
+
+
+def test_a_table_of_another_data_set_than_the_report_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "out", [scores_of()], mistakes=0)
+    (table,) = (tmp_path / "out" / "scores").iterdir()
+    write([scores_of(dataset_id="f" * 16)], table)
+    (tmp_path / "groups.csv").write_text("image,camera\n0.jpg,x\n")
+    said = refused(capsys, tmp_path / "out", "--groups", tmp_path / "groups.csv", "camera")
+    assert "scores of data set ffffffffffffffff, but report.json is of" in said
+
+
 def test_top5_is_shown_where_more_than_five_may_be_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write([scores_of()], tmp_path / "t.parquet")
     (tmp_path / "classes.txt").write_text("a\nb\nc\nd\ne\n")
@@ -195,7 +216,7 @@ def test_labels_that_do_not_fit_are_refused(
 
 
 def test_groups_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All tables of an OUT folder; the fusion, which keeps none, is named."""
+    """All tables of an OUT folder; a fusion of an earlier version, which has none, is named."""
     report = write_run(tmp_path / "out", [scores_of("one"), scores_of("two", seed=1)], fused=True)
     rows = [f"{i}.jpg,{i % 12},dark" for i in range(100)]
     (tmp_path / "groups.csv").write_text("image,camera,light\n" + "\n".join(rows))
@@ -205,7 +226,7 @@ def test_groups_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert [own["group"] for own in one["groups"]] == [str(number) for number in range(12)]
         assert sum(own["images"] for own in one["groups"]) == 100
     said = [one["remark"] for one in found["remarks"]]
-    assert any("1 fusions keep no score table" in one for one in said)
+    assert any("1 fusions have no score table" in one for one in said)
     assert any("20 images are in no group" in one for one in said)
     assert main([str(tmp_path / "out"), "--groups", str(tmp_path / "groups.csv"), "light"]) == 0
     assert "| dark" in capsys.readouterr().out
@@ -235,6 +256,14 @@ def test_a_table_named_twice_and_files_that_are_none(tmp_path: Path, capsys: pyt
     assert "named twice" in capsys.readouterr().err
     assert "no such file" in refused(capsys, tmp_path / "none.parquet", "--subset", "objectnet")
     assert "report.json" in refused(capsys, tmp_path, "--subset", "objectnet")
+
+
+def test_names_of_others_stay_on_their_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write([scores_of()], tmp_path / "t.parquet")
+    (tmp_path / "a\x1b[2J.csv").write_text("image,camera\n0.jpg,x\x1b[2Jy\n1.jpg,a|b\n")
+    assert main([str(tmp_path / "t.parquet"), "--groups", str(tmp_path / "a\x1b[2J.csv"), "camera"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "x\\\\x1b" in shown and "a\\|b" in shown
 
 
 def test_numbers_of_validation_images() -> None:
