@@ -151,7 +151,9 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
 
         try:
             unfinished.fill(crew.make(dataset.items, unfinished.pending, watch.images), watch)
-            reported, tables = _report(args.out, crew.known, dataset, unfinished, plan, command, notes)
+            reported, tables = _report(
+                args.out, crew.known, dataset, unfinished, plan, args.data.resolve().name, command, notes
+            )
         except KeyboardInterrupt:
             return say_interrupted(f"{unfinished.done} of {len(dataset.items)} images are kept in {args.out}")
         unfinished.discard()
@@ -231,6 +233,7 @@ def _report(
     dataset: Dataset,
     unfinished: UnfinishedScores,
     plan: RunPlan,
+    name: str,
     command: str,
     notes: Sequence[str],
 ) -> tuple[ReportedRun, list[WrongAnswers]]:
@@ -286,6 +289,7 @@ def _report(
         unreadable,
         words,
         dict(dataset.left_out),
+        name,
     )
     pairs = pairs_by_runtime([one.wrong for one in summaries])
     reported = write_report(out, images, results, remarks, pairs, command=command, commit=metadata[0]["commit"])

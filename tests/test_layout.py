@@ -274,6 +274,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path: Path) -> N
     assert templates == {
         "evaluation/report/page.css",
         "evaluation/report/page.html.jinja",
+        "evaluation/report/page.js",
         "evaluation/rescore/imagenet-a.txt",
         "evaluation/rescore/imagenet-r.txt",
         "evaluation/rescore/objectnet.txt",

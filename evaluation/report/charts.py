@@ -48,7 +48,10 @@ _STYLE: dict[Any, Any] = {
 
 
 class Point(NamedTuple):
-    """A result to draw: `series` has one colour, `mark` one marker; a hollow one is seen where it lies on another."""
+    """A result to draw: `mark` has one marker, `color` is a place in SERIES; a hollow one is seen where others lie.
+
+    Points of one `series` have a line in the legend.
+    """
 
     series: str
     mark: str
@@ -56,19 +59,32 @@ class Point(NamedTuple):
     percent: float
     interval95: tuple[float, float]
     hollow: bool = False
+    color: int = 0
 
 
 def error_against_time(points: Sequence[Point]) -> str:
-    """Top-1 error over milliseconds an image; `mark`: protocol."""
+    """Top-1 error over milliseconds an image, and the line below which nothing lies (Pareto); `mark`: protocol.
+
+    Nothing for a single point, which would only say what a table does.
+    """
+    if len(points) < 2:
+        return ""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.x, point.percent)):
+        if not front or point.percent < front[-1].percent:
+            front.append(point)
 
     def draw(axes: Axes) -> None:
+        steps = [*front, front[-1]._replace(x=max(point.x for point in points))]
+        ys = [point.percent for point in steps]
+        axes.step([point.x for point in steps], ys, where="post", color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for point in points:
             _error_bar(axes, point, *_look(points, point))
         axes.set_xscale("log")
         _plain_numbers(axes, [point.x for point in points])
         axes.set_xlabel("engine time, ms per image (log)")
 
-    return _error_figure("time", points, draw)
+    return _error_figure("time", points, draw, wide=True)
 
 
 def error_against_scale(points: Sequence[Point], scales: Sequence[str]) -> str:
@@ -92,7 +108,7 @@ def error_against_scale(points: Sequence[Point], scales: Sequence[str]) -> str:
     return _error_figure("scale", points, draw)
 
 
-def _error_figure(name: str, points: Sequence[Point], draw: Callable[[Axes], None]) -> str:
+def _error_figure(name: str, points: Sequence[Point], draw: Callable[[Axes], None], *, wide: bool = False) -> str:
     """Top-1 errors of all points over what `draw` has on the x axis, with a legend."""
 
     def draw_all(figure: Figure) -> None:
@@ -104,7 +120,7 @@ def _error_figure(name: str, points: Sequence[Point], draw: Callable[[Axes], Non
         axes.set_ylabel("top-1 error %")
         _legend(figure, points)
 
-    return _svg(name, (4.7, 3.5 + 0.1 * sum(map(len, _series_and_marks(points)))), draw_all)
+    return _svg(name, (5.2 if wide else 4.7, 3.5 + 0.1 * sum(map(len, _series_and_marks(points)))), draw_all)
 
 
 def _series_and_marks(points: Sequence[Point]) -> tuple[list[str], list[str]]:
@@ -114,8 +130,8 @@ def _series_and_marks(points: Sequence[Point]) -> tuple[list[str], list[str]]:
 
 def _look(points: Sequence[Point], point: Point) -> tuple[str, str]:
     """(color, marker) of one of the points."""
-    series, marks = _series_and_marks(points)
-    return SERIES[series.index(point.series) % len(SERIES)], MARKERS[marks.index(point.mark) % len(MARKERS)]
+    _, marks = _series_and_marks(points)
+    return SERIES[point.color % len(SERIES)], MARKERS[marks.index(point.mark) % len(MARKERS)]
 
 
 def reliability(found: Details) -> str:
@@ -143,26 +159,35 @@ def reliability(found: Details) -> str:
     return _svg("reliability", (4.7, 4.3), draw)
 
 
-def confusion(names: Sequence[str], counts: NDArray[np.int64]) -> str:
-    """Images of each true class (rows) by their first answer (columns); right answers in another colour."""
-    wrong = counts - np.diag(counts.diagonal())
-    most = max(1, int(wrong.max(initial=0)))
+def confusion(names: Sequence[str], counts: NDArray[np.int64], images: NDArray[np.int64]) -> str:
+    """Shares of each true class (rows) by their first answer (columns), in percent of the row's `images`.
+
+    Right answers have another colour. What is answered by a class that is not shown, or not at all, is the last column.
+    """
+    others = images - counts.sum(1)
+    columns = [*names, *(["others"] if others.any() else [])]
+    shown = np.column_stack([counts, others])[:, : len(columns)]
+    shares = shown / np.maximum(images, 1)[:, None]  # [true class, answer]
+    is_right = np.eye(*shares.shape, dtype=np.bool_)
+    most = max(1e-9, float(shares[~is_right].max(initial=0)))
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for i, row in enumerate(counts.tolist()):
-            for j, count in enumerate(row):
-                if count:
-                    strength = 0.12 if i == j else 0.15 + 0.6 * count / most  # the most frequent the strongest
-                    color = MUTED if i == j else SERIES[1]
-                    axes.fill([j, j + 1, j + 1, j], [i, i, i + 1, i + 1], color=color, alpha=strength, linewidth=0)
-                    axes.text(j + 0.5, i + 0.5, str(count), ha="center", va="center", fontsize=8.5)
+        for (i, j), share in np.ndenumerate(shares):
+            if share:
+                strength = 0.1 + 0.2 * share if is_right[i, j] else 0.15 + 0.6 * share / most
+                color = MUTED if is_right[i, j] else SERIES[1]
+                axes.fill([j, j + 1, j + 1, j], [i, i, i + 1, i + 1], color=color, alpha=strength, linewidth=0)
+                text = f"{100 * share:.0f}" if share >= 0.005 else "<1"
+                axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8.5)
 
-        places = np.arange(len(names)) + 0.5
-        short = [name if len(name) <= 16 else f"{name[:15]}…" for name in names]
-        axes.set_xticks(places, short, rotation=90)
-        axes.set_yticks(places, short)
-        axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xlabel="first answer", ylabel="true class")
+        short = [name if len(name) <= 16 else f"{name[:15]}…" for name in columns]
+        rows = [
+            f"{name} ({count})" if count else f"{name} (no images)" for name, count in zip(short, images, strict=False)
+        ]
+        axes.set_xticks(np.arange(len(columns)) + 0.5, short, rotation=90)
+        axes.set_yticks(np.arange(len(names)) + 0.5, rows)
+        axes.set(xlim=(0, len(columns)), ylim=(len(names), 0), xlabel="first answer", ylabel="true class (images)")
         axes.tick_params(length=0)
         axes.grid(False)
         axes.set_aspect("equal")
@@ -185,7 +210,7 @@ def _plain_numbers(axes: Axes, values: Sequence[float]) -> None:
 
     low, high = min(values) / 1.5, max(values) * 1.5
     axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 3000 else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -197,8 +222,8 @@ def _legend(figure: Figure, points: Sequence[Point]) -> None:
         return Line2D([], [], color=color, marker=marker, linestyle="", label=name, **_sign(hollow))
 
     series, marks = _series_and_marks(points)
-    hollow = {point.series for point in points if point.hollow}
-    handles = [handle(name, SERIES[i % len(SERIES)], "o", name in hollow) for i, name in enumerate(series)]
+    first = {point.series: point for point in reversed(points)}
+    handles = [handle(name, SERIES[first[name].color % len(SERIES)], "o", first[name].hollow) for name in series]
     handles += [handle(name, MUTED, MARKERS[i % len(MARKERS)]) for i, name in enumerate(marks)]
     figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=9, columnspacing=1, handletextpad=0.2)
 

@@ -5,13 +5,17 @@ One run is shown in detail; several are compared.
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import datetime
 import functools
+import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -20,13 +24,14 @@ from infer.files import replacing
 
 from ..errors import NothingInCommon, ReportError
 from ..scores.classes import ClassAverages, ClassMeasures, average_classes, measure_classes
-from ..scores.comparison import Comparison, compare
+from ..scores.comparison import Comparison, DifferingImage, compare
 from ..scores.metrics import BINS, Details, ErrorRate, details
 from ..scores.paired import LEVEL, Paired, WrongAnswers, pair_answers, say_p
-from ..scores.table import Mistake
+from ..scores.table import Mistake, read_head
 from . import charts
 from .baseline import pair_up, wrong_answers
 from .charts import Point
+from .headline import Headline, headline, say_precision, thorough
 from .pairs import Pair, by_p
 from .results import ReportedRun, Result, read_mistakes
 from .write import MOST_PAIRS
@@ -34,6 +39,14 @@ from .write import MOST_PAIRS
 HTML = "report.html"
 CONFUSED = 12
 """Classes in the figure of the confusion."""
+CHANGED = 12
+"""Images that are shown of those that one of two results has right and the other wrong, each way."""
+SCRIPT = Path(__file__).with_name("page.js")
+"""Sorts a table by a column; the page says all without it."""
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July"),
+    *("August", "September", "October", "November", "December"),
+)
 LISTED = 8
 """Worst classes and pairs of the tables that are not shown in detail."""
 
@@ -72,6 +85,7 @@ class TableDetail:
     confused: list[tuple[str, str, int]]
     mistakes: list[Mistake]
     wrong: WrongAnswers
+    counted: Details
     reliability: str = ""
     confusion: str = ""
 
@@ -82,36 +96,47 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
     Returns the pairs that it shows, the surest differences first. Raises ReportError and ScoresError, and UsageError
     for a baseline that is neither.
     """
-    names = run_names([run.out for run in runs])
-
     # only one run is shown in detail; every table is read once
-    mistakes, thumbnails = read_mistakes(runs[0].out) if len(runs) == 1 else ([], {})
-    found = _details(runs[0], mistakes) if len(runs) == 1 else []
+    names = run_names([run.out for run in runs])
+    listed = [read_mistakes(run.out) for run in runs]
+    found = list(_details(runs[0], listed[0][0])) if len(runs) == 1 else []
+    every = [(run, result) for run in runs for result in run.report.results]
     of_details = [(detail.result, detail.wrong) for detail in found]
-    tables = [wrong_answers(run, result, of_details) for run in runs for result in run.report.results]
+    tables = [wrong_answers(run, result, of_details) for run, result in every]
 
+    pairs = by_p(pair_up(runs, tables, baseline))
+    first = headline([result for _, result in every], pairs, baseline=baseline)
     rows = list(_rows(runs, names, tables))
     comparable = [row for row in rows if row.dataset_id == runs[0].report.dataset.id]
     same_data = len(comparable) == len(rows)
-    labelled = [row for row in comparable if row.result.top1_error_percent is not None]
-    pairs = by_p(pair_up(runs, tables, baseline))
+    precisions, unrounded = _precisions(runs)
+    sentence = first.sentence if first else None
+    if first and baseline is None and precisions:
+        single, _, counts = max(precisions, key=lambda one: thorough(one[0]))
+        sentence = say_precision(single, counts.top1_pairs)
 
     template = _environment().get_template("page.html.jinja")
     page = template.render(
         reports=[run.report for run in runs],
         runs=names,
         rows=rows,
-        best=min(labelled, key=lambda row: row.result.top1_error_percent or 0, default=None) if same_data else None,
+        hero=rows[first.place] if first and same_data else None,
+        sentence=sentence if same_data else None,
+        changed=_changed(every, first, listed) if same_data else None,
+        unrounded=unrounded,
         time=_time_figure(comparable, several=len(runs) > 1),
         scale=_scale_figure(comparable),
-        details=found,
-        thumbnails=thumbnails,
+        details=_in_order(found, every[first.place][1], runs[0]) if first and found else [],
+        thumbnails=listed[0][1],
         pairs=pairs,
         baseline=baseline,
-        precisions=list(_precisions(runs)),
+        precisions=precisions,
         class_names={name: words for run in runs for name, words in run.report.dataset.class_names.items()},
+        colors=_colors(rows),
         same_data=same_data,
         whisker_most=_axis_end(rows),
+        script=SCRIPT.read_text(encoding="utf-8"),
+        script_sha256=base64.b64encode(hashlib.sha256(SCRIPT.read_bytes()).digest()).decode(),
         BINS=BINS,
         LEVEL=LEVEL,
         LISTED=LISTED,
@@ -120,6 +145,49 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     return pairs
+
+
+class Changed(NamedTuple):
+    """Images that one result has right and another wrong: what both answer, and thumbnails by the images' names."""
+
+    first: Result
+    second: Result
+    gained: Sequence[DifferingImage]
+    lost: Sequence[DifferingImage]
+    counts: tuple[int, int]
+    thumbnails: Mapping[str, str]
+
+
+Every = Sequence[tuple[ReportedRun, Result]]
+Listed = Sequence[tuple[Sequence[Mistake], Mapping[str, str]]]
+"""Of each run, its mistakes, and thumbnails by the names of their files."""
+
+
+def _changed(every: Every, first: Headline | None, listed: Listed) -> Changed | None:
+    """The images that tell the two results of a headline apart; None where it is about one, or one has no table."""
+    if first is None or first.other is None:
+        return None
+    one, other = every[first.other], every[first.place]
+    found = compare_results(*one, *other)
+    if found is None:
+        return None
+
+    differing = {image.image: image for image in found.differing}
+    gained, lost = ([differing[name] for name in names if name in differing] for names in (found.gained, found.lost))
+    thumbnails = {
+        mistake.image: files[mistake.thumbnail]
+        for mistakes, files in listed
+        for mistake in mistakes
+        if mistake.thumbnail is not None
+    }
+    surest = [sorted(own, key=lambda image: -image.second_probability)[:CHANGED] for own in (gained, lost)]
+    return Changed(one[1], other[1], *surest, (len(found.gained), len(found.lost)), thumbnails)
+
+
+def _colors(rows: Sequence[ResultRow]) -> dict[str, int]:
+    """The colour of each model on the page, a number from 0; fusions come last."""
+    models = sorted(rows, key=lambda row: row.result.engine_seconds is None)
+    return {model: place for place, model in enumerate(dict.fromkeys(row.result.model for row in models))}
 
 
 @functools.cache
@@ -133,6 +201,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"three_digits": _three_digits, "first_word": first_word, "p_value": _p_value}
+    environment.filters["long_date"] = _long_date
     return environment
 
 
@@ -144,6 +213,15 @@ def _on_one_line(value: Any) -> Any:
 def _three_digits(value: float) -> str:
     """0.943, 17.0, 141, 2630: three digits that count, but no fewer than there are before the point."""
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
+
+
+def _long_date(date: str) -> str:
+    """2026-11-30T05:57:02+00:00 as 30 November 2026, 05:57 UTC; what is no date as it is."""
+    try:
+        found = datetime.datetime.fromisoformat(date).astimezone(datetime.timezone.utc)
+    except ValueError:
+        return date
+    return f"{found.day} {MONTHS[found.month - 1]} {found:%Y, %H:%M} UTC"
 
 
 def _p_value(p: float) -> str:
@@ -196,16 +274,23 @@ def _rows(
             )
 
 
-def _precisions(runs: Sequence[ReportedRun]) -> Iterator[tuple[Result, Result, Comparison]]:
-    """Results that differ by FP32 and FP16 alone, in one run or in two."""
+def _precisions(runs: Sequence[ReportedRun]) -> tuple[list[tuple[Result, Result, Comparison]], list[str]]:
+    """Results that differ by FP32 and FP16 alone, in one run or in two; models whose FP16 was not rounded."""
     every = [(run, result) for run in runs for result in run.report.results]
+    pairs, unrounded = [], []
     for (one, single), (other, half) in itertools.product(every, every):
         alike = one.report.dataset.id == other.report.dataset.id and single.views == half.views
         runtime, _, precision = single.runtime.rpartition("-")
-        if alike and precision == "fp32" and half.runtime == f"{runtime}-fp16":
-            found = compare_results(one, single, other, half)
-            if found:
-                yield single, half, found
+        if not alike or precision != "fp32" or half.runtime != f"{runtime}-fp16":
+            continue
+        path = other.table(half)
+        if path is not None and read_head(path).unrounded:
+            unrounded.append(half.model)
+            continue
+        found = compare_results(one, single, other, half)
+        if found:
+            pairs.append((single, half, found))
+    return pairs, list(dict.fromkeys(unrounded))
 
 
 def compare_results(of_one: ReportedRun, one: Result, of_other: ReportedRun, other: Result) -> Comparison | None:
@@ -222,15 +307,27 @@ def compare_results(of_one: ReportedRun, one: Result, of_other: ReportedRun, oth
         return None
 
 
-def _details(run: ReportedRun, mistakes: Sequence[Mistake]) -> list[TableDetail]:
-    """Details of every labelled table that was kept; the one with the lowest top-1 error first, with figures."""
-    kept = [result for result in run.report.results if result.top1_error_percent is not None]
-    kept.sort(key=lambda result: result.top1_error_percent or 0)  # a stable sort: of equal ones the first
-    paths = [(result, path) for result in kept if (path := run.table(result)) is not None]
-    return [_detail(run, result, path, mistakes, full=not place) for place, (result, path) in enumerate(paths)]
+def _details(run: ReportedRun, mistakes: Sequence[Mistake]) -> Iterator[TableDetail]:
+    """Details of every labelled table that was kept."""
+    for result in run.report.results:
+        path = run.table(result) if result.top1_error_percent is not None else None
+        if path is not None:
+            yield _detail(run, result, path, mistakes)
 
 
-def _detail(run: ReportedRun, result: Result, path: Path, mistakes: Sequence[Mistake], *, full: bool) -> TableDetail:
+def _in_order(found: Sequence[TableDetail], first: Result, run: ReportedRun) -> list[TableDetail]:
+    """The details of one result first, with figures, if it has any."""
+    ordered = sorted(found, key=lambda detail: detail.result is not first)
+    own = ordered[0]
+    calibrated = own.calibration_error_percent is not None
+    figures = {
+        "reliability": charts.reliability(own.counted) if calibrated else "",
+        "confusion": _confusion_figure(own.counted, run.report.dataset.class_names),
+    }
+    return [dataclasses.replace(own, **figures), *ordered[1:]]
+
+
+def _detail(run: ReportedRun, result: Result, path: Path, mistakes: Sequence[Mistake]) -> TableDetail:
     wrong = WrongAnswers()
     found = details(wrong.watch(run.parts(path)))
     labelled = int(found.class_images.sum())
@@ -259,8 +356,7 @@ def _detail(run: ReportedRun, result: Result, path: Path, mistakes: Sequence[Mis
         found.most_confused(LISTED),
         [one for one in mistakes if (one.model, one.protocol, one.scales, one.pooling, one.runtime) == views],
         wrong,
-        charts.reliability(found) if full and calibration is not None else "",
-        _confusion_figure(found, run.report.dataset.class_names) if full else "",
+        found,
     )
 
 
@@ -279,17 +375,18 @@ def _confusion_figure(found: Details, class_names: Mapping[str, str]) -> str:
     names = [
         word if short.count(word) == 1 else one_line(found.classes[p]) for word, p in zip(short, places, strict=True)
     ]
-    return charts.confusion(names, found.block(places))
+    return charts.confusion(names, found.block(places), found.class_images[places])
 
 
 def _time_figure(rows: Sequence[ResultRow], *, several: bool) -> str:
-    points = []
+    points, colors = [], _colors(rows)
     for row in rows:
         result, ms = row.result, row.engine_ms
         if ms and result.top1_error_percent is not None and result.top1_interval95_percent is not None:
             series = one_line(f"{row.run}: " * several + f"{result.model}, {result.runtime}")
             errors = result.top1_error_percent, result.top1_interval95_percent
-            points.append(Point(series, one_line(result.protocol), ms, *errors, result.runtime.endswith("-fp16")))
+            hollow = result.runtime.endswith("-fp16")
+            points.append(Point(series, one_line(result.protocol), ms, *errors, hollow, colors[result.model]))
     return charts.error_against_time(points) if points else ""
 
 
@@ -301,6 +398,7 @@ def _scale_figure(rows: Sequence[ResultRow]) -> str:
         series = one_line(f"{result.model}, {result.runtime}, {result.pooling}")
         found.setdefault((series, one_line(result.protocol)), {}).setdefault(result.scales, result)
     several = {key: own for key, own in found.items() if len(own) > 1}
+    colors = {series: place for place, series in enumerate(dict.fromkeys(series for series, _ in several))}
 
     # single scales first, then sets of them
     order = sorted({scales for own in several.values() for scales in own}, key=lambda scales: (len(scales), scales))
@@ -309,5 +407,5 @@ def _scale_figure(rows: Sequence[ResultRow]) -> str:
         for scales, result in own.items():
             if result.top1_error_percent is not None and result.top1_interval95_percent is not None:
                 errors = result.top1_error_percent, result.top1_interval95_percent
-                points.append(Point(*key, order.index(scales), *errors))
+                points.append(Point(*key, order.index(scales), *errors, color=colors[key[0]]))
     return charts.error_against_scale(points, [",".join(map(str, scales)) for scales in order]) if points else ""

@@ -87,6 +87,7 @@ class EvaluatedImages(msgspec.Struct, frozen=True, omit_defaults=True):
     unreadable_images: dict[str, str]  # the reason, by the image's name
     class_names: dict[str, str] = {}  # words by a class's id, where they are known and not the id itself
     left_out: dict[str, int] = {}  # files of the data set that are no images, by their endings
+    name: str = ""  # of its folder or file
 
 
 class Environment(msgspec.Struct, frozen=True):

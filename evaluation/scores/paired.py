@@ -123,18 +123,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def say_verdict(pair: Paired, p: float, first: str, second: str) -> str:
     """One sentence on the errors of two named models; `p` is the adjusted one where the pair is one of several."""
-    low, high = pair.interval95_percent
-    digits = max(1, math.ceil(math.log10(pair.images)) - 3)  # six images, the fewest that can differ, are not 0.0
+    return say_difference(pair.images, pair.difference_percent, pair.interval95_percent, p, first, second)
+
+
+def say_difference(images: int, difference: float, interval: Interval, p: float, first: str, second: str) -> str:
+    """The sentence of `say_verdict`, of the difference of the errors in points, the second's minus the first's."""
+    low, high = interval
+    digits = max(1, math.ceil(math.log10(images)) - 3)  # six images, the fewest that can differ, are not 0.0
     if p >= LEVEL:
         most = math.ceil(max(-low, high) * 10**digits) / 10**digits
         return f"no difference shown; one above {most:.{digits}f} points can be excluded (p {say_p(p)})"
 
     # the difference as of the one that errs less
-    better, value, ends = second, pair.difference_percent, (low, high)
+    better, value, ends = second, difference, (low, high)
     if value > 0:
         better, value, ends = first, -value, (-high, -low)
-    interval = f"[{ends[0]:+.{digits}f}, {ends[1]:+.{digits}f}]"
-    return f"{better} errs less: {value:+.{digits}f} points {interval}, p {say_p(p)}"
+    return (
+        f"{better} errs less: {value:+.{digits}f} points [{ends[0]:+.{digits}f}, {ends[1]:+.{digits}f}], p {say_p(p)}"
+    )
 
 
 def say_p(p: float) -> str:

@@ -38,7 +38,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "time": lambda: charts.error_against_time(points()),
     "scale": scale,
     "reliability": lambda: charts.reliability(details([scores_of()])),
-    "confusion": lambda: charts.confusion(["a", "b"], np.array([[3, 1], [0, 2]])),
+    "confusion": lambda: charts.confusion(["a", "b"], np.array([[3, 1], [0, 2]]), np.array([4, 2])),
 }
 
 
@@ -47,7 +47,9 @@ def test_a_figure_is_the_same_each_time_and_stands_alone(figure: str) -> None:
     svg = FIGURES[figure]()
     assert svg == FIGURES[figure]()
     root = ElementTree.fromstring(svg)
-    assert [float(number) for number in root.attrib["viewBox"].split()][2] == pytest.approx(338.4)
+    assert [float(number) for number in root.attrib["viewBox"].split()][2] == pytest.approx(
+        374.4 if figure == "time" else 338.4
+    )
     assert set(re.findall(r"https?:", svg)) == set() and "<style" not in svg and "<!--" not in svg
     colors = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", svg))
     assert colors <= {"none", *(f"var(--{name})" for name in charts.COLORS)} and len(colors) > 3
@@ -68,9 +70,29 @@ def texts(svg: str) -> list[str]:
 def test_text_stays_text_whatever_it_says() -> None:
     """Warnings are errors here, so letters that matplotlib's font lacks are no trouble either."""
     assert STRANGE in texts(charts.error_against_time(points(name=STRANGE)))
-    shown = texts(charts.confusion([STRANGE, "b"], np.array([[3, 1], [0, 2]])))
-    assert shown.count(f"{STRANGE[:15]}…") == 2
-    assert [text for text in shown if text.isdigit()] == ["3", "1", "2"]  # none for no images
+    shown = texts(charts.confusion([STRANGE, "b"], np.array([[3, 1], [0, 2]]), np.array([4, 2])))
+    assert sum(text.startswith(f"{STRANGE[:15]}…") for text in shown) == 2
+    assert [text for text in shown if text.isdigit()] == ["75", "25", "100"]  # percent of a row, none for no images
+
+
+def test_rows_of_the_confusion_have_a_hundred_percent() -> None:
+    """What is answered by a class that is not shown has a column; a class without images says so."""
+    shown = texts(charts.confusion(["a", "b", "c"], np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]]), np.array([10, 2, 0])))
+    assert [text for text in shown if text.isdigit()] == ["30", "10", "60", "100"]
+    assert shown.count("others") == 1 and {"a (10)", "b (2)", "c (no images)"} <= set(shown)
+
+
+def test_a_single_point_is_no_figure() -> None:
+    assert charts.error_against_time(points()[:1]) == ""
+
+
+def test_a_model_has_one_colour_whatever_its_precision() -> None:
+    two = [
+        Point("d, fp32", "center", 1.0, 10.0, (8.0, 12.0), color=2),
+        Point("d, fp16", "center", 2.0, 9.0, (7.0, 11.0), True, color=2),
+    ]
+    svg = charts.error_against_time(two)
+    assert "var(--c3)" in svg and "var(--c1)" not in svg and "var(--c2)" not in svg
 
 
 def circles(svg: str, color: str) -> list[tuple[float, float]]:
@@ -103,7 +125,7 @@ def test_matplotlib_says_nothing_of_its_caches(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code = (
         "from evaluation.report import charts; import numpy; "
-        "print(len(charts.confusion(['a'], numpy.ones((1, 1), int))) > 0)"
+        "print(len(charts.confusion(['a'], numpy.ones((1, 1), int), numpy.ones(1, int))) > 0)"
     )
     environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path / "file")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
