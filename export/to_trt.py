@@ -72,6 +72,10 @@ def build_engine(job: Job) -> None:
         from .proof.verify import prove_graph
 
         source = prove_graph(source, proof)
+    elif not proof.calibrate and source.spec.precision == "fp16":
+        from .proof.builtin import check_builtin
+
+        check_builtin(source)
     single = source.graphs.single if source.graphs and proof.verify else None
     source = dataclasses.replace(source, graphs=None)  # a build needs the memory
 
