@@ -23,9 +23,9 @@ from infer.views import View, ViewPlan
 
 from ..errors import ModelError
 from ..model import file as model_file
+from ..model.mixed import half_layers
 from ..model.precision import HALF_MAX, check_graph
 from ..model.source import Source
-from .layers import half_layers
 
 LARGEST = "largest_of_layers"
 """Output added to the check graph: the largest magnitude of each layer before it is rounded, f32 [1, layers]."""
