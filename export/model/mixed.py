@@ -65,7 +65,7 @@ def kept_layers(model: onnx.ModelProto) -> tuple[str, ...]:
 
 def exact_weights(single: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     """The weights of an FP32 model by the names that they have in its FP16 versions."""
-    found = {}
+    found = dict[str, NDArray[np.float32]]()
     for tensor in single.graph.initializer:
         if tensor.data_type == SINGLE:
             values = numpy_helper.to_array(tensor)
