@@ -2,7 +2,7 @@
 
 python -m export.to_trt ckpt.pt|model.onnx [-o model.engine] [--precision fp16|fp32] [--interface views|images|nchw]
     [--builder auto|tensorrt|tensorrt-rtx] [--target sm86 ...] [--profile ... [--data DIR]] [--outputs ...]
-    [--calibrate DIR] [--verify DIR [--tolerance 0.02]] [--protocol center] [--limit 200]
+    [--keep-single LAYER,...] [--calibrate DIR] [--verify DIR [--tolerance 0.02]] [--protocol center] [--limit 200]
     [--workspace MB] [--optimization-level 0-5] [--timing-cache FILE] [--version-compatible] [--hardware-compatible ...]
 
 From a checkpoint the ONNX model is written first, beside the engine, and kept; so is the FP16 version of a foreign FP32
@@ -30,7 +30,17 @@ from infer.tensorrt.library import LIBRARIES, Library
 from infer.views import PROTOCOLS, ShapeRange, check_protocol, default_scales
 
 from .errors import ModelError
-from .model.source import GraphRequest, Proof, Reading, Source, check_request, half_source, is_to_be_halved, read_source
+from .model.source import (
+    GraphRequest,
+    Proof,
+    Reading,
+    Source,
+    check_request,
+    half_source,
+    is_to_be_halved,
+    kept_source,
+    read_source,
+)
 from .tensorrt import build as trt_build
 from .tensorrt import profiles as trt_profiles
 from .tensorrt import sidecar
@@ -63,6 +73,8 @@ def build_engine(job: Job) -> None:
         print(one_line(line), flush=True)
 
     proof = job.proof
+    if job.request.keep_single:
+        source = keep_layers(source, job)
     if proof.calibrate:
         from .proof.calibrate import calibrate
 
@@ -72,11 +84,17 @@ def build_engine(job: Job) -> None:
         from .proof.verify import prove_graph
 
         source = prove_graph(source, proof)
+    elif not proof.calibrate and source.spec.precision == "fp16":
+        from .proof.builtin import check_builtin
+
+        check_builtin(source)
     single = source.graphs.single if source.graphs and proof.verify else None
     source = dataclasses.replace(source, graphs=None)  # a build needs the memory
 
     plan = trt_build.interruptible(
-        lambda stop: trt_build.build(job.library, source.path, source.spec, shapes, job.targets, job.options, stop)
+        lambda stop: trt_build.build(
+            job.library, source.path, source.spec, shapes, job.targets, job.options, stop, source.kept
+        )
     )
     content = sidecar.sidecar_content(source, plan, shapes, job.targets, job.options)
     if single is not None:
@@ -100,7 +118,7 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
     A model that is made of the input is written beside the engine.
     """
     started, request = time.monotonic(), job.request
-    with_graphs = bool(job.proof.calibrate or job.proof.verify)
+    with_graphs = bool(job.proof.calibrate or job.proof.verify or request.keep_single)
 
     # a checkpoint's model is written, an ONNX model read, and perhaps written in FP16
     if job.model.suffix == ".pt":
@@ -116,7 +134,7 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
             interface=interface,
             precision=request.precision,
             outputs=[name for name in request.outputs if name in ON_REQUEST],
-            infinite_weights="keep" if job.proof.calibrate else "refuse",
+            infinite_weights="keep" if job.proof.calibrate or request.keep_single else "refuse",
             with_graphs=with_graphs,
         )
     else:
@@ -132,6 +150,21 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
     written = f"{source.path}: {spec.precision}, {spec.interface} interface, {megabytes}, {_seconds_since(started)}"
     print(one_line(written), flush=True)
     return source, profiles
+
+
+def keep_layers(source: Source, job: Job) -> Source:
+    """The source with the layers of --keep-single in FP32; says so on stdout. A model that was given stays as it is.
+
+    Raises MixedError, and PrecisionError for a weight beyond half's range in a layer that is not kept.
+    """
+    from .model.precision import check_weights
+
+    path = job.engine.with_suffix(".mixed.onnx") if source.path == job.model else source.path
+    source = kept_source(source, job.request.keep_single, path)
+    if source.graphs is not None and not job.proof.calibrate:
+        check_weights(source.graphs.built)
+    print(one_line(f"{path}: {', '.join(source.kept)} in FP32"), flush=True)
+    return source
 
 
 def choose_profiles(job: Job, spec: ModelSpec) -> Profiles:
@@ -218,6 +251,9 @@ def _parser() -> Parser:
         "--classes-by-order", action="store_true", help="of --verify: take classes by their places, not their names"
     )
 
+    parser.add_argument(
+        "--keep-single", default="", metavar="LAYER,...", help="layers of an FP16 engine that compute in FP32"
+    )
     parser.add_argument("--outputs", default="", help="more outputs, comma-separated: score_map, features")
     parser.add_argument(
         "--workspace", type=_megabytes_argument, metavar="MB", help="most memory that a kernel may need beside tensors"
@@ -252,6 +288,8 @@ def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs
         parser.error("--profile auto and --data DIR: one needs the other")
 
     # proofs
+    if args.keep_single and args.precision != "fp16":
+        parser.error("--keep-single is of half precision: use it with --precision fp16")
     if (args.calibrate or args.verify) and args.precision != "fp16":
         parser.error("--calibrate and --verify are about half precision: use them with --precision fp16")
     if args.tolerance is not None and args.verify is None:
@@ -296,7 +334,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     engine = args.out or args.model.with_suffix(".engine")
-    request = GraphRequest(args.precision, args.interface, tuple(name for name in args.outputs.split(",") if name))
+    outputs, keep_single = (
+        tuple(name for name in names.split(",") if name) for names in (args.outputs, args.keep_single)
+    )
+    request = GraphRequest(args.precision, args.interface, outputs, keep_single)
     _check_usage(parser, args, engine, request.outputs)
     return run(parser, lambda: _work(args, engine, request), own_file(engine))
 

@@ -320,11 +320,9 @@ def _in_order(found: Sequence[TableDetail], first: Result, run: ReportedRun) -> 
     ordered = sorted(found, key=lambda detail: detail.result is not first)
     own = ordered[0]
     calibrated = own.calibration_error_percent is not None
-    figures = {
-        "reliability": charts.reliability(own.counted) if calibrated else "",
-        "confusion": _confusion_figure(own.counted, run.report.dataset.class_names),
-    }
-    return [dataclasses.replace(own, **figures), *ordered[1:]]
+    reliability = charts.reliability(own.counted) if calibrated else ""
+    confusion = _confusion_figure(own.counted, run.report.dataset.class_names)
+    return [dataclasses.replace(own, reliability=reliability, confusion=confusion), *ordered[1:]]
 
 
 def _detail(run: ReportedRun, result: Result, path: Path, mistakes: Sequence[Mistake]) -> TableDetail:

@@ -16,9 +16,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from infer.files import POINTER, files_sha256, is_pointer, refuse_pointer, replacing, sync
 
@@ -96,6 +97,17 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     if any(max(places, default=-1) > place for place, places in before.items()):
         with contextlib.suppress(CycleError):
             set_values(graph.node, [nodes[place] for place in TopologicalSorter(before).static_order()])
+
+
+def add_maximum(model: onnx.ModelProto, source: str, axes: Sequence[int], target: str, *, keepdims: bool) -> None:
+    """Adds ReduceMax over `axes`, which are an attribute before opset 18 and an input from then on."""
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < 18:
+        node = helper.make_node("ReduceMax", [source], [target], axes=list(axes), keepdims=int(keepdims))
+    else:
+        model.graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), f"{target}.axes"))
+        node = helper.make_node("ReduceMax", [source, f"{target}.axes"], [target], keepdims=int(keepdims))
+    model.graph.node.append(node)
 
 
 # Written and read

@@ -30,6 +30,7 @@ class GraphRequest:
     precision: Precision = "fp16"
     interface: Interface | None = None
     outputs: tuple[str, ...] = ()
+    keep_single: tuple[str, ...] = ()  # layers of an FP16 graph that compute in FP32
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Source:
     path: Path
     spec: ModelSpec
     self_test: Any = None  # None: it carries none
+    kept: tuple[str, ...] = ()  # layers of an FP16 graph that compute in FP32
     notes: Mapping[str, Any] = field(default_factory=dict)
     graphs: Graphs | None = field(default=None, repr=False, compare=False)
 
@@ -81,6 +83,7 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     The FP32 graph of an FP16 model is itself, without rounding but of its weights.
     """
     from . import file as model_file
+    from .mixed import kept_layers
     from .precision import half_tensors, single_graph
 
     model = model_file.read(path) if with_graphs else model_file.read_graph(path)
@@ -91,6 +94,7 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
         raise ModelError(f"{path}: a check graph, which is for CPUs: use the FP16 model that it stands beside")
     try:
         spec, self_test = ModelSpec.from_json(said["spec"]), json.loads(said.get("self_test", "null"))
+        kept = kept_layers(model)
     except (SpecError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: damaged metadata: {error}") from None
     shapes = {one.name: [side.dim_value for side in one.type.tensor_type.shape.dim] for one in model.graph.output}
@@ -99,7 +103,7 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     graphs = None
     if with_graphs:
         graphs = Graphs(model, single_graph(model) if half_tensors(model) else model)
-    return Source(path, spec, self_test, graphs=graphs)
+    return Source(path, spec, self_test, kept, graphs=graphs)
 
 
 def is_to_be_halved(source: Source, request: GraphRequest) -> bool:
@@ -121,6 +125,18 @@ def half_source(source: Source, path: Path) -> Source:
     spec = dataclasses.replace(source.spec, precision="fp16")
     graphs = None if source.graphs is None else Graphs(half, single)
     return dataclasses.replace(source, path=path, spec=spec, graphs=graphs)
+
+
+def kept_source(source: Source, layers: tuple[str, ...], path: Path) -> Source:
+    """Writes to `path` the FP16 model with `layers` in FP32. Raises MixedError for a layer that there is not."""
+    from .check import save_model
+    from .mixed import exact_weights, keep_single, kept_layers
+
+    assert source.graphs is not None
+    half, single = source.graphs
+    mixed = keep_single(half, layers, exact_weights(single))
+    save_model(mixed, path)
+    return dataclasses.replace(source, path=path, kept=kept_layers(mixed), graphs=Graphs(mixed, single))
 
 
 def check_request(source: Source, request: GraphRequest) -> None:

@@ -38,7 +38,8 @@ from infer.views import out_of_range, plan_views
 from ..errors import ModelError
 from ..model import file as model_file
 from ..model.check import save_model
-from ..model.file import copied, keep_initializers, set_values
+from ..model.file import add_maximum, copied, keep_initializers, set_values
+from ..model.mixed import exact_weights
 from ..model.precision import HALF_MAX, half_tensors, tensor_types
 from ..model.source import Graphs, Source
 
@@ -102,9 +103,7 @@ def calibrate(source: Source, folder: Path, protocol: str, limit: int, rescaled:
     if not changed:
         return dataclasses.replace(source, notes=notes)
 
-    floats = (tensor for tensor in single.graph.initializer if tensor.data_type == TensorProto.FLOAT)
-    exact = {tensor.name: numpy_helper.to_array(tensor) for tensor in floats}
-    half = rescale(half, exponents, exact)
+    half = rescale(half, exponents, exact_weights(single))
     save_model(half, rescaled)
     print(f"{rescaled}: {changed} of {len(exponents)} half tensors rescaled by powers of two", flush=True)
     return dataclasses.replace(source, path=rescaled, notes=notes, graphs=Graphs(half, single))
@@ -131,6 +130,10 @@ def measure_ranges(
         files = few
 
     measured, names = _with_largest(reference, tensors)
+    if not names:
+        raise CalibrationError(f"none of {len(tensors)} half tensors is in the FP32 graph: their range is not known")
+    if len(names) < len(tensors):
+        print_notes([f"--calibrate: {len(tensors) - len(names)} of {len(tensors)} half tensors are not measured"])
     rows: list[list[float]] = []  # [images, tensors]
     unreadable = []
     with model_file.opened(measured, [PREFIX + name for name in names]) as engine:
@@ -153,22 +156,23 @@ def measure_ranges(
 
 
 def _with_largest(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelProto, list[str]]:
-    """A copy with an output `largest:NAME` f32 [views] for each tensor that `reference` has, and their names."""
+    """A copy with an output `largest:NAME` f32 [views] for each tensor that `reference` has, and their names.
+
+    A half tensor of a converted model is called NAME.half, its FP32 one NAME (export/model/precision.py).
+    """
     model = copied(reference)
     inferred = onnx.shape_inference.infer_shapes(reference)
     values = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
 
     names = []
     for name in tensors:
-        kind = values.get(name)
+        single = name if name in values else name.removesuffix(".half")
+        kind = values.get(single)
         if kind is None or kind.elem_type != TensorProto.FLOAT or len(kind.shape.dim) < 2:
             continue
         output = PREFIX + name
-        axes = np.arange(1, len(kind.shape.dim), dtype=np.int64)
-        model.graph.initializer.append(numpy_helper.from_array(axes, f"{output}.axes"))
-        model.graph.node.append(helper.make_node("Abs", [name], [f"{output}.abs"]))
-        inputs = [f"{output}.abs", f"{output}.axes"]
-        model.graph.node.append(helper.make_node("ReduceMax", inputs, [output], keepdims=0))
+        model.graph.node.append(helper.make_node("Abs", [single], [f"{output}.abs"]))
+        add_maximum(model, f"{output}.abs", range(1, len(kind.shape.dim)), output, keepdims=False)
         model.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, ("views",)))
         names.append(name)
     return model, names

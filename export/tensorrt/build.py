@@ -18,7 +18,7 @@ import dataclasses
 import importlib
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,6 +197,7 @@ class BuiltPlan:
     kernels: int
     activation_bytes: tuple[int | None, ...]
     timing_cache: bytes | None = None
+    kept_convolutions: int = 0  # of them in FP32 within a half graph
 
 
 class Kernel(NamedTuple):
@@ -214,11 +215,13 @@ def build(
     targets: Sequence[str],
     options: BuildOptions = BuildOptions(),
     stop: threading.Event | None = None,
+    kept: Collection[str] = (),
 ) -> BuiltPlan:
     """Builds the ONNX model `path`, one optimisation profile for each of `shapes`; shows a bar on a terminal.
 
-    stop: ends the build once it is set, see `interruptible`. Raises BuildError with the library's own words where it
-    refuses, and for a convolution of another precision than the spec's, in the network or among the kernels of the log.
+    stop: ends the build once it is set, see `interruptible`. kept: layers of an FP16 graph in FP32. Raises BuildError
+    with the library's own words where it refuses, and for a convolution of another precision than the spec's (or kept
+    ones' FP32), in the network or among the kernels of the log.
     """
     trt = importlib.import_module(library.module)
     log = messages(trt)
@@ -235,7 +238,8 @@ def build(
             said = "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors)
             raise BuildError(f"{path}: {library.name} cannot read it: {' '.join(said.split()) or log.said()}")
         outputs, convolutions = _tensor_types(trt, network)
-        _check(path, "convolutions", list(convolutions.items()), spec.precision)
+        _check(path, "convolutions", [(n, k) for n, k in convolutions.items() if n not in kept], spec.precision)
+        _check(path, "kept convolutions", [(n, k) for n, k in convolutions.items() if n in kept], "fp32")
         if spec.precision == "fp16" and "Half" not in outputs:
             raise BuildError(f"{path}: no half tensor in the network, although its spec says fp16: export it again")
 
@@ -266,8 +270,16 @@ def build(
 
     # The log says more than the library: which kernels there are, and what memory they need.
     kernels = convolution_kernels(log.lines, set(convolutions))
-    found = [(", ".join(kernel.layers), "/".join(sorted(kernel.weights))) for kernel in kernels]
-    _check(path, "kernels of convolutions in the builder's log", found, spec.precision)
+    for what, precision, own in (
+        (
+            "kernels of convolutions",
+            spec.precision,
+            [kernel for kernel in kernels if not set(kept) >= {*kernel.layers}],
+        ),
+        ("kernels of kept convolutions", "fp32", [kernel for kernel in kernels if set(kept) >= {*kernel.layers}]),
+    ):
+        found = [(", ".join(kernel.layers), "/".join(sorted(kernel.weights))) for kernel in own]
+        _check(path, f"{what} in the builder's log", found, precision)
     return BuiltPlan(
         bytes(plan),
         f"{library.name} {trt.__version__}",
@@ -277,6 +289,7 @@ def build(
         len(kernels),
         activation_bytes(log.lines, len(shapes)),
         None if timing_cache is None else bytes(timing_cache.serialize()),
+        len(convolutions.keys() & set(kept)),
     )
 
 

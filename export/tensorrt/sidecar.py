@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +49,7 @@ def sidecar_content(
         float_tensors=plan.float_tensors,
         onnx_sha256=model_sha256(source.path),
         self_test=source.self_test,
+        keep_single=source.kept or msgspec.UNSET,
         **source.notes,
     )
 
@@ -70,10 +72,13 @@ def engine_summary(
     for shape, used in zip(shapes, plan.activation_bytes, strict=True):
         needed.append(f"{shape.name} {'unknown' if used is None else f'{used / 1e6:.0f} MB'}")
     kernels = f"{plan.kernels} kernels of them" if plan.kernels else "none named"
+    of_them = f"all {spec.precision}"
+    if plan.kept_convolutions:
+        of_them = f"{spec.precision} but {plan.kept_convolutions} kept in fp32"
     return (
         f"{engine}: {spec.precision}, {spec.interface} interface, {len(plan.data) / 1e6:.1f} MB, {plan.builder} for "
         f"{' '.join(targets)}; {plan.half_tensors} half and {plan.float_tensors} float tensors, "
-        f"{plan.convolutions} convolutions all {spec.precision} ({kernels} in the builder's log); "
+        f"{plan.convolutions} convolutions {of_them} ({kernels} in the builder's log); "
         f"activations: {', '.join(needed)}"
     )
 

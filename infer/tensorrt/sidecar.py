@@ -56,6 +56,7 @@ class SidecarContent(msgspec.Struct, frozen=True, kw_only=True):
     float_tensors: int = 0
     onnx_sha256: str = ""
     self_test: Any = None
+    keep_single: tuple[str, ...] | UnsetType = UNSET  # layers in FP32 within a half engine
     ranges: dict[str, Any] | UnsetType = UNSET  # of --calibrate
     verify: dict[str, Any] | UnsetType = UNSET  # of --verify, for the graph and for the engine itself
     verify_engine: dict[str, Any] | UnsetType = UNSET

@@ -45,7 +45,7 @@ OneLine = Callable[[], str]
 
 def test_files(built: Built) -> None:
     names = {path.name for path in built.engine.parent.iterdir()} - {"single.onnx"}
-    assert names == {"model.engine", "model.engine.json", "model.inputs", "model.onnx"}
+    assert names == {"model.engine", "model.engine.json", "model.inputs", "model.onnx", "model.check.onnx"}
 
 
 def test_sidecar(built: Built) -> None:
@@ -81,7 +81,8 @@ def test_profiles_of_the_sidecar(built: Built) -> None:
 
 
 def test_what_is_printed(built: Built) -> None:
-    exported, summary, command = built.printed
+    exported, unchecked, summary, command = built.printed
+    assert unchecked.startswith("the range of half precision was not checked on real images: on 5 built-in ones")
     assert exported.startswith(f"{built.engine.with_suffix('.onnx')}: fp16, views interface, ")
     size = built.engine.stat().st_size / 1e6
     for part in (

@@ -20,7 +20,7 @@ from evaluation.scores import table as tables
 from evaluation.scores.table import Scores, fuse
 
 CLASSES = 10
-VOID = ("meta", "link", "image", "line", "circle", "rect", "use", "wbr", "path")
+VOID = ("meta", "link", "img", "image", "line", "circle", "rect", "use", "wbr", "path")
 
 
 def scores_of(

@@ -9,12 +9,15 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from foreign_nets import foreign_net, weights
 from helpers import encode, network_input, noise, random_net, slim_spec
 from loud import graphs, loud_net
 
-from export.model.precision import half_tensors
+from export.from_onnx import ImportRequest, import_model
+from export.model.precision import half_model, half_tensors
 from export.proof.calibrate import ActivationRanges, CalibrationError, measure_ranges
 from infer.pixels.render import render
+from infer.spec import Preprocessing
 from infer.views import plan_views
 
 Exported = Callable[..., Path]
@@ -116,3 +119,18 @@ def test_the_measured_model_keeps_the_callers(folder: Path) -> None:
     before = single.SerializeToString()
     measure_ranges(single, half_tensors(half), folder, "center", 1)
     assert single.SerializeToString() == before
+
+
+def test_a_foreign_net_is_measured_too(folder: Path, tmp_path: Path) -> None:
+    """Its half tensors have other names than those of the FP32 graph; nothing was measured, without a word."""
+    onnx.save(foreign_net(weights()), tmp_path / "theirs.onnx")
+    preprocessing = Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear")
+    import_model(tmp_path / "theirs.onnx", tmp_path / "ours.onnx", ImportRequest(preprocessing, crop_px=64))
+    single = onnx.load(tmp_path / "ours.onnx")
+    half = half_model(single)
+    names = half_tensors(half)
+    found = measure_ranges(single, names, folder, "center", 2)
+    assert len(found.largest) >= len(names) - 1 and all(value > 0 for value in found.largest.values())
+
+    with pytest.raises(CalibrationError, match="none of 1 half tensors is in the FP32 graph"):
+        measure_ranges(single, ["unknown"], folder, "center", 2)

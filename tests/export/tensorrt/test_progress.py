@@ -53,7 +53,7 @@ def test_an_interrupted_build(sent: signal.Signals, slim_checkpoint: Checkpoints
         stdout, stderr = process.communicate()
     assert (process.returncode, stdout, stderr) == (130, "", "interrupted\n")
     assert time.monotonic() - sent_at < 20
-    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.check.onnx"}
     onnx.checker.check_model(tmp_path / "model.onnx")
 
 
@@ -73,7 +73,9 @@ def test_an_interrupted_build_leaves_the_old_engine(slim_checkpoint: Checkpoints
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(build, "progress_monitor", impatient)
         to_trt.main([str(slim_checkpoint("A")), "-o", str(tmp_path / "model.engine"), "--target", "sm86"])
-    assert {path.name for path in tmp_path.iterdir()} == {"model.engine", "model.engine.json", "model.onnx"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("model.engine", "model.engine.json", "model.onnx", "model.check.onnx")
+    }
     assert (tmp_path / "model.engine").read_bytes() == b"old"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
