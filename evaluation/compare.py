@@ -83,10 +83,12 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int,
         lines.append(f"pixels: the same for {found.same_pixels} of {found.images} images")
 
     if found.differing:
-        rows = []
+        rows, words = [], _words(one)
         for each in found.differing[:count]:
-            answers = f"{each.first} {each.first_probability:.2f}", f"{each.second} {each.second_probability:.2f}"
-            rows.append([cell(one) for one in (each.image, each.label or "", *answers)])
+            first, second = (f"{name}{words.get(name, '')}" for name in (each.first, each.second))
+            answers = f"{first} {each.first_probability:.2f}", f"{second} {each.second_probability:.2f}"
+            label = f"{each.label}{words.get(each.label, '')}" if each.label else ""
+            rows.append([cell(text) for text in (each.image, label, *answers)])
         lines += ["", tabulate(rows, ["image", "true", "A", "B"], tablefmt="pipe", disable_numparse=True)]
         if len(found.differing) > count:
             lines.append(f"... and {len(found.differing) - count} more")
@@ -114,6 +116,13 @@ def _verdicts(found: Comparison, *, has_top5: bool) -> Iterator[str]:
     if one or other:
         yield f"only A could score {one} of them, only B {other}: what a table could not score counts as wrong for it"
     yield f"B gains {len(found.gained)} images and loses {len(found.lost)} (top-1)"
+
+
+def _words(table: Scores) -> dict[str, str]:
+    """The first word of each class, to be put behind its WNID."""
+    names = json.loads(table.metadata["spec"]).get("class_names") or ()
+    pairs = zip(table.classes, names, strict=False)
+    return {name: f" ({str(words).split(',')[0]})" for name, words in pairs if name != words}
 
 
 def _describe_table(table: Scores) -> str:

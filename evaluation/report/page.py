@@ -180,8 +180,11 @@ def _changed(every: Every, first: Headline | None, listed: Listed) -> Changed | 
         for mistake in mistakes
         if mistake.thumbnail is not None
     }
-    surest = [sorted(own, key=lambda image: -image.second_probability)[:CHANGED] for own in (gained, lost)]
-    return Changed(one[1], other[1], *surest, (len(found.gained), len(found.lost)), thumbnails)
+    first_gained, first_lost = (
+        sorted(own, key=lambda image: -image.second_probability)[:CHANGED] for own in (gained, lost)
+    )
+    counts = len(found.gained), len(found.lost)
+    return Changed(one[1], other[1], first_gained, first_lost, counts, thumbnails)
 
 
 def _colors(rows: Sequence[ResultRow]) -> dict[str, int]:

@@ -126,6 +126,19 @@ def test_the_pairs_shown_are_those_of_report_json(browser: Browser, out: Path) -
         assert (row[6] != "no difference shown") == (float(row[5]) < 0.05)
 
 
+def test_a_table_is_sorted_by_the_column_that_is_clicked(browser: Browser, out: Path) -> None:
+    browser.open_page(out / "report.html")
+    results = json.loads((out / "report.json").read_text())["results"]
+    errors = sorted(round(result["top1_error_percent"], 2) for result in results)
+    column = "[...document.querySelectorAll('#results-table tbody tr')].map(r => parseFloat(r.cells[2].innerText))"
+    click = "document.querySelectorAll('#results-table thead button')[2].click()"
+    browser.evaluate(click)
+    assert browser.evaluate(column) == errors
+    browser.evaluate(click)
+    assert browser.evaluate(column) == errors[::-1]
+    assert browser.complaints() == []
+
+
 @pytest.mark.parametrize("width", [320, PHONE_PX, 768, 1200])
 def test_it_is_as_wide_as_the_window(browser: Browser, page: Path, width: int) -> None:
     browser.open_page(page, width=width)
