@@ -41,9 +41,12 @@ def main(out: Path) -> None:
         ],
     }
     seconds = {stage: sum(run(command) for command in commands) for stage, commands in stages.items()}
-    rows = [result for folder in ("torch", "onnx") for result in read_run(out / folder).report.results]
+    reports = [read_run(out / folder).report for folder in ("torch", "onnx")]
+    rows = [result for report in reports for result in report.results]
     print(f"\n{format_table(rows)}\n")
-    print("On 400 images the intervals are wide: where they overlap, no protocol or fusion is shown to beat another.")
+    pairs = reports[0].pairs
+    differing = sum(pair.differs for pair in pairs)
+    print(f"{differing} of {len(pairs)} pairs of the torch rows are shown to differ: which, is in {out}/torch/report.html.")
     print(f"Built here, but not run: {a.with_suffix('.engine')} and {d.with_suffix('.engine')} need an NVIDIA GPU.\n")
     for stage, taken in seconds.items():
         print(f"{taken:6.0f} s  {stage}")
