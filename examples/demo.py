@@ -46,7 +46,7 @@ def main(out: Path) -> None:
     print(f"\n{format_table(rows)}\n")
     pairs = reports[0].pairs
     differing = sum(pair.differs for pair in pairs)
-    print(f"{differing} of {len(pairs)} pairs of the torch rows are shown to differ: which, is in {out}/torch/report.html.")
+    print(f"{differing} of {len(pairs)} pairs of the torch rows differ (paired tests): see {out}/torch/report.html.")
     print(f"Built here, but not run: {a.with_suffix('.engine')} and {d.with_suffix('.engine')} need an NVIDIA GPU.\n")
     for stage, taken in seconds.items():
         print(f"{taken:6.0f} s  {stage}")
