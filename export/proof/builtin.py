@@ -86,8 +86,8 @@ def check_builtin(source: Source) -> None:
         why = found.overflow or "no layer leaves half's range, so the net itself has no answer"
         raise RangeError(
             f"{source.path}: in half precision {lost} of {len(found.largest)} built-in images have no answer that is a "
-            f"number ({why}), so there is no engine: build with --calibrate DIR, which rescales the net, or "
-            "--precision fp32"
+            f"number ({why}), so there is no engine: build with --calibrate DIR, which rescales the net, "
+            "--keep-single LAYER,... for the layers between which it is too large, or --precision fp32"
         )
     print(one_line(found.line()), flush=True)
 

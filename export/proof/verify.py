@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from infer.command import print_notes
 from infer.cuda.device import Device
 from infer.cuda.driver import CudaError
 from infer.data.dataset import Dataset, DatasetError, open_dataset
-from infer.engine import Engine
+from infer.engine import Engine, EngineError
 from infer.errors import one_line
 from infer.open import open_engine
 from infer.pixels.decode import Pixels
@@ -43,9 +43,10 @@ from infer.views import View, ViewPlan, default_scales, merge_plans, out_of_rang
 from ..errors import ModelError
 from ..model import file as model_file
 from ..model.file import copied
-from ..model.precision import check_graph
-from ..model.source import Proof, Reading, Source
+from ..model.precision import PrecisionError, check_graph
+from ..model.source import Graphs, Proof, Reading, Source
 from ..tensorrt.sidecar import write_engine
+from . import layers
 
 CLASS_SCORES = "class_scores"
 """Output added to both graphs of a classifier: what goes into the softmax, f32 [views, classes]."""
@@ -148,7 +149,33 @@ def prove_graph(source: Source, proof: Proof) -> Source:
     assert proof.verify is not None and source.graphs is not None
     half, single = source.graphs
     verdict = verify_graph(single, half, proof.verify, proof.protocol, proof.limit, proof.reading)
-    return dataclasses.replace(source, notes={**source.notes, "verify": _pass(verdict, source.path, proof)})
+    found = _say_layers(source.graphs, source.notes, proof)
+    if found and not verdict.passes(proof.tolerance):
+        print("looking for layers that pass if they are kept in FP32 ...", flush=True)
+        proposal = layers.propose(source.graphs, found, proof.verify, proof.reading, proof.tolerance)
+        if proposal:
+            names, difference = proposal
+            print(
+                f"--keep-single {','.join(names)} passes on {layers.IMAGES} of the images, one view each: largest "
+                f"difference {difference:.2g}",
+                flush=True,
+            )
+    said = _pass(verdict, source.path, proof)
+    said["layers"] = [one._asdict() for one in layers.worst(found)]
+    return dataclasses.replace(source, notes={**source.notes, "verify": said})
+
+
+def _say_layers(graphs: Graphs, notes: Mapping[str, Any], proof: Proof) -> list[layers.LayerError]:
+    """The errors of the layers, the worst of which are printed; none, with a line, where they cannot be measured."""
+    assert proof.verify is not None
+    exponents = notes.get("ranges", {}).get("rescaled", {})
+    try:
+        found = layers.measure_layers(graphs, proof.verify, proof.reading, exponents)
+    except (EngineError, PrecisionError, DatasetError, RunError) as error:
+        print(one_line(f"the error of each layer was not measured: {error}"), flush=True)
+        return []
+    print(layers.table_of(found), flush=True)
+    return found
 
 
 def prove_engine(
@@ -189,7 +216,7 @@ def _pass(verdict: Verdict | BoxVerdict, path: Path, proof: Proof) -> dict[str, 
     """Says the verdict and returns it for the sidecar. Raises GateError where it does not pass."""
     print("\n".join(verdict.lines()), flush=True)
     if not verdict.passes(proof.tolerance):
-        advice = "build with --precision fp32"
+        advice = "build with --keep-single LAYER,... or --precision fp32"
         if proof.calibrate is None:
             advice = "try --calibrate DIR, which rescales a net that leaves half's range, or --precision fp32"
         raise GateError(f"{path}: {verdict.worst}, --tolerance is {proof.tolerance:g}, so there is no engine: {advice}")

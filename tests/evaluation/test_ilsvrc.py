@@ -81,6 +81,7 @@ def test_two_models_and_their_fusion(
         "unreadable": 0,
         "unreadable_images": {},
         "class_names": dict(zip(WNIDS, WORDS, strict=True)),
+        "name": "miniature",
     }
     rows = content["results"]
     names = ["slim-a", "slim-a", "slim-b", "slim-b", "fused", "fused"]

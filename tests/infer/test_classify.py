@@ -77,7 +77,7 @@ def test_json_of_a_folder_and_a_broken_file(exported: Exported, tmp_path: Path, 
     captured = capsys.readouterr()
     lines = [json.loads(line) for line in captured.out.splitlines()]
     assert [Path(line["image"]).name for line in lines] == [f"{n:02d}.png" for n in range(20)]
-    assert list(lines[0]) == ["image", "status", "model", "protocol", "predictions"]
+    assert list(lines[0]) == ["image", "status", "model", "arithmetic", "protocol", "predictions"]
     assert list(lines[0]["predictions"][0]) == ["index", "wnid", "name", "probability"]
     assert [line["status"] == "ok" for line in lines] == [n != 5 for n in range(20)]
     assert lines[5]["predictions"] == []

@@ -1,0 +1,205 @@
+"""Where half precision is lost: the error of each layer of an FP16 graph, and which layers to keep in FP32.
+
+The FP32 graph and the check graph see the same few images, one view of each, and every half tensor is compared with its
+FP32 one. One view's tensors are in memory at a time: of a full-size VGG-E, 60 MB for each of the two graphs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from tabulate import tabulate
+
+from evaluation.run.loop import read_image
+from infer.data.dataset import open_dataset
+from infer.engine import EngineError
+from infer.errors import one_line
+from infer.pixels.decode import Pixels
+from infer.views import ViewPlan, default_scales, out_of_range, plan_views
+
+from ..model import file as model_file
+from ..model.file import copied, names_read
+from ..model.mixed import Layer, exact_weights, half_layers, keep_single, layer_name
+from ..model.precision import HALF_MAX, check_graph, tensor_types
+from ..model.source import Graphs, Reading
+
+IMAGES = 8
+"""Images that layers are measured on, spread over the classes."""
+SHOWN = 10
+Views = Sequence[tuple[Pixels, ViewPlan]]
+
+
+class LayerError(NamedTuple):
+    """A layer's output in half against FP32, over all images.
+
+    relative: root of the summed squares of the differences, over that of the values. largest: the largest difference.
+    range_used: the largest magnitude in FP32, as it would have to be held, over the largest half; above 1 it overflows.
+    """
+
+    layer: str
+    operator: str
+    relative: float
+    largest: float
+    range_used: float
+
+
+def measure_layers(graphs: Graphs, data: Path, reading: Reading, exponents: Mapping[str, int]) -> list[LayerError]:
+    """The errors of all layers of the FP16 graph on IMAGES images of a data set, in the order of the graph.
+
+    exponents: of half tensors that hold 2^e times their values. Raises EngineError, PrecisionError and DatasetError
+    where they cannot be measured.
+    """
+    layers, singles = _layers(graphs)
+    sums = np.zeros((len(layers), 2))  # of the squares of differences and of values
+    most = np.zeros((len(layers), 2))  # differences, magnitudes as they are held
+    for one, other, _ in _answers(graphs, check_graph(graphs.built), layers, singles, _views(graphs, data, reading)):
+        for place, layer in enumerate(layers):
+            scale = math.ldexp(1.0, exponents.get(layer.tensor, 0))
+            value = one[singles[place]].astype(np.float64)
+            with np.errstate(invalid="ignore", over="ignore"):
+                difference = np.abs(other[layer.tensor] / scale - value)
+                sums[place] += (difference**2).sum(), (value**2).sum()
+            most[place] = np.maximum(most[place], (difference.max(), np.abs(value).max() * scale))
+
+    relative = np.sqrt(sums[:, 0] / np.maximum(sums[:, 1], 1e-300))
+    rows = zip(layers, relative.tolist(), most.tolist(), strict=True)
+    return [LayerError(one.name, one.operator, error, far, held / HALF_MAX) for one, error, (far, held) in rows]
+
+
+def worst(found: Sequence[LayerError]) -> list[LayerError]:
+    """The SHOWN layers with the largest relative errors; those without a finite one first."""
+    return sorted(found, key=lambda one: -one.relative if math.isfinite(one.relative) else -math.inf)[:SHOWN]
+
+
+def table_of(found: Sequence[LayerError]) -> str:
+    """The worst layers, to be printed."""
+    rows = [
+        (
+            one_line(one.layer),
+            one.operator,
+            f"{one.relative:.2g}",
+            f"{one.largest:.2g}",
+            f"{100 * one.range_used:.2g} %",
+        )
+        for one in worst(found)
+    ]
+    headers = [f"worst of {len(found)} layers", "operator", "relative error", "largest difference", "of half's range"]
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
+
+
+def propose(
+    graphs: Graphs, found: Sequence[LayerError], data: Path, reading: Reading, tolerance: float
+) -> tuple[list[str], float] | None:
+    """(layers that would be kept in FP32, the largest difference of a posterior with them); None where none helps.
+
+    First those that leave half's range with those that read them, then the ones where the error grows most, twice as
+    many each time. A list is tried on the images of `measure_layers` before it is proposed.
+    """
+    in_half = _in_half(graphs.built)
+    beyond = {one.layer for one in found if not one.range_used <= 1}
+    start = [name for name in _with_readers(graphs.built, beyond) if name in in_half]
+    growth = dict.fromkeys(start) | dict.fromkeys(name for name in _by_growth(found) if name in in_half)
+    views, counts = _views(graphs, data, reading), [len(start)] if start else []
+    count = max(1, len(start))
+    while count <= len(growth):
+        counts.append(count)
+        count *= 2
+
+    for count in dict.fromkeys(counts):
+        names = list(growth)[:count]
+        mixed = keep_single(graphs.built, names, exact_weights(graphs.single))
+        difference = _posterior_difference(graphs, mixed, views)
+        if difference <= tolerance:
+            return names, difference
+    return None
+
+
+def _layers(graphs: Graphs) -> tuple[list[Layer], list[str]]:
+    """The layers of the FP16 graph that the FP32 graph has, too, and the names of their tensors there."""
+    known = {name for node in graphs.single.graph.node for name in node.output}
+    pairs = [
+        (layer, layer.tensor if layer.tensor in known else layer.tensor.removesuffix(".half"))
+        for layer in half_layers(graphs.built)
+    ]
+    kept = [(layer, name) for layer, name in pairs if name in known]
+    return [layer for layer, _ in kept], [name for _, name in kept]
+
+
+def _views(graphs: Graphs, data: Path, reading: Reading) -> Views:
+    """One centre crop of each of IMAGES images that can be read. Raises DatasetError and EngineError."""
+    dataset = open_dataset(data, limit=IMAGES, labels=reading.labels, columns=reading.columns)
+    found = []
+    with model_file.opened(graphs.single) as engine:
+        spec = engine.spec
+        for item in dataset.items:
+            read = read_image(item, [spec.preprocessing.exif], strict=False)
+            for pixels in read.images.values():
+                size = pixels.shape[0], pixels.shape[1]
+                plan = plan_views(spec, "center", size, default_scales(spec, "center"))
+                if out_of_range(plan, engine.shapes, spec) is None:
+                    found.append((pixels, plan))
+    if not found:
+        raise EngineError(f"{data}: none of {len(dataset.items)} images can be used")
+    return found
+
+
+def _answers(
+    graphs: Graphs, other: onnx.ModelProto, layers: Sequence[Layer], singles: Sequence[str], views: Views
+) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+    """For each view, the outputs of the FP32 graph and of another, and the name of the answer."""
+    tensors = [layer.tensor for layer in layers]
+    with (
+        model_file.opened(_with_outputs(graphs.single, singles), list(dict.fromkeys(singles))) as one,
+        model_file.opened(_with_outputs(other, tensors), list(dict.fromkeys(tensors))) as two,
+    ):
+        answer = "posterior" if one.spec.task == "classify" else "box_map"
+        for pixels, plan in views:
+            asked = [(one, [answer, *dict.fromkeys(singles)]), (two, [answer, *dict.fromkeys(tensors)])]
+            first, second = (engine.run(engine.load([pixels]), [plan], names) for engine, names in asked)
+            yield first, second, answer
+
+
+def _posterior_difference(graphs: Graphs, mixed: onnx.ModelProto, views: Views) -> float:
+    """The largest difference of an answer of the mixed graph, NaN where it has none."""
+    most = 0.0
+    for one, other, answer in _answers(graphs, check_graph(mixed), [], [], views):
+        most = float(np.maximum(most, np.abs(one[answer] - other[answer]).max()))  # NaN stays NaN
+    return most
+
+
+def _in_half(model: onnx.ModelProto) -> set[str]:
+    """The names of the layers that read and write halves, which can be kept in FP32."""
+    types = tensor_types(model) | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    half = {name for name, kind in types.items() if kind == TensorProto.FLOAT16}
+    nodes = (node for node in model.graph.node if node.op_type != "Cast")
+    return {layer_name(node) for node in nodes if not half.isdisjoint(node.input) and not half.isdisjoint(node.output)}
+
+
+def _with_readers(model: onnx.ModelProto, layers: set[str]) -> list[str]:
+    """Layers, and those that read what they write, in the order of the graph."""
+    written = {name for node in model.graph.node if layer_name(node) in layers for name in node.output}
+    nodes = model.graph.node
+    return [layer_name(node) for node in nodes if layer_name(node) in layers or written & names_read(node)]
+
+
+def _by_growth(found: Sequence[LayerError]) -> list[str]:
+    """Layers by how much larger their error is than any before them, the largest growth first."""
+    growth, before = dict[str, float](), 1e-6
+    for one in found:
+        growth[one.layer] = one.relative / before if math.isfinite(one.relative) else 0.0
+        before = max(before, one.relative if math.isfinite(one.relative) else 0.0)
+    return sorted(growth, key=lambda name: -growth[name])
+
+
+def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    changed = copied(model)
+    there = {value.name for value in changed.graph.output}
+    new = [name for name in dict.fromkeys(names) if name not in there]
+    changed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in new)
+    return changed
