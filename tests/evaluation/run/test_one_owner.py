@@ -101,9 +101,10 @@ def children(parent: int) -> list[int]:
     """The workers of a process: not multiprocessing's tracker, which ends with its pipe."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
-        fields = path.read_text().rpartition(")")[2].split()
-        if int(fields[1]) == parent and b"spawn_main" in path.with_name("cmdline").read_bytes():
-            found.append(int(path.parent.name))
+        with contextlib.suppress(OSError):  # one that has ended since
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent and b"spawn_main" in path.with_name("cmdline").read_bytes():
+                found.append(int(path.parent.name))
     return found
 
 
