@@ -38,7 +38,10 @@ def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Raises PrecisionError for a graph of which we cannot tell what it holds in half.
     """
+    if model.functions:
+        raise PrecisionError(f"has functions of its own ({model.functions[0].name}), in which nothing would be rounded")
     checked = copied(model)
+    del checked.graph.value_info[:]  # what is inferred counts, not what is said
     _constants_to_initializers(checked.graph)
     types = tensor_types(checked)
     _check_types(checked.graph, types)
@@ -62,8 +65,17 @@ def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         for name in halves:
             nodes += _rounded(f"{name}.exact", name)
     set_values(checked.graph.node, nodes)
-    del checked.graph.value_info[:]
+    _check_names(checked.graph)
     return checked
+
+
+def _check_names(graph: onnx.GraphProto) -> None:
+    """Raises PrecisionError where a tensor has a name that was made for another."""
+    names = Counter(name for node in graph.node for name in node.output if name)
+    names.update({weight.name for weight in graph.initializer} | {value.name for value in graph.input})
+    name, count = max(names.items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise PrecisionError(f"{name} would be the name of two tensors: rename it")
 
 
 def _check_types(graph: onnx.GraphProto, types: Mapping[str, int]) -> None:
@@ -83,11 +95,20 @@ def _check_types(graph: onnx.GraphProto, types: Mapping[str, int]) -> None:
             single.update(unknown)  # nothing that it reads is half
         elif unknown:
             raise PrecisionError(f"{what}: the type of {unknown[0]} cannot be told, so not whether it is rounded")
-        inner = any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
-        if inner and not halves.isdisjoint({*names_read(node), *node.output}):
+        inner = [graph for one in node.attribute for graph in (*([one.g] if one.HasField("g") else []), *one.graphs)]
+        if inner and (not halves.isdisjoint({*names_read(node), *node.output}) or any(map(_holds_half, inner))):
             raise PrecisionError(f"{what}: computes in half within a branch or a loop, which is not rounded there")
         if any(_makes_half(attribute) for attribute in node.attribute) and node.op_type != "Cast":
             raise PrecisionError(f"{what}: makes halves of itself, which no check graph is written for")
+
+
+def _holds_half(graph: onnx.GraphProto) -> bool:
+    """True where a branch or the body of a loop has halves of its own."""
+    return any(map(_is_half, graph.initializer)) or any(
+        _makes_half(attribute) or any(map(_holds_half, (attribute.g, *attribute.graphs)))
+        for node in graph.node
+        for attribute in node.attribute
+    )
 
 
 def _makes_half(attribute: onnx.AttributeProto) -> bool:
@@ -288,8 +309,8 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     """Numbers that lie in nodes become initialisers, so that each user can have them in its own precision."""
     nodes = []
     for node in graph.node:
-        (attribute,) = node.attribute if node.op_type == "Constant" else (None,)
-
+        is_constant = node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.attribute) == 1
+        attribute = node.attribute[0] if is_constant else None
         value = None if attribute is None else helper.get_attribute_value(attribute)
         if isinstance(value, TensorProto):
             value.name = node.output[0]

@@ -191,6 +191,16 @@ LAST = helper.make_node("Identity", ["z"], ["y"])
 CAST = helper.make_node("Cast", ["x"], ["h"], "down", to=TensorProto.FLOAT16)
 
 
+def hidden(name: str) -> onnx.GraphProto:
+    """A branch that reads and gives FP32, and is half in between."""
+    nodes = [
+        helper.make_node("Cast", ["x"], [f"{name}.h"], to=TensorProto.FLOAT16),
+        helper.make_node("Mul", [f"{name}.h", f"{name}.h"], [f"{name}.m"]),
+        helper.make_node("Cast", [f"{name}.m"], [name], to=TensorProto.FLOAT),
+    ]
+    return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])])
+
+
 def branch(name: str) -> onnx.GraphProto:
     node = helper.make_node("Cast", ["h"], [name], to=TensorProto.FLOAT)
     return helper.make_graph([node], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])])
@@ -212,6 +222,14 @@ def branch(name: str) -> onnx.GraphProto:
             "If if: computes in half within a branch",
         ),
         (
+            [helper.make_node("If", ["c"], ["y"], "deep", then_branch=hidden("a"), else_branch=hidden("b"))],
+            "If deep: computes in half within a branch",
+        ),
+        (
+            [CAST, helper.make_node("Neg", ["h"], ["h.half"], "n"), helper.make_node("Cast", ["h.half"], ["y"], to=1)],
+            "h.half would be the name of two tensors",
+        ),
+        (
             [helper.make_node("RandomNormal", [], ["y"], "noise", shape=[2], dtype=TensorProto.FLOAT16)],
             "RandomNormal noise: makes halves of itself",
         ),
@@ -229,4 +247,16 @@ def test_an_operator_of_others_without_half_changes_nothing() -> None:
     with pytest.raises(PrecisionError, match="y is half, expected inputs and outputs in FP32"):
         model = model_of([CAST])
         model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT16, [2]))
+        check_graph(model)
+
+
+def test_functions_and_types_that_are_only_said() -> None:
+    function = helper.make_function(
+        "own", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)]
+    )
+    model = model_of([CAST, helper.make_node("Cast", ["h"], ["y"], "up", to=TensorProto.FLOAT)])
+    model.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, [2]))  # which it is not
+    assert [node.name for node in check_graph(model).graph.node] == ["h.round", "h.back", "up"]
+    model.functions.append(function)
+    with pytest.raises(PrecisionError, match="has functions of its own"):
         check_graph(model)
