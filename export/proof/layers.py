@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,23 +15,21 @@ import onnx
 from onnx import TensorProto, helper
 from tabulate import tabulate
 
-from evaluation.run.loop import read_image
-from infer.data.dataset import open_dataset
-from infer.engine import EngineError
 from infer.errors import one_line
 from infer.pixels.decode import Pixels
-from infer.views import ViewPlan, default_scales, out_of_range, plan_views
+from infer.views import ViewPlan
 
 from ..model import file as model_file
 from ..model.file import copied, names_read
 from ..model.mixed import Layer, exact_weights, half_layers, keep_single, layer_name
 from ..model.precision import HALF_MAX, check_graph, tensor_types
-from ..model.source import Graphs, Reading
+from ..model.source import Graphs
 
 IMAGES = 8
 """Images that layers are measured on, spread over the classes."""
 SHOWN = 10
 Views = Sequence[tuple[Pixels, ViewPlan]]
+"""Images, and a plan of one view of each."""
 
 
 class LayerError(NamedTuple):
@@ -49,16 +46,15 @@ class LayerError(NamedTuple):
     range_used: float
 
 
-def measure_layers(graphs: Graphs, data: Path, reading: Reading, exponents: Mapping[str, int]) -> list[LayerError]:
-    """The errors of all layers of the FP16 graph on IMAGES images of a data set, in the order of the graph.
+def measure_layers(graphs: Graphs, views: Views, exponents: Mapping[str, int]) -> list[LayerError]:
+    """The errors of all layers of the FP16 graph, in its order. Raises EngineError and PrecisionError.
 
-    exponents: of half tensors that hold 2^e times their values. Raises EngineError, PrecisionError and DatasetError
-    where they cannot be measured.
+    views: of a few images, one each; exponents: of half tensors that hold 2^e times their values.
     """
     layers, singles = _layers(graphs)
     sums = np.zeros((len(layers), 2))  # of the squares of differences and of values
     most = np.zeros((len(layers), 2))  # differences, magnitudes as they are held
-    for one, other, _ in _answers(graphs, check_graph(graphs.built), layers, singles, _views(graphs, data, reading)):
+    for one, other, _ in _answers(graphs, check_graph(graphs.built), layers, singles, views):
         for place, layer in enumerate(layers):
             scale = math.ldexp(1.0, exponents.get(layer.tensor, 0))
             value = one[singles[place]].astype(np.float64)
@@ -94,18 +90,18 @@ def table_of(found: Sequence[LayerError]) -> str:
 
 
 def propose(
-    graphs: Graphs, found: Sequence[LayerError], data: Path, reading: Reading, tolerance: float
+    graphs: Graphs, found: Sequence[LayerError], views: Views, tolerance: float
 ) -> tuple[list[str], float] | None:
     """(layers that would be kept in FP32, the largest difference of a posterior with them); None where none helps.
 
     First those that leave half's range with those that read them, then the ones where the error grows most, twice as
-    many each time. A list is tried on the images of `measure_layers` before it is proposed.
+    many each time. A list is tried on the same views before it is proposed.
     """
     in_half = _in_half(graphs.built)
     beyond = {one.layer for one in found if not one.range_used <= 1}
     start = [name for name in _with_readers(graphs.built, beyond) if name in in_half]
     growth = dict.fromkeys(start) | dict.fromkeys(name for name in _by_growth(found) if name in in_half)
-    views, counts = _views(graphs, data, reading), [len(start)] if start else []
+    counts = [len(start)] if start else []
     count = max(1, len(start))
     while count <= len(growth):
         counts.append(count)
@@ -129,24 +125,6 @@ def _layers(graphs: Graphs) -> tuple[list[Layer], list[str]]:
     ]
     kept = [(layer, name) for layer, name in pairs if name in known]
     return [layer for layer, _ in kept], [name for _, name in kept]
-
-
-def _views(graphs: Graphs, data: Path, reading: Reading) -> Views:
-    """One centre crop of each of IMAGES images that can be read. Raises DatasetError and EngineError."""
-    dataset = open_dataset(data, limit=IMAGES, labels=reading.labels, columns=reading.columns)
-    found = []
-    with model_file.opened(graphs.single) as engine:
-        spec = engine.spec
-        for item in dataset.items:
-            read = read_image(item, [spec.preprocessing.exif], strict=False)
-            for pixels in read.images.values():
-                size = pixels.shape[0], pixels.shape[1]
-                plan = plan_views(spec, "center", size, default_scales(spec, "center"))
-                if out_of_range(plan, engine.shapes, spec) is None:
-                    found.append((pixels, plan))
-    if not found:
-        raise EngineError(f"{data}: none of {len(dataset.items)} images can be used")
-    return found
 
 
 def _answers(

@@ -149,14 +149,15 @@ def prove_graph(source: Source, proof: Proof) -> Source:
     assert proof.verify is not None and source.graphs is not None
     half, single = source.graphs
     verdict = verify_graph(single, half, proof.verify, proof.protocol, proof.limit, proof.reading)
-    found = _say_layers(source.graphs, source.notes, proof)
+    views = few_views(single, proof.verify, proof.reading)
+    found = _say_layers(source.graphs, views, source.notes)
     if found and not verdict.passes(proof.tolerance):
         print("looking for layers that pass if they are kept in FP32 ...", flush=True)
-        proposal = layers.propose(source.graphs, found, proof.verify, proof.reading, proof.tolerance)
+        proposal = layers.propose(source.graphs, found, views, proof.tolerance)
         if proposal:
             names, difference = proposal
             print(
-                f"--keep-single {','.join(names)} passes on {layers.IMAGES} of the images, one view each: largest "
+                f"--keep-single {','.join(names)} passes on {len(views)} of the images, one view each: largest "
                 f"difference {difference:.2g}",
                 flush=True,
             )
@@ -165,13 +166,29 @@ def prove_graph(source: Source, proof: Proof) -> Source:
     return dataclasses.replace(source, notes={**source.notes, "verify": said})
 
 
-def _say_layers(graphs: Graphs, notes: Mapping[str, Any], proof: Proof) -> list[layers.LayerError]:
+def few_views(single: onnx.ModelProto, data: Path, reading: Reading) -> layers.Views:
+    """One centre crop of each of a few images of a data set; those that cannot be used are left out."""
+    dataset = open_dataset(data, limit=layers.IMAGES, labels=reading.labels, columns=reading.columns)
+    found = []
+    with model_file.opened(single) as engine:
+        spec = engine.spec
+        for item in dataset.items:
+            for pixels in read_image(item, [spec.preprocessing.exif], strict=False).images.values():
+                size = pixels.shape[0], pixels.shape[1]
+                plan = plan_views(spec, "center", size, default_scales(spec, "center"))
+                if out_of_range(plan, engine.shapes, spec) is None:
+                    found.append((pixels, plan))
+    return found
+
+
+def _say_layers(graphs: Graphs, views: layers.Views, notes: Mapping[str, Any]) -> list[layers.LayerError]:
     """The errors of the layers, the worst of which are printed; none, with a line, where they cannot be measured."""
-    assert proof.verify is not None
+    if not views:
+        return []
     exponents = notes.get("ranges", {}).get("rescaled", {})
     try:
-        found = layers.measure_layers(graphs, proof.verify, proof.reading, exponents)
-    except (EngineError, PrecisionError, DatasetError, RunError) as error:
+        found = layers.measure_layers(graphs, views, exponents)
+    except (EngineError, PrecisionError) as error:
         print(one_line(f"the error of each layer was not measured: {error}"), flush=True)
         return []
     print(layers.table_of(found), flush=True)

@@ -19,6 +19,7 @@ from export.from_onnx import ImportRequest, import_model
 from export.model.precision import check_graph, half_model
 from export.model.source import Graphs, Reading
 from export.proof.layers import IMAGES, measure_layers, propose, table_of, worst
+from export.proof.verify import few_views
 from export.to_onnx import export_onnx
 from export.to_trt import main
 from infer.data.dataset import open_dataset
@@ -50,7 +51,7 @@ def test_errors_are_those_of_an_own_computation(
     layer: str, slim_checkpoint: Exported, miniature_dir: Path, tmp_path: Path
 ) -> None:
     graphs = graphs_of(load(slim_checkpoint("A")), tmp_path)
-    found = {one.layer: one for one in measure_layers(graphs, miniature_dir, Reading(), {})}
+    found = {one.layer: one for one in measure_layers(graphs, few_views(graphs.single, miniature_dir, Reading()), {})}
     spec = OnnxEngine(tmp_path / "m.onnx").spec
     differences, values = [], []
     for item in open_dataset(miniature_dir, limit=IMAGES).items:
@@ -73,8 +74,11 @@ def test_errors_are_those_of_an_own_computation(
 
 def test_scales_of_calibrate_are_taken_out(slim_checkpoint: Exported, miniature_dir: Path, tmp_path: Path) -> None:
     graphs = graphs_of(load(slim_checkpoint("A")), tmp_path)
-    plain = {one.layer: one for one in measure_layers(graphs, miniature_dir, Reading(), {})}["conv1_1"]
-    wrong = {one.layer: one for one in measure_layers(graphs, miniature_dir, Reading(), {"conv1_1": 3})}["conv1_1"]
+    views = few_views(graphs.single, miniature_dir, Reading())
+    plain, wrong = (
+        next(one for one in measure_layers(graphs, views, exponents) if one.layer == "conv1_1")
+        for exponents in ({}, {"conv1_1": 3})
+    )
     assert wrong.relative == pytest.approx(7 / 8, rel=1e-3)  # the graph was not rescaled
     assert wrong.range_used == pytest.approx(8 * plain.range_used)
 
@@ -110,10 +114,10 @@ def test_without_an_overflow_the_largest_growth_is_kept(
 ) -> None:
     """A tolerance that half precision cannot meet anywhere is met by FP32 throughout, if by nothing less."""
     graphs = graphs_of(load(slim_checkpoint("A")), tmp_path)
-    found = measure_layers(graphs, miniature_dir, Reading(), {})
-    loose = propose(graphs, found, miniature_dir, Reading(), 1.0)
+    found = measure_layers(graphs, few_views(graphs.single, miniature_dir, Reading()), {})
+    loose = propose(graphs, found, few_views(graphs.single, miniature_dir, Reading()), 1.0)
     assert loose is not None and len(loose[0]) == 1 and loose[1] < 0.01
-    assert propose(graphs, found, miniature_dir, Reading(), -1.0) is None
+    assert propose(graphs, found, few_views(graphs.single, miniature_dir, Reading()), -1.0) is None
 
 
 def test_a_foreign_net_is_measured(miniature_dir: Path, tmp_path: Path) -> None:
@@ -121,5 +125,5 @@ def test_a_foreign_net_is_measured(miniature_dir: Path, tmp_path: Path) -> None:
     preprocessing = Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear")
     import_model(tmp_path / "theirs.onnx", tmp_path / "ours.onnx", ImportRequest(preprocessing, crop_px=64))
     single = onnx.load(tmp_path / "ours.onnx")
-    found = measure_layers(Graphs(half_model(single), single), miniature_dir, Reading(), {})
+    found = measure_layers(Graphs(half_model(single), single), few_views(single, miniature_dir, Reading()), {})
     assert len(found) > 4 and all(0 <= one.relative < 0.01 for one in found)
