@@ -115,6 +115,7 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
         single, _, counts = max(precisions, key=lambda one: thorough(one[0]))
         sentence = say_precision(single, counts.top1_pairs)
 
+    script = SCRIPT.read_text(encoding="utf-8")
     template = _environment().get_template("page.html.jinja")
     page = template.render(
         reports=[run.report for run in runs],
@@ -135,8 +136,8 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
         colors=_colors(rows),
         same_data=same_data,
         whisker_most=_axis_end(rows),
-        script=SCRIPT.read_text(encoding="utf-8"),
-        script_sha256=base64.b64encode(hashlib.sha256(SCRIPT.read_bytes()).digest()).decode(),
+        script=script,
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         BINS=BINS,
         LEVEL=LEVEL,
         LISTED=LISTED,
