@@ -4,7 +4,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: cpp demo gpu-check pycuda test test-fuzz test-kills test-quick test-slow lint types readme clean
+.PHONY: cpp demo gpu-check pycuda test test-full test-fuzz test-kills test-quick test-slow lint types readme clean
 
 demo: $(INSTALLED)
 	$(RUN) examples/demo.py demo
@@ -19,12 +19,16 @@ test: $(INSTALLED)
 test-quick: $(INSTALLED)
 	$(PYTEST) -m 'not slow and not processes'
 
-# Full-size nets and long chains of kills; the importers beside OpenCV 4's reader of Caffe models and torchvision,
+# Three nets at full size and long chains of kills; the importers beside OpenCV 4's reader of Caffe models and torchvision,
 # each in an environment of its own.
 CAFFE := .venv-caffe
 TORCHVISION := .venv-torchvision
 test-slow: $(INSTALLED) $(CAFFE)/.installed $(TORCHVISION)/.installed
-	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m slow
+	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m 'slow and not full'
+
+# The nets at full size that test-slow leaves out: minutes each.
+test-full: $(INSTALLED) $(TORCHVISION)/.installed
+	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m full
 
 # Damages every kind of file that we read, for an hour or SECONDS, each round by another seed.
 SECONDS := 3600

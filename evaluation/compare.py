@@ -29,6 +29,7 @@ UNROUNDED = (
     "is an FP16 model's table of an earlier version, which did not round on a CPU: no cost of half precision shows in "
     "it; evaluate it again"
 )
+LAYERS = "python -m export.to_trt MODEL.onnx --verify DIR names the layers in which FP16 differs from FP32"
 DIFFERING = 20
 """Images on which the tables differ that are listed unless told otherwise."""
 
@@ -75,6 +76,8 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int,
                 f"{only[1]} images, McNemar's exact test p = {p:.2g}"
             )
     lines += list(_verdicts(found, has_top5=has_top5))
+    if _is_half_of(one, other):
+        lines.append(LAYERS)
     lines += [f"{name} {UNROUNDED}" for name, table in (("A", one), ("B", other)) if table.unrounded]
 
     if found.same_pixels is None:
@@ -116,6 +119,13 @@ def _verdicts(found: Comparison, *, has_top5: bool) -> Iterator[str]:
     if one or other:
         yield f"only A could score {one} of them, only B {other}: what a table could not score counts as wrong for it"
     yield f"B gains {len(found.gained)} images and loses {len(found.lost)} (top-1)"
+
+
+def _is_half_of(one: Scores, other: Scores) -> bool:
+    """True for one net in FP32 and FP16, in either order."""
+    specs = [json.loads(table.metadata["spec"]) for table in (one, other)]
+    same_net = len({(table.model, spec.get("net")) for table, spec in zip((one, other), specs, strict=True)}) == 1
+    return same_net and {spec.get("precision") for spec in specs} == {"fp32", "fp16"}
 
 
 def _words(table: Scores) -> dict[str, str]:

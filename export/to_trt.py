@@ -83,7 +83,7 @@ def build_engine(job: Job) -> None:
     if proof.verify:
         from .proof.verify import prove_graph
 
-        source = prove_graph(source, proof)
+        source = prove_graph(source, proof, job.engine.with_suffix(".layers.svg"))
     elif not proof.calibrate and source.spec.precision == "fp16":
         from .proof.builtin import check_builtin
 

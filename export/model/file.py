@@ -33,6 +33,9 @@ ONE_FILE_BYTES = 1_000_000_000
 PROTOBUF_BYTES = 2**31 - 1
 """The largest message of protobuf."""
 
+SMALL_ELEMENTS = 1024
+"""The largest initialiser whose values a shape may depend on."""
+
 RepeatedValues = Any  # protobuf's list of messages, which has no name to import
 
 ELEMENT_BYTES: dict[int, int] = {
@@ -55,6 +58,28 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with large initialisers left empty: enough to infer types and shapes, without gigabytes of copies.
+
+    Small ones stay, since shapes depend on the values of some.
+    """
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph = model.graph
+    light.graph.MergeFrom(
+        onnx.GraphProto(
+            name=graph.name, node=graph.node, input=graph.input, output=graph.output, value_info=graph.value_info
+        )
+    )
+    for tensor in graph.initializer:
+        if _elements(tensor) <= SMALL_ELEMENTS:
+            light.graph.initializer.append(tensor)
+            continue
+        empty = light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        empty.data_location = TensorProto.EXTERNAL
+        empty.external_data.add(key="location", value="left-out")
+    return light
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, str]:

@@ -23,7 +23,7 @@ from infer.errors import Refused
 from infer.spec import ModelSpec
 
 from ..errors import ModelError
-from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_values
+from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_values, without_weights
 
 HALF_MAX = 65_504.0
 """The largest finite half."""
@@ -174,7 +174,7 @@ def _cast(source: str, target: str, name: str, kind: int) -> onnx.NodeProto:
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     """Element type of every tensor but the constants, by inference."""
-    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model))
     values = (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input)
     return {value.name: value.type.tensor_type.elem_type for value in values}
 

@@ -38,7 +38,7 @@ from infer.views import out_of_range, plan_views
 from ..errors import ModelError
 from ..model import file as model_file
 from ..model.check import save_model
-from ..model.file import add_maximum, copied, keep_initializers, set_values
+from ..model.file import add_maximum, copied, keep_initializers, set_values, without_weights
 from ..model.mixed import exact_weights
 from ..model.precision import HALF_MAX, half_tensors, tensor_types
 from ..model.source import Graphs, Source
@@ -161,7 +161,7 @@ def _with_largest(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[o
     A half tensor of a converted model is called NAME.half, its FP32 one NAME (export/model/precision.py).
     """
     model = copied(reference)
-    inferred = onnx.shape_inference.infer_shapes(reference)
+    inferred = onnx.shape_inference.infer_shapes(without_weights(reference))
     values = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
 
     names = []

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from tabulate import tabulate
 
@@ -52,9 +53,11 @@ def measure_layers(graphs: Graphs, views: Views, exponents: Mapping[str, int]) -
     views: of a few images, one each; exponents: of half tensors that hold 2^e times their values.
     """
     layers, singles = _layers(graphs)
+    if not layers:
+        return []
     sums = np.zeros((len(layers), 2))  # of the squares of differences and of values
     most = np.zeros((len(layers), 2))  # differences, magnitudes as they are held
-    for one, other, _ in _answers(graphs, check_graph(graphs.built), layers, singles, views):
+    for one, other in _tensors(graphs, check_graph(graphs.built), layers, singles, views):
         for place, layer in enumerate(layers):
             scale = math.ldexp(1.0, exponents.get(layer.tensor, 0))
             value = one[singles[place]].astype(np.float64)
@@ -107,10 +110,11 @@ def propose(
         counts.append(count)
         count *= 2
 
+    expected, exact = _final_answers(graphs.single, views), exact_weights(graphs.single)
     for count in dict.fromkeys(counts):
         names = list(growth)[:count]
-        mixed = keep_single(graphs.built, names, exact_weights(graphs.single))
-        difference = _posterior_difference(graphs, mixed, views)
+        answers = _final_answers(check_graph(keep_single(graphs.built, names, exact)), views)
+        difference = float(np.max([np.abs(one - other).max() for one, other in zip(expected, answers, strict=True)]))
         if difference <= tolerance:
             return names, difference
     return None
@@ -127,28 +131,26 @@ def _layers(graphs: Graphs) -> tuple[list[Layer], list[str]]:
     return [layer for layer, _ in kept], [name for _, name in kept]
 
 
-def _answers(
+def _tensors(
     graphs: Graphs, other: onnx.ModelProto, layers: Sequence[Layer], singles: Sequence[str], views: Views
-) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
-    """For each view, the outputs of the FP32 graph and of another, and the name of the answer."""
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """For each view, the tensors of the FP32 graph and of another."""
     tensors = [layer.tensor for layer in layers]
     with (
         model_file.opened(_with_outputs(graphs.single, singles), list(dict.fromkeys(singles))) as one,
         model_file.opened(_with_outputs(other, tensors), list(dict.fromkeys(tensors))) as two,
     ):
-        answer = "posterior" if one.spec.task == "classify" else "box_map"
         for pixels, plan in views:
-            asked = [(one, [answer, *dict.fromkeys(singles)]), (two, [answer, *dict.fromkeys(tensors)])]
+            asked = (one, list(dict.fromkeys(singles))), (two, list(dict.fromkeys(tensors)))
             first, second = (engine.run(engine.load([pixels]), [plan], names) for engine, names in asked)
-            yield first, second, answer
+            yield first, second
 
 
-def _posterior_difference(graphs: Graphs, mixed: onnx.ModelProto, views: Views) -> float:
-    """The largest difference of an answer of the mixed graph, NaN where it has none."""
-    most = 0.0
-    for one, other, answer in _answers(graphs, check_graph(mixed), [], [], views):
-        most = float(np.maximum(most, np.abs(one[answer] - other[answer]).max()))  # NaN stays NaN
-    return most
+def _final_answers(model: onnx.ModelProto, views: Views) -> list[NDArray[np.float32]]:
+    """The posterior, or the map of boxes, of each view."""
+    with model_file.opened(model) as engine:
+        name = "posterior" if engine.spec.task == "classify" else "box_map"
+        return [engine.run(engine.load([pixels]), [plan], [name])[name] for pixels, plan in views]
 
 
 def _in_half(model: onnx.ModelProto) -> set[str]:

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from evaluation.errors import RunError
 from evaluation.run.labels import match_classes
 from evaluation.run.loop import DecodedImage, dataset_id, read_image
-from evaluation.scores.metrics import agreement_percent, top_errors
+from evaluation.scores.metrics import TOP5_CLASSES, agreement_percent, top_errors
 from evaluation.scores.paired import pair_scores
 from evaluation.scores.table import OK, OUT_OF_RANGE, UNKNOWN_LABEL, Scores
 from infer.command import print_notes
@@ -47,6 +47,7 @@ from ..model.precision import PrecisionError, check_graph
 from ..model.source import Graphs, Proof, Reading, Source
 from ..tensorrt.sidecar import write_engine
 from . import layers
+from .chart import draw_layers
 
 CLASS_SCORES = "class_scores"
 """Output added to both graphs of a classifier: what goes into the softmax, f32 [views, classes]."""
@@ -75,7 +76,7 @@ class Verdict:
     largest_posterior_difference: float
     largest_score_error: float | None  # in standard deviations of the FP32 class scores, which an engine does not give
     top1_agreement_percent: float
-    top5_agreement_percent: float
+    top5_agreement_percent: float | None  # None, as the errors, for a net of few classes
     top1_error_percent: tuple[float, float] | None  # FP32, half
     top5_error_percent: tuple[float, float] | None
     mcnemar_p: float | None  # of the top-1 errors
@@ -93,16 +94,19 @@ class Verdict:
         scales = ",".join(map(str, self.scales))
         error = self.largest_score_error
         of_scores = "" if error is None else f", of a class score {error:.2g} standard deviations"
+        same_top5 = self.top5_agreement_percent
+        of_top5 = "" if same_top5 is None else f", same top-5 for {same_top5:.2f} %"
         said = [
             f"{self.what} against FP32 on {self.images} images of {self.dataset_id}, {self.protocol} at {scales}: "
             f"largest difference of a posterior {self.largest_posterior_difference:.2g}{of_scores}; same top-1 for "
-            f"{self.top1_agreement_percent:.2f} % of the images, same top-5 for {self.top5_agreement_percent:.2f} %"
+            f"{self.top1_agreement_percent:.2f} % of the images{of_top5}"
         ]
-        if self.top1_error_percent and self.top5_error_percent:
-            (one, one_half), (five, five_half) = self.top1_error_percent, self.top5_error_percent
+        if self.top1_error_percent:
+            (one, one_half), fives = self.top1_error_percent, self.top5_error_percent
+            of_five = "" if fives is None else f"; top-5 error {fives[0]:.2f} % and {fives[1]:.2f} %"
             said.append(
                 f"top-1 error {one:.2f} % in FP32, {one_half:.2f} % in FP16 (McNemar's exact test: p = "
-                f"{self.mcnemar_p:.2g}); top-5 error {five:.2f} % and {five_half:.2f} %"
+                f"{self.mcnemar_p:.2g}){of_five}"
             )
         return said
 
@@ -141,16 +145,19 @@ class BoxVerdict:
 # The gate
 
 
-def prove_graph(source: Source, proof: Proof) -> Source:
+def prove_graph(source: Source, proof: Proof, chart: Path) -> Source:
     """The source with a note for its sidecar, where its FP16 graph answers as FP32 does; says on stdout what was found.
 
-    Raises VerifyError, GateError.
+    chart: SVG to be written of the errors of all layers, whatever the verdict. Raises VerifyError, GateError.
     """
     assert proof.verify is not None and source.graphs is not None
     half, single = source.graphs
     verdict = verify_graph(single, half, proof.verify, proof.protocol, proof.limit, proof.reading)
     views = few_views(single, proof.verify, proof.reading)
     found = _say_layers(source.graphs, views, source.notes)
+    if found:
+        draw_layers(found, f"{source.spec.name}: layers in half precision, {len(views)} images", chart)
+        print(one_line(f"{chart}: the errors of all {len(found)} layers"), flush=True)
     if found and not verdict.passes(proof.tolerance):
         print("looking for layers that pass if they are kept in FP32 ...", flush=True)
         proposal = layers.propose(source.graphs, found, views, proof.tolerance)
@@ -393,6 +400,7 @@ def judge(what: str, single: Scores, half: Scores, largest_score_error: float | 
     percents = []  # top-1, top-5
     for one, other in zip(top_errors([single], (1, 5)), top_errors([half], (1, 5)), strict=True):
         percents.append((one.percent, other.percent) if one and other else None)
+    has_top5 = single.posterior.shape[1] >= TOP5_CLASSES
     return Verdict(
         what,
         int(seen.sum()),
@@ -402,9 +410,9 @@ def judge(what: str, single: Scores, half: Scores, largest_score_error: float | 
         float(np.abs(single.posterior[seen] - half.posterior[seen]).max()),
         largest_score_error,
         agreement_percent(single, half, 1),
-        agreement_percent(single, half, 5),
+        agreement_percent(single, half, 5) if has_top5 else None,
         percents[0],
-        percents[1],
+        percents[1] if has_top5 else None,
         pair_scores(single, half, 1).p if percents[0] else None,
     )
 

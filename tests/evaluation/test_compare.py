@@ -46,6 +46,13 @@ def test_described() -> None:
     assert "... and 1 more" in format_comparison(compare([FIRST], [SECOND]), FIRST, SECOND, 0)
 
 
+def test_half_against_single_precision_names_the_command_that_names_layers() -> None:
+    half = {**json.loads(SECOND.metadata["spec"]), "precision": "fp16"}
+    other = dataclasses.replace(SECOND, metadata={**SECOND.metadata, "spec": json.dumps(half)})
+    assert "export.to_trt MODEL.onnx --verify DIR" in format_comparison(compare([FIRST], [other]), FIRST, other, 20)
+    assert "export.to_trt" not in format_comparison(compare([FIRST], [SECOND]), FIRST, SECOND, 20)
+
+
 def test_errors_are_paired_image_by_image() -> None:
     found = compare([FIRST], [SECOND])
     assert found.top1_pairs == Paired(1, 0, 1, 2)  # the image that neither could read is wrong in both

@@ -60,8 +60,12 @@ def photo_dir(photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+OTHERS = ("vgg11", "vgg13", "vgg13_bn", "vgg16_bn", "vgg19", "vgg19_bn")
+
+
 @pytest.fixture(
-    scope="module", params=["googlenet", *(f"vgg{n}{end}" for n in (11, 13, 16, 19) for end in ("", "_bn"))]
+    scope="module",
+    params=["googlenet", "vgg11_bn", "vgg16", *(pytest.param(name, marks=pytest.mark.full) for name in OTHERS)],
 )
 def net(request: pytest.FixtureRequest, photo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(checkpoint that the command made of torchvision's random weights, torchvision's scores)."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from helpers import NETS, full_spec, write_checkpoint
+from helpers import FULL_SIZE, full_spec, write_checkpoint
 from onnx import numpy_helper
 from parity import TOLERANCE, score_error
 
@@ -39,7 +39,7 @@ def three_sizes(image: Any) -> list[ViewPlan]:
     return plans
 
 
-@pytest.fixture(scope="module", params=NETS)
+@pytest.fixture(scope="module", params=FULL_SIZE)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("full") / "full.pt"
     yield write_checkpoint(path, full_spec(request.param))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import NETS, full_spec, write_checkpoint
+from helpers import FULL_SIZE, full_spec, write_checkpoint
 
 from infer.tensorrt.library import LIBRARIES
 from infer.tensorrt.sidecar import check_sidecar
@@ -30,7 +30,7 @@ starts a process as that process's own, up to its exec."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", FULL_SIZE)
 def test_full_size(net: str, tmp_path: Path) -> None:
     """All seven for two targets, each in a process of its own; VGG-D within 6 GB. Prints its seconds."""
     checkpoint = write_checkpoint(tmp_path / "model.pt", full_spec(net))

@@ -100,6 +100,8 @@ def test_what_overflows_is_named_and_what_helps_is_proposed(
     assert main(arguments) == 1
     said = capsys.readouterr().out
     assert "| conv3_1 " in said.splitlines()[3]
+    chart = (tmp_path / "loud.layers.svg").read_text()  # written though the gate refused
+    assert all(f">{name}</text>" in chart for name in ("conv1_1", "fc8", "no finite number", "share of half's range"))
     proposal = re.search(r"--keep-single (\S+) passes on 8 of the images", said)
     assert proposal and proposal[1] == "conv3_1,relu3_1,conv3_2"
 

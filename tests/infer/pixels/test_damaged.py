@@ -89,8 +89,9 @@ def outcome(data: bytes) -> NDArray[np.uint8] | str:
 
 
 def digest() -> str:
+    """Of every seventh mutant, which are of all kinds: filling memory makes each take a hundred times as long."""
     all_of_them = hashlib.sha256()
-    for _, data in mutants():
+    for _, data in mutants()[::7]:
         found = outcome(data)
         all_of_them.update(found.encode() if isinstance(found, str) else repr(found.shape).encode() + found.tobytes())
     return all_of_them.hexdigest()

@@ -154,7 +154,7 @@ def test_the_evaluation_writes_the_same_posteriors(exported: Exported, miniature
     from evaluation.ilsvrc import main
     tables = []
     for engines, out in (({onnx!r}, "onnx"), ({plans!r}, "plans")):
-        for protocols, limit in (("center,ten-crop", "20"), ("multicrop+dense,googlenet-144", "3")):
+        for protocols, limit in (("center,ten-crop", "10"), ("multicrop+dense,googlenet-144", "2")):
             engine_arguments = [word for path in engines for word in ("--engine", path)]
             folder = Path(out) / limit
             options = ["--protocol", protocols, "--limit", limit, "--out", str(folder)]
@@ -182,7 +182,7 @@ def test_the_evaluation_never_leaves_the_gpu_without_work(
     code = f"""
     from evaluation.ilsvrc import main
     engines = [word for path in {plans!r} for word in ("--engine", path)]
-    options = ["--protocol", "multicrop+dense", "--limit", "12", "--out", "out"]
+    options = ["--protocol", "multicrop+dense", "--limit", "6", "--out", "out"]
     assert main([*engines, "--data", {str(miniature_dir)!r}, *options]) == 0
     """
     seen = run(code, tmp_path)
@@ -190,7 +190,7 @@ def test_the_evaluation_never_leaves_the_gpu_without_work(
     read_backs = [number for number, call in enumerate(seen.calls) if call.startswith("cuMemcpyDtoHAsync")]
     waits = [number for number, call in enumerate(seen.calls) if call.startswith("cuEventSynchronize")]
     closing = 2 * 3  # each engine waits for each stream
-    assert len(read_backs) == 12 * 2 and len(waits) == 12 + closing  # one for an image
-    for image in range(11):
+    assert len(read_backs) == 6 * 2 and len(waits) == 6 + closing  # one for an image
+    for image in range(5):
         enqueued = sum(place < waits[image] for place in read_backs)
         assert enqueued == (image + 2) * 2, (image, enqueued)

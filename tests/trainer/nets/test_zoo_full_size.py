@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import Photos
-from helpers import NETS, full_spec, network_input, random_net
+from helpers import FULL_SIZE, full_spec, network_input, random_net
 from reference import assert_equals_plain_net
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", FULL_SIZE)
 def test_full_size_scores_equal_a_plain_net_and_a_perturbed_weight_does_not(net: str, photos: Photos) -> None:
     spec = full_spec(net)
     model = random_net(spec)
