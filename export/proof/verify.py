@@ -36,9 +36,9 @@ from infer.engine import Engine, EngineError
 from infer.errors import one_line
 from infer.open import open_engine
 from infer.pixels.decode import Pixels
-from infer.spec import Size
+from infer.spec import ModelSpec, Size
 from infer.tensorrt.sidecar import SidecarContent
-from infer.views import View, ViewPlan, default_scales, merge_plans, out_of_range, plan_views
+from infer.views import View, ViewPlan, default_scales, default_shapes, merge_plans, out_of_range, plan_views
 
 from ..errors import ModelError
 from ..model import file as model_file
@@ -153,7 +153,7 @@ def prove_graph(source: Source, proof: Proof, chart: Path) -> Source:
     assert proof.verify is not None and source.graphs is not None
     half, single = source.graphs
     verdict = verify_graph(single, half, proof.verify, proof.protocol, proof.limit, proof.reading)
-    views = few_views(single, proof.verify, proof.reading)
+    views = few_views(source.spec, proof.verify, proof.reading)
     found = _say_layers(source.graphs, views, source.notes)
     if found:
         draw_layers(found, f"{source.spec.name}: layers in half precision, {len(views)} images", chart)
@@ -173,18 +173,16 @@ def prove_graph(source: Source, proof: Proof, chart: Path) -> Source:
     return dataclasses.replace(source, notes={**source.notes, "verify": said})
 
 
-def few_views(single: onnx.ModelProto, data: Path, reading: Reading) -> layers.Views:
+def few_views(spec: ModelSpec, data: Path, reading: Reading) -> layers.Views:
     """One centre crop of each of a few images of a data set; those that cannot be used are left out."""
     dataset = open_dataset(data, limit=layers.IMAGES, labels=reading.labels, columns=reading.columns)
     found = []
-    with model_file.opened(single) as engine:
-        spec = engine.spec
-        for item in dataset.items:
-            for pixels in read_image(item, [spec.preprocessing.exif], strict=False).images.values():
-                size = pixels.shape[0], pixels.shape[1]
-                plan = plan_views(spec, "center", size, default_scales(spec, "center"))
-                if out_of_range(plan, engine.shapes, spec) is None:
-                    found.append((pixels, plan))
+    for item in dataset.items:
+        for pixels in read_image(item, [spec.preprocessing.exif], strict=False).images.values():
+            size = pixels.shape[0], pixels.shape[1]
+            plan = plan_views(spec, "center", size, default_scales(spec, "center"))
+            if out_of_range(plan, default_shapes(spec), spec) is None:
+                found.append((pixels, plan))
     return found
 
 

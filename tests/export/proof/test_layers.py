@@ -16,6 +16,7 @@ from foreign_nets import foreign_net, weights
 from helpers import loud_checkpoint
 
 from export.from_onnx import ImportRequest, import_model
+from export.model.file import metadata
 from export.model.precision import check_graph, half_model
 from export.model.source import Graphs, Reading
 from export.proof.layers import IMAGES, measure_layers, propose, table_of, worst
@@ -26,7 +27,7 @@ from infer.data.dataset import open_dataset
 from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import decode
 from infer.pixels.render import render
-from infer.spec import Preprocessing
+from infer.spec import ModelSpec, Preprocessing
 from infer.views import default_scales, plan_views
 from trainer.checkpoint import load
 
@@ -37,6 +38,10 @@ def graphs_of(checkpoint: Any, folder: Path) -> Graphs:
     source = export_onnx(checkpoint, folder / "m.onnx", interface="nchw", precision="fp16", with_graphs=True)
     assert source.graphs is not None
     return source.graphs
+
+
+def spec_of(graphs: Graphs) -> ModelSpec:
+    return ModelSpec.from_json(metadata(graphs.single)["spec"])
 
 
 def with_output(model: onnx.ModelProto, name: str) -> onnxruntime.InferenceSession:
@@ -51,7 +56,7 @@ def test_errors_are_those_of_an_own_computation(
     layer: str, slim_checkpoint: Exported, miniature_dir: Path, tmp_path: Path
 ) -> None:
     graphs = graphs_of(load(slim_checkpoint("A")), tmp_path)
-    found = {one.layer: one for one in measure_layers(graphs, few_views(graphs.single, miniature_dir, Reading()), {})}
+    found = {one.layer: one for one in measure_layers(graphs, few_views(spec_of(graphs), miniature_dir, Reading()), {})}
     spec = OnnxEngine(tmp_path / "m.onnx").spec
     differences, values = [], []
     for item in open_dataset(miniature_dir, limit=IMAGES).items:
@@ -74,7 +79,7 @@ def test_errors_are_those_of_an_own_computation(
 
 def test_scales_of_calibrate_are_taken_out(slim_checkpoint: Exported, miniature_dir: Path, tmp_path: Path) -> None:
     graphs = graphs_of(load(slim_checkpoint("A")), tmp_path)
-    views = few_views(graphs.single, miniature_dir, Reading())
+    views = few_views(spec_of(graphs), miniature_dir, Reading())
     plain, wrong = (
         next(one for one in measure_layers(graphs, views, exponents) if one.layer == "conv1_1")
         for exponents in ({}, {"conv1_1": 3})
@@ -116,10 +121,10 @@ def test_without_an_overflow_the_largest_growth_is_kept(
 ) -> None:
     """A tolerance that half precision cannot meet anywhere is met by FP32 throughout, if by nothing less."""
     graphs = graphs_of(load(slim_checkpoint("A")), tmp_path)
-    found = measure_layers(graphs, few_views(graphs.single, miniature_dir, Reading()), {})
-    loose = propose(graphs, found, few_views(graphs.single, miniature_dir, Reading()), 1.0)
+    found = measure_layers(graphs, few_views(spec_of(graphs), miniature_dir, Reading()), {})
+    loose = propose(graphs, found, few_views(spec_of(graphs), miniature_dir, Reading()), 1.0)
     assert loose is not None and len(loose[0]) == 1 and loose[1] < 0.01
-    assert propose(graphs, found, few_views(graphs.single, miniature_dir, Reading()), -1.0) is None
+    assert propose(graphs, found, few_views(spec_of(graphs), miniature_dir, Reading()), -1.0) is None
 
 
 def test_a_foreign_net_is_measured(miniature_dir: Path, tmp_path: Path) -> None:
@@ -127,5 +132,9 @@ def test_a_foreign_net_is_measured(miniature_dir: Path, tmp_path: Path) -> None:
     preprocessing = Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear")
     import_model(tmp_path / "theirs.onnx", tmp_path / "ours.onnx", ImportRequest(preprocessing, crop_px=64))
     single = onnx.load(tmp_path / "ours.onnx")
-    found = measure_layers(Graphs(half_model(single), single), few_views(single, miniature_dir, Reading()), {})
+    found = measure_layers(
+        Graphs(half_model(single), single),
+        few_views(ModelSpec.from_json(metadata(single)["spec"]), miniature_dir, Reading()),
+        {},
+    )
     assert len(found) > 4 and all(0 <= one.relative < 0.01 for one in found)
