@@ -2,5 +2,5 @@
 
 from infer.errors import need
 
-need("export", "google.protobuf", "onnx", "tabulate", "tqdm")
+need("build", "google.protobuf", "onnx", "tabulate", "tqdm")
 need("onnx", "onnxruntime")

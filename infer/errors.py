@@ -67,11 +67,14 @@ def need(extra: str, *modules: str) -> None:
     missing = [module for module in modules if not _is_installed(module)]
     if not missing:
         return
-    line = f"{', '.join(missing)}: not installed, expected the extra {extra!r}: pip install 'verydeep[{extra}]'"
-
+    line = _say_missing(missing, extra)
     if _is_command():
         sys.exit(line)
     raise MissingPackage(line)
+
+
+def _say_missing(modules: list[str], extra: str) -> str:
+    return f"{', '.join(modules)}: not installed, expected the extra {extra!r}: pip install 'verydeep[{extra}]'"
 
 
 def _is_command() -> bool:
@@ -80,10 +83,17 @@ def _is_command() -> bool:
     return command.split(".")[0] in ("infer", "trainer", "export", "evaluation")
 
 
+EXTRAS = {"torch": "trainer", "safetensors": "export", "tensorboard": "trainer", "sklearn": "evaluation"}
+"""Packages that only some commands of a package of ours need, and the extras that install them."""
+
+
 def _say_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Says in a line that memory ended before a command began; everything else as Python does."""
+    """Says in a line that memory ended before a command began, or what is missing; everything else as Python does."""
     if is_out_of_memory(error):
         print(one_line(say_out_of_memory(error)), file=sys.stderr)
+    elif isinstance(error, ImportError) and (error.name or "").partition(".")[0] in EXTRAS:
+        module = (error.name or "").partition(".")[0]
+        print(_say_missing([module], EXTRAS[module]), file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 

@@ -80,8 +80,10 @@ def test_a_terminal_of_another_encoding_gets_escapes(encoding: str) -> None:
     [
         ("evaluation.ilsvrc", "pyarrow", "evaluation"),
         ("evaluation.features", "sklearn", "evaluation"),
-        ("export.from_onnx", "onnx", "export"),
-        ("export.from_caffe", "google.protobuf", "export"),
+        ("export.from_onnx", "onnx", "build"),
+        ("export.from_caffe", "google.protobuf", "build"),
+        ("export.from_caffe", "torch", "trainer"),
+        ("export.from_torchvision", "torch", "trainer"),
         ("export.to_onnx", "torch", "trainer"),
         ("trainer", "tensorboard", "trainer"),
     ],
