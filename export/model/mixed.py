@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ModelError
 from .file import copied, keep_initializers, metadata, names_read, set_values
-from .precision import tensor_types
+from .precision import LAYERS, tensor_types
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 KEPT = "keep_single"
@@ -61,6 +61,14 @@ def half_layers(model: onnx.ModelProto) -> list[Layer]:
 def kept_layers(model: onnx.ModelProto) -> tuple[str, ...]:
     """The layers of an FP16 model that were kept in FP32."""
     return tuple(json.loads(metadata(model).get(KEPT, "[]")))
+
+
+def single_layers(model: onnx.ModelProto) -> list[str]:
+    """The layers with weights of an FP16 model that compute in FP32."""
+    types = tensor_types(model)
+    return [
+        layer_name(node) for node in model.graph.node if node.op_type in LAYERS and types.get(node.output[0]) == SINGLE
+    ]
 
 
 def exact_weights(single: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
