@@ -27,6 +27,7 @@ from export.to_onnx import main as to_onnx
 from export.to_trt import main as to_trt
 from infer.model_file import metadata
 from infer.onnx_engine import OnnxEngine
+from infer.processes.owned import Owned, own_file
 from infer.views import plan_views
 
 Exported = Callable[..., Path]
@@ -108,6 +109,19 @@ def test_that_of_another_model_is_refused(exported: Exported, tmp_path: Path, on
     assert to_check([str(model)]) == 1
     assert "is no check graph of ours, and its place is needed for that of half.onnx" in one_line()
     assert check.read_bytes() == exported().read_bytes()
+
+
+def test_its_place_is_taken(exported: Exported, tmp_path: Path, one_line: Callable[[], str]) -> None:
+    """By a pipe, which is not read, and by a run that writes it, whichever command that is."""
+    model, check = tmp_path / "half.onnx", tmp_path / "half.check.onnx"
+    shutil.copy(exported(precision="fp16"), model)
+    os.mkfifo(check)
+    assert to_check([str(model)]) == 1
+    assert "is no check graph of ours, and its place is needed" in one_line()
+    check.unlink()
+    with own_file(check), pytest.raises(Owned, match="writes there already"):
+        save_model(onnx.load(model), model)
+    assert to_check([str(model)]) == 0 and OnnxEngine(model).arithmetic == "fp16, rounded by half.check.onnx"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
