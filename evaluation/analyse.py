@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from tabulate import tabulate
 
-from infer.command import Parser, exit_with, run
+from infer.command import Parser, exit_with, print_notes, run
 from infer.files import read_file
 
 from .errors import ScoresError
@@ -49,7 +49,10 @@ def _analyse(args: argparse.Namespace) -> int:
         )
     except UnicodeDecodeError as error:
         raise ScoresError(str(error)) from None
-    known = tables.read_head(args.table).classes
+    head = tables.read_head(args.table)
+    if head.unrounded:
+        print_notes([f"{args.table}: {tables.WHY_UNROUNDED}"])
+    known = head.classes
     if not classes <= set(known):
         raise ScoresError(f"--classes: {args.table} has no class {min(classes - set(known))!r}")
 

@@ -15,20 +15,16 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from infer.command import Parser, exit_with, run
+from infer.command import Parser, exit_with, print_notes, run
 from infer.errors import one_line
 
 from .scores import table as tables
 from .scores.comparison import Comparison, compare
 from .scores.metrics import TOP5_CLASSES
 from .scores.paired import say_verdict
-from .scores.table import Scores
+from .scores.table import WHY_UNROUNDED, Scores
 from .text import cell
 
-UNROUNDED = (
-    "is an FP16 model's table of an earlier version, which did not round on a CPU: no cost of half precision shows in "
-    "it; evaluate it again"
-)
 LAYERS = "python -m export.to_trt MODEL.onnx --verify DIR names the layers in which FP16 differs from FP32"
 DIFFERING = 20
 """Images on which the tables differ that are listed unless told otherwise."""
@@ -48,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 def _compare(args: argparse.Namespace) -> int:
     found = compare(*map(tables.parts, args.tables))
     if args.json:
+        print_notes(_say_unrounded(found))
         print(json.dumps(asdict(found)))
     else:
         one, other = map(tables.read_head, args.tables)
@@ -70,15 +67,14 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int,
         (1, found.top1_error_percent, found.top1_only_wrong, found.top1_mcnemar_p),
         (5, found.top5_error_percent, found.top5_only_wrong, found.top5_mcnemar_p),
     ):
-        if percents is not None and (k == 1 or has_top5):
+        if percents and found.top1_difference_percent is not None and (k == 1 or has_top5):
             lines.append(
                 f"top-{k} error {percents[0]:.2f} % and {percents[1]:.2f} %: only A wrong on {only[0]}, only B on "
                 f"{only[1]} images, McNemar's exact test p = {p:.2g}"
             )
-    lines += list(_verdicts(found, has_top5=has_top5))
+    lines += [*_say_unrounded(found), *_verdicts(found, has_top5=has_top5)]
     if _is_half_of(one, other):
         lines.append(LAYERS)
-    lines += [f"{name} {UNROUNDED}" for name, table in (("A", one), ("B", other)) if table.unrounded]
 
     if found.same_pixels is None:
         lines.append("pixels: not comparable, since the views differ or a table is a fusion")
@@ -102,11 +98,18 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int,
     return "\n".join(lines)
 
 
+def _say_unrounded(found: Comparison) -> list[str]:
+    return [f"{name} is {WHY_UNROUNDED}" for name, is_so in zip("AB", found.unrounded, strict=True) if is_so]
+
+
 def _verdicts(found: Comparison, *, has_top5: bool) -> Iterator[str]:
     """Sentences on which of A and B errs less."""
     pairs = found.top1_pairs
     if not pairs.images:
         yield "no image has a label: which errs less is not known"
+        return
+    if found.top1_difference_percent is None:
+        yield "which errs less is not known: one of them alone was not rounded"
         return
 
     yield f"top-1 verdict: {say_verdict(pairs, found.top1_mcnemar_p, 'A', 'B')}"

@@ -12,6 +12,7 @@ whether it takes several views in a call, sides of any size, and whether it retu
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import time
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from .importing.preprocessing import Channels, Known, PreprocessingError, add_pr
 from .model import file as model_file
 from .model.check import save_model
 from .model.file import metadata
+from .model.mixed import KEPT, single_layers
 
 KNOWN = Known("default", origins={"crop": "the model's own, or 224 of 256"})
 """Nothing is known of another's model: --mean and --std are required, the rest is as torchvision has it."""
@@ -72,7 +74,7 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     last_operator = surgery.last_operator(model.graph, output)
     model = surgery.with_our_input(model, image, output, request.channels)
     surgery.fixed(model.graph, surgery.opset_of(model))
-    precision = surgery.precision_of(model.graph)
+    precision = surgery.precision_of(model)
 
     # what it does when it is run
     trial = try_out(model, image, crop_px, request.preprocessing)
@@ -100,10 +102,13 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> ModelSpec:
     surgery.set_input(made.graph, spec.max_views, crop_px if spec.fixed_size else 0)
     surgery.add_posteriors(made, spec, kind=kind, is_map=trial.outputs.ndim == 4, channels_last=image.channels_last)
     made.doc_string = f"{spec.name}: a foreign model of {len(classes)} classes behind our nchw interface"
-    onnx.helper.set_model_props(made, {"spec": spec.to_json()})
+    said = {"spec": spec.to_json()}
+    if precision == "fp16":
+        said[KEPT] = json.dumps(single_layers(made))
+    onnx.helper.set_model_props(made, said)
     with model_file.opened(made, threads=surgery.THREADS) as engine:
         expected = self_test.record(engine)
-    onnx.helper.set_model_props(made, {"spec": spec.to_json(), "self_test": expected})
+    onnx.helper.set_model_props(made, {**said, "self_test": expected})
     save_model(made, out)
     return spec
 

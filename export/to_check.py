@@ -13,8 +13,6 @@ from pathlib import Path
 
 from infer.command import Parser, exit_with, run
 from infer.errors import one_line
-from infer.model_file import CHECK
-from infer.processes.owned import own_file
 from infer.spec import SpecError
 
 from .errors import naming
@@ -34,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.model.suffix != ".onnx":
         parser.error(f"{args.model}: expected an ONNX model (.onnx)")
-    return run(parser, lambda: _work(args.model), own_file(args.model.with_suffix(CHECK)))
+    return run(parser, lambda: _work(args.model))
 
 
 if __name__ == "__main__":

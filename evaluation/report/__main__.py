@@ -11,7 +11,7 @@ from infer.command import Parser, exit_with, run
 from infer.errors import UsageError, one_line
 from infer.processes.owned import own_file
 
-from .baseline import places_of
+from .baseline import places_of, unrounded_places
 from .gate import Limits, add_gate_options, check_gate, judge, tell
 from .page import HTML, write_html
 from .results import read_run
@@ -51,7 +51,8 @@ def _write(folders: list[Path], path: Path | None, baseline: str | None, limits:
         return 0
 
     results = [result for one in runs for result in one.report.results]
-    return tell(judge(limits, results, pairs, places_of(runs, baseline) if baseline is not None else ()))
+    places = places_of(runs, baseline) if baseline is not None else ()
+    return tell(judge(limits, results, pairs, places, unrounded_places(runs)))
 
 
 if __name__ == "__main__":

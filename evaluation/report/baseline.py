@@ -9,6 +9,7 @@ from infer.errors import UsageError
 
 from ..errors import ReportError
 from ..scores.paired import WrongAnswers
+from ..scores.table import read_head
 from .pairs import Pair, pairs_by_runtime, pairs_with_baseline
 from .results import ReportedRun, Result
 
@@ -30,6 +31,17 @@ def wrong_answers(
     for part in run.parts(path):
         wrong.add(part)
     return wrong
+
+
+def unrounded_places(runs: Sequence[ReportedRun]) -> list[int]:
+    """The places of the results, among those of all runs, whose tables are `unrounded`."""
+    found = []
+    every = [(run, result) for run in runs for result in run.report.results]
+    for place, (run, result) in enumerate(every):
+        path = run.table(result) if "fp16" in result.runtime else None
+        if path is not None and read_head(path).unrounded:
+            found.append(place)
+    return found
 
 
 def places_of(runs: Sequence[ReportedRun], baseline: str) -> list[int]:
@@ -55,6 +67,6 @@ def pair_up(runs: Sequence[ReportedRun], tables: Tables, baseline: str | None) -
     if not found:
         raise ReportError(
             f"--baseline {baseline}: nothing can be paired with it, expected another score table of the same labelled "
-            "images"
+            "images, both or neither of FP16 that was not rounded"
         )
     return found

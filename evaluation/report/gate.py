@@ -73,16 +73,23 @@ class Verdict(NamedTuple):
     line: str
 
 
-def judge(limits: Limits, results: Sequence[Result], pairs: Sequence[Pair], baseline: Collection[int] = ()) -> Verdict:
+def judge(
+    limits: Limits,
+    results: Sequence[Result],
+    pairs: Sequence[Pair],
+    baseline: Collection[int] = (),
+    unrounded: Collection[int] = (),
+) -> Verdict:
     """Holds every result but the baseline's to the limits. pairs: with the baseline; baseline: places of its results.
 
-    A drop is the paired estimate on the same images; its interval is said, and decides nothing. What is not known is
-    above every limit, but for the drop of a fusion that has no score table (of an earlier version), which is said.
+    unrounded: places of FP16 that was not rounded, whose errors are not known. A drop is the paired estimate on the
+    same images; its interval is said, and decides nothing. What is not known is above every limit, but for the drop of
+    a fusion that has no score table (of an earlier version), which is said.
     """
     judged = {*baseline, *(pair.second for pair in pairs)}
     unpaired = [place for place in range(len(results)) if place not in judged]
     unknown = [results[place] for place in unpaired if results[place].has_table]
-    measured = [*_errors(limits, results, baseline), *_drops(limits, results, pairs, unknown)]
+    measured = [*_errors(limits, results, baseline, unrounded), *_drops(limits, results, pairs, unknown)]
     above = [one for one in measured if one.value is None or one.value > limits[one.name]]
     if above:
         more = f", and {len(above) - NAMED} more" if len(above) > NAMED else ""
@@ -107,7 +114,9 @@ def tell(verdict: Verdict, *, quiet: bool = False) -> int:
     return FAILED if verdict.failed else 0
 
 
-def _errors(limits: Limits, results: Sequence[Result], baseline: Collection[int]) -> list[Measured]:
+def _errors(
+    limits: Limits, results: Sequence[Result], baseline: Collection[int], unrounded: Collection[int]
+) -> list[Measured]:
     found = []
     for place, result in enumerate(results):
         for name, said, value, interval in (
@@ -116,7 +125,9 @@ def _errors(limits: Limits, results: Sequence[Result], baseline: Collection[int]
         ):
             if name in limits and place not in baseline:
                 of = f"{said} error of {_say(result)}"
-                if value is None or interval is None:
+                if place in unrounded:
+                    found.append(Measured(name, None, f"{of} is not known: FP16 that was not rounded on a CPU"))
+                elif value is None or interval is None:
                     found.append(Measured(name, None, f"{of} is not known"))
                 else:
                     words = f"{of} {value:.3f} % [{interval[0]:.2f}, {interval[1]:.2f}]"
@@ -130,7 +141,8 @@ def _drops(
     if DROP not in limits:
         return []
 
-    found = [Measured(DROP, None, f"drop of {_say(one)} is not known: no pair with the baseline") for one in unknown]
+    why = "no pair with the baseline, of the same images and not of FP16 that was not rounded"
+    found = [Measured(DROP, None, f"drop of {_say(one)} is not known: {why}") for one in unknown]
     for pair in pairs:
         low, high = pair.top1_interval95_percent
         words = (

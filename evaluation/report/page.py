@@ -12,7 +12,7 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +27,9 @@ from ..scores.classes import ClassAverages, ClassMeasures, average_classes, meas
 from ..scores.comparison import Comparison, DifferingImage, compare
 from ..scores.metrics import BINS, Details, ErrorRate, details
 from ..scores.paired import LEVEL, Paired, WrongAnswers, pair_answers, say_p
-from ..scores.table import Mistake, read_head
+from ..scores.table import Mistake
 from . import charts
-from .baseline import pair_up, wrong_answers
+from .baseline import pair_up, unrounded_places, wrong_answers
 from .charts import Point
 from .headline import Headline, headline, say_precision, thorough
 from .pairs import Pair, by_p
@@ -106,10 +106,11 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
 
     pairs = by_p(pair_up(runs, tables, baseline))
     first = headline([result for _, result in every], pairs, baseline=baseline)
-    rows = list(_rows(runs, names, tables))
+    unrounded = unrounded_places(runs)
+    rows = list(_rows(runs, names, tables, unrounded))
     comparable = [row for row in rows if row.dataset_id == runs[0].report.dataset.id]
     same_data = len(comparable) == len(rows)
-    precisions, unrounded = _precisions(runs)
+    precisions = list(_precisions(every, unrounded))
     sentence = first.sentence if first else None
     if first and baseline is None and precisions:
         single, _, counts = max(precisions, key=lambda one: thorough(one[0]))
@@ -124,7 +125,7 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
         hero=rows[first.place] if first and same_data else None,
         sentence=sentence if same_data else None,
         changed=_changed(every, first, listed) if same_data else None,
-        unrounded=unrounded,
+        unrounded=list(dict.fromkeys(every[place][1].model for place in unrounded)),
         time=_time_figure(comparable, several=len(runs) > 1),
         scale=_scale_figure(comparable),
         details=_in_order(found, every[first.place][1], runs[0]) if first and found else [],
@@ -252,24 +253,28 @@ def _axis_end(rows: Sequence[ResultRow]) -> float:
 
 
 def _rows(
-    runs: Sequence[ReportedRun], names: Sequence[str], tables: Sequence[WrongAnswers | None]
+    runs: Sequence[ReportedRun],
+    names: Sequence[str],
+    tables: Sequence[WrongAnswers | None],
+    unrounded: Collection[int],
 ) -> Iterator[ResultRow]:
     first = runs[0]
-    wrong = iter(tables)
+    places = itertools.count()
     for run, name in zip(runs, names, strict=True):
         dataset_id = run.report.dataset.id
         for result in run.report.results:
             same: int | None = None
 
             # the first run's result for the same views, by the same runtime if there is one
-            own, others = next(wrong), first.report.results
+            place, others = next(places), first.report.results
             if run is not first and dataset_id == first.report.dataset.id:
-                alike = [place for place, one in enumerate(others) if one.views == result.views]
-                same_runtime = [place for place in alike if others[place].runtime == result.runtime]
+                alike = [other for other, one in enumerate(others) if one.views == result.views]
+                alike = [other for other in alike if (other in unrounded) == (place in unrounded)]
+                same_runtime = [other for other in alike if others[other].runtime == result.runtime]
                 same = next(iter(same_runtime or alike), None)
 
             pair = None
-            base = None if same is None else tables[same]
+            own, base = tables[place], None if same is None else tables[same]
             if own is not None and base is not None:
                 counts = pair_answers(base, own)
                 pair = counts[0] if counts else None
@@ -278,23 +283,17 @@ def _rows(
             )
 
 
-def _precisions(runs: Sequence[ReportedRun]) -> tuple[list[tuple[Result, Result, Comparison]], list[str]]:
-    """Results that differ by FP32 and FP16 alone, in one run or in two; models whose FP16 was not rounded."""
-    every = [(run, result) for run in runs for result in run.report.results]
-    pairs, unrounded = [], []
-    for (one, single), (other, half) in itertools.product(every, every):
+def _precisions(every: Every, unrounded: Collection[int]) -> Iterator[tuple[Result, Result, Comparison]]:
+    """Results that differ by FP32 and FP16 alone, in one run or in two, but for FP16 that was not rounded."""
+    rounded = [one for place, one in enumerate(every) if place not in unrounded]
+    for (one, single), (other, half) in itertools.product(every, rounded):
         alike = one.report.dataset.id == other.report.dataset.id and single.views == half.views
         runtime, _, precision = single.runtime.rpartition("-")
         if not alike or precision != "fp32" or half.runtime != f"{runtime}-fp16":
             continue
-        path = other.table(half)
-        if path is not None and read_head(path).unrounded:
-            unrounded.append(half.model)
-            continue
         found = compare_results(one, single, other, half)
         if found:
-            pairs.append((single, half, found))
-    return pairs, list(dict.fromkeys(unrounded))
+            yield single, half, found
 
 
 def compare_results(of_one: ReportedRun, one: Result, of_other: ReportedRun, other: Result) -> Comparison | None:

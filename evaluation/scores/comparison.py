@@ -56,6 +56,7 @@ class Comparison:
     scored_by_one: tuple[int, int]  # labelled images that only the one, only the other could score
     gained: tuple[str, ...]  # images that the one has wrong and the other right (top-1)
     lost: tuple[str, ...]  # images that the one has right and the other wrong
+    unrounded: tuple[bool, bool]  # Scores.unrounded; where one alone is, there is no difference
 
 
 def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
@@ -73,9 +74,11 @@ def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
     gained: list[str] = []
     lost: list[str] = []
     models: tuple[str, ...] = ()
+    unrounded = False, False
 
     for a, b in _in_step(one, other):
         models, images = (a.model, b.model), images + len(a.images)
+        unrounded = a.unrounded, b.unrounded
 
         # every labelled image counts for the errors, read or not
         first, second = wrong_answers(a), wrong_answers(b)  # [top-1, top-5][labelled]
@@ -103,6 +106,7 @@ def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
     agreement = 100 * (agreeing / scored)
     top1, top5 = (Paired(*map(int, own)) for own in counts)
     known_errors = top1.images > 0
+    known_difference = known_errors and unrounded[0] == unrounded[1]
     return Comparison(
         scored,
         images - scored,
@@ -119,13 +123,14 @@ def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
         tuple(sorted(differing, key=lambda each: -(each.first_probability + each.second_probability))),
         top1,
         top5,
-        top1.difference_percent if known_errors else None,
-        top1.interval95_percent if known_errors else None,
-        top5.difference_percent if known_errors else None,
-        top5.interval95_percent if known_errors else None,
+        top1.difference_percent if known_difference else None,
+        top1.interval95_percent if known_difference else None,
+        top5.difference_percent if known_difference else None,
+        top5.interval95_percent if known_difference else None,
         (int(scored_by_one[0]), int(scored_by_one[1])),
         tuple(gained),
         tuple(lost),
+        unrounded,
     )
 
 

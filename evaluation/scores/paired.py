@@ -201,6 +201,7 @@ class WrongAnswers:
 def pair_answers(one: WrongAnswers, other: WrongAnswers) -> tuple[Paired, Paired] | None:
     """The counts of two tables, top-1 and top-5; None where no labelled image was scored by both.
 
+    None too where one of them alone is `unrounded`: their difference would hide what half precision costs.
     Raises ScoresError unless the tables have the same images, labels and classes.
     """
     assert one.head is not None and other.head is not None
@@ -210,7 +211,7 @@ def pair_answers(one: WrongAnswers, other: WrongAnswers) -> tuple[Paired, Paired
     if one.images != other.images:
         raise ScoresError(say_other_labels(one.head, other.head))
 
-    if not (one.readable & other.readable).any():
+    if one.head.unrounded != other.head.unrounded or not (one.readable & other.readable).any():
         return None
     top1, top5 = (count_pairs(first, second) for first, second in zip(one.wrong, other.wrong, strict=True))
     return top1, top5

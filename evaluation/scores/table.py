@@ -19,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from infer.engine import UNROUNDED
+
 from .. import parquet
 from ..errors import ScoresError
 from ..parquet import StoredTable
@@ -29,6 +31,11 @@ OUT_OF_RANGE = "out of range"
 """Status of an image that an engine's shapes do not admit."""
 ARITHMETIC = "arithmetic"
 """Key of what the engine computed in (infer.engine.Engine); tables of earlier versions have none."""
+WHY_UNROUNDED = (
+    "an FP16 model's table of an earlier version, which did not round on a CPU: no cost of half precision shows in it; "
+    "evaluate it again"
+)
+"""Why nothing is said of a table that is `unrounded` against one that is not."""
 ROW_GROUP = 1000
 """Rows that are written and read at a time."""
 UNKNOWN_LABEL = -1
@@ -78,7 +85,10 @@ class Scores:
     @property
     def unrounded(self) -> bool:
         """True where an FP16 model may have been run in FP32, which earlier versions did on a CPU without a word."""
-        return ARITHMETIC not in self.metadata and "onnxruntime-fp16" in self.metadata["runtime"].split("+")
+        arithmetic = self.metadata.get(ARITHMETIC)
+        if arithmetic is not None:
+            return UNROUNDED in arithmetic
+        return "onnxruntime-fp16" in self.metadata["runtime"].split("+")
 
     @property
     def readable(self) -> NDArray[np.bool_]:

@@ -25,6 +25,7 @@ from ..graph.writer import GraphWriter
 from ..importing.preprocessing import Channels
 from ..model import file as model_file
 from ..model.file import RepeatedValues, copied, keep_initializers, names_read, set_values, sort_nodes
+from ..model.precision import computes_in_half
 from .fixed import EVAL, TrainingError, check_fixed, is_quantised, normalises_batch
 
 OutputKind = Literal["logits", "probabilities"]
@@ -254,14 +255,11 @@ def last_operator(graph: onnx.GraphProto, output: str) -> str:
     return next((node.op_type for node in graph.node if output in node.output), "")
 
 
-def precision_of(graph: onnx.GraphProto) -> Precision:
-    """int8 where layers are quantised, fp16 where their weights are half."""
-    if is_quantised(graph):
+def precision_of(model: onnx.ModelProto) -> Precision:
+    """int8 where layers are quantised, fp16 where anything that is computed of the image is half."""
+    if is_quantised(model.graph):
         return "int8"
-    kinds = {initializer.name: initializer.data_type for initializer in graph.initializer}
-    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
-    weights = {kinds.get(name) for node in layers for name in node.input[1:2]}
-    return "fp16" if TensorProto.FLOAT16 in weights and TensorProto.FLOAT not in weights else "fp32"
+    return "fp16" if computes_in_half(model) else "fp32"
 
 
 def _declared(value: onnx.ValueInfoProto) -> str:

@@ -12,6 +12,7 @@ from infer.engine import EngineError
 from infer.files import file_sha256, replacing
 from infer.model_file import CHECK, CHECK_OF
 from infer.model_file import metadata as metadata_of
+from infer.processes.owned import own_file
 from infer.spec import ModelSpec
 
 from ..errors import ModelError
@@ -40,7 +41,8 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
 def write_check(path: Path) -> Path:
     """Writes the check graph of an FP16 model beside it, with the same weights file where there is one.
 
-    Returns its path. Raises ModelError for a file that is no FP16 model of ours, PrecisionError where it has none.
+    Returns its path. Raises ModelError for a file that is no FP16 model of ours, PrecisionError where it has none, and
+    Owned where another run writes it.
     """
     model = model_file.read_graph(path)
     said = metadata(model)
@@ -55,7 +57,7 @@ def write_check(path: Path) -> Path:
         raise PrecisionError(f"{path}: {error}") from None
     helper.set_model_props(checked, {**said, CHECK_OF: file_sha256(path)})
     check = _place(path)
-    with replacing(check) as unfinished:
+    with own_file(check), replacing(check) as unfinished:
         unfinished.write_bytes(checked.SerializeToString())
     return check
 
@@ -64,7 +66,7 @@ def _place(path: Path) -> Path:
     """Where the check graph of a model lies. Raises ModelError where something else does."""
     check = path.with_suffix(CHECK)
     try:
-        ours = not check.exists() or CHECK_OF in metadata_of(check)
+        ours = not check.exists() or (check.is_file() and CHECK_OF in metadata_of(check))  # a pipe is waited for
     except (EngineError, OSError):
         ours = False
     if not ours:

@@ -7,6 +7,7 @@ are kept there is no cast, so a value beyond half's range passes from one to the
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ModelError
 from .file import copied, keep_initializers, metadata, names_read, set_values
-from .precision import tensor_types
+from .precision import LAYERS, tensor_types
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 KEPT = "keep_single"
@@ -63,6 +64,14 @@ def kept_layers(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(json.loads(metadata(model).get(KEPT, "[]")))
 
 
+def single_layers(model: onnx.ModelProto) -> list[str]:
+    """The layers with weights of an FP16 model that compute in FP32."""
+    types = tensor_types(model)
+    return [
+        layer_name(node) for node in model.graph.node if node.op_type in LAYERS and types.get(node.output[0]) == SINGLE
+    ]
+
+
 def exact_weights(single: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     """The weights of an FP32 model by the names that they have in its FP16 versions."""
     found = dict[str, NDArray[np.float32]]()
@@ -78,7 +87,8 @@ def keep_single(
 ) -> onnx.ModelProto:
     """An FP16 model whose `layers` compute in FP32, with weights of `exact` where it has them.
 
-    The FP32 version of a half tensor NAME is called `NAME.kept`. Raises MixedError for a layer that there is not.
+    The FP32 version of a half tensor NAME is called `NAME.kept`, or as it is where there is one, as of layers that were
+    kept before. Raises MixedError for a layer that there is not.
     """
     mixed = copied(model)
     nodes = _Rewriting(mixed, _checked(mixed, layers), exact).nodes()
@@ -124,7 +134,11 @@ class _Rewriting:
         self.graph, self.kept, self.exact = model.graph, kept, exact
         self.types = tensor_types(model)
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == HALF}
+        self.names = {tensor.name for tensor in model.graph.initializer}.union(
+            *({*names_read(node), *node.output} for node in model.graph.node)
+        )
         self.single: dict[str, str] = {}  # half tensors that have an FP32 version by now, and its name
+        self.rounded: set[str] = set()  # half tensors that are made of an FP32 version here
         self.made: list[onnx.NodeProto] = []
 
     def nodes(self) -> list[onnx.NodeProto]:
@@ -135,8 +149,11 @@ class _Rewriting:
             to_half = node.op_type == "Cast" and self.types.get(node.output[0]) == HALF
             if to_half and self.types.get(node.input[0]) == SINGLE:
                 self.single[node.output[0]] = node.input[0]  # not rounded yet
-            if node.op_type == "Cast" and self.types.get(node.output[0]) == SINGLE:
-                node.input[0] = self.single.get(node.input[0], node.input[0])
+            to_single = node.op_type == "Cast" and self.types.get(node.output[0]) == SINGLE
+            if to_single and node.input[0] in self.single:
+                node.input[0] = self.single[node.input[0]]
+            elif to_single and self.types.get(node.input[0]) == HALF:
+                self.single[node.input[0]] = node.output[0]
             self.made.append(node)
         return self._without_unread_casts()
 
@@ -148,8 +165,9 @@ class _Rewriting:
         rounded = []
         for place, name in enumerate(node.output):
             if self.types.get(name) == HALF:
-                node.output[place] = self.single[name] = f"{name}.kept"
-                rounded.append(helper.make_node("Cast", [f"{name}.kept"], [name], f"{name}.rounded", to=HALF))
+                node.output[place] = self.single[name] = self._new(f"{name}.kept")
+                rounded.append(helper.make_node("Cast", [self.single[name]], [name], f"{name}.rounded", to=HALF))
+                self.rounded.add(name)
         self.made += [node, *rounded]
 
     def _single(self, name: str) -> str:
@@ -157,16 +175,24 @@ class _Rewriting:
         if name in self.single:
             return self.single[name]
 
-        self.single[name] = f"{name}.kept"
+        self.single[name] = kept = self._new(f"{name}.kept")
         if name in self.weights:
             half = numpy_helper.to_array(self.weights[name])
             values = self.exact.get(name, half.astype(np.float32))
-            self.graph.initializer.append(numpy_helper.from_array(values.reshape(half.shape), f"{name}.kept"))
+            self.graph.initializer.append(numpy_helper.from_array(values.reshape(half.shape), kept))
         else:
-            self.made.append(helper.make_node("Cast", [name], [f"{name}.kept"], f"{name}.widened", to=SINGLE))
+            self.made.append(helper.make_node("Cast", [name], [kept], f"{name}.widened", to=SINGLE))
         return self.single[name]
+
+    def _new(self, name: str) -> str:
+        """The name, or one with a number behind it that no tensor has yet."""
+        numbered = (f"{name}.{number}" for number in itertools.count(2))
+        found = name if name not in self.names else next(one for one in numbered if one not in self.names)
+        self.names.add(found)
+        return found
 
     def _without_unread_casts(self) -> list[onnx.NodeProto]:
         """Casts of kept layers that nobody reads in half are left out."""
         read = {value.name for value in self.graph.output}.union(*(names_read(node) for node in self.made))
-        return [node for node in self.made if not node.name.endswith(".rounded") or node.output[0] in read]
+        unread = self.rounded - read
+        return [node for node in self.made if unread.isdisjoint(node.output)]

@@ -120,6 +120,37 @@ def _is_half(tensor: TensorProto) -> bool:
     return bool(tensor.data_type == TensorProto.FLOAT16)
 
 
+def computes_in_half(model: onnx.ModelProto) -> bool:
+    """True where something that a model computes of its inputs is half, or may be, in a branch or a loop too.
+
+    The nodes are sorted. Weights that are only stored as half, and read as FP32, are none of it.
+    """
+    types = tensor_types(_without_weights(model))
+    halves = {name for name, kind in types.items() if kind == TensorProto.FLOAT16}
+    halves |= {weight.name for weight in model.graph.initializer if _is_half(weight)}
+
+    weights = {weight.name for weight in model.graph.initializer}
+    computed = {value.name for value in model.graph.input} - weights
+    for node in model.graph.node:
+        if computed.isdisjoint(names_read(node)):
+            continue
+        computed.update(node.output)
+        inner = [graph for one in node.attribute for graph in (one.g, *one.graphs)]
+        if not halves.isdisjoint({*names_read(node), *node.output}) or any(map(_holds_half, inner)):
+            return True
+    return False
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The nodes of a model with its weights as inputs: enough to tell types, of a model beyond 2 GB too."""
+    graph = onnx.GraphProto(name="types", node=model.graph.node, input=model.graph.input, output=model.graph.output)
+    declared = {value.name for value in graph.input}
+    for weight in model.graph.initializer:
+        if weight.name not in declared:
+            graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
 def single_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """An FP16 model with every tensor in FP32: without half precision, but of its weights."""
     single = copied(model)

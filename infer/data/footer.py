@@ -63,12 +63,20 @@ def read_groups(path: Path) -> list[Group]:
 
 def _group(fields: Fields) -> Group:
     """A RowGroup: columns 1, total_byte_size 2, num_rows 3."""
-    return Group(fields[3], fields[2], tuple(_column(chunk[3]) for chunk in fields[1]))
+    return Group(_count(fields[3]), _count(fields[2]), tuple(_column(chunk[3]) for chunk in fields[1]))
 
 
 def _column(fields: Fields) -> Column:
     """A ColumnMetaData: type 1, path_in_schema 3, num_values 5, total_uncompressed_size 6."""
-    return Column(".".join(part.decode("utf-8", "replace") for part in fields[3]), fields[1], fields[5], fields[6])
+    path = ".".join(part.decode("utf-8", "replace") for part in fields[3])
+    return Column(path, _count(fields[1]), _count(fields[5]), _count(fields[6]))
+
+
+def _count(value: Any) -> int:
+    """A number from 0 on. Raises TypeError for what is none, as where a bit of a field's head is flipped."""
+    if type(value) is not int or value < 0:
+        raise TypeError
+    return value
 
 
 class _Compact:

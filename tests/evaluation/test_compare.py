@@ -63,6 +63,32 @@ def test_errors_are_paired_image_by_image() -> None:
     assert (other.gained, other.lost, other.scored_by_one) == (("1.jpg",), ("2.jpg",), (1, 0))
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_half_precision_that_was_not_rounded_gets_no_verdict(
+    order: tuple[int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table of an earlier version, or one that says so itself; two of them were computed alike."""
+    half = dict(FIRST.metadata) | {"runtime": "onnxruntime-fp16"}
+    said = half | {"arithmetic": "fp16 weights, fp32 arithmetic"}
+    rounded = half | {"arithmetic": "fp16, rounded by hand.check.onnx"}
+    old, new = dataclasses.replace(FIRST, metadata=half), dataclasses.replace(FIRST, metadata=rounded)
+    assert (old.unrounded, dataclasses.replace(FIRST, metadata=said).unrounded, new.unrounded) == (True, True, False)
+    for pair, known in (((FIRST, old), False), ((new, old), False), ((old, old), True), ((FIRST, new), True)):
+        found = compare(*([pair[place]] for place in order))
+        assert (found.top1_difference_percent is not None) == known
+        tables = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+        for place, path in zip(order, tables, strict=True):
+            write([pair[place]], path)
+        assert main([*map(str, tables)]) == 0
+        shown = capsys.readouterr().out
+        assert ("verdict" in shown) == ("McNemar" in shown) == known
+        assert ("is an FP16 model's table of an earlier version" in shown) == (any(one is old for one in pair))
+        assert main([*map(str, tables), "--json"]) == 0
+        shown, noted = capsys.readouterr()
+        assert json.loads(shown)["unrounded"] == [pair[place] is old for place in order]
+        assert ("no cost of half precision shows in it" in noted) == (any(one is old for one in pair))
+
+
 def test_two_models_get_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Other models, protocols and runtimes of the same images."""
     wrong = [(i % 5 == 0, i % 5 == 0 and i % 3 > 0) for i in range(120)]  # 24 and 16 wrong, the 16 among the 24

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers import make_scores
-from report_runs import scores_of, write_run
+from report_runs import Page, scores_of, write_run
 
 from evaluation.report.__main__ import main
 from evaluation.report.gate import FAILED, limits_argument
@@ -15,6 +15,7 @@ from evaluation.scores.metrics import is_wrong
 from evaluation.scores.paired import count_pairs
 
 OneLine = Callable[[], str]
+OLD_HALF = "onnxruntime-fp16"
 OLD, NEW, BEST = scores_of("old", right=0.72), scores_of("new", right=0.6, seed=1), scores_of("best", right=0.9, seed=2)
 
 
@@ -80,6 +81,31 @@ def test_what_is_not_known_is_above_every_limit(runs: tuple[str, str], tmp_path:
     argv = [*runs, str(tmp_path / "d"), "-o", str(tmp_path / "page.html"), "--baseline", "old"]
     assert main([*argv, "--fail-above", "drop=100"]) == 3
     assert "drop of far, center at 88 on torch-fp32 is not known" in one_line()
+
+
+@pytest.mark.parametrize(("first", "second"), [("onnxruntime-fp32", OLD_HALF), (OLD_HALF, "onnxruntime-fp32")])
+def test_half_precision_that_was_not_rounded_passes_no_limit(
+    first: str, second: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table of an earlier version: it has no arithmetic, and the FP16 net may overflow wherever it is rounded."""
+    for name, runtime in (("a", first), ("b", second)):
+        write_run(tmp_path / name, [scores_of(runtime=runtime)], mistakes=0)
+    argv = [str(tmp_path / "a"), str(tmp_path / "b"), "-o", str(tmp_path / "page.html")]
+    assert main([*argv, "--baseline", argv[0], "--fail-above", "drop=100"]) == 1
+    said = capsys.readouterr().err
+    assert "nothing can be paired with it" in said and "FP16 that was not rounded" in said
+
+    assert main([*argv, "--fail-above", "top1=100"]) == 3
+    assert f"on {OLD_HALF} 2" not in (said := capsys.readouterr().err) and "is not known: FP16 that was not" in said
+    page = Page(tmp_path / "page.html")
+    assert "Not rounded. FP16 tables of one were made" in page.text[""]
+    (row,) = [row for row in page.tables["results"][0] if "b" in row[0]]
+    assert row[-1] == row[-2] == "\N{EN DASH}"
+
+    # beside another model that is paired, it is named
+    write_run(tmp_path / "b", [scores_of(runtime=second), scores_of("two", runtime=first)], mistakes=0)
+    assert main([*argv, "--baseline", argv[0], "--fail-above", "drop=100"]) == 3
+    assert f"drop of one, center at 88 on {second} is not known" in capsys.readouterr().err
 
 
 def test_a_fusion_without_a_table_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,6 +86,22 @@ def test_brier_score_of_the_answered_images() -> None:
     assert details([two]).brier_score == pytest.approx(2 * halved)
 
 
+def test_calibration_error_bin_by_bin() -> None:
+    """Fifteen equal bins, each open below and closed above, the first with 0; also where confidence is on an edge."""
+    chance = np.random.default_rng(7)
+    edges = np.eye(10, dtype=np.float32)[chance.integers(0, 10, 60)] * np.float32(0.6)
+    edges[:, :] += np.float32(0.04)
+    for posterior in (chance.dirichlet(np.full(10, 0.3), 300).astype(np.float32), edges):
+        labels = chance.integers(0, 10, len(posterior))
+        confidence, right = posterior.max(1).astype(np.float64), posterior.argmax(1) == labels
+        gaps = []
+        for low in range(15):
+            inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+            gaps.append(abs(float(confidence[inside].sum() - right[inside].sum())))
+        found = details([make_scores(posterior, labels)]).expected_calibration_error_percent
+        assert found == pytest.approx(100 * sum(gaps) / len(posterior))
+
+
 def test_without_labels_there_is_nothing() -> None:
     empty = details([make_scores([[0.9, 0.1]], [-1])])
     assert (measure_classes(empty), average_classes([]), empty.brier_score) == ([], None, None)

@@ -152,6 +152,25 @@ def test_holm_is_the_closure_of_bonferroni(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(holm_by_closure(p_values))
 
 
+def test_what_statsmodels_gives() -> None:
+    """Version 0.15.0, which is not installed here.
+
+    From statsmodels.stats, contingency_tables.mcnemar([[both, first], [second, neither]], exact=True).pvalue and
+    multitest.multipletests(p_values, method="holm")[1].
+    """
+    for counts, p in (
+        ((9, 0, 15, 376), 6.103515625e-05),
+        ((4, 5, 9, 82), 0.4239501953125),
+        ((1, 7, 1, 12), 0.0703125),
+        ((1200, 300, 411, 48_089), 3.578482914601141e-05),
+        ((1_000_000, 3000, 3111, 1_000_000), 0.1593810394864117),
+        ((0, 25_000, 25_000, 0), 1.0),
+    ):
+        assert Paired(*counts).p == pytest.approx(p, rel=1e-10)
+    given = [6.1e-5, 0.012, 0.049, 0.033, 1.0, 0.2, 0.012, 0.008]
+    assert holm(given) == pytest.approx([0.000488, 0.072, 0.147, 0.132, 1.0, 0.4, 0.072, 0.056])
+
+
 def test_holm_worked_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 

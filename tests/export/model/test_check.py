@@ -21,12 +21,13 @@ from evaluation.scores.table import read_head
 from export.from_onnx import main as from_onnx
 from export.model import file as model_file
 from export.model.check import save_model, write_check
-from export.model.precision import PrecisionError, check_graph, single_graph
+from export.model.precision import PrecisionError, check_graph, computes_in_half, single_graph
 from export.to_check import main as to_check
 from export.to_onnx import main as to_onnx
 from export.to_trt import main as to_trt
 from infer.model_file import metadata
 from infer.onnx_engine import OnnxEngine
+from infer.processes.owned import Owned, own_file
 from infer.views import plan_views
 
 Exported = Callable[..., Path]
@@ -110,6 +111,19 @@ def test_that_of_another_model_is_refused(exported: Exported, tmp_path: Path, on
     assert check.read_bytes() == exported().read_bytes()
 
 
+def test_its_place_is_taken(exported: Exported, tmp_path: Path, one_line: Callable[[], str]) -> None:
+    """By a pipe, which is not read, and by a run that writes it, whichever command that is."""
+    model, check = tmp_path / "half.onnx", tmp_path / "half.check.onnx"
+    shutil.copy(exported(precision="fp16"), model)
+    os.mkfifo(check)
+    assert to_check([str(model)]) == 1
+    assert "is no check graph of ours, and its place is needed" in one_line()
+    check.unlink()
+    with own_file(check), pytest.raises(Owned, match="writes there already"):
+        save_model(onnx.load(model), model)
+    assert to_check([str(model)]) == 0 and OnnxEngine(model).arithmetic == "fp16, rounded by half.check.onnx"
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_what_has_no_check_graph(
     precision: str, exported: Exported, tmp_path: Path, one_line: Callable[[], str]
@@ -176,6 +190,58 @@ def test_an_imported_model_has_one(shuffled: bool, tmp_path: Path) -> None:
     rounded = posterior(tmp_path / "ours.onnx", noise((48, 48)))
     (tmp_path / "ours.check.onnx").unlink()
     assert 0 < np.abs(rounded - posterior(tmp_path / "ours.onnx", noise((48, 48)))).max() < 0.01
+
+
+def in_nodes(model: onnx.ModelProto) -> None:
+    """The weights as constants."""
+    for weight in model.graph.initializer:
+        model.graph.node.insert(0, helper.make_node("Constant", [], [weight.name], value=weight))
+    del model.graph.initializer[:]
+
+
+def autocast(model: onnx.ModelProto) -> None:
+    """The weights stored in FP32 and rounded in the graph."""
+    for weight in model.graph.initializer:
+        name, single = weight.name, numpy_helper.to_array(weight).astype(np.float32)
+        weight.CopyFrom(numpy_helper.from_array(single, f"{name}.stored"))
+        model.graph.node.insert(0, helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT16))
+
+
+def last_layer_single(model: onnx.ModelProto) -> None:
+    """The classifier in FP32, the rest in half."""
+    by_name = {node.name: node for node in model.graph.node}
+    by_name["last"].input[0], by_name["last"].output[0] = "flat", "wide"
+    by_name["fc"].input[0], by_name["fc"].output[0] = "wide", "out"
+    order = [*(node for node in model.graph.node if node.name not in ("fc", "last")), by_name["last"], by_name["fc"]]
+    model_file.set_values(model.graph.node, order)
+    matrix = next(weight for weight in model.graph.initializer if weight.name == "matrix")
+    matrix.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(matrix).astype(np.float32), "matrix"))
+
+
+@pytest.mark.parametrize("changed", [in_nodes, autocast, last_layer_single])
+def test_half_is_known_by_what_is_computed(changed: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
+    """Wherever the weights are and however they are stored: an FP32 model would be evaluated without its rounding."""
+    theirs, ours = tmp_path / "theirs.onnx", tmp_path / "ours.onnx"
+    foreign_half(theirs)
+    model = onnx.load(theirs)
+    changed(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, theirs)
+    arguments = [str(theirs), "--mean", "0,0,0", "--std", "1,1,1", "--scale", "1/255", "-o", str(ours)]
+    assert from_onnx(arguments) == 0
+    engine = OnnxEngine(ours)
+    assert engine.spec.precision == "fp16" and engine.arithmetic == "fp16, rounded by ours.check.onnx"
+    assert json.loads(metadata(ours)["keep_single"]) == (["net/fc"] if changed is last_layer_single else [])
+
+
+def test_weights_that_are_only_stored_as_half() -> None:
+    up = helper.make_node("Cast", ["w"], ["wide"], to=TensorProto.FLOAT)
+    model = model_of([up, helper.make_node("Mul", ["x", "wide"], ["y"])], [HALF])
+    assert not computes_in_half(model)
+    model.graph.node[1].input[1] = "w"  # by an operator of others, say
+    assert computes_in_half(model)
+    branches = {"then_branch": hidden("a"), "else_branch": hidden("b")}
+    assert computes_in_half(model_of([helper.make_node("If", ["c"], ["y"], **branches)]))
 
 
 def model_of(nodes: Sequence[onnx.NodeProto], weights: Sequence[TensorProto] = ()) -> onnx.ModelProto:

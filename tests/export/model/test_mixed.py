@@ -13,7 +13,7 @@ import pytest
 from foreign_nets import foreign_net, weights
 from helpers import random_net, slim_spec
 from loud import graphs
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from export.from_onnx import ImportRequest, import_model
 from export.model.mixed import MixedError, exact_weights, half_layers, keep_single, kept_layers
@@ -69,6 +69,42 @@ def test_all_layers_kept_is_the_fp32_net(net: str) -> None:
     mixed = keep_single(half, names, exact_weights(single))
     onnx.checker.check_model(mixed, full_check=True)
     assert np.array_equal(posteriors(check_graph(mixed)), posteriors(single))
+
+
+def test_more_layers_of_a_model_that_has_some() -> None:
+    """In two steps as in one, of branches that read one tensor; without the exact weights too."""
+    spec = slim_spec("googlenet", interface="images", crop_px=64, train_short_px=96)
+    single, half = graphs(random_net(spec), spec)
+    first, second = ["inception.3a.conv1x1"], ["inception.3a.conv3x3_reduce", "pool2"]
+    for exact in (exact_weights(single), {}):
+        mixed = keep_single(keep_single(half, first, exact), second, exact)
+        onnx.checker.check_model(mixed, full_check=True)
+        assert kept_layers(mixed) == (*first, *second)
+        assert np.array_equal(
+            posteriors(check_graph(mixed)), posteriors(check_graph(keep_single(half, [*first, *second], exact)))
+        )
+
+
+def test_a_weight_that_several_layers_share_and_names_that_are_taken() -> None:
+    shared = numpy_helper.from_array(np.full((2, 2), 1 / 3, np.float16), "w")
+    nodes = [
+        helper.make_node("Cast", ["x"], ["w.kept"], "w.rounded", to=TensorProto.FLOAT16),
+        helper.make_node("MatMul", ["w.kept", "w"], ["a"], "one"),
+        helper.make_node("MatMul", ["a", "w"], ["b"], "two"),
+        helper.make_node("Cast", ["b"], ["y"], "last", to=TensorProto.FLOAT),
+    ]
+    ends = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [next(ends)], [next(ends)], [shared])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    exact = {"w": np.full((2, 2), 1 / 3, np.float32)}
+    for order in (["one", "two"], ["two", "one"]):
+        mixed = model
+        for name in order:
+            mixed = keep_single(mixed, [name], exact)
+            onnx.checker.check_model(mixed, full_check=True)
+        session = onnxruntime.InferenceSession(check_graph(mixed).SerializeToString())
+        found = session.run(None, {"x": np.eye(2, dtype=np.float32)})[0]
+        assert np.array_equal(found, exact["w"] @ exact["w"])
 
 
 def test_a_foreign_net(tmp_path: Path) -> None:

@@ -59,6 +59,27 @@ def test_depth_and_sizes_are_bounded(tmp_path: Path) -> None:
             read_groups(tmp_path / "a.parquet")
 
 
+def test_every_number_is_one(tmp_path: Path) -> None:
+    """A flipped bit in the head of a field makes text or a list of a number, or changes its sign."""
+    pq.write_table(TABLE, tmp_path / "good.parquet", write_statistics=False, store_schema=False)
+    good = (tmp_path / "good.parquet").read_bytes()
+    start, refused = len(good) - 8 - int.from_bytes(good[-8:-4], "little"), 0
+    for place in range(start, len(good) - 8):
+        for bit in range(8):
+            changed = bytearray(good)
+            changed[place] ^= 1 << bit
+            (tmp_path / "a.parquet").write_bytes(changed)
+            try:
+                groups = read_groups(tmp_path / "a.parquet")
+            except ValueError:
+                refused += 1
+                continue
+            numbers = [number for group in groups for number in group[:2]]
+            numbers += [number for group in groups for column in group.columns for number in column[1:]]
+            assert all(type(number) is int and number >= 0 for number in numbers)
+    assert refused > 100
+
+
 READ = """
 import sys
 from pathlib import Path
