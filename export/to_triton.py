@@ -54,6 +54,7 @@ class _PlanContent(msgspec.Struct):
     spec: dict[str, Any]
     builder: str
     profiles: list[_PlanProfile]
+    options: dict[str, Any] = {}
 
 
 class Served(NamedTuple):
@@ -62,6 +63,7 @@ class Served(NamedTuple):
     spec: ModelSpec
     files: Mapping[str, Path]
     profiles: Sequence[Mapping[str, Entry]]
+    version_compatible: bool = False  # a plan with its own runtime, which the server must be allowed to use
 
 
 def open_plan(path: Path) -> Served:
@@ -80,7 +82,8 @@ def open_plan(path: Path) -> Served:
             f"{path}: a plan of {content.builder}, but Triton runs plans of TensorRT only: give it the ONNX model this "
             f"was built from, {path.with_suffix('.onnx')}, or build with --builder tensorrt"
         )
-    return Served(spec, {"model.plan": path}, [profile.inputs for profile in content.profiles])
+    brings_code = content.options.get("version_compatible") is True
+    return Served(spec, {"model.plan": path}, [profile.inputs for profile in content.profiles], brings_code)
 
 
 def open_onnx(path: Path) -> Served:
@@ -191,6 +194,8 @@ def _work(args: argparse.Namespace) -> int:
     spec = served.spec
     folder = write(args.out, args.name or spec.name, served, force=args.force)
     served_by = f"tritonserver --model-repository={args.out.resolve()}"
+    if served.version_compatible:
+        served_by += " --backend-config=tensorrt,version-compatible=true"
     print(one_line(f"{folder}: {spec.interface} interface, {spec.precision}; {served_by}"))
     return 0
 

@@ -123,6 +123,18 @@ def test_a_plan(interface: Any, tmp_path: Path) -> None:
     assert names == ["posterior", "posterior_positions", *(["pixel_sums"] if interface != "nchw" else [])]
 
 
+def test_a_plan_with_its_own_runtime_needs_a_server_that_allows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_plan(tmp_path, slim_spec("A"))
+    sidecar = path.with_name("model.engine.json")
+    content = json.loads(sidecar.read_text())
+    for options, allowed in (({}, False), ({"version_compatible": False}, False), ({"version_compatible": True}, True)):
+        sidecar.write_text(json.dumps({**content, "options": options}))
+        assert main([str(path), "-o", str(tmp_path / "models"), "--force"]) == 0
+        assert capsys.readouterr().out.endswith(" --backend-config=tensorrt,version-compatible=true\n") == allowed
+
+
 def test_the_batch_of_a_plan_is_its_profiles(tmp_path: Path) -> None:
     spec = slim_spec("A", interface="images")
     path = write_plan(tmp_path, spec)

@@ -30,6 +30,9 @@ ALIGNMENT = 256
 SCRATCH_BYTES_PER_PIXEL = 16
 """Of activations, of the double's own choice: so much for each pixel of each view."""
 
+HOST_CODE_REFUSED = "Cannot deserialize engine with lean runtime since IRuntime::getEngineHostCodeAllowed() is false."
+"""The words of TensorRT 10.16's own library."""
+
 IDLE = os.environ.get("FAKE_TENSORRT") == "idle"
 """Nothing is computed and outputs stay as they were: for tests that only count."""
 
@@ -43,9 +46,9 @@ def live() -> dict[str, int]:
     return {name: count for name, count in _LIVE.items() if count}
 
 
-def plan(onnx: Path, profiles: Sequence[Mapping[str, Any]]) -> bytes:
-    """A plan of the double: `profiles` as export.profiles.profile_entries makes them."""
-    return MAGIC + json.dumps({"onnx": str(onnx), "profiles": profiles}).encode()
+def plan(onnx: Path, profiles: Sequence[Mapping[str, Any]], *, host_code: bool = False) -> bytes:
+    """A plan of the double: `profiles` as export.profiles.profile_entries makes them; host_code: version-compatible."""
+    return MAGIC + json.dumps({"onnx": str(onnx), "profiles": profiles, "host_code": host_code}).encode()
 
 
 def install(name: str, version: str) -> types.ModuleType:
@@ -219,6 +222,7 @@ class Runtime(_Counted):
             raise TypeError("a logger that did not call ILogger.__init__")
         _LOGGERS.append(logger)
         self._logger = _LOGGERS[0]
+        self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         _check_context("deserialize_cuda_engine")
@@ -226,6 +230,11 @@ class Runtime(_Counted):
             self._logger.log(ILogger.Severity.ERROR, "Serialization assertion failed.\nMagic tag does not match")
             return None
         content = json.loads(serialized_engine.removeprefix(MAGIC))
+        if content["host_code"] and not self.engine_host_code_allowed:
+            self._logger.log(ILogger.Severity.ERROR, HOST_CODE_REFUSED)
+            return None
+        if self.engine_host_code_allowed and not content["host_code"]:
+            breach("host code allowed for a plan that has none")
         return ICudaEngine(self, Path(content["onnx"]), content["profiles"])
 
 
