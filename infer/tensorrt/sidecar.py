@@ -21,7 +21,7 @@ from ..engine import EngineError
 from ..files import file_sha256, read_file
 from ..spec import ModelSpec, SpecError
 from ..views import ShapeRange
-from .library import LIBRARIES
+from .library import LIBRARIES, version_numbers
 from .log import messages
 
 LARGEST_BYTES = 1 << 24
@@ -154,8 +154,9 @@ def import_library(sidecar: Sidecar) -> Any:
         ) from None
 
     found = str(trt.__version__)
-    newer = _numbers(found) >= _numbers(sidecar.version)
-    if found != sidecar.version and not (newer and sidecar.version_compatible):
+    here, needed = version_numbers(found), version_numbers(sidecar.version)
+    fits = bool(needed) and (here == needed or (here > needed and sidecar.version_compatible))
+    if not fits:
         raise EngineError(
             f"{sidecar.path}: built by {sidecar.library} {sidecar.version}, but here is {found}, and a plan belongs to "
             f"one version: {sidecar.rebuild}"
@@ -197,7 +198,3 @@ def load_plan(trt: Any, sidecar: Sidecar) -> tuple[Any, Any]:
             f"{len(sidecar.shapes)}: {sidecar.rebuild}"
         )
     return runtime, engine
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal() and len(part) < 10)

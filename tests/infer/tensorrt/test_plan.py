@@ -119,11 +119,13 @@ def test_the_real_library_says_why_it_does_not_start_on_the_simulated_driver(bui
 
 def test_plans_that_suit_other_versions_and_gpus_say_so(exported: Exported, tmp_path: Path) -> None:
     options = BuildOptions(version_compatible=True, hardware_compatible="ampere+")
+    same = write_plan(exported("C"), tmp_path, builder="tensorrt 11.4.0.106.post1")  # of one version
     older = write_plan(exported("A"), tmp_path, builder="tensorrt 10.9.0.34", build_options=options, targets=["sm80"])
     newer = write_plan(exported("B"), tmp_path, builder="tensorrt 12.0.0.1", build_options=options, targets=["sm80"])
     code = f"""
-    engine = TensorRTEngine(Path({str(older)!r}))
-    engine.close()
+    for path in ({str(older)!r}, {str(same)!r}):
+        engine = TensorRTEngine(Path(path))
+        engine.close()
     try:
         TensorRTEngine(Path({str(newer)!r}))
     except EngineError as error:
