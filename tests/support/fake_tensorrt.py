@@ -30,6 +30,9 @@ ALIGNMENT = 256
 SCRATCH_BYTES_PER_PIXEL = 16
 """Of activations, of the double's own choice: so much for each pixel of each view."""
 
+FALLBACK_RUNS = 2
+"""Runs of the same shapes that TensorRT-RTX does by fallback kernels where it specialises lazily. Their floats differ
+in the last bit."""
 HOST_CODE_REFUSED = "Cannot deserialize engine with lean runtime since IRuntime::getEngineHostCodeAllowed() is false."
 """The words of TensorRT 10.16's own library."""
 
@@ -46,9 +49,15 @@ def live() -> dict[str, int]:
     return {name: count for name, count in _LIVE.items() if count}
 
 
-def plan(onnx: Path, profiles: Sequence[Mapping[str, Any]], *, host_code: bool = False) -> bytes:
-    """A plan of the double: `profiles` as export.profiles.profile_entries makes them; host_code: version-compatible."""
-    return MAGIC + json.dumps({"onnx": str(onnx), "profiles": profiles, "host_code": host_code}).encode()
+def plan(
+    onnx: Path, profiles: Sequence[Mapping[str, Any]], *, host_code: bool = False, just_in_time: bool = False
+) -> bytes:
+    """A plan of the double: `profiles` as export.profiles.profile_entries makes them.
+
+    host_code: it is version-compatible; just_in_time: it is TensorRT-RTX's, whose kernels are compiled as it runs.
+    """
+    content = {"onnx": str(onnx), "profiles": profiles, "host_code": host_code, "just_in_time": just_in_time}
+    return MAGIC + json.dumps(content).encode()
 
 
 def install(name: str, version: str) -> types.ModuleType:
@@ -188,6 +197,12 @@ class CudaGraphStrategy(enum.Enum):
     WHOLE_GRAPH_CAPTURE = 1
 
 
+class DynamicShapesKernelSpecializationStrategy(enum.Enum):
+    LAZY = 0
+    EAGER = 1
+    NONE = 2
+
+
 class ILogger:
     class Severity(enum.Enum):
         INTERNAL_ERROR = 0
@@ -235,7 +250,7 @@ class Runtime(_Counted):
             return None
         if self.engine_host_code_allowed and not content["host_code"]:
             breach("host code allowed for a plan that has none")
-        return ICudaEngine(self, Path(content["onnx"]), content["profiles"])
+        return ICudaEngine(self, Path(content["onnx"]), content["profiles"], just_in_time=content["just_in_time"])
 
 
 class IHostMemory:
@@ -264,6 +279,7 @@ class IRuntimeConfig:
     def __init__(self) -> None:
         self._strategy = ExecutionContextAllocationStrategy.STATIC
         self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
+        self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
 
     def set_execution_context_allocation_strategy(
         self, strategy: ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC
@@ -278,8 +294,12 @@ class IRuntimeConfig:
 
 
 class ICudaEngine(_Counted):
-    def __init__(self, runtime: Runtime, onnx: Path, profiles: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, runtime: Runtime, onnx: Path, profiles: Sequence[Mapping[str, Any]], *, just_in_time: bool
+    ) -> None:
         super().__init__()
+        self._just_in_time = just_in_time
+        self._runs: dict[Any, int] = {}  # by shapes, of contexts that specialise lazily
         self._logger, self._profiles = runtime._logger, profiles
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -325,10 +345,14 @@ class ICudaEngine(_Counted):
         strategy: ExecutionContextAllocationStrategy | IRuntimeConfig = ExecutionContextAllocationStrategy.STATIC,
     ) -> IExecutionContext:
         _check_context("create_execution_context")
-        own = strategy._strategy if isinstance(strategy, IRuntimeConfig) else strategy
+        config = strategy if isinstance(strategy, IRuntimeConfig) else IRuntimeConfig()
+        own = config._strategy if strategy is config else strategy
         if own != ExecutionContextAllocationStrategy.USER_MANAGED:
             breach(f"a context that allocates by itself ({own}): for the largest shapes of all profiles, or in a run")
-        return IExecutionContext(self)
+        lazy = DynamicShapesKernelSpecializationStrategy.LAZY
+        return IExecutionContext(
+            self, self._just_in_time and config.dynamic_shapes_kernel_specialization_strategy == lazy
+        )
 
     def _output_shapes(self, inputs: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """From the names of the model's dimensions; where they do not tell, from the model itself, run on zeros."""
@@ -360,9 +384,9 @@ _SCRATCH_STREAM: dict[int, int] = {}
 
 
 class IExecutionContext(_Counted):
-    def __init__(self, engine: ICudaEngine) -> None:
+    def __init__(self, engine: ICudaEngine, lazy: bool = False) -> None:
         super().__init__()
-        self._engine = engine
+        self._engine, self._lazy = engine, lazy
         self._profile: int | None = None
         self._stream = 0
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -466,7 +490,7 @@ class IExecutionContext(_Counted):
         if captured and self._last_run[0] != self._shapes:
             breach("a capture without a run of the same shapes just before, in which TensorRT makes itself ready")
         self._last_run[0] = dict(self._shapes)
-        in_flight, last_run, own_shapes = self._in_flight, self._last_run, dict(self._shapes)
+        in_flight, last_run, own_shapes, lazy = self._in_flight, self._last_run, dict(self._shapes), self._lazy
 
         def work() -> None:
             driver = _driver()
@@ -479,7 +503,11 @@ class IExecutionContext(_Counted):
                 return
             feed = {name: driver.view(*places[name]).copy() for name in engine._inputs}
             values = engine._session.run(list(engine._outputs), feed)
+            key = tuple(own_shapes.items())
+            engine._runs[key] = engine._runs.get(key, 0) + lazy
             for name, value in zip(engine._outputs, values, strict=True):
+                if 0 < engine._runs[key] <= FALLBACK_RUNS and value.dtype.kind == "f":
+                    value = np.nextafter(value, np.inf)
                 driver.view(*places[name])[...] = value
 
         in_flight[0] += not captured

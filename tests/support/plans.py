@@ -34,7 +34,7 @@ def write_plan(
     source = read_source(onnx)
     shapes = shapes or shapes_from_options(source.spec)
     entries = [profile_entries(shape, source.spec.interface) for shape in shapes]
-    data = fake_tensorrt.plan(onnx, entries, host_code=build_options.version_compatible)
+    data = fake_tensorrt.plan(onnx, entries, host_code=build_options.version_compatible, just_in_time=builder == RTX)
     plan = BuiltPlan(data, builder, 0, 0, 0, 0, (None,) * len(shapes))
     content = msgspec.to_builtins(sidecar.sidecar_content(source, plan, shapes, ["sm86"], build_options))
     path = folder / f"{onnx.stem}.engine"

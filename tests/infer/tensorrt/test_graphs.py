@@ -33,6 +33,38 @@ def test_runtime_cache_and_cuda_graphs_of_tensorrt_rtx(exported: Exported, tmp_p
     assert seen.stdout.splitlines() == ["b'cache of the double'", "b'cache of the double'", "b'cache kept'"]
 
 
+def test_kernels_of_tensorrt_rtx_are_compiled_first_unless_asked_otherwise(exported: Exported, tmp_path: Path) -> None:
+    """By default the first answer is the last one; a lazy engine's changes in its last bit, and its runtime says so."""
+    onnx = exported("A")
+    code = f"""
+    from infer.open import open_engine
+    reference = OnnxEngine(Path({str(onnx)!r}))
+    path = Path({str(write_plan(onnx, tmp_path, builder=RTX))!r})
+    image, plan = noise(90, 130), plan_views(reference.spec, "center", (90, 130))
+    expected = reference.run(reference.load([image]), [plan], OUTPUTS)
+    for lazy in (False, True):
+        engine = open_engine(path, lazy_kernels=lazy, self_test=not lazy)
+        if lazy:
+            engine._warm_up = lambda *_: None  # so that the first run is the first
+        found = [engine.run(engine.load([image]), [plan], OUTPUTS) for _ in range(3)]
+        differing = [name for name in OUTPUTS if found[0][name].tobytes() != expected[name].tobytes()]
+        assert np.allclose(found[0]["posterior"], expected["posterior"], rtol=1e-6)
+        same(found[2], expected)
+        print(engine.runtime, *differing)
+        engine.close()
+    try:
+        open_engine(path, lazy_kernels=True, self_test=True)
+    except EngineError as error:
+        print(error)
+    del engine
+    """
+    seen = run(code, tmp_path)
+    check(seen)
+    eager, lazy, refused = seen.stdout.splitlines()
+    assert (eager, lazy) == ("tensorrt-rtx-fp32", "tensorrt-rtx-lazy-fp32 posterior posterior_positions")
+    assert refused.endswith("a self-test proves the kernels that stay: leave lazy_kernels out")
+
+
 @pytest.mark.parametrize("binding", cudasim.BINDINGS)
 def test_cuda_graphs_of_tensorrt(binding: str, exported: Exported, tmp_path: Path) -> None:
     """A call whose shapes stay is launched as a graph from the third time on; other shapes in between end that."""

@@ -46,9 +46,13 @@ REFUSALS = {
         b"something else",
         r"tensorrt cannot load it: Serialization assertion failed\. Magic tag does not match: python",
     ),
+    "lazy": (
+        {"lazy_kernels": True},
+        "lazy_kernels is of tensorrt-rtx, and this plan is tensorrt's: leave it out",
+    ),
     "options": (
         {"runtime_cache": "kernels.cache"},
-        "a runtime_cache is of tensorrt-rtx, and this plan is tensorrt's: leave it out",
+        "runtime_cache is of tensorrt-rtx, and this plan is tensorrt's: leave it out",
     ),
 }
 
@@ -77,7 +81,7 @@ def test_what_cannot_be_opened(exported: Exported, tmp_path: Path) -> None:
             assert isinstance(value, bytes)
             path = write_plan(onnx, folder, sha256=hashlib.sha256(value).hexdigest())
             path.write_bytes(value)
-        paths.append((str(path), value if case == "options" else {}))
+        paths.append((str(path), value if case in ("options", "lazy") else {}))
     code = f"""
     import sys
     sys.modules["tensorrt_rtx"] = None
