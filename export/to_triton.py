@@ -22,14 +22,14 @@ import msgspec
 
 from infer.command import Parser, exit_with, run
 from infer.errors import Refused, one_line
+from infer.graph_inputs import INPUTS, Entry, profile_entries
 from infer.processes.owned import check_ours, own_file, remove_ours
 from infer.spec import ModelSpec, SpecError
-from infer.tensorrt.sidecar import Entry, check_sidecar
+from infer.tensorrt.sidecar import check_sidecar
 from infer.views import default_shapes
 
-from .graph.interface import INPUTS, outputs_in_graph
+from .graph.interface import outputs_in_graph
 from .model.source import read_source
-from .tensorrt.profiles import profile_entries
 
 MAX_BATCH = 50
 """Views that the server puts into one call of an ONNX model; a plan's profile says it for a plan."""

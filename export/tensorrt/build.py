@@ -28,12 +28,11 @@ from tqdm import tqdm
 
 from infer.cuda.driver import gpu_present
 from infer.errors import Refused, UsageError
+from infer.graph_inputs import profile_entries
 from infer.spec import ModelSpec, Precision
 from infer.tensorrt.library import LIBRARIES, Library, version_numbers
 from infer.tensorrt.log import messages
 from infer.views import ShapeRange
-
-from .profiles import profile_entries
 
 HardwareCompatibility = Literal["ampere+", "same-compute-capability"]
 HARDWARE: dict[HardwareCompatibility, str] = {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from infer import self_test
 from infer.files import replacing
-from infer.graph_inputs import Feed, feed_taps
+from infer.graph_inputs import Feed, feed_taps, profile_entries
 from infer.pixels.render import normalise, render
 from infer.spec import ModelSpec
 from infer.tensorrt.library import Library
@@ -25,7 +25,6 @@ from infer.views import ShapeRange, plan_views
 
 from ..model.source import Source
 from .build import BuildOptions, BuiltPlan
-from .profiles import profile_entries
 
 
 def sidecar_content(

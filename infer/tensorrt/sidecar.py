@@ -19,6 +19,7 @@ from msgspec import UNSET, UnsetType
 
 from ..engine import EngineError
 from ..files import file_sha256, read_file
+from ..graph_inputs import Entry
 from ..spec import ModelSpec, SpecError
 from ..views import ShapeRange
 from .library import LIBRARIES, version_numbers
@@ -26,8 +27,6 @@ from .log import messages
 
 LARGEST_BYTES = 1 << 24
 """Bytes of a sidecar at most; one of 1,000 classes has 60,000."""
-Entry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-"""Smallest, tuned and largest shape of one input."""
 
 
 @dataclass(frozen=True, slots=True)

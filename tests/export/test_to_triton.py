@@ -23,8 +23,8 @@ from paths import ROOT
 
 from export.from_onnx import ImportRequest, import_model
 from export.model import file as model_file
-from export.tensorrt.profiles import profile_entries
 from export.to_triton import Served, TritonError, main, open_onnx, write
+from infer.graph_inputs import profile_entries
 from infer.spec import ModelSpec, Preprocessing
 from infer.views import default_shapes
 

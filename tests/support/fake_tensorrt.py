@@ -52,7 +52,7 @@ def live() -> dict[str, int]:
 def plan(
     onnx: Path, profiles: Sequence[Mapping[str, Any]], *, host_code: bool = False, just_in_time: bool = False
 ) -> bytes:
-    """A plan of the double: `profiles` as export.profiles.profile_entries makes them.
+    """A plan of the double: `profiles` as infer.graph_inputs.profile_entries makes them.
 
     host_code: it is version-compatible; just_in_time: it is TensorRT-RTX's, whose kernels are compiled as it runs.
     """

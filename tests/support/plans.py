@@ -12,7 +12,8 @@ import msgspec
 from export.model.source import read_source
 from export.tensorrt import sidecar
 from export.tensorrt.build import BuildOptions, BuiltPlan
-from export.tensorrt.profiles import profile_entries, shapes_from_options
+from export.tensorrt.profiles import shapes_from_options
+from infer.graph_inputs import profile_entries
 from infer.views import ShapeRange
 
 TENSORRT, RTX = "tensorrt 11.4.0.106", "tensorrt-rtx 1.7.1.116"
