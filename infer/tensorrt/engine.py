@@ -205,20 +205,25 @@ class TensorRTEngine:
         graphs = self._loaded.graphs
         for call, own, addresses in zip(calls, inputs, outputs, strict=True):
             tensors = {name: tensor.address for name, tensor in own.items()} | dict(addresses)
-            execute = functools.partial(self._execute, call, tensors, scratch)
+            prepare = functools.partial(self._prepare, call, tensors, scratch)
+            execute = functools.partial(self._execute, call)
             if graphs is None:
+                prepare()
                 execute()
             else:
-                graphs.run(*_bucket_key(call), (*tensors.values(), scratch.address), execute)
+                graphs.run(*_bucket_key(call), (*tensors.values(), scratch.address), prepare, execute)
 
-    def _execute(self, call: Call, tensors: Mapping[str, int], scratch: Memory) -> None:
-        """Puts one call, whose tensors have these addresses, on the compute stream."""
+    def _prepare(self, call: Call, tensors: Mapping[str, int], scratch: Memory) -> None:
+        """Tells the call's context all that it has to know: shapes, memory, the addresses of tensors."""
         context = self._shaped(call)
         context.update_device_memory_size_for_shapes()
         context.set_device_memory(scratch.address, scratch.nbytes)
         for name, address in tensors.items():
             self._must(context.set_tensor_address(name, address), f"an address for {name}")
-        done = context.execute_async_v3(self._gpu.compute.address)
+
+    def _execute(self, call: Call) -> None:
+        """Puts the call that its context was prepared for on the compute stream, and does nothing else."""
+        done = self._loaded.contexts[call.profile].execute_async_v3(self._gpu.compute.address)
         self._must(done, f"a run of profile {self.shapes[call.profile].name}")
 
     def _shaped(self, call: Call) -> Any:

@@ -396,6 +396,7 @@ class IExecutionContext(_Counted):
         self._in_flight = [0]
         self._captures: list[Any] = []
         self._last_run: list[dict[str, tuple[int, ...]]] = [{}]
+        self._last_addresses: dict[str, int] = {}
 
     def __del__(self) -> None:
         if self._in_flight[0] and not _driver().is_lost():
@@ -404,6 +405,7 @@ class IExecutionContext(_Counted):
         super().__del__()
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        self._outside_of_capture("set_optimization_profile_async")
         if not 0 <= profile_index < self._engine.num_optimization_profiles:
             return self._engine._refuse(f"no profile {profile_index}")
         if profile_index in self._engine._profiles_taken:
@@ -416,6 +418,7 @@ class IExecutionContext(_Counted):
         return True
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
+        self._outside_of_capture("set_input_shape")
         if self._profile is None:
             breach("an input's shape before a profile is chosen")
         if name not in self._engine._inputs:
@@ -432,22 +435,34 @@ class IExecutionContext(_Counted):
         return True
 
     def infer_shapes(self) -> list[str]:
+        self._outside_of_capture("infer_shapes")
+        return self._shapeless()
+
+    def _shapeless(self) -> list[str]:
         return [name for name in self._engine._inputs if name not in self._shapes]
 
+    def _outside_of_capture(self, what: str) -> None:
+        """A capture is to hold the enqueue alone; TensorRT may do anything in any other call."""
+        if self._stream and _driver().captures(self._stream):
+            breach(f"{what} while the stream is captured, which is for execute_async_v3 alone")
+
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        self._outside_of_capture("get_tensor_shape")
         if name in self._engine._inputs:
             return self._shapes[name]
-        if self.infer_shapes():
+        if self._shapeless():
             breach(f"the shape of {name} before all inputs have theirs")
         return self._engine._output_shapes(self._shapes)[name]
 
     def update_device_memory_size_for_shapes(self) -> int:
-        if self.infer_shapes():
+        self._outside_of_capture("update_device_memory_size_for_shapes")
+        if self._shapeless():
             breach("the size of activations before all inputs have their shapes")
         self._partitioned = True
         return self._scratch_bytes()
 
     def set_device_memory(self, memory: int, size: int) -> None:
+        self._outside_of_capture("set_device_memory")
         if memory % ALIGNMENT:
             breach(f"activations at {memory:#x}, which is not aligned to {ALIGNMENT} bytes")
         if _driver().bytes_from(memory) < size:
@@ -455,6 +470,7 @@ class IExecutionContext(_Counted):
         self._scratch = (memory, size)
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
+        self._outside_of_capture("set_tensor_address")
         if name not in (*self._engine._inputs, *self._engine._outputs):
             return self._engine._refuse(f"no tensor {name}")
         if memory % ALIGNMENT:
@@ -470,8 +486,8 @@ class IExecutionContext(_Counted):
             breach("a run on the default stream")
         if stream_handle != self._stream:
             breach("a run on another stream than that on which the profile was chosen, which nothing waited for")
-        if self.infer_shapes():
-            breach(f"a run without shapes of {self.infer_shapes()}")
+        if self._shapeless():
+            breach(f"a run without shapes of {self._shapeless()}")
         if not self._partitioned or self._scratch[1] < self._scratch_bytes():
             breach(f"a run with {self._scratch[1]} bytes of activations, needed are {self._scratch_bytes()}")
         if _SCRATCH_STREAM.setdefault(self._scratch[0], stream_handle) != stream_handle:
@@ -487,9 +503,9 @@ class IExecutionContext(_Counted):
             places[name] = (address, shape, engine._dtype(name), name)
         scratch = (self._scratch[0], (self._scratch_bytes(),), np.dtype(np.uint8), "activations")
         captured = _driver().captures(stream_handle)
-        if captured and self._last_run[0] != self._shapes:
-            breach("a capture without a run of the same shapes just before, in which TensorRT makes itself ready")
-        self._last_run[0] = dict(self._shapes)
+        if captured and (self._last_run[0] != self._shapes or self._last_addresses != self._addresses):
+            breach("a capture without a run of the same shapes and addresses, in which TensorRT makes itself ready")
+        self._last_run[0], self._last_addresses = dict(self._shapes), dict(self._addresses)
         in_flight, last_run, own_shapes, lazy = self._in_flight, self._last_run, dict(self._shapes), self._lazy
 
         def work() -> None:
