@@ -22,14 +22,14 @@ import msgspec
 
 from infer.command import Parser, exit_with, run
 from infer.errors import Refused, one_line
+from infer.graph_inputs import INPUTS, Entry, profile_entries
 from infer.processes.owned import check_ours, own_file, remove_ours
 from infer.spec import ModelSpec, SpecError
-from infer.tensorrt.sidecar import Entry, check_sidecar
+from infer.tensorrt.sidecar import check_sidecar
 from infer.views import default_shapes
 
-from .graph.interface import INPUTS, outputs_in_graph
+from .graph.interface import outputs_in_graph
 from .model.source import read_source
-from .tensorrt.profiles import profile_entries
 
 MAX_BATCH = 50
 """Views that the server puts into one call of an ONNX model; a plan's profile says it for a plan."""
@@ -54,6 +54,7 @@ class _PlanContent(msgspec.Struct):
     spec: dict[str, Any]
     builder: str
     profiles: list[_PlanProfile]
+    options: dict[str, Any] = {}
 
 
 class Served(NamedTuple):
@@ -62,6 +63,7 @@ class Served(NamedTuple):
     spec: ModelSpec
     files: Mapping[str, Path]
     profiles: Sequence[Mapping[str, Entry]]
+    version_compatible: bool = False  # a plan with its own runtime, which the server must be allowed to use
 
 
 def open_plan(path: Path) -> Served:
@@ -80,7 +82,8 @@ def open_plan(path: Path) -> Served:
             f"{path}: a plan of {content.builder}, but Triton runs plans of TensorRT only: give it the ONNX model this "
             f"was built from, {path.with_suffix('.onnx')}, or build with --builder tensorrt"
         )
-    return Served(spec, {"model.plan": path}, [profile.inputs for profile in content.profiles])
+    brings_code = content.options.get("version_compatible") is True
+    return Served(spec, {"model.plan": path}, [profile.inputs for profile in content.profiles], brings_code)
 
 
 def open_onnx(path: Path) -> Served:
@@ -191,6 +194,8 @@ def _work(args: argparse.Namespace) -> int:
     spec = served.spec
     folder = write(args.out, args.name or spec.name, served, force=args.force)
     served_by = f"tritonserver --model-repository={args.out.resolve()}"
+    if served.version_compatible:
+        served_by += " --backend-config=tensorrt,version-compatible=true"
     print(one_line(f"{folder}: {spec.interface} interface, {spec.precision}; {served_by}"))
     return 0
 

@@ -108,7 +108,7 @@ def build_engine(job: Job) -> None:
 
     summary = sidecar.engine_summary(job.engine, source.spec, plan, shapes, job.targets)
     print(one_line(f"{summary}; {_seconds_since(started)}"))
-    command = sidecar.write_example(job.library, job.engine, source.spec, shapes[0])
+    command = sidecar.write_example(job.library, job.engine, source.spec, shapes[0], job.options)
     print(one_line(f"run it there with real inputs: {command}"))
 
 

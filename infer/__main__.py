@@ -38,6 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scales", type=scales_argument, metavar="Q[,Q...]", help="default: the model's own")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default: %(default)s)")
     add_engine_options(parser)
+    parser.add_argument(
+        "--lazy-kernels",
+        action="store_true",
+        help="TensorRT-RTX: begin before kernels are compiled, with answers whose last bits change, for .engine",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument(
         "--maps",
@@ -63,13 +68,14 @@ def _work(args: Namespace) -> int:
     _check_usage(args)
     files = list(_files(args.images))
     protocol = args.protocol or ("dense" if args.maps or args.boxes else "center")
-    classifier = Classifier(args.engine, protocol=protocol, scales=args.scales, **engine_options(args))
+    options = {**engine_options(args), "lazy_kernels": args.lazy_kernels}
+    classifier = Classifier(args.engine, protocol=protocol, scales=args.scales, **options)
     if args.maps is not None:
         check_outputs(classifier.engine.spec, ["score_map"])
 
     nets = []
     for path in args.box_engine or []:
-        engine = open_engine(path, largest_short_px=max(args.scales or [0]), **engine_options(args))
+        engine = open_engine(path, largest_short_px=max(args.scales or [0]), **options)
         nets.append(box_net(engine, args.scales or default_scales(engine.spec, "dense")))
     if nets:
         check_together(nets, classifier.engine)
@@ -77,6 +83,8 @@ def _work(args: Namespace) -> int:
     for engine in (classifier.engine, *(net.engine for net in nets)):
         if engine.arithmetic == UNROUNDED:
             print_notes([f"{engine.spec.name}: {UNROUNDED}: {WHY_UNROUNDED}"])
+        if args.lazy_kernels:
+            print_notes([f"{engine.spec.name}: on {engine.runtime}, the last bits of whose answers change"])
 
     failed = 0
     for path, outcome in classifier.classify_files(files, top=args.top):

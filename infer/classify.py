@@ -71,6 +71,7 @@ class Classifier:
         device: int = 0,
         runtime_cache: Path | None = None,
         cuda_graphs: bool = False,
+        lazy_kernels: bool = False,
     ) -> None:
         self.engine: Engine = open_engine(
             path,
@@ -79,6 +80,7 @@ class Classifier:
             largest_short_px=max(scales or [0]),
             runtime_cache=runtime_cache,
             cuda_graphs=cuda_graphs,
+            lazy_kernels=lazy_kernels,
         )
 
         self.protocol = protocol

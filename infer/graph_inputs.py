@@ -8,15 +8,34 @@ it is.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .pixels.decode import Pixels
 from .pixels.render import Taps, identity_taps, make_taps, normalise, pixel_sums
-from .spec import Filter, ModelSpec, Size
-from .views import Rect
+from .spec import Filter, Interface, ModelSpec, Size
+from .views import Extent, Rect, ShapeRange
+
+TypeName = Literal["uint8", "int32", "float32"]
+Shape = tuple[int | str, ...]
+
+_VIEWS = ("views", "view_height", "view_width")
+INPUTS: dict[Interface, dict[str, tuple[TypeName, Shape]]] = {
+    "views": {
+        "image": ("uint8", ("source_height", "source_width", 3)),
+        "col_first": ("int32", ("width",)),
+        "col_taps": ("int32", ("col_taps", "width")),
+        "row_first": ("int32", ("height",)),
+        "row_taps": ("int32", ("row_taps", "height")),
+        "rows": ("int32", ("views", "view_height")),
+        "cols": ("int32", ("views", "view_width")),
+    },
+    "images": {"images": ("uint8", (*_VIEWS, 3))},
+    "nchw": {"input": ("float32", ("views", 3, *_VIEWS[1:]))},
+}
+"""Type and shape of each input, by interface. A size that differs from call to call has a name."""
 
 Feed = dict[str, NDArray[Any]]
 """Arrays by the names of the graph's inputs."""
@@ -124,3 +143,34 @@ def _indices(rect: Rect, mirrored: bool, image_width: int) -> tuple[Table, Table
     rows = np.arange(top, top + height, dtype=np.int32) * image_width
     cols = np.arange(left, left + width, dtype=np.int32)
     return rows.astype(np.int32), np.ascontiguousarray(cols[::-1] if mirrored else cols)
+
+
+Entry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Smallest, tuned and largest shape of one input."""
+
+RANGE_OF = {
+    "views": "views",
+    "view_height": "height_px",
+    "view_width": "width_px",
+    "height": "rescaled_px",
+    "width": "rescaled_px",
+    "source_height": "source_px",
+    "source_width": "source_px",
+    "row_taps": "taps",
+    "col_taps": "taps",
+}
+"""The field of a ShapeRange for each dimension of the graph's inputs."""
+
+
+def profile_entries(shape: ShapeRange, interface: Interface) -> dict[str, Entry]:
+    """The (min, opt, max) shape of every input of `interface`, all from `shape`."""
+    entries = {}
+    for name, (_, sizes) in INPUTS[interface].items():
+        fixed = {size: Extent(size, size, size) for size in sizes if isinstance(size, int)}
+        extents = [fixed[size] if isinstance(size, int) else getattr(shape, RANGE_OF[size]) for size in sizes]
+        entries[name] = (
+            tuple(extent.min for extent in extents),
+            tuple(extent.opt for extent in extents),
+            tuple(extent.max for extent in extents),
+        )
+    return entries

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
+import logging
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,18 +30,33 @@ from .engine import (
     rounded_by,
 )
 from .files import files_sha256
-from .graph_inputs import Call, Feed, feed_atlas, feed_pixels, feed_taps, stack_sources
+from .graph_inputs import Call, Feed, feed_atlas, feed_pixels, feed_taps, profile_entries, stack_sources
 from .model_file import CHECK_OF, check_file, external_files
+from .model_file import metadata as read_metadata
 from .pixels.decode import Pixels
 from .processes.pipeline import ahead
 from .spec import ModelSpec, SpecError
+from .tensorrt.calls import make_calls
 from .views import NumberedView, ShapeRange, ViewPlan, default_shapes, numbered_views, rescaled_px
+
+log = logging.getLogger(__name__)
 
 PROVIDERS: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+
+CUDA_OPTIONS = {
+    "use_tf32": "0",  # on by default: FP32 would be computed with 10 bits of mantissa
+    "cudnn_conv_algo_search": "HEURISTIC",  # the default times all of them, up to a second for each new shape
+}
+"""What the CUDA provider is told. Its `prefer_nhwc` is left off: whether it helps has not been measured."""
+NO_TF32 = "NVIDIA_TF32_OVERRIDE"
+"""Variable by which NVIDIA's libraries leave TF32 alone; the TensorRT provider has no option for it (ONNX Runtime issue
+26029)."""
+
+NOTHING: Mapping[str, str] = {}
 
 CALL_PIXELS = 10 * 224 * 224
 """Pixels of views in one call on a CPU: VGG-D takes 0.20 s a crop up to ten crops a call and 0.24 at fifty."""
@@ -50,6 +69,9 @@ class OnnxEngine:
     with CHECK in place of .onnx, which rounds each of them by casts that stay (export/model/precision.py).
 
     On a GPU an image is uploaded once for all scales, protocols and models of a process, by IOBinding.
+
+    The TensorRT provider builds a plan for one range of shapes, so there is a session for each of `shapes`, opened when
+    its first call comes, and calls are made as for a plan of ours. The plans are kept: see `plan_folder`.
     """
 
     def __init__(
@@ -64,8 +86,16 @@ class OnnxEngine:
     ) -> None:
         """Raises EngineError for a file that is no model of ours, or a provider that does not load."""
         check = check_file(path) if provider == "cpu" else None
-        self._session = _open_session(check or path, provider, device, threads)
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._open = functools.partial(_open_session, check or path, provider, device, threads)
+        self._by_profile = provider == "tensorrt"
+        self._session: Any = None  # the TensorRT provider's needs the shapes
+        metadata: Mapping[str, str] = {}
+        if self._by_profile:
+            metadata = read_metadata(path)
+        else:
+            self._session = self._open()
+            metadata = self._session.get_modelmeta().custom_metadata_map
+
         self._self_test: str = metadata.get("self_test", "null")
         if "spec" not in metadata:
             raise EngineError(f"{path}: an ONNX model without our spec: import it with python -m export.from_onnx")
@@ -74,6 +104,11 @@ class OnnxEngine:
             self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
         except SpecError as error:
             raise EngineError(f"{path}: {error}") from None
+        self.sha256 = files_sha256([path, *external_files(path), *([check] if check else [])])
+
+        self._sessions: dict[int, Any] = {}  # by profile
+        if self._by_profile:
+            self._session = self._session_for(0)
         check_graph(path, self.spec, {output.name: output.shape for output in self._session.get_outputs()})
 
         self.runtime = f"onnxruntime-{self.spec.precision}"
@@ -82,7 +117,6 @@ class OnnxEngine:
             self.arithmetic = rounded_by((check or path).name)
         elif provider == "cpu" and self.spec.precision == "fp16":
             self.arithmetic = UNROUNDED
-        self.sha256 = files_sha256([path, *external_files(path), *([check] if check else [])])
         self.seconds = 0.0
         self.device = HOST if provider == "cpu" else f"cuda:{device}"
         self._bound_to: tuple[str, int] | None = None if provider == "cpu" else ("cuda", device)
@@ -112,10 +146,12 @@ class OnnxEngine:
         in_graph = [name for name in outputs if name != "pixel_sums" or self.spec.interface != "nchw"]
 
         parts: list[tuple[Sequence[int], Outputs]] = []
-        for call in ahead(self._calls(image, views)):  # the next call's inputs are made while this one runs
+        calls = make_calls(image, plans, self.spec, self.shapes) if self._by_profile else self._calls(image, views)
+        for call in ahead(calls):  # the next call's inputs are made while this one runs
+            session = self._session_for(call.profile)
             started = time.perf_counter()
             try:
-                computed = dict(zip(in_graph, self._compute(image, in_graph, call.feed), strict=True))
+                computed = dict(zip(in_graph, self._compute(session, image, in_graph, call.feed), strict=True))
             except Exception as error:  # onnxruntime has a class of its own for each failure
                 said = str(error).splitlines()[0]
                 raise EngineError(f"{self.spec.name} on {self.runtime}: {said}") from None
@@ -127,6 +163,7 @@ class OnnxEngine:
         return in_order(parts, outputs)
 
     def close(self) -> None:
+        self._sessions.clear()
         del self._session
 
     def _check_sizes(self, views: Sequence[NumberedView]) -> None:
@@ -143,14 +180,22 @@ class OnnxEngine:
                     "crops, like multicrop"
                 )
 
-    def _compute(self, image: DeviceImage, outputs: Sequence[str], feed: Feed) -> list[NDArray[Any]]:
+    def _session_for(self, profile: int) -> Any:
+        """The session that takes calls of this profile."""
+        if not self._by_profile:
+            return self._session
+        if profile not in self._sessions:
+            self._sessions[profile] = self._open(tensorrt_options(self.spec, self.shapes[profile], self.sha256))
+        return self._sessions[profile]
+
+    def _compute(self, session: Any, image: DeviceImage, outputs: Sequence[str], feed: Feed) -> list[NDArray[Any]]:
         results: list[NDArray[Any]]
         if self._bound_to is None:
-            results = self._session.run(outputs, feed)
+            results = session.run(outputs, feed)
             return results
 
         # Inputs are copied to the device, where the image's pixels stay; outputs are copied back.
-        binding = self._session.io_binding()
+        binding = session.io_binding()
         for name, array in feed.items():
             known = image.uploads.get(id(array))
             value = known[1] if known else onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._bound_to)
@@ -159,7 +204,7 @@ class OnnxEngine:
             binding.bind_ortvalue_input(name, value)
         for name in outputs:
             binding.bind_output(name, *self._bound_to)
-        self._session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         results = binding.copy_outputs_to_cpu()
         return results
 
@@ -205,7 +250,42 @@ class OnnxEngine:
         return feed_taps(pixels, size, preprocessing.filter, [(view.cut, view.mirrored) for _, view in views])
 
 
-def _open_session(path: Path, provider: Provider, device: int, threads: int) -> onnxruntime.InferenceSession:
+def tensorrt_options(spec: ModelSpec, shape: ShapeRange, sha256: str) -> dict[str, str]:
+    """Options of the TensorRT provider for calls of one profile of a model, which has this digest.
+
+    Without the shapes it would build a new plan whenever a call leaves the sizes that it has seen. Built plans are kept
+    for the next process.
+    """
+    options = {}
+    entries = profile_entries(shape, spec.interface)
+    for place, bound in enumerate(("min", "opt", "max")):
+        sizes = (f"{name}:{'x'.join(map(str, entry[place]))}" for name, entry in entries.items())
+        options[f"trt_profile_{bound}_shapes"] = ",".join(sizes)
+    if spec.precision == "fp16":
+        options["trt_fp16_enable"] = "1"  # a graph in half is refused without
+
+    folder = plan_folder(sha256, options)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # loading a plan runs code from it
+    except OSError as error:
+        log.warning("%s: TensorRT's plans are not kept there (%s): every start builds them", folder, error.strerror)
+        return options
+    return options | {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+
+
+def plan_folder(sha256: str, options: Mapping[str, str]) -> Path:
+    """The folder for a model's plans: of this digest, this ONNX Runtime, these options.
+
+    ONNX Runtime tells plans apart by the names in a graph, not by its weights: two trainings of a net would share one.
+    """
+    said = json.dumps([sha256, onnxruntime.__version__, options], sort_keys=True)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "verydeep" / "onnxruntime-tensorrt" / hashlib.sha256(said.encode()).hexdigest()[:24]
+
+
+def _open_session(
+    path: Path, provider: Provider, device: int, threads: int, tensorrt: Mapping[str, str] = NOTHING
+) -> Any:
     """ONNX Runtime with this provider, with CUDA beside TensorRT. Raises EngineError."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -213,8 +293,10 @@ def _open_session(path: Path, provider: Provider, device: int, threads: int) -> 
 
     wanted: list[Any] = [PROVIDERS["cpu"]]
     if provider != "cpu":
-        names: list[Provider] = ["tensorrt", "cuda"] if provider == "tensorrt" else [provider]
-        wanted = [(PROVIDERS[name], {"device_id": device}) for name in names]
+        os.environ[NO_TF32] = "0"  # read when a library starts: before the first session
+        wanted = [(PROVIDERS["cuda"], {"device_id": str(device), **CUDA_OPTIONS})]
+    if provider == "tensorrt":
+        wanted.insert(0, (PROVIDERS["tensorrt"], {"device_id": str(device), **tensorrt}))
 
     loaded = onnxruntime.get_available_providers()  # compiled in, which does not mean that they load
     session = None

@@ -26,12 +26,14 @@ def open_engine(
     largest_short_px: int = 0,
     runtime_cache: Path | None = None,
     cuda_graphs: bool = False,
+    lazy_kernels: bool = False,
     exif: Exif | None = None,
 ) -> Engine:
     """The engine in a model.onnx or model.engine, proven by its self-test on request. Raises EngineError.
 
     device: ordinal of a GPU; threads: of ONNX Runtime on a CPU, 0 for all. Of plans: runtime_cache, a file in which
-    TensorRT-RTX keeps the kernels that it compiled; cuda_graphs: a call of known shapes is launched as a whole.
+    TensorRT-RTX keeps the kernels that it compiled; cuda_graphs: a call of known shapes is launched as a whole;
+    lazy_kernels: TensorRT-RTX answers before its kernels are compiled, with last bits that change.
     exif: what is done with the rotation that a camera noted, in place of the model's own.
     """
     path = Path(path)
@@ -43,6 +45,9 @@ def open_engine(
     if path.suffix not in (".onnx", ".engine"):
         raise EngineError(f"{path}: unknown kind of engine {path.suffix!r}, expected .onnx or .engine")
 
+    if self_test and lazy_kernels:
+        raise EngineError(f"{path}: a self-test proves the kernels that stay: leave lazy_kernels out")
+
     # a plan, by CUDA
     engine: OnnxEngine | TensorRTEngine
     if path.suffix == ".engine":
@@ -50,16 +55,23 @@ def open_engine(
         from .tensorrt.engine import TensorRTEngine
 
         try:
-            engine = TensorRTEngine(path, device=device, runtime_cache=runtime_cache, cuda_graphs=cuda_graphs)
+            engine = TensorRTEngine(
+                path,
+                device=device,
+                runtime_cache=runtime_cache,
+                cuda_graphs=cuda_graphs,
+                lazy_kernels=lazy_kernels,
+            )
         except CudaError as error:
             instead = f"without an NVIDIA GPU use the ONNX model it was built from, {path.with_suffix('.onnx')}"
             raise EngineError(f"{path}: {error}; {instead}") from None
 
     # a model, by ONNX Runtime
     else:
-        if runtime_cache or cuda_graphs:
+        if runtime_cache or cuda_graphs or lazy_kernels:
             raise EngineError(
-                f"{path}: runtime_cache and cuda_graphs are of plans (.engine): build one with export.to_trt"
+                f"{path}: runtime_cache, cuda_graphs and lazy_kernels are of plans (.engine): build one with "
+                "export.to_trt"
             )
         try:
             from .onnx_engine import OnnxEngine

@@ -29,8 +29,9 @@ FLOORS: dict[str, str] = {
         __init__ __main__
         classify benchmark
         open
+        onnx_engine
         tensorrt drawing
-        cuda onnx_engine self_test boxes command
+        cuda self_test boxes command
         model_file
         engine graph_inputs
         pixels

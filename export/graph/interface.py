@@ -1,32 +1,9 @@
-"""Names, types and shapes of a graph's inputs and outputs; needs no library.
-
-A size is a number, or the name of a dimension that differs from call to call.
-"""
+"""Names, types and shapes of a graph's outputs; those of its inputs are in infer/graph_inputs.py. Needs no library."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-from infer.spec import Interface, ModelSpec
-
-TypeName = Literal["uint8", "int32", "float32"]
-Shape = tuple[int | str, ...]
-
-_VIEWS = ("views", "view_height", "view_width")
-INPUTS: dict[Interface, dict[str, tuple[TypeName, Shape]]] = {
-    "views": {
-        "image": ("uint8", ("source_height", "source_width", 3)),
-        "col_first": ("int32", ("width",)),
-        "col_taps": ("int32", ("col_taps", "width")),
-        "row_first": ("int32", ("height",)),
-        "row_taps": ("int32", ("row_taps", "height")),
-        "rows": ("int32", ("views", "view_height")),
-        "cols": ("int32", ("views", "view_width")),
-    },
-    "images": {"images": ("uint8", (*_VIEWS, 3))},
-    "nchw": {"input": ("float32", ("views", 3, *_VIEWS[1:]))},
-}
-"""Inputs by interface; infer/graph_inputs.py makes those of `views`."""
+from infer.graph_inputs import INPUTS, Shape, TypeName
+from infer.spec import ModelSpec
 
 ALWAYS = ("posterior", "posterior_positions", "pixel_sums")
 """Outputs of every classifier (for `nchw` the host sums the pixels)."""
@@ -48,6 +25,6 @@ def outputs_in_graph(spec: ModelSpec) -> dict[str, tuple[TypeName, Shape]]:
         "score_map": ("float32", ("views", classes, "map_height", "map_width")),
         "box_map": ("float32", ("views", spec.channels, "map_height", "map_width")),
         "features": ("float32", ("views", "features")),
-        "pixels": ("int32", ("views", 3, *_VIEWS[1:])),
+        "pixels": ("int32", INPUTS["nchw"]["input"][1]),
     }
     return {name: known[name] for name in spec.outputs if spec.interface != "nchw" or not name.startswith("pixel")}

@@ -19,12 +19,13 @@ from onnx import TensorProto, helper
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from infer.graph_inputs import INPUTS, Shape, TypeName
 from infer.pixels.render import PRECISION_BITS
 from infer.spec import ModelSpec
 from trainer.nets.lrn import LRN
 from trainer.nets.zoo import Net
 
-from .interface import INPUTS, Shape, TypeName, outputs_in_graph
+from .interface import outputs_in_graph
 from .writer import F16, F32, I32, GraphWriter
 
 OPSET, IR_VERSION = 20, 9

@@ -5,7 +5,7 @@ single-precision graph builds a single-precision engine without a word. So the p
 with the kernels that the builder's log lists. The log is read as text, of the forms that TensorRT-RTX 1.7 writes.
 
 TensorRT is imported inside functions. The TensorRT-RTX branch is tested. TensorRT itself cannot be installed where this
-was written: its branch makes the same calls, whose names were checked against the bindings of 10.9 and 11.4.
+was written: its branch makes the same calls, whose names were checked against the bindings of 10.3 and 11.4.
 
 In what the libraries differ says the table infer/tensorrt/library.py. No option is left out without a word: it acts,
 is refused, or (a timing cache where no kernel is timed) is said to do nothing. TensorRT has all options; they are
@@ -28,12 +28,11 @@ from tqdm import tqdm
 
 from infer.cuda.driver import gpu_present
 from infer.errors import Refused, UsageError
+from infer.graph_inputs import profile_entries
 from infer.spec import ModelSpec, Precision
-from infer.tensorrt.library import LIBRARIES, Library
+from infer.tensorrt.library import LIBRARIES, Library, version_numbers
 from infer.tensorrt.log import messages
 from infer.views import ShapeRange
-
-from .profiles import profile_entries
 
 HardwareCompatibility = Literal["ampere+", "same-compute-capability"]
 HARDWARE: dict[HardwareCompatibility, str] = {
@@ -81,7 +80,7 @@ def choose_library(choice: Literal["auto", "tensorrt", "tensorrt-rtx"]) -> Libra
             version = str(importlib.import_module(library.module).__version__)
         except ImportError:
             continue
-        if tuple(int(part) for part in version.split(".")[:2]) < library.oldest:
+        if version_numbers(version) < library.oldest:
             oldest = ".".join(map(str, library.oldest))
             raise BuildError(
                 f"{library.name} {version} is too old, expected {oldest} or newer: pip install {library.name} -U"
@@ -133,10 +132,13 @@ def choose_targets(library: Library, asked: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_options(library: Library, options: BuildOptions) -> tuple[BuildOptions, list[str]]:
-    """(the options that act, lines about the others). Raises OptionError for one that the library lacks."""
+    """(the options that act, lines about the others). Raises OptionError for one that the library, or its version,
+    lacks."""
     for name, reason in library.refuses.items():
         if getattr(options, name) is not None and getattr(options, name) is not False:  # level 0 is a level
             raise OptionError(f"{flag(name)}: {library.name} {reason}")
+    if options.hardware_compatible is not None:
+        _hardware_level(importlib.import_module(library.module), options.hardware_compatible)
 
     if options.timing_cache is not None and library.just_in_time:
         said = f"{flag('timing_cache')} {options.timing_cache}: {library.name} times no kernels, so it is not written"
@@ -156,8 +158,7 @@ def set_options(trt: Any, config: Any, options: BuildOptions) -> Any:
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatible is not None:
-        level = getattr(trt.HardwareCompatibilityLevel, HARDWARE[options.hardware_compatible])
-        config.hardware_compatibility_level = level
+        config.hardware_compatibility_level = _hardware_level(trt, options.hardware_compatible)
 
     path = options.timing_cache
     if path is None:
@@ -166,6 +167,18 @@ def set_options(trt: Any, config: Any, options: BuildOptions) -> Any:
     if cache is None or not config.set_timing_cache(cache, False):
         raise BuildError(f"{path}: not a timing cache of this version and this GPU: remove it, or name another file")
     return cache
+
+
+def _hardware_level(trt: Any, asked: HardwareCompatibility) -> Any:
+    """TensorRT's value for GPUs beside the one present. Raises OptionError: 10.3 has AMPERE_PLUS alone."""
+    levels = trt.HardwareCompatibilityLevel
+    if not hasattr(levels, HARDWARE[asked]):
+        known = ", ".join(name for name, own in HARDWARE.items() if hasattr(levels, own))
+        raise OptionError(
+            f"{flag('hardware_compatible')} {asked}: tensorrt {trt.__version__} does not know it, only {known}: use "
+            "that, or a newer TensorRT"
+        )
+    return getattr(levels, HARDWARE[asked])
 
 
 def flag(name: str) -> str:

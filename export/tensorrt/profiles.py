@@ -23,7 +23,6 @@ from infer.data.dataset import open_dataset
 from infer.errors import Refused
 from infer.pixels.decode import ImageError, image_size
 from infer.spec import Interface, ModelSpec, Size
-from infer.tensorrt.sidecar import Entry
 from infer.views import (
     MAX_ASPECT,
     MIN_SOURCE_PX,
@@ -35,8 +34,6 @@ from infer.views import (
     dense_shapes,
     plan_views,
 )
-
-from ..graph.interface import INPUTS
 
 MAX_ELEMENTS = 2**31 - 1
 """TensorRT counts the elements of a tensor in 32 bits. Its builder accepts more, which is no promise that they work."""
@@ -137,34 +134,6 @@ def shapes_from_options(spec: ModelSpec, options: Mapping[str, ProfileOption] | 
     for shape in shapes:
         _check(shape, spec)
     return shapes
-
-
-RANGE_OF = {
-    "views": "views",
-    "view_height": "height_px",
-    "view_width": "width_px",
-    "height": "rescaled_px",
-    "width": "rescaled_px",
-    "source_height": "source_px",
-    "source_width": "source_px",
-    "row_taps": "taps",
-    "col_taps": "taps",
-}
-"""The field of a ShapeRange for each dimension of the graph's inputs."""
-
-
-def profile_entries(shape: ShapeRange, interface: Interface) -> dict[str, Entry]:
-    """The (min, opt, max) shape of every input of `interface`, all from `shape`."""
-    entries = {}
-    for name, (_, sizes) in INPUTS[interface].items():
-        fixed = {size: Extent(size, size, size) for size in sizes if isinstance(size, int)}
-        extents = [fixed[size] if isinstance(size, int) else getattr(shape, RANGE_OF[size]) for size in sizes]
-        entries[name] = (
-            tuple(extent.min for extent in extents),
-            tuple(extent.opt for extent in extents),
-            tuple(extent.max for extent in extents),
-        )
-    return entries
 
 
 def _number(text: str, item: str, keys: _Keys) -> int:

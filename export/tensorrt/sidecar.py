@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from infer import self_test
 from infer.files import replacing
-from infer.graph_inputs import Feed, feed_taps
+from infer.graph_inputs import Feed, feed_taps, profile_entries
 from infer.pixels.render import normalise, render
 from infer.spec import ModelSpec
 from infer.tensorrt.library import Library
@@ -25,7 +25,6 @@ from infer.views import ShapeRange, plan_views
 
 from ..model.source import Source
 from .build import BuildOptions, BuiltPlan
-from .profiles import profile_entries
 
 
 def sidecar_content(
@@ -83,11 +82,12 @@ def engine_summary(
     )
 
 
-def write_example(library: Library, engine: Path, spec: ModelSpec, crops: ShapeRange) -> str:
+def write_example(library: Library, engine: Path, spec: ModelSpec, crops: ShapeRange, options: BuildOptions) -> str:
     """Writes real inputs for the profile `crops` beside the engine; returns the command that runs it on them.
 
     Each input is a file NAME.bin of its raw values, as the command-line tools read them. TensorRT-RTX's tool has
-    trtexec's options; neither was tried here.
+    trtexec's options; neither was tried here. trtexec lets a plan bring its own runtime where it is told that the plan
+    is version-compatible (NVIDIA/TensorRT, samples/common/sampleEngines.cpp).
     """
     inputs, folder = example_inputs(spec, crops), engine.with_suffix(".inputs")
     for name, values in inputs.items():
@@ -96,7 +96,8 @@ def write_example(library: Library, engine: Path, spec: ModelSpec, crops: ShapeR
 
     files = ",".join(f"{name}:{folder / name}.bin" for name in inputs)
     shapes = ",".join(f"{name}:{'x'.join(map(str, values.shape))}" for name, values in inputs.items())
-    return shlex.join([library.tool, f"--loadEngine={engine}", f"--loadInputs={files}", f"--shapes={shapes}"])
+    command = [library.tool, f"--loadEngine={engine}", f"--loadInputs={files}", f"--shapes={shapes}"]
+    return shlex.join(command + ["--versionCompatible"] * options.version_compatible)
 
 
 def example_inputs(spec: ModelSpec, crops: ShapeRange) -> Feed:

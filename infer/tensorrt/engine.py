@@ -71,30 +71,41 @@ class TensorRTEngine:
     """Implements `engine.Engine` for a plan and its sidecar. Usable from several threads."""
 
     def __init__(
-        self, path: Path, *, device: int = 0, runtime_cache: Path | None = None, cuda_graphs: bool = False
+        self,
+        path: Path,
+        *,
+        device: int = 0,
+        runtime_cache: Path | None = None,
+        cuda_graphs: bool = False,
+        lazy_kernels: bool = False,
     ) -> None:
         """Raises EngineError for a plan that is not its sidecar's, or of another library, version or GPU.
 
         runtime_cache: file in which TensorRT-RTX keeps the kernels that it compiles on this GPU; cuda_graphs: all
         kernels of a call are launched at once, by TensorRT-RTX for shapes that it knows, by us for tensorrt where the
         shapes stay the same: profiles of fixed sizes, a camera's images.
+
+        lazy_kernels: TensorRT-RTX answers at once, by fallback kernels, while it compiles those for the shapes that it
+        sees. The same view then has other last bits later on, so `runtime` says it; without it kernels come first.
         """
         self._sidecar = read_sidecar(path)
         self._trt = import_library(self._sidecar)
         just_in_time = LIBRARIES[self._sidecar.library].just_in_time
-        if runtime_cache and not just_in_time:
-            raise EngineError(f"{path}: a runtime_cache is of tensorrt-rtx, and this plan is tensorrt's: leave it out")
+        for option, given in (("runtime_cache", runtime_cache), ("lazy_kernels", lazy_kernels)):
+            if given and not just_in_time:
+                raise EngineError(f"{path}: {option} is of tensorrt-rtx, and this plan is tensorrt's: leave it out")
 
         self.spec: ModelSpec = self._sidecar.spec
         self.shapes: tuple[ShapeRange, ...] = self._sidecar.shapes
-        self.runtime = f"{self._sidecar.library}-{self.spec.precision}"
+        self.runtime = "-".join([self._sidecar.library, *["lazy"] * lazy_kernels, self.spec.precision])
         self.arithmetic: str = self.spec.precision
         self.sha256 = self._sidecar.identity
         self.self_test = self._sidecar.content.self_test
         self.device = f"cuda:{device}"
         self.seconds = 0.0
         self._buckets: dict[Any, Bucket] = {}
-        self._warm: set[int] = set()  # profiles that have run
+        self._just_in_time = just_in_time
+        self._warm: set[Any] = set()  # what has run: see _warm_up
 
         self._gpu = open_gpu(device)
         self._loaded = Loaded(self._gpu, runtime_cache)
@@ -105,8 +116,8 @@ class TensorRTEngine:
             with self._gpu.lock, self._gpu.device.current():
                 check_target(self._sidecar, self._gpu.device.target, self._gpu.device.name)
                 self._loaded.runtime, self._loaded.engine = load_plan(self._trt, self._sidecar)
-                if just_in_time and (runtime_cache or cuda_graphs):
-                    self._loaded.config = self._runtime_config(cuda_graphs)
+                if just_in_time:
+                    self._loaded.config = self._runtime_config(cuda_graphs=cuda_graphs, lazy=lazy_kernels)
                 self._types, self._outputs = self._tensor_types()
         except BaseException:
             self.close()
@@ -175,11 +186,15 @@ class TensorRTEngine:
         return self._buckets[key]
 
     def _warm_up(self, calls: Sequence[Call], inputs: Sequence[Mapping[str, Tensor]], outputs: Addresses) -> None:
-        """Runs the first call of each new profile, which loads or compiles its kernels, before time counts."""
-        new: dict[int, int] = {}  # place of the first call of each
+        """Runs the first call of each new profile, which loads its kernels, before time counts.
+
+        TensorRT-RTX compiles kernels for each new shape: there the first call of each is run.
+        """
+        new: dict[Any, int] = {}  # place of the first call of each
         for place, call in enumerate(calls):
-            if call.profile not in self._warm:
-                new.setdefault(call.profile, place)
+            key = _bucket_key(call) if self._just_in_time else call.profile
+            if key not in self._warm:
+                new.setdefault(key, place)
         places = new.values()
         self._enqueue([calls[p] for p in places], [inputs[p] for p in places], [outputs[p] for p in places])
         self._warm |= new.keys()
@@ -190,20 +205,25 @@ class TensorRTEngine:
         graphs = self._loaded.graphs
         for call, own, addresses in zip(calls, inputs, outputs, strict=True):
             tensors = {name: tensor.address for name, tensor in own.items()} | dict(addresses)
-            execute = functools.partial(self._execute, call, tensors, scratch)
+            prepare = functools.partial(self._prepare, call, tensors, scratch)
+            execute = functools.partial(self._execute, call)
             if graphs is None:
+                prepare()
                 execute()
             else:
-                graphs.run(*_bucket_key(call), (*tensors.values(), scratch.address), execute)
+                graphs.run(*_bucket_key(call), (*tensors.values(), scratch.address), prepare, execute)
 
-    def _execute(self, call: Call, tensors: Mapping[str, int], scratch: Memory) -> None:
-        """Puts one call, whose tensors have these addresses, on the compute stream."""
+    def _prepare(self, call: Call, tensors: Mapping[str, int], scratch: Memory) -> None:
+        """Tells the call's context all that it has to know: shapes, memory, the addresses of tensors."""
         context = self._shaped(call)
         context.update_device_memory_size_for_shapes()
         context.set_device_memory(scratch.address, scratch.nbytes)
         for name, address in tensors.items():
             self._must(context.set_tensor_address(name, address), f"an address for {name}")
-        done = context.execute_async_v3(self._gpu.compute.address)
+
+    def _execute(self, call: Call) -> None:
+        """Puts the call that its context was prepared for on the compute stream, and does nothing else."""
+        done = self._loaded.contexts[call.profile].execute_async_v3(self._gpu.compute.address)
         self._must(done, f"a run of profile {self.shapes[call.profile].name}")
 
     def _shaped(self, call: Call) -> Any:
@@ -225,9 +245,13 @@ class TensorRTEngine:
             self._loaded.contexts[profile] = context
         return self._loaded.contexts[profile]
 
-    def _runtime_config(self, cuda_graphs: bool) -> Any:
-        """TensorRT-RTX's settings for contexts."""
+    def _runtime_config(self, *, cuda_graphs: bool, lazy: bool) -> Any:
+        """TensorRT-RTX's settings for contexts. Without them it would choose kernels lazily."""
         config = self._loaded.engine.create_runtime_config()
+        self._must(config is not None, "settings for a context")
+
+        kernels = self._trt.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = kernels.LAZY if lazy else kernels.EAGER
 
         managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         config.set_execution_context_allocation_strategy(managed)

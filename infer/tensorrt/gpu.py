@@ -6,6 +6,7 @@ all engines share one, in whose order they can share the memory for activations,
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import OrderedDict, deque
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 
 from ..cuda.device import Device
 from ..cuda.driver import CudaError, Event, Graph, Memory, Pinned
-from ..engine import DeviceImage, Outputs, in_order
+from ..engine import DeviceImage, EngineError, Outputs, in_order
 from ..graph_inputs import Call
+
+log = logging.getLogger(__name__)
 
 ALIGNMENT = 256
 """Bytes: what TensorRT asks for of the memory for activations, and CUDA gives."""
@@ -367,11 +370,20 @@ class Graphs:
         self._gpu = gpu
         self._shapes: dict[int, Hashable] = {}
         self._known: dict[int, OrderedDict[Hashable, Graph | None]] = {}
+        self._given_up = False
 
-    def run(self, profile: int, shapes: Hashable, addresses: Hashable, enqueue: Callable[[], None]) -> None:
+    def run(
+        self,
+        profile: int,
+        shapes: Hashable,
+        addresses: Hashable,
+        prepare: Callable[[], None],
+        enqueue: Callable[[], None],
+    ) -> None:
         """Puts a call on the compute stream: by `enqueue` the first two times, then as the graph made of it.
 
-        The capture follows a run of the same shapes, in which TensorRT does what must not be captured.
+        The capture follows a run of the same shapes and addresses, in which TensorRT does what must not be captured,
+        and holds nothing but `enqueue`. Where it fails, calls go on without graphs; that is said once.
         """
         if self._shapes.get(profile) != shapes:
             self._drop(profile)
@@ -382,9 +394,10 @@ class Graphs:
         if graph is not None:
             device.driver.launch(graph, stream)
         else:
+            prepare()
             enqueue()
-            if addresses in known:
-                graph = device.capture(stream, enqueue)
+            if addresses in known and not self._given_up:
+                graph = self._capture(enqueue)
 
         known[addresses] = graph
         known.move_to_end(addresses)
@@ -394,6 +407,15 @@ class Graphs:
     def close(self) -> None:
         for profile in list(self._known):
             self._drop(profile)
+
+    def _capture(self, enqueue: Callable[[], None]) -> Graph | None:
+        """The graph of a call that has just been done; None where it cannot be captured."""
+        try:
+            return self._gpu.device.capture(self._gpu.compute, enqueue)
+        except EngineError as error:
+            self._given_up = True
+            log.warning("CUDA graphs are left out, kernels are launched one by one: %s", error)
+            return None
 
     def _drop(self, profile: int) -> None:
         for graph in self._known.pop(profile, {}).values():

@@ -1,12 +1,13 @@
 """TensorRT and TensorRT-RTX, and all in which they differ, in one table: for those who build plans and who run them.
 
-TensorRT from 10.9 to 11 and TensorRT-RTX from 1.7 have the same Python module but for what the table says; that the
+TensorRT from 10.3 to 11 and TensorRT-RTX from 1.7 have the same Python module but for what the table says; that the
 names which our builder uses are in each is tested (tests/export/tensorrt/test_library.py). TensorRT itself cannot be
 installed where this was written: what the table says of it comes from its documentation and its bindings.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -37,7 +38,7 @@ LIBRARIES: dict[str, Library] = {
     "tensorrt": Library(
         name="tensorrt",
         module="tensorrt",
-        oldest=(10, 9),
+        oldest=(10, 3),
         tool="trtexec",
         just_in_time=False,
         refuses={},
@@ -57,3 +58,12 @@ LIBRARIES: dict[str, Library] = {
     ),
 }
 """By the name that a sidecar gives as the builder, in the order of preference of `--builder auto`."""
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with, by which versions are compared.
+
+    Python's package says `10.14.1.48.post1` of what C++ and a builder's log call 10.14.1.48.
+    """
+    found = re.match(r"\d{1,9}(\.\d{1,9})*", version, re.ASCII)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()

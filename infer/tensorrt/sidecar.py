@@ -19,15 +19,14 @@ from msgspec import UNSET, UnsetType
 
 from ..engine import EngineError
 from ..files import file_sha256, read_file
+from ..graph_inputs import Entry
 from ..spec import ModelSpec, SpecError
 from ..views import ShapeRange
-from .library import LIBRARIES
+from .library import LIBRARIES, version_numbers
 from .log import messages
 
 LARGEST_BYTES = 1 << 24
 """Bytes of a sidecar at most; one of 1,000 classes has 60,000."""
-Entry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-"""Smallest, tuned and largest shape of one input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,11 @@ class Sidecar:
         return self.content.builder.partition(" ")[2]
 
     @property
+    def version_compatible(self) -> bool:
+        """Whether the plan carries the runtime that it needs, as code, and so runs on newer versions of the library."""
+        return self.content.options.get("version_compatible") is True
+
+    @property
     def identity(self) -> str:
         """Digest of the plan, and of what decides its answers beside it: the spec and the shapes."""
         shapes = [msgspec.to_builtins(shape) for shape in self.shapes]
@@ -106,13 +110,16 @@ def check_sidecar(path: Path) -> dict[str, Any]:
             f"{sidecar}: missing or damaged ({error!r}): build the engine again with export.to_trt"
         ) from None
 
-    found = file_sha256(path)
+    _check_digest(path, file_sha256(path), expected)
+    return content
+
+
+def _check_digest(path: Path, found: str, expected: str) -> None:
     if found != expected:
         raise EngineError(
             f"{path}: sha256 {found[:12]}..., but its sidecar says {expected[:12]}...: the plan was changed or the "
             "sidecar belongs to another; build it again with export.to_trt"
         )
-    return content
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -146,8 +153,9 @@ def import_library(sidecar: Sidecar) -> Any:
         ) from None
 
     found = str(trt.__version__)
-    newer = _numbers(found) >= _numbers(sidecar.version)
-    if found != sidecar.version and not (newer and sidecar.content.options.get("version_compatible")):
+    here, needed = version_numbers(found), version_numbers(sidecar.version)
+    fits = bool(needed) and (here == needed or (here > needed and sidecar.version_compatible))
+    if not fits:
         raise EngineError(
             f"{sidecar.path}: built by {sidecar.library} {sidecar.version}, but here is {found}, and a plan belongs to "
             f"one version: {sidecar.rebuild}"
@@ -169,9 +177,15 @@ def load_plan(trt: Any, sidecar: Sidecar) -> tuple[Any, Any]:
     """(runtime, engine): the second must go before the first. Raises EngineError with the library's words."""
     log = messages(trt)
     log.said()  # nothing of what failed before
+
+    # these very bytes are the sidecar's: the file may have been exchanged since it was read
+    plan = sidecar.path.read_bytes()
+    _check_digest(sidecar.path, hashlib.sha256(plan).hexdigest(), sidecar.content.sha256)
     try:
         runtime = trt.Runtime(log.logger)
-        engine = runtime.deserialize_cuda_engine(sidecar.path.read_bytes())
+        if sidecar.version_compatible:
+            runtime.engine_host_code_allowed = True  # it carries its own runtime, which is refused by default
+        engine = runtime.deserialize_cuda_engine(plan)
     except (TypeError, RuntimeError) as error:  # what the bindings make of a null pointer
         raise EngineError(f"{sidecar.path}: {sidecar.library} cannot start: {log.errors()} ({error})") from None
     if engine is None:
@@ -183,7 +197,3 @@ def load_plan(trt: Any, sidecar: Sidecar) -> tuple[Any, Any]:
             f"{len(sidecar.shapes)}: {sidecar.rebuild}"
         )
     return runtime, engine
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal() and len(part) < 10)

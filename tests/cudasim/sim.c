@@ -407,7 +407,11 @@ CUresult cuStreamIsCapturing(CUstream h, CUstreamCaptureStatus *c) { ENTER("%p",
 static Gr *mkgr(u32 magic, Gr *of) { Gr *g = calloc(1, sizeof *g); g->magic = magic; g->next = graphs; graphs = g; if (of) { g->n = of->n; g->ops = malloc((of->n + 1) * sizeof(Op)); memcpy(g->ops, of->ops, of->n * sizeof(Op)); } lg("   -> graph %p of %d\n", g, g->n); return g; }
 static Gr *gr(void *h, u32 magic) { for (Gr *g = graphs; g; g = g->next) if (g == h && g->magic == magic) return g; fault("%p is no graph, or one that was destroyed", h); return 0; }
 CUresult cuStreamBeginCapture(CUstream h, CUstreamCaptureMode m) { ENTER("%p,%d", h, m); CTX(); St *s = S(h); if (!s || s->builtin || s->cap) RET(s ? CUDA_ERROR_ILLEGAL_STATE : CUDA_ERROR_INVALID_HANDLE); s->cap = mkgr(M_GRAPH, 0); capturing++; RET(R); }
-CUresult cuStreamEndCapture(CUstream h, CUgraph *g) { ENTER("%p", h); CTX(); St *s = S(h); if (!s || !s->cap) RET(CUDA_ERROR_ILLEGAL_STATE); *g = s->cap; s->cap = 0; capturing--; RET(R); }
+CUresult cuStreamEndCapture(CUstream h, CUgraph *g) {                      /* an injected error is a capture that became invalid: it ends all the same */
+  int e_ = enter(__func__, "%p", h); St *s = S(h);
+  if (e_) { if (s && s->cap) { s->cap->magic = M_DEAD; s->cap = 0; capturing--; } *g = 0; return leave(__func__, (CUresult)e_); }
+  CTX(); if (!s || !s->cap) RET(CUDA_ERROR_ILLEGAL_STATE); *g = s->cap; s->cap = 0; capturing--; RET(R);
+}
 CUresult cuGraphInstantiate(CUgraphExec *e, CUgraph g, unsigned long long f) { ENTER("%p,%llu", g, f); CTX(); Gr *x = gr(g, M_GRAPH); if (!x) RET(CUDA_ERROR_INVALID_VALUE); *e = (CUgraphExec)mkgr(M_EXEC, x); RET(R); }
 CUresult cuGraphLaunch(CUgraphExec e, CUstream h) { ENTER("%p,%p", e, h); CTX(); Gr *x = gr(e, M_EXEC); if (!x) RET(CUDA_ERROR_INVALID_VALUE); for (int i = 0; i < x->n; i++) { CUresult r = push(h, x->ops[i]); if (r) RET(r); } RET(R); }
 CUresult cuGraphDestroy(CUgraph g) { ENTER("%p", g); Gr *x = gr(g, M_GRAPH); if (!x) RET(CUDA_ERROR_INVALID_VALUE); x->magic = M_DEAD; free(x->ops); RET(R); }

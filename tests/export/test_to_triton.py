@@ -23,8 +23,8 @@ from paths import ROOT
 
 from export.from_onnx import ImportRequest, import_model
 from export.model import file as model_file
-from export.tensorrt.profiles import profile_entries
 from export.to_triton import Served, TritonError, main, open_onnx, write
+from infer.graph_inputs import profile_entries
 from infer.spec import ModelSpec, Preprocessing
 from infer.views import default_shapes
 
@@ -121,6 +121,18 @@ def test_a_plan(interface: Any, tmp_path: Path) -> None:
         assert len(config.instance_group) == 0 and list(config.output[0].dims) == [10]
     names = [output.name for output in config.output]
     assert names == ["posterior", "posterior_positions", *(["pixel_sums"] if interface != "nchw" else [])]
+
+
+def test_a_plan_with_its_own_runtime_needs_a_server_that_allows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_plan(tmp_path, slim_spec("A"))
+    sidecar = path.with_name("model.engine.json")
+    content = json.loads(sidecar.read_text())
+    for options, allowed in (({}, False), ({"version_compatible": False}, False), ({"version_compatible": True}, True)):
+        sidecar.write_text(json.dumps({**content, "options": options}))
+        assert main([str(path), "-o", str(tmp_path / "models"), "--force"]) == 0
+        assert capsys.readouterr().out.endswith(" --backend-config=tensorrt,version-compatible=true\n") == allowed
 
 
 def test_the_batch_of_a_plan_is_its_profiles(tmp_path: Path) -> None:

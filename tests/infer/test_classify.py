@@ -106,7 +106,11 @@ def test_text_for_people(exported: Exported, tmp_path: Path, capsys: Capture) ->
         (["--engine", "MODEL", "--top", "0"], 2, "expected a positive number"),
         (["--engine", "MODEL", "--protocol", "all"], 2, "invalid choice"),
         (["--engine", "MODEL", "--device", "cuda:1"], 2, "expected a GPU's number like 0"),
-        (["--engine", "MODEL", "--runtime-cache", "kernels"], 1, "runtime_cache and cuda_graphs are of plans"),
+        (
+            ["--engine", "MODEL", "--runtime-cache", "kernels"],
+            1,
+            "runtime_cache, cuda_graphs and lazy_kernels are of plans",
+        ),
         (["--engine", "MODEL", "--boxes", "out.png"], 2, "--boxes OUT.png and --box-engine BOXES.onnx go together"),
         (
             ["--engine", "MODEL", "--boxes", "out.tif", "--box-engine", "b.onnx"],
@@ -118,7 +122,8 @@ def test_text_for_people(exported: Exported, tmp_path: Path, capsys: Capture) ->
             1,
             "is a classifier, which has no box_map",
         ),
-        (["--engine", "MODEL", "--cuda-graphs"], 1, "runtime_cache and cuda_graphs are of plans"),
+        (["--engine", "MODEL", "--lazy-kernels"], 1, "lazy_kernels are of plans"),
+        (["--engine", "MODEL", "--cuda-graphs"], 1, "runtime_cache, cuda_graphs and lazy_kernels are of plans"),
     ],
 )
 def test_usage_errors(

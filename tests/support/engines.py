@@ -53,7 +53,7 @@ def with_one_single_convolution(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-TENSORRT_LISTS = ("tensorrt_10_9_api.txt", "tensorrt_11_4_api.txt")
+TENSORRT_LISTS = ("tensorrt_10_3_api.txt", "tensorrt_11_4_api.txt")
 
 
 def frozen_api(name: str) -> set[str]:

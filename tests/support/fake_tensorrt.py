@@ -30,6 +30,12 @@ ALIGNMENT = 256
 SCRATCH_BYTES_PER_PIXEL = 16
 """Of activations, of the double's own choice: so much for each pixel of each view."""
 
+FALLBACK_RUNS = 2
+"""Runs of the same shapes that TensorRT-RTX does by fallback kernels where it specialises lazily. Their floats differ
+in the last bit."""
+HOST_CODE_REFUSED = "Cannot deserialize engine with lean runtime since IRuntime::getEngineHostCodeAllowed() is false."
+"""The words of TensorRT 10.16's own library."""
+
 IDLE = os.environ.get("FAKE_TENSORRT") == "idle"
 """Nothing is computed and outputs stay as they were: for tests that only count."""
 
@@ -43,9 +49,15 @@ def live() -> dict[str, int]:
     return {name: count for name, count in _LIVE.items() if count}
 
 
-def plan(onnx: Path, profiles: Sequence[Mapping[str, Any]]) -> bytes:
-    """A plan of the double: `profiles` as export.profiles.profile_entries makes them."""
-    return MAGIC + json.dumps({"onnx": str(onnx), "profiles": profiles}).encode()
+def plan(
+    onnx: Path, profiles: Sequence[Mapping[str, Any]], *, host_code: bool = False, just_in_time: bool = False
+) -> bytes:
+    """A plan of the double: `profiles` as infer.graph_inputs.profile_entries makes them.
+
+    host_code: it is version-compatible; just_in_time: it is TensorRT-RTX's, whose kernels are compiled as it runs.
+    """
+    content = {"onnx": str(onnx), "profiles": profiles, "host_code": host_code, "just_in_time": just_in_time}
+    return MAGIC + json.dumps(content).encode()
 
 
 def install(name: str, version: str) -> types.ModuleType:
@@ -185,6 +197,12 @@ class CudaGraphStrategy(enum.Enum):
     WHOLE_GRAPH_CAPTURE = 1
 
 
+class DynamicShapesKernelSpecializationStrategy(enum.Enum):
+    LAZY = 0
+    EAGER = 1
+    NONE = 2
+
+
 class ILogger:
     class Severity(enum.Enum):
         INTERNAL_ERROR = 0
@@ -219,6 +237,7 @@ class Runtime(_Counted):
             raise TypeError("a logger that did not call ILogger.__init__")
         _LOGGERS.append(logger)
         self._logger = _LOGGERS[0]
+        self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         _check_context("deserialize_cuda_engine")
@@ -226,7 +245,12 @@ class Runtime(_Counted):
             self._logger.log(ILogger.Severity.ERROR, "Serialization assertion failed.\nMagic tag does not match")
             return None
         content = json.loads(serialized_engine.removeprefix(MAGIC))
-        return ICudaEngine(self, Path(content["onnx"]), content["profiles"])
+        if content["host_code"] and not self.engine_host_code_allowed:
+            self._logger.log(ILogger.Severity.ERROR, HOST_CODE_REFUSED)
+            return None
+        if self.engine_host_code_allowed and not content["host_code"]:
+            breach("host code allowed for a plan that has none")
+        return ICudaEngine(self, Path(content["onnx"]), content["profiles"], just_in_time=content["just_in_time"])
 
 
 class IHostMemory:
@@ -255,6 +279,7 @@ class IRuntimeConfig:
     def __init__(self) -> None:
         self._strategy = ExecutionContextAllocationStrategy.STATIC
         self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
+        self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
 
     def set_execution_context_allocation_strategy(
         self, strategy: ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC
@@ -269,8 +294,12 @@ class IRuntimeConfig:
 
 
 class ICudaEngine(_Counted):
-    def __init__(self, runtime: Runtime, onnx: Path, profiles: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, runtime: Runtime, onnx: Path, profiles: Sequence[Mapping[str, Any]], *, just_in_time: bool
+    ) -> None:
         super().__init__()
+        self._just_in_time = just_in_time
+        self._runs: dict[Any, int] = {}  # by shapes, of contexts that specialise lazily
         self._logger, self._profiles = runtime._logger, profiles
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -316,10 +345,14 @@ class ICudaEngine(_Counted):
         strategy: ExecutionContextAllocationStrategy | IRuntimeConfig = ExecutionContextAllocationStrategy.STATIC,
     ) -> IExecutionContext:
         _check_context("create_execution_context")
-        own = strategy._strategy if isinstance(strategy, IRuntimeConfig) else strategy
+        config = strategy if isinstance(strategy, IRuntimeConfig) else IRuntimeConfig()
+        own = config._strategy if strategy is config else strategy
         if own != ExecutionContextAllocationStrategy.USER_MANAGED:
             breach(f"a context that allocates by itself ({own}): for the largest shapes of all profiles, or in a run")
-        return IExecutionContext(self)
+        lazy = DynamicShapesKernelSpecializationStrategy.LAZY
+        return IExecutionContext(
+            self, self._just_in_time and config.dynamic_shapes_kernel_specialization_strategy == lazy
+        )
 
     def _output_shapes(self, inputs: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """From the names of the model's dimensions; where they do not tell, from the model itself, run on zeros."""
@@ -351,9 +384,9 @@ _SCRATCH_STREAM: dict[int, int] = {}
 
 
 class IExecutionContext(_Counted):
-    def __init__(self, engine: ICudaEngine) -> None:
+    def __init__(self, engine: ICudaEngine, lazy: bool = False) -> None:
         super().__init__()
-        self._engine = engine
+        self._engine, self._lazy = engine, lazy
         self._profile: int | None = None
         self._stream = 0
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -363,6 +396,7 @@ class IExecutionContext(_Counted):
         self._in_flight = [0]
         self._captures: list[Any] = []
         self._last_run: list[dict[str, tuple[int, ...]]] = [{}]
+        self._last_addresses: dict[str, int] = {}
 
     def __del__(self) -> None:
         if self._in_flight[0] and not _driver().is_lost():
@@ -371,6 +405,7 @@ class IExecutionContext(_Counted):
         super().__del__()
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        self._outside_of_capture("set_optimization_profile_async")
         if not 0 <= profile_index < self._engine.num_optimization_profiles:
             return self._engine._refuse(f"no profile {profile_index}")
         if profile_index in self._engine._profiles_taken:
@@ -383,6 +418,7 @@ class IExecutionContext(_Counted):
         return True
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
+        self._outside_of_capture("set_input_shape")
         if self._profile is None:
             breach("an input's shape before a profile is chosen")
         if name not in self._engine._inputs:
@@ -399,22 +435,34 @@ class IExecutionContext(_Counted):
         return True
 
     def infer_shapes(self) -> list[str]:
+        self._outside_of_capture("infer_shapes")
+        return self._shapeless()
+
+    def _shapeless(self) -> list[str]:
         return [name for name in self._engine._inputs if name not in self._shapes]
 
+    def _outside_of_capture(self, what: str) -> None:
+        """A capture is to hold the enqueue alone; TensorRT may do anything in any other call."""
+        if self._stream and _driver().captures(self._stream):
+            breach(f"{what} while the stream is captured, which is for execute_async_v3 alone")
+
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        self._outside_of_capture("get_tensor_shape")
         if name in self._engine._inputs:
             return self._shapes[name]
-        if self.infer_shapes():
+        if self._shapeless():
             breach(f"the shape of {name} before all inputs have theirs")
         return self._engine._output_shapes(self._shapes)[name]
 
     def update_device_memory_size_for_shapes(self) -> int:
-        if self.infer_shapes():
+        self._outside_of_capture("update_device_memory_size_for_shapes")
+        if self._shapeless():
             breach("the size of activations before all inputs have their shapes")
         self._partitioned = True
         return self._scratch_bytes()
 
     def set_device_memory(self, memory: int, size: int) -> None:
+        self._outside_of_capture("set_device_memory")
         if memory % ALIGNMENT:
             breach(f"activations at {memory:#x}, which is not aligned to {ALIGNMENT} bytes")
         if _driver().bytes_from(memory) < size:
@@ -422,6 +470,7 @@ class IExecutionContext(_Counted):
         self._scratch = (memory, size)
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
+        self._outside_of_capture("set_tensor_address")
         if name not in (*self._engine._inputs, *self._engine._outputs):
             return self._engine._refuse(f"no tensor {name}")
         if memory % ALIGNMENT:
@@ -437,8 +486,8 @@ class IExecutionContext(_Counted):
             breach("a run on the default stream")
         if stream_handle != self._stream:
             breach("a run on another stream than that on which the profile was chosen, which nothing waited for")
-        if self.infer_shapes():
-            breach(f"a run without shapes of {self.infer_shapes()}")
+        if self._shapeless():
+            breach(f"a run without shapes of {self._shapeless()}")
         if not self._partitioned or self._scratch[1] < self._scratch_bytes():
             breach(f"a run with {self._scratch[1]} bytes of activations, needed are {self._scratch_bytes()}")
         if _SCRATCH_STREAM.setdefault(self._scratch[0], stream_handle) != stream_handle:
@@ -454,10 +503,10 @@ class IExecutionContext(_Counted):
             places[name] = (address, shape, engine._dtype(name), name)
         scratch = (self._scratch[0], (self._scratch_bytes(),), np.dtype(np.uint8), "activations")
         captured = _driver().captures(stream_handle)
-        if captured and self._last_run[0] != self._shapes:
-            breach("a capture without a run of the same shapes just before, in which TensorRT makes itself ready")
-        self._last_run[0] = dict(self._shapes)
-        in_flight, last_run, own_shapes = self._in_flight, self._last_run, dict(self._shapes)
+        if captured and (self._last_run[0] != self._shapes or self._last_addresses != self._addresses):
+            breach("a capture without a run of the same shapes and addresses, in which TensorRT makes itself ready")
+        self._last_run[0], self._last_addresses = dict(self._shapes), dict(self._addresses)
+        in_flight, last_run, own_shapes, lazy = self._in_flight, self._last_run, dict(self._shapes), self._lazy
 
         def work() -> None:
             driver = _driver()
@@ -470,7 +519,11 @@ class IExecutionContext(_Counted):
                 return
             feed = {name: driver.view(*places[name]).copy() for name in engine._inputs}
             values = engine._session.run(list(engine._outputs), feed)
+            key = tuple(own_shapes.items())
+            engine._runs[key] = engine._runs.get(key, 0) + lazy
             for name, value in zip(engine._outputs, values, strict=True):
+                if 0 < engine._runs[key] <= FALLBACK_RUNS and value.dtype.kind == "f":
+                    value = np.nextafter(value, np.inf)
                 driver.view(*places[name])[...] = value
 
         in_flight[0] += not captured

@@ -1,7 +1,7 @@
 # TensorRT::nvinfer, from a release's folder, NVIDIA's Debian packages, or headers and the library of a Python wheel.
 #
 #   TENSORRT_ROOT     folder with include/ and lib/
-#   TENSORRT_INCLUDE  folder of NvInferRuntime.h, 10.9 or newer; the library must be of the same version
+#   TENSORRT_INCLUDE  folder of NvInferRuntime.h, 10.3 or newer; the library must be of the same version
 #   TENSORRT_LIBRARY  libnvinfer.so…, as in site-packages/tensorrt_libs
 #   CUDA_INCLUDE      folder of cuda_runtime_api.h, which TensorRT's headers include
 find_path(
@@ -23,7 +23,7 @@ find_package_handle_standard_args(
   TensorRT
   REQUIRED_VARS TENSORRT_LIBRARY TENSORRT_INCLUDE CUDA_INCLUDE
   REASON_FAILURE_MESSAGE
-    "set TENSORRT_ROOT to an unpacked release of TensorRT 10.9 or newer and CUDA_HOME to CUDA's headers, or leave out -DVERYDEEP_TENSORRT=ON")
+    "set TENSORRT_ROOT to an unpacked release of TensorRT 10.3 or newer and CUDA_HOME to CUDA's headers, or leave out -DVERYDEEP_TENSORRT=ON")
 if(TensorRT_FOUND AND NOT TARGET TensorRT::nvinfer)
   add_library(TensorRT::nvinfer UNKNOWN IMPORTED)
   set_target_properties(TensorRT::nvinfer PROPERTIES IMPORTED_LOCATION "${TENSORRT_LIBRARY}"

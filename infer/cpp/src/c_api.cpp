@@ -38,7 +38,22 @@ vd_status guarded(Work&& work) noexcept {
     } catch (...) {
     }
     return VD_RUNTIME_FAILURE;
+  } catch (...) {  // whatever a runtime throws
+    try {
+      last_error = "a failure that does not say what it is";
+    } catch (...) {
+    }
+    return VD_RUNTIME_FAILURE;
   }
+}
+
+// What `ask` finds of a classifier; nothing of this type where it fails or there is no classifier.
+template <typename Ask>
+auto found(const vd_classifier* classifier, Ask&& ask) noexcept -> decltype(ask(*classifier)) {
+  if (!classifier) return {};
+  decltype(ask(*classifier)) answer{};
+  guarded([&] { answer = ask(*classifier); });
+  return answer;
 }
 
 void require(bool true_, const char* message) {
@@ -77,7 +92,9 @@ vd_status vd_open(const char* engine_path, const vd_options* options, vd_classif
   });
 }
 
-void vd_close(vd_classifier* classifier) { delete classifier; }
+void vd_close(vd_classifier* classifier) {
+  guarded([&] { delete classifier; });
+}
 
 vd_status vd_classify(vd_classifier* classifier, const uint8_t* pixels, int height, int width, ptrdiff_t row_stride,
                       int order, vd_prediction* best, size_t* count) {
@@ -111,19 +128,22 @@ vd_status vd_posterior(vd_classifier* classifier, const uint8_t* pixels, int hei
 }
 
 size_t vd_class_count(const vd_classifier* classifier) {
-  return classifier ? classifier->classifier.classes().size() : 0;
+  return found(classifier, [](const vd_classifier& own) { return own.classifier.classes().size(); });
 }
 
 const char* vd_class(const vd_classifier* classifier, size_t index) {
-  return index < vd_class_count(classifier) ? classifier->classifier.classes()[index].c_str() : nullptr;
+  return found(classifier, [&](const vd_classifier& own) {
+    const auto& classes = own.classifier.classes();
+    return index < classes.size() ? classes[index].c_str() : nullptr;
+  });
 }
 
 const char* vd_model(const vd_classifier* classifier) {
-  return classifier ? classifier->classifier.model().c_str() : nullptr;
+  return found(classifier, [](const vd_classifier& own) { return own.classifier.model().c_str(); });
 }
 
 const char* vd_arithmetic(const vd_classifier* classifier) {
-  return classifier ? classifier->classifier.arithmetic().c_str() : nullptr;
+  return found(classifier, [](const vd_classifier& own) { return own.classifier.arithmetic().c_str(); });
 }
 
 const char* vd_last_error(void) { return last_error.c_str(); }

@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <map>
+#include <mutex>
 
 #include "verydeep/verydeep.hpp"
 
@@ -19,7 +21,6 @@ struct Driver {
   int (*name)(char*, int, int);
   int (*attribute)(int*, int, int);
   int (*retain)(CUctx_st**, int);
-  int (*release)(int);
   int (*push)(CUctx_st*);
   int (*pop)(CUctx_st**);
   int (*allocate)(DevicePointer*, std::size_t);
@@ -53,7 +54,6 @@ Driver load() {
   entry("cuDeviceGetName", driver.name);
   entry("cuDeviceGetAttribute", driver.attribute);
   entry("cuDevicePrimaryCtxRetain", driver.retain);
-  entry("cuDevicePrimaryCtxRelease_v2", driver.release);
   entry("cuCtxPushCurrent_v2", driver.push);
   entry("cuCtxPopCurrent_v2", driver.pop);
   entry("cuMemAlloc_v2", driver.allocate);
@@ -88,6 +88,17 @@ std::size_t rounded(std::size_t size) {
   return step < (1u << 26) ? step : (size + (1u << 24) - 1) >> 24 << 24;
 }
 
+// The primary context, retained once and until the process ends. Were it given back with the last classifier, all that
+// TensorRT's library keeps in it for the next one would be gone. Raises Error.
+CUctx_st* primary_context(int device) {
+  static std::mutex busy;
+  static std::map<int, CUctx_st*> known;
+  const std::lock_guard<std::mutex> lock(busy);
+  CUctx_st*& context = known[device];
+  if (!context) must(driver().retain(&context, device), "cuDevicePrimaryCtxRetain", ErrorCode::unusable_engine);
+  return context;
+}
+
 }  // namespace
 
 CudaDevice::CudaDevice(int ordinal) {
@@ -101,10 +112,8 @@ CudaDevice::CudaDevice(int ordinal) {
   must(driver().attribute(&minor, kMinor, device_), "cuDeviceGetAttribute", kind);
   name_ = name;
   target_ = "sm" + std::to_string(major) + std::to_string(minor);
-  must(driver().retain(&context_, device_), "cuDevicePrimaryCtxRetain", kind);
+  context_ = primary_context(device_);
 }
-
-CudaDevice::~CudaDevice() { driver().release(device_); }
 
 CudaDevice::Current::Current(const CudaDevice& device) { must(driver().push(device.context_), "cuCtxPushCurrent"); }
 

@@ -15,11 +15,10 @@ namespace verydeep {
 
 using DevicePointer = unsigned long long;
 
-// The primary context of a GPU, which is the runtime API's and TensorRT's, too.
+// The primary context of a GPU, which is the runtime API's and TensorRT's, too. It stays until the process ends.
 class CudaDevice {
  public:
   explicit CudaDevice(int ordinal);  // raises Error (unusable_engine) without a driver or such a GPU
-  ~CudaDevice();
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
 

@@ -27,10 +27,14 @@ Extent extent(const nlohmann::json& value) {
   return {static_cast<int>(min), static_cast<int>(opt), static_cast<int>(max)};
 }
 
-std::vector<int> numbers(const std::string& version) {
-  std::vector<int> found;
+// The numbers of a version, up to what is none: 10.14.1.48 of 10.14.1.48.post1, as Python's package says it.
+std::vector<long> numbers(const std::string& version) {
+  std::vector<long> found;
   std::istringstream parts(version);
-  for (std::string part; std::getline(parts, part, '.');) found.push_back(std::atoi(part.c_str()));
+  for (std::string part; std::getline(parts, part, '.');) {
+    if (part.empty() || part[0] < '0' || part[0] > '9') break;
+    found.push_back(std::strtol(part.c_str(), nullptr, 10));
+  }
   return found;
 }
 
@@ -51,13 +55,12 @@ Sidecar understood(const std::string& path, const nlohmann::json& content) {
                             extent(profile.at("rescaled_px")), extent(profile.at("source_px")),
                             extent(profile.at("taps"))});
   found.targets = content.at("targets").get<std::vector<std::string>>();
-  const auto truth = [&](const char* name) {  // a word, true, or absent
-    if (!content.contains("options") || !content["options"].contains(name)) return false;
-    const auto& value = content["options"][name];
-    return value.is_boolean() ? value.get<bool>() : value.is_string() && !value.get<std::string>().empty();
-  };
-  found.version_compatible = truth("version_compatible");
-  found.hardware_compatible = truth("hardware_compatible");
+  if (content.contains("options")) {
+    const auto& options = content["options"];
+    found.version_compatible = options.contains("version_compatible") && options["version_compatible"] == true;
+    found.hardware_compatible = options.contains("hardware_compatible") && options["hardware_compatible"].is_string() &&
+                                options["hardware_compatible"] != "";
+  }
   if (content.contains("self_test") && !content["self_test"].is_null()) found.self_test = content["self_test"].dump();
   return found;
 }
@@ -93,8 +96,8 @@ Sidecar parse_sidecar(const std::string& path, const std::string& json) {
 }
 
 void check_version(const Sidecar& sidecar, const std::string& found) {
-  if (found == sidecar.version) return;
-  if (sidecar.version_compatible && numbers(found) >= numbers(sidecar.version)) return;
+  const auto here = numbers(found), built = numbers(sidecar.version);
+  if (!built.empty() && (here == built || (sidecar.version_compatible && here > built))) return;
   refuse(sidecar.path + ": built by tensorrt " + sidecar.version + ", but here is " + found +
          ", and a plan belongs to one version: " + sidecar.rebuild());
 }

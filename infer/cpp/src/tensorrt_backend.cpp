@@ -1,4 +1,4 @@
-// TensorRT 10.9 or newer: contexts, profiles, addresses and order; no arithmetic (infer/tensorrt/engine.py).
+// TensorRT 10.3 or newer: contexts, profiles, addresses and order; no arithmetic (infer/tensorrt/engine.py).
 #include <NvInferRuntime.h>
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 #include "inputs.hpp"
 #include "sidecar.hpp"
 
-static_assert(NV_TENSORRT_MAJOR * 100 + NV_TENSORRT_MINOR >= 1009, "TensorRT 10.9 or newer is needed");
+static_assert(NV_TENSORRT_MAJOR * 100 + NV_TENSORRT_MINOR >= 1003, "TensorRT 10.3 or newer is needed");
 
 namespace verydeep {
 namespace {
@@ -159,6 +159,8 @@ class TensorRTBackend final : public Backend {
     // Where CUDA does not start, the library (seen with 10.16) returns the address of a member of a null object.
     if (reinterpret_cast<std::uintptr_t>(made) < 4096) refuse("cannot start");
     runtime_.reset(made);
+    // Such a plan carries its own runtime, as code, which is refused by default. Its digest was found right before.
+    if (sidecar_.version_compatible) runtime_->setEngineHostCodeAllowed(true);
     engine_.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
     if (!engine_) refuse("cannot load it");
     if (engine_->getNbOptimizationProfiles() != static_cast<std::int32_t>(sidecar_.shapes.size()))
@@ -176,6 +178,12 @@ class TensorRTBackend final : public Backend {
       const auto expected = name == "pixel_sums" ? nvinfer1::DataType::kINT32 : nvinfer1::DataType::kFLOAT;
       const bool right_type = engine_->getTensorDataType(name.c_str()) == expected;
       check_output(spec(), path, name, right_type, dims.nbDims > 1 ? dims.d[1] : -1);
+    }
+    for (std::int32_t i = 0; i < engine_->getNbIOTensors(); ++i) {
+      const std::string name = engine_->getIOTensorName(i);
+      if (engine_->getTensorLocation(name.c_str()) != nvinfer1::TensorLocation::kDEVICE)
+        throw Error(ErrorCode::unusable_engine, path + ": wants " + name + " on the host, expected all tensors on the GPU: " +
+                                                    sidecar_.rebuild());
     }
     stream_ = std::make_unique<CudaStream>();
   }
@@ -257,8 +265,11 @@ class TensorRTBackend final : public Backend {
     }
     nvinfer1::IExecutionContext& run = context(profile);
     upload(inputs, feed.image_id, run);
-    must(run.inferShapes(0, nullptr) == 0, "the inputs' shapes");
-    const auto needed = static_cast<std::size_t>(std::max<std::int64_t>(1, run.updateDeviceMemorySizeForShapes()));
+    const std::int32_t missing = run.inferShapes(0, nullptr);
+    must(missing >= 0, "the inputs' shapes, which do not go together");
+    must(missing == 0, "a run without the shapes of " + std::to_string(missing) + " inputs");
+    const std::size_t needed = run.updateDeviceMemorySizeForShapes();
+    must(needed > 0, "to say how much memory a run needs");  // 0: it failed
     const DevicePointer scratch = scratch_.at_least(needed);
     run.setDeviceMemoryV2(reinterpret_cast<void*>(scratch), static_cast<std::int64_t>(scratch_.size()));
 
@@ -267,7 +278,11 @@ class TensorRTBackend final : public Backend {
     for (const std::string& name : outputs_) {
       const nvinfer1::Dims dims = run.getTensorShape(name.c_str());
       std::size_t bytes = element_bytes(engine_->getTensorDataType(name.c_str()));
-      for (std::int32_t i = 0; i < dims.nbDims; ++i) bytes *= static_cast<std::size_t>(std::max<std::int64_t>(0, dims.d[i]));
+      must(dims.nbDims >= 0, "to say the shape of " + name);
+      for (std::int32_t i = 0; i < dims.nbDims; ++i) {
+        must(dims.d[i] >= 0, "to say the shape of " + name);
+        bytes *= static_cast<std::size_t>(dims.d[i]);
+      }
       places[name] = {total, bytes, dims};
       total += aligned(bytes);
     }

@@ -9,10 +9,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -36,6 +39,18 @@ std::atomic<int> live{0};
 bool refuse(const std::string& why) {
   logger->log(nvinfer1::ILogger::Severity::kERROR, why.c_str());
   return false;
+}
+
+// What a call is to return instead of what is right, from FAKE_TENSORRT_RETURNS=inferShapes=-1,enqueueV3=0 …
+std::optional<int> told(const std::string& call) {
+  const char* all = std::getenv("FAKE_TENSORRT_RETURNS");
+  std::istringstream parts(all ? all : "");
+  for (std::string part; std::getline(parts, part, ',');)
+    if (part.compare(0, call.size() + 1, call + "=") == 0) {
+      logger->log(nvinfer1::ILogger::Severity::kERROR, ("told to fail: " + part).c_str());
+      return std::atoi(part.c_str() + call.size() + 1);
+    }
+  return std::nullopt;
 }
 
 template <typename F>
@@ -184,6 +199,7 @@ class Context final : public nvinfer1::StubVExecutionContext {
     --live;
   }
   bool setOptimizationProfileAsync(std::int32_t profile, cudaStream_t stream) noexcept override {
+    if (const auto value = told("setOptimizationProfileAsync")) return *value;
     if (profile < 0 || static_cast<std::size_t>(profile) >= model_->profiles.size()) return refuse("no such profile");
     profile_ = profile;
     stream_ = stream;
@@ -191,6 +207,7 @@ class Context final : public nvinfer1::StubVExecutionContext {
     return true;
   }
   bool setInputShape(const char* name, const Dims& dims) noexcept override {
+    if (const auto value = told("setInputShape")) return *value;
     if (profile_ < 0) breach("an input's shape before a profile is chosen");
     if (!model_->is_input(name)) return refuse(std::string("no input ") + name);
     const json& range = model_->profiles[static_cast<std::size_t>(profile_)].at(name);
@@ -204,6 +221,7 @@ class Context final : public nvinfer1::StubVExecutionContext {
     return true;
   }
   std::int32_t inferShapes(std::int32_t, const char**) noexcept override {
+    if (const auto value = told("inferShapes")) return *value;
     return static_cast<std::int32_t>(model_->inputs.size() - shapes_.size());
   }
   Dims getTensorShape(const char* name) const noexcept override {
@@ -212,9 +230,11 @@ class Context final : public nvinfer1::StubVExecutionContext {
     Dims dims{};
     dims.nbDims = static_cast<std::int32_t>(shape.size());
     std::copy(shape.begin(), shape.end(), dims.d);
+    if (const auto value = told("getTensorShape")) dims.d[0] = *value;
     return dims;
   }
   std::size_t updateDeviceMemorySizeForShapes() noexcept override {
+    if (const auto value = told("updateDeviceMemorySizeForShapes")) return static_cast<std::size_t>(*value);
     if (shapes_.size() != model_->inputs.size()) breach("the size of activations before all inputs have their shapes");
     sized_ = true;
     return scratch_needed();
@@ -226,12 +246,14 @@ class Context final : public nvinfer1::StubVExecutionContext {
     if (bytes_from(scratch_) < scratch_bytes_) breach("activations larger than the driver knows");
   }
   bool setTensorAddress(const char* name, void* data) noexcept override {
+    if (const auto value = told("setTensorAddress")) return *value;
     if (!model_->find(name)) return refuse(std::string("no tensor ") + name);
     addresses_[name] = reinterpret_cast<std::uintptr_t>(data);
     if (addresses_[name] % kAlignment) breach(std::string(name) + " is not aligned");
     return true;
   }
   bool enqueueV3(cudaStream_t stream) noexcept override {
+    if (const auto value = told("enqueueV3")) return *value;
     check_context("enqueueV3");
     if (!stream || stream != stream_) breach("a run on another stream than that on which the profile was chosen");
     if (shapes_.size() != model_->inputs.size()) breach("a run without the shapes of all inputs");
@@ -314,6 +336,9 @@ class Engine final : public nvinfer1::StubVCudaEngine {
   nvinfer1::TensorIOMode getTensorIOMode(const char* name) const noexcept override {
     return model_->is_input(name) ? nvinfer1::TensorIOMode::kINPUT : nvinfer1::TensorIOMode::kOUTPUT;
   }
+  nvinfer1::TensorLocation getTensorLocation(const char*) const noexcept override {
+    return static_cast<nvinfer1::TensorLocation>(told("getTensorLocation").value_or(0));  // 1: on the host
+  }
   nvinfer1::DataType getTensorDataType(const char* name) const noexcept override {
     switch (model_->find(name)->type) {
       case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8:
@@ -332,6 +357,7 @@ class Engine final : public nvinfer1::StubVCudaEngine {
     return dims;
   }
   nvinfer1::IExecutionContext* createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy how) noexcept override {
+    if (told("createExecutionContext")) return nullptr;
     check_context("createExecutionContext");
     if (how != nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED)
       breach("a context that allocates by itself: for the largest shapes of all profiles");
@@ -353,8 +379,20 @@ class Runtime final : public nvinfer1::StubVRuntime {
       refuse("Serialization assertion failed.\nMagic tag does not match");
       return nullptr;
     }
-    return new Shown<nvinfer1::ICudaEngine, Engine>(json::parse(plan.substr(kMagic.size())));
+    const json content = json::parse(plan.substr(kMagic.size()));
+    const bool host_code = content.at("host_code").get<bool>();
+    if (host_code && !host_code_allowed_) {
+      refuse("Cannot deserialize engine with lean runtime since IRuntime::getEngineHostCodeAllowed() is false.");
+      return nullptr;
+    }
+    if (host_code_allowed_ && !host_code) breach("host code allowed for a plan that has none");
+    return new Shown<nvinfer1::ICudaEngine, Engine>(content);
   }
+  void setEngineHostCodeAllowed(bool allowed) noexcept override { host_code_allowed_ = allowed; }
+  bool getEngineHostCodeAllowed() const noexcept override { return host_code_allowed_; }
+
+ private:
+  bool host_code_allowed_ = false;
 };
 
 struct AtEnd {

@@ -183,9 +183,9 @@ def test_a_log_that_says_nothing(
 def test_an_old_tensorrt(
     tensorrt: Watched, built: Built, tmp_path: Path, one_line: OneLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensorrt.__version__ = "10.8.0.43"
+    tensorrt.__version__ = "10.2.0.post1"
     assert main([str(built.engine.with_suffix(".onnx")), "-o", str(tmp_path / "m.engine")]) == 1
-    assert one_line() == "tensorrt 10.8.0.43 is too old, expected 10.9 or newer: pip install tensorrt -U"
+    assert one_line() == "tensorrt 10.2.0.post1 is too old, expected 10.3 or newer: pip install tensorrt -U"
 
 
 @pytest.mark.parametrize(

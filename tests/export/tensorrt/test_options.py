@@ -51,7 +51,10 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 @pytest.mark.parametrize("library", LIBRARIES.values(), ids=lambda library: library.name)
 @pytest.mark.parametrize("name", GIVEN)
-def test_every_option_acts_or_is_refused_or_is_said_to_do_nothing(name: str, library: Library) -> None:
+def test_every_option_acts_or_is_refused_or_is_said_to_do_nothing(
+    name: str, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", rtx)
     options = BuildOptions(**{name: GIVEN[name]})  # type: ignore[arg-type]
     if name in library.refuses:
         with pytest.raises(OptionError, match=f"{flag(name)}: {library.name} "):
@@ -153,6 +156,27 @@ def test_options_of_tensorrt(tensorrt: Watched, built: Built, tmp_path: Path) ->
     made = build_engine(built.engine.with_suffix(".onnx"), "-o", tmp_path / "m.engine", *argv)
     expected = {"optimization_level": 0, "version_compatible": True, "hardware_compatible": "ampere+"}
     assert made.sidecar["options"] == {**NOTHING, **expected}
+    assert made.printed[-1].endswith(" --versionCompatible")  # else trtexec does not let the plan bring its runtime
+
+
+def test_tensorrt_10_3_lacks_one_kind_of_compatibility(
+    built: Built, tmp_path: Path, one_line: OneLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JetPack 6's: said before anything is written. What it has still builds."""
+    double = tensorrt_double(rtx, set(), frozen_api(TENSORRT_LISTS[0]))
+    double.__version__ = "10.3.0"
+    monkeypatch.setitem(sys.modules, "tensorrt", double)  # type: ignore[arg-type]
+    monkeypatch.setitem(trt_log._MESSAGES, "tensorrt", trt_log.messages(rtx))
+    monkeypatch.setattr(trt_build, "gpu_present", lambda: "sm87")
+    argv = [str(built.engine.with_suffix(".onnx")), "-o", str(tmp_path / "m.engine"), "--hardware-compatible"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*argv, "same-compute-capability"])
+    assert one_line().endswith(
+        "--hardware-compatible same-compute-capability: tensorrt 10.3.0 does not know it, only ampere+: use that, or "
+        "a newer TensorRT"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert build_engine(*argv, "ampere+").sidecar["builder"] == "tensorrt 10.3.0"
 
 
 def test_a_timing_cache_goes_from_build_to_build(tensorrt: Watched, built: Built, tmp_path: Path) -> None:

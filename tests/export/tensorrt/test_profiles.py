@@ -11,9 +11,9 @@ from export.tensorrt.profiles import (
     ProfileError,
     ProfileOption,
     parse_profile,
-    profile_entries,
     shapes_from_options,
 )
+from infer.graph_inputs import profile_entries
 from infer.views import Extent, ShapeRange, crops_shape, default_shapes, out_of_range, plan_views
 
 SHAPE = ShapeRange(

@@ -349,3 +349,24 @@ def changed_model(model: Path, path: Path, **changes: Any) -> Path:
     helper.set_model_props(loaded, {**metadata, "spec": json.dumps(spec)})
     onnx.save(loaded, path)
     return path
+
+
+@built
+def test_the_cuda_provider_computes_fp32_as_fp32(exported: Exported, tmp_path: Path) -> None:
+    """By a double of the provider that prints its options: no GPU is here, and TF32 is the provider's default."""
+    double = next(Path(BUILD).rglob("*verydeep-fake-cuda-provider.so"))
+    (tmp_path / "image.png").write_bytes(encode(noise((90, 130)), "PNG"))
+    command = [
+        f"{BUILD}/verydeep-classify",
+        tmp_path / "image.png",
+        "--engine",
+        exported("A"),
+        "--cuda",
+        "--device",
+        "3",
+    ]
+    environment = {**os.environ, "LD_PRELOAD": str(double)}
+    done = subprocess.run([*map(str, command), "--json"], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    options = ["device_id=3", "use_tf32=0", "cudnn_conv_algo_search=HEURISTIC"]
+    assert done.stderr.splitlines() == [f"fake_cuda_provider: {option}" for option in options]

@@ -32,10 +32,18 @@ def members(owner: type) -> dict[str, Any]:
 RTX_ONLY = {
     *("module.IRuntimeCache", "IRuntimeCache.serialize", "IRuntimeCache.deserialize", "module.CudaGraphStrategy"),
     *("CudaGraphStrategy.DISABLED", "CudaGraphStrategy.WHOLE_GRAPH_CAPTURE", "IRuntimeConfig.cuda_graph_strategy"),
+    *(
+        f"DynamicShapesKernelSpecializationStrategy.{name}"
+        for name in fake_tensorrt.DynamicShapesKernelSpecializationStrategy.__members__
+    ),
+    *(
+        "module.DynamicShapesKernelSpecializationStrategy",
+        "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
+    ),
     *("IRuntimeConfig.create_runtime_cache", "IRuntimeConfig.set_runtime_cache", "module.IRuntimeConfig"),
     *("IRuntimeConfig.set_execution_context_allocation_strategy", "ICudaEngine.create_runtime_config"),
 }
-"""Behind runtime_cache, which is refused for plans of tensorrt, and cuda_graphs, which we make for them."""
+"""What is asked of plans of tensorrt-rtx alone."""
 
 
 OURS = {"ILogger.started"}

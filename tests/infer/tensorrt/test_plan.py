@@ -17,6 +17,7 @@ from on_double import check, run
 from plans import write_plan
 
 from export.model.source import read_source
+from export.tensorrt.build import BuildOptions
 from export.tensorrt.profiles import shapes_from_options
 
 pytestmark = pytest.mark.processes
@@ -45,9 +46,13 @@ REFUSALS = {
         b"something else",
         r"tensorrt cannot load it: Serialization assertion failed\. Magic tag does not match: python",
     ),
+    "lazy": (
+        {"lazy_kernels": True},
+        "lazy_kernels is of tensorrt-rtx, and this plan is tensorrt's: leave it out",
+    ),
     "options": (
         {"runtime_cache": "kernels.cache"},
-        "a runtime_cache is of tensorrt-rtx, and this plan is tensorrt's: leave it out",
+        "runtime_cache is of tensorrt-rtx, and this plan is tensorrt's: leave it out",
     ),
 }
 
@@ -76,7 +81,7 @@ def test_what_cannot_be_opened(exported: Exported, tmp_path: Path) -> None:
             assert isinstance(value, bytes)
             path = write_plan(onnx, folder, sha256=hashlib.sha256(value).hexdigest())
             path.write_bytes(value)
-        paths.append((str(path), value if case == "options" else {}))
+        paths.append((str(path), value if case in ("options", "lazy") else {}))
     code = f"""
     import sys
     sys.modules["tensorrt_rtx"] = None
@@ -117,12 +122,14 @@ def test_the_real_library_says_why_it_does_not_start_on_the_simulated_driver(bui
 
 
 def test_plans_that_suit_other_versions_and_gpus_say_so(exported: Exported, tmp_path: Path) -> None:
-    compatible = {"options": {"version_compatible": True, "hardware_compatible": "ampere+"}, "targets": ["sm80"]}
-    older = write_plan(exported("A"), tmp_path, **{**compatible, "builder": "tensorrt 10.9.0.34"})
-    newer = write_plan(exported("B"), tmp_path, **{**compatible, "builder": "tensorrt 12.0.0.1"})
+    options = BuildOptions(version_compatible=True, hardware_compatible="ampere+")
+    same = write_plan(exported("C"), tmp_path, builder="tensorrt 11.4.0.106.post1")  # of one version
+    older = write_plan(exported("A"), tmp_path, builder="tensorrt 10.9.0.34", build_options=options, targets=["sm80"])
+    newer = write_plan(exported("B"), tmp_path, builder="tensorrt 12.0.0.1", build_options=options, targets=["sm80"])
     code = f"""
-    engine = TensorRTEngine(Path({str(older)!r}))
-    engine.close()
+    for path in ({str(older)!r}, {str(same)!r}):
+        engine = TensorRTEngine(Path(path))
+        engine.close()
     try:
         TensorRTEngine(Path({str(newer)!r}))
     except EngineError as error:
@@ -132,6 +139,46 @@ def test_plans_that_suit_other_versions_and_gpus_say_so(exported: Exported, tmp_
     seen = run(code, tmp_path)
     check(seen)
     assert "built by tensorrt 12.0.0.1, but here is 11.4.0.106" in seen.stdout
+
+
+def test_code_in_a_plan_is_allowed_where_the_sidecar_says_it(exported: Exported, tmp_path: Path) -> None:
+    """A version-compatible plan carries its own runtime; no other plan may bring code, and none that was changed."""
+    paths = {}
+    for case, changes in {
+        "said": {},
+        "not said": {"options": {}},
+        "a word": {"options": {"version_compatible": "no"}},
+    }.items():
+        (tmp_path / case).mkdir()
+        options = BuildOptions(version_compatible=True)
+        paths[case] = str(write_plan(exported("A"), tmp_path / case, build_options=options, **changes))
+    code = f"""
+    from infer.tensorrt import sidecar
+    paths = {paths!r}
+    def attempt(case):
+        try:
+            TensorRTEngine(Path(paths[case])).close()
+            print("opened")
+        except EngineError as error:
+            print(error)
+    for case in paths: attempt(case)
+
+    hashed = sidecar.file_sha256
+    def exchanged(path):  # by another program, right after the digest was found right
+        try:
+            return hashed(path)
+        finally:
+            path.write_bytes(path.read_bytes() + b" ")
+    sidecar.file_sha256 = exchanged
+    attempt("said")
+    """
+    seen = run(code, tmp_path)
+    check(seen)
+    said, not_said, word, exchanged = seen.stdout.splitlines()
+    assert said == "opened"
+    for line in (not_said, word):
+        assert re.search(r"cannot load it: Cannot deserialize engine with lean runtime since .* is false\.", line)
+    assert re.search("sha256 .* but its sidecar says .*: the plan was changed", exchanged)
 
 
 def test_views_beyond_every_profile_and_unknown_outputs(exported: Exported, tmp_path: Path) -> None:
