@@ -286,9 +286,12 @@ def fuse(members: Sequence[Scores], name: str = FUSED) -> Scores:
     digests = first.pixel_digests if same_pixels else ("",) * len(statuses)
     spec = {"name": name, "classes": first.classes, "members": [json.loads(m.metadata["spec"]) for m in members]}
     metadata = {"spec": json.dumps(spec)}
-    for key in (*KEYS, ARITHMETIC):
-        if key != ARITHMETIC or all(key in member.metadata for member in members):  # tables of before 2026-12 lack it
-            metadata[key] = _joined([member.metadata[key] for member in members])
+    for key in KEYS:
+        metadata[key] = _joined([member.metadata[key] for member in members])
+
+    # a member of an earlier version does not say it: only of FP16 that may be unrounded does that leave it open
+    if not any(member.unrounded and ARITHMETIC not in member.metadata for member in members):
+        metadata[ARITHMETIC] = _joined([member.metadata.get(ARITHMETIC, _precisions(member)) for member in members])
     return Scores(first.images, first.labels, tuple(statuses), digests, mean, metadata)
 
 
@@ -299,6 +302,11 @@ def in_step(paths: Sequence[Path]) -> Iterator[tuple[Scores, ...]]:
         if missing:
             raise ScoresError(f"{missing[0]} has fewer images than the others: use tables of the same images")
         yield members
+
+
+def _precisions(scores: Scores) -> str:
+    """The precisions of a table's runtimes: of `torch-fp32` FP32."""
+    return _joined([runtime.rpartition("-")[2] for runtime in scores.metadata["runtime"].split("+")])
 
 
 def _joined(values: list[str]) -> str:
