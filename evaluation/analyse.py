@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from tabulate import tabulate
 
-from infer.command import Parser, exit_with, print_notes, run
+from infer.command import Parser, exit_with, print_notes, run, whole_argument
 from infer.files import read_file
 
 from .errors import ScoresError
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     add("table", type=Path, metavar="TABLE.parquet")
     add("--classes", default="", metavar="A[,B...]", help="only images of these true classes")
     add("--images", type=Path, metavar="FILE", help="only the images named in FILE, one a line")
-    add("--worst", type=int, default=10, metavar="N", help="rows of each list (default: %(default)s)")
+    add("--worst", type=whole_argument, default=10, metavar="N", help="rows of each list (default: %(default)s)")
     add("--json", action="store_true", help="everything as one JSON object")
     args = parser.parse_args(argv)
     return run(parser, lambda: _analyse(args))

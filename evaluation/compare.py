@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
-from infer.command import Parser, exit_with, print_notes, run
+from infer.command import Parser, exit_with, print_notes, run, whole_argument
 from infer.errors import one_line
 
 from .scores import table as tables
@@ -34,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m evaluation.compare", description="Compare two score tables of the same images.")
     add = parser.add_argument
     add("tables", nargs=2, type=Path, metavar="TABLE.parquet")
-    add("--top", type=int, default=DIFFERING, metavar="N", help="differing images (default: %(default)s)")
+    add("--top", type=whole_argument, default=DIFFERING, metavar="N", help="differing images (default: %(default)s)")
     add("--changed", action="store_true", help="name every image that B gains or loses against A")
     add("--json", action="store_true", help="everything as one JSON object, all differing images too")
     args = parser.parse_args(argv)
@@ -45,11 +47,20 @@ def _compare(args: argparse.Namespace) -> int:
     found = compare(*map(tables.parts, args.tables))
     if args.json:
         print_notes(_say_unrounded(found))
-        print(json.dumps(asdict(found)))
+        print(json.dumps(_finite(asdict(found)), allow_nan=False))
     else:
         one, other = map(tables.read_head, args.tables)
         print(format_comparison(found, one, other, args.top, changed=args.changed))
     return 0
+
+
+def _finite(value: Any) -> Any:
+    """What JSON can hold: null for a number that is not finite, as where an answer overflows."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_comparison(found: Comparison, one: Scores, other: Scores, count: int, *, changed: bool = False) -> str:

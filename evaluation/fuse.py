@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from infer.command import Parser, exit_with, run
-from infer.errors import one_line
+from infer.errors import UsageError, one_line
 from infer.processes.owned import own_file
 
 from .parquet import check_replaceable
@@ -24,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fuse(paths: list[Path], out: Path) -> int:
+    if out.resolve() in [path.resolve() for path in paths]:
+        raise UsageError(f"-o {out}: is one of the tables to fuse, which would be lost: expected another file")
     check_replaceable(out, tables.read_head)
     tables.write(map(tables.fuse, tables.in_step(paths)), out)
     print(one_line(f"{out}: mean of {len(paths)} tables"))

@@ -28,8 +28,9 @@ def wrong_answers(
     if path is None or result.top1_error_percent is None:
         return None
     wrong = WrongAnswers()
-    for part in run.parts(path):
+    for part in run.parts(result, path):
         wrong.add(part)
+    run.check_errors(wrong, result, path)
     return wrong
 
 
@@ -45,10 +46,18 @@ def unrounded_places(runs: Sequence[ReportedRun]) -> list[int]:
 
 
 def places_of(runs: Sequence[ReportedRun], baseline: str) -> list[int]:
-    """The places of a baseline's results among those of all runs, at least one. Raises UsageError for what is none."""
+    """The places of a baseline's results among those of all runs, at least one.
+
+    Raises UsageError for what is none, and for a model of several runs: a new one of its name would be held to nothing.
+    """
     # the name of a model goes before that of a folder, which may be written as ./NAME
     every = [(run, result) for run in runs for result in run.report.results]
     chosen = [place for place, (_, result) in enumerate(every) if result.model == baseline]
+    outs = dict.fromkeys(str(every[place][0].out) for place in chosen)
+    if len(outs) > 1:
+        raise UsageError(
+            f"--baseline {baseline}: a model of {' and of '.join(outs)}, expected one of these OUT folders"
+        )
     if not chosen:
         folder = Path(baseline).resolve()
         chosen = [place for place, (run, _) in enumerate(every) if run.out.resolve() == folder]

@@ -22,7 +22,7 @@ import jinja2
 from infer.errors import one_line
 from infer.files import replacing
 
-from ..errors import NothingInCommon, ReportError
+from ..errors import NothingInCommon
 from ..scores.classes import ClassAverages, ClassMeasures, average_classes, measure_classes
 from ..scores.comparison import Comparison, DifferingImage, compare
 from ..scores.metrics import BINS, Details, ErrorRate, details
@@ -305,7 +305,7 @@ def compare_results(of_one: ReportedRun, one: Result, of_other: ReportedRun, oth
     if first is None or second is None:
         return None
     try:
-        return compare(of_one.parts(first), of_other.parts(second))
+        return compare(of_one.parts(one, first), of_other.parts(other, second))
     except NothingInCommon:
         return None
 
@@ -330,15 +330,9 @@ def _in_order(found: Sequence[TableDetail], first: Result, run: ReportedRun) -> 
 
 def _detail(run: ReportedRun, result: Result, path: Path, mistakes: Sequence[Mistake]) -> TableDetail:
     wrong = WrongAnswers()
-    found = details(wrong.watch(run.parts(path)))
+    found = details(wrong.watch(run.parts(result, path)))
+    run.check_errors(wrong, result, path)
     labelled = int(found.class_images.sum())
-    percent = 100 * (labelled - int(found.confusion.trace())) / labelled if labelled else None
-    if percent is None or abs(percent - (result.top1_error_percent or 0)) > 1e-6:
-        raise ReportError(
-            f"{path}: its top-1 error is {percent} %, but report.json has {result.top1_error_percent} %: "
-            "run the evaluation again"
-        )
-
     measures = measure_classes(found)
     rows = [
         ClassRow(own, error.rate)

@@ -231,19 +231,37 @@ class ReportedRun:
             raise ReportError(f"{self.out / REPORT}: names the table {name!r}, expected one within its folder")
         return path
 
-    def parts(self, path: Path) -> Iterator[Scores]:
-        """Parts of one score table. Raises ScoresError, and ReportError for a table of another data set."""
+    def parts(self, result: Result, path: Path) -> Iterator[Scores]:
+        """Parts of a result's score table. Raises ScoresError, and ReportError for another table."""
         for part in tables.parts(path):
-            self.check(part, path)
+            self.check(part, result, path)
             yield part
 
-    def check(self, part: Scores, path: Path) -> None:
-        """Raises ReportError for a part of a table of another data set."""
+    def check(self, part: Scores, result: Result, path: Path) -> None:
+        """Raises ReportError for a part of a table of another data set, or of another result."""
         found, expected = part.metadata.get("dataset_id"), self.report.dataset.id
         if found != expected:
             raise ReportError(
                 f"{path}: scores of data set {found}, but report.json is of {expected}: run the evaluation again"
             )
+
+        views = part.metadata["protocol"], part.scales, part.metadata["pooling"]
+        one = part.model, *views, part.metadata["runtime"], part.metadata["engine_sha256"]
+        other = *result.views, result.runtime, result.engine_sha256 or one[-1]  # not in reports of version 1
+        differing = next(((a, b) for a, b in zip(one, other, strict=True) if a != b), None)
+        if differing is not None:
+            raise ReportError(
+                f"{path}: scores of {differing[0]}, but report.json is of {differing[1]}: run the evaluation again"
+            )
+
+    def check_errors(self, wrong: WrongAnswers, result: Result, path: Path) -> None:
+        """Raises ReportError where the errors of a result's whole table are not those of the report."""
+        found = [100 * float(own.mean()) if len(own) else None for own in wrong.wrong]
+        for k, own, said in zip((1, 5), found, (result.top1_error_percent, result.top5_error_percent), strict=True):
+            if own is None or said is None or abs(own - said) > 1e-6:
+                raise ReportError(
+                    f"{path}: its top-{k} error is {own} %, but report.json has {said} %: run the evaluation again"
+                )
 
     def engine_ms_per_image(self, result: Result) -> float | None:
         """Engine time; None for a fusion and for one of several protocols that were timed together."""

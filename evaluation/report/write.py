@@ -14,12 +14,11 @@ from pathlib import Path
 import msgspec
 from tabulate import tabulate
 
-from infer.errors import one_line
 from infer.files import replacing
 
 from ..scores.classes import ClassMeasures
 from ..scores.paired import Interval, say_p
-from ..text import cell, code
+from ..text import cell, code, csv_field
 from .pairs import Pair, by_p
 from .results import REPORT, SCHEMA_VERSION, Environment, EvaluatedImages, Report, ReportedRun, Result
 
@@ -177,7 +176,7 @@ def _write_classes(path: Path, results: Sequence[Result], class_names: dict[str,
                     for share in (row.precision_percent, row.recall_percent, row.f1_percent)
                 ]
                 remark = "never predicted" if row.is_never_predicted else "" if row.support else "no images"
-                writer.writerow([*map(one_line, names), row.support, row.predicted, row.right, *shares, remark])
+                writer.writerow([*map(csv_field, names), row.support, row.predicted, row.right, *shares, remark])
 
 
 def say_result(result: Result) -> str:

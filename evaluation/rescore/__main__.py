@@ -102,9 +102,9 @@ def _find_tables(given: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, st
             continue
         run_of = read_run(path)
         found = [run_of.table(result) for result in run_of.report.results]
-        for table in found:
+        for result, table in zip(run_of.report.results, found, strict=True):
             if table is not None:
-                run_of.check(tables.read_head(table), table)
+                run_of.check(tables.read_head(table), result, table)
                 paths.append(table)
         if None in found:
             remarks.append((path, f"{found.count(None)} fusions have no score table: evaluation.fuse makes one"))
@@ -135,6 +135,8 @@ def _rescore_table(path: Path, head: Scores, asked: Asked) -> tuple[Rescored, li
             f"{found.other_classes} only classes that are masked"
         )
     remarks = [*remarks_on(images), *truth.remarks, *(groups.remarks if groups else ())]
+    if head.unrounded:
+        remarks.append(f"this is {tables.WHY_UNROUNDED}")
     if found.unlabelled and asked.real is None:
         remarks.append(f"{found.unlabelled} images have no right class and are left out")
     if subset is not None:

@@ -38,6 +38,8 @@ WHY_UNROUNDED = (
 """Why nothing is said of a table that is `unrounded` against one that is not."""
 ROW_GROUP = 1000
 """Rows that are written and read at a time."""
+KEYS = ("runtime", "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit")
+"""What every table has in its metadata beside its spec."""
 UNKNOWN_LABEL = -1
 FUSED = "fused"
 """Name of a fusion that was not given another."""
@@ -207,22 +209,57 @@ def read_labels(path: Path) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     """Names and labels of all images, i32 [images], without their posteriors. Raises ScoresError as `read_head`."""
     with _opened(path) as table:
         found = table.columns(["image", "label"])
-        return tuple(found["image"].to_pylist()), found["label"].to_numpy()
+        labels = found["label"].to_numpy()
+        _check_labels(labels, table.metadata)
+        return tuple(found["image"].to_pylist()), labels
 
 
 def parts(path: Path) -> Iterator[Scores]:
     """The table, ROW_GROUP rows at a time. Raises ScoresError, of damage to the rows at the end."""
     with _opened(path) as table:
         for batch in table.parts(ROW_GROUP):
-            yield from_arrow(batch, table.metadata)
+            part = from_arrow(batch, table.metadata)
+            _check_labels(part.labels, table.metadata)
+            if part.posterior.shape[1] != len(part.classes) or None in (*part.images, *part.statuses):
+                raise ValueError(f"posteriors of {part.posterior.shape[1]} classes for {len(part.classes)}, or no name")
+            yield part
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[StoredTable]:
     """The open file of a table, whose metadata has a spec. Raises ScoresError, also for what fails of reading it."""
     with parquet.opened(path, "a score table", "evaluation.ilsvrc", ScoresError) as table:
-        json.loads(table.metadata["spec"])
+        _check_metadata(table.metadata)
         yield table
+
+
+def _check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raises ValueError for metadata of no score table."""
+    lacking = next((key for key in ("spec", *KEYS) if key not in metadata), None)
+    if lacking is not None:
+        raise ValueError(f"its metadata has no {lacking}")
+    try:
+        known = msgspec.json.decode(metadata["spec"], type=_Known)
+        Scores((), np.zeros(0, np.int32), (), (), np.zeros((0, 0), np.float32), metadata).scales  # noqa: B018
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"its spec: {error}") from None
+    if not known.classes:
+        raise ValueError("its spec has no classes")
+
+
+class _Known(msgspec.Struct):
+    """What a table's spec has at least: a model's, or that of a fusion."""
+
+    name: str
+    classes: list[str]
+
+
+def _check_labels(labels: NDArray[np.int32], metadata: Mapping[str, str]) -> None:
+    """Raises ValueError for a label that is none of the classes, nor UNKNOWN_LABEL."""
+    classes = len(json.loads(metadata["spec"])["classes"])
+    beyond = labels[(labels < UNKNOWN_LABEL) | (labels >= classes)]
+    if len(beyond):
+        raise ValueError(f"label {beyond[0]} of {classes} classes")
 
 
 def fuse(members: Sequence[Scores], name: str = FUSED) -> Scores:
@@ -249,9 +286,12 @@ def fuse(members: Sequence[Scores], name: str = FUSED) -> Scores:
     digests = first.pixel_digests if same_pixels else ("",) * len(statuses)
     spec = {"name": name, "classes": first.classes, "members": [json.loads(m.metadata["spec"]) for m in members]}
     metadata = {"spec": json.dumps(spec)}
-    for key in ("runtime", ARITHMETIC, "protocol", "scales", "pooling", "dataset_id", "engine_sha256", "commit"):
-        if key != ARITHMETIC or all(key in member.metadata for member in members):  # tables of before 2026-12 lack it
-            metadata[key] = _joined([member.metadata[key] for member in members])
+    for key in KEYS:
+        metadata[key] = _joined([member.metadata[key] for member in members])
+
+    # a member of an earlier version does not say it: only of FP16 that may be unrounded does that leave it open
+    if not any(member.unrounded and ARITHMETIC not in member.metadata for member in members):
+        metadata[ARITHMETIC] = _joined([member.metadata.get(ARITHMETIC, _precisions(member)) for member in members])
     return Scores(first.images, first.labels, tuple(statuses), digests, mean, metadata)
 
 
@@ -262,6 +302,11 @@ def in_step(paths: Sequence[Path]) -> Iterator[tuple[Scores, ...]]:
         if missing:
             raise ScoresError(f"{missing[0]} has fewer images than the others: use tables of the same images")
         yield members
+
+
+def _precisions(scores: Scores) -> str:
+    """The precisions of a table's runtimes: of `torch-fp32` FP32."""
+    return _joined([runtime.rpartition("-")[2] for runtime in scores.metadata["runtime"].split("+")])
 
 
 def _joined(values: list[str]) -> str:

@@ -191,3 +191,20 @@ def test_a_posterior_that_is_not_a_number_is_no_small_difference() -> None:
     broken = dataclasses.replace(SECOND, posterior=np.where(SECOND.posterior == np.float32(0.7), np.nan, 0.5))
     found = compare(in_parts(FIRST, 1), in_parts(broken, 1))
     assert np.isnan(found.largest_posterior_difference)
+
+
+def test_json_is_json_where_an_answer_is_not_finite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """NaN and Infinity are no JSON (RFC 8259, 6): null."""
+    for name, odd in (("nan", np.nan), ("inf", np.inf)):
+        posterior = SECOND.posterior.copy()
+        posterior[0, 1] = odd
+        write([FIRST], tmp_path / "a.parquet")
+        write([dataclasses.replace(SECOND, posterior=posterior)], tmp_path / f"{name}.parquet")
+        assert main([str(tmp_path / "a.parquet"), str(tmp_path / f"{name}.parquet"), "--json"]) == 0
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(constant)
+
+        found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+        assert found["largest_posterior_difference"] is None
+        assert found["differing"][0]["second_probability"] is None and found["top1_error_percent"] == [25, 75]

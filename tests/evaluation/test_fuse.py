@@ -102,6 +102,33 @@ def test_command_errors(pair: tuple[Scores, Scores], tmp_path: Path, one_line: O
     assert "TABLE.parquet" in one_line()
 
 
+def test_a_fusion_is_unrounded_where_a_member_is(pair: tuple[Scores, Scores]) -> None:
+    """Whether or not the other is of an earlier version, whose tables do not say what they were computed in."""
+    said = {"runtime": "onnxruntime-fp16", "arithmetic": "fp16, rounded by b.check.onnx"}
+    half = {"runtime": "onnxruntime-fp16"}
+    for first, second, unrounded in (({}, said, False), (said, {}, False), (half, said, True), ({}, half, True)):
+        members = [
+            dataclasses.replace(one, metadata={**one.metadata, **own})
+            for one, own in zip(pair, (first, second), strict=True)
+        ]
+        assert fuse(members).unrounded == unrounded
+        assert fuse([fuse(members), pair[0]]).unrounded == unrounded
+    assert fuse(pair).metadata["arithmetic"] == "fp32"
+
+
+def test_no_table_is_lost_to_its_own_fusion(pair: tuple[Scores, Scores], tmp_path: Path, one_line: OneLine) -> None:
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for path, scores in zip(paths, pair, strict=True):
+        write([scores], path)
+    (tmp_path / "link.parquet").symlink_to(paths[1])
+    before = [path.read_bytes() for path in paths]
+    for out in (*paths, tmp_path / "link.parquet"):
+        with pytest.raises(SystemExit, match="2"):
+            command.main([*map(str, paths), "-o", str(out)])
+        assert "is one of the tables to fuse, which would be lost" in one_line()
+    assert [path.read_bytes() for path in paths] == before
+
+
 def test_an_out_below_a_file_is_one_line(pair: tuple[Scores, Scores], tmp_path: Path, one_line: OneLine) -> None:
     write([pair[0]], tmp_path / "a.parquet")
     assert command.main([str(tmp_path / "a.parquet"), "-o", str(tmp_path / "a.parquet" / "f.parquet")]) == 1

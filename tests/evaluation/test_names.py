@@ -20,7 +20,7 @@ from evaluation.fuse import main as fuse
 from evaluation.ilsvrc import main as evaluate
 from evaluation.report.__main__ import main as report
 from evaluation.scores import table as tables
-from evaluation.text import cell, code
+from evaluation.text import cell, code, csv_field
 from infer.__main__ import main as infer
 
 NASTY = (
@@ -62,6 +62,14 @@ def test_a_cell_and_code_are_text(name: str) -> None:
     assert not re.search(r"[`*\[\]<>|~\n]", without_code(safe(cell(name))))
     assert re.fullmatch(r"(`+)( ?).+\2\1", safe(code(name)))
     assert without_code(code(name)) == ""
+
+
+@pytest.mark.parametrize("name", ['=HYPERLINK("http://x")', "+cmd|'/C calc'!A1", "-2+3", "@SUM(A1)", "=1", "--1", "-"])
+def test_a_field_of_csv_is_no_formula(name: str) -> None:
+    """None of what a spreadsheet takes for one stands first (owasp.org, CSV Injection)."""
+    assert csv_field(name) == f"'{name}"
+    assert [csv_field(one) for one in ("-1", "+1.5e-3", "a=b", "'=1", "")] == ["-1", "+1.5e-3", "a=b", "'=1", ""]
+    assert csv_field("\t=1") == "\\t=1"
 
 
 @pytest.fixture

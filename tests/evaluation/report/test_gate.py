@@ -108,6 +108,32 @@ def test_half_precision_that_was_not_rounded_passes_no_limit(
     assert f"drop of one, center at 88 on {second} is not known" in capsys.readouterr().err
 
 
+def test_a_new_model_of_the_baselines_name_is_not_passed_over(
+    runs: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be a baseline, too, and held to nothing; the folder says which is meant."""
+    write_run(tmp_path / "new", [scores_of("old", right=0.2, seed=3), BEST], mistakes=0)
+    argv = [runs[0], str(tmp_path / "new"), "-o", str(tmp_path / "page.html"), "--fail-above", "drop=5", "--baseline"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*argv, "old"])
+    said = capsys.readouterr().err
+    assert f"--baseline old: a model of {runs[0]} and of {tmp_path / 'new'}, expected one of these OUT folders" in said
+    assert main([*argv, runs[0]]) == 3
+    assert "drop of old, center at 88 on torch-fp32 against old" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["top1=100", "drop=100"])
+def test_the_table_of_another_result_passes_no_limit(
+    limit: str, runs: tuple[str, str], tmp_path: Path, one_line: OneLine
+) -> None:
+    write_run(tmp_path / "b", [NEW, BEST], mistakes=0)
+    new, best = sorted((tmp_path / "b" / "scores").iterdir(), key=lambda path: path.name[0] == "b")
+    new.write_bytes(best.read_bytes())
+    argv = [runs[0], str(tmp_path / "b"), "-o", str(tmp_path / "page.html"), "--baseline", runs[0]]
+    assert main([*argv, "--fail-above", limit]) == 1
+    assert "new.torch-fp32.center.q88.scores.parquet: scores of best, but report.json is of new" in one_line()
+
+
 def test_a_fusion_without_a_table_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path, [OLD, NEW], mistakes=0, fused=True)
     assert main([str(tmp_path), "--baseline", "old", "--fail-above", "drop=100"]) == 0

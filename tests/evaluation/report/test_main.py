@@ -377,6 +377,10 @@ def exchange_scores(out: Path) -> None:
     shutil.copy(folder / "one.torch-fp32.center.q88.scores.parquet", path)
 
 
+def edit_top5(out: Path) -> None:
+    changed(out, lambda content: content["results"][1].update(top5_error_percent=0.5))
+
+
 def other_data(out: Path) -> None:
     changed(out, lambda content: content["dataset"].update(id="0" * 16))
 
@@ -406,8 +410,9 @@ def steal_a_file(out: Path) -> None:
         (damage_scores, r"two.*\.parquet: not a score table of evaluation\.ilsvrc"),
         (
             exchange_scores,
-            r"fp16.*\.parquet: its top-1 error is .* %, but report\.json has .* %: run the evaluation again",
+            r"fp16.*\.parquet: scores of torch-fp32, but report\.json is of torch-fp16: run the evaluation again",
         ),
+        (edit_top5, r"\.parquet: its top-5 error is .* %, but report\.json has 0\.5 %: run the evaluation again"),
         (other_data, r"parquet: scores of data set 0123456789abcdef, but report\.json is of 0{16}: run the evaluation"),
         (drop_thumbnails, r"mistakes/.*\.jpg: no such file, but .*index\.json names it: run the evaluation again"),
         (damage_index, r"index\.json: not a report .* \(ValidationError: .* `views` - at `\$\[0\]`\)"),

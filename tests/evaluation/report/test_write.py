@@ -58,6 +58,13 @@ def test_report_json_has_version_date_digests_and_measures(out: Path) -> None:
     assert one["classes"][2]["precision_percent"] is None and one["class_averages"]["never_predicted"] == 1
 
 
+def test_classes_csv_has_no_formula(tmp_path: Path) -> None:
+    write_run(tmp_path, [scores_of("=1+1")], mistakes=0, names=["@SUM(A1)", *"bcdefghij"])
+    with (tmp_path / "classes.csv").open(newline="") as file:
+        first = next(csv.DictReader(file))
+    assert (first["model"], first["words"]) == ("'=1+1", "'@SUM(A1)")
+
+
 def test_classes_csv_has_a_line_for_each_class_of_each_result(out: Path) -> None:
     with (out / "classes.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +17,7 @@ from helpers import make_scores
 
 from evaluation import ilsvrc
 from evaluation.errors import ScoresError
-from evaluation.scores.table import file_name, read, write
+from evaluation.scores.table import file_name, read, read_labels, write
 
 
 def test_file_name() -> None:
@@ -83,6 +87,34 @@ def test_files_that_are_no_tables(tmp_path: Path, content: bytes) -> None:
         read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_tables_that_contradict_themselves(tmp_path: Path) -> None:
+    """Written whole, so that every digest is right: a label, a number of classes, and metadata that cannot be."""
+    good = make_scores([[0.9, 0.1], [0.2, 0.8]], [0, 1])
+    spec = json.loads(good.metadata["spec"])
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"labels": np.array([0, 2], np.int32)}, "label 2 of 2 classes"),
+        ({"labels": np.array([0, -2], np.int32)}, "label -2 of 2 classes"),
+        ({"posterior": np.ones((2, 3), np.float32)}, "posteriors of 3 classes for 2"),
+        ({"images": ("a.jpg", None)}, "or no name"),
+        *(({"metadata": {key: None}}, f"its metadata has no {key}") for key in ("runtime", "pooling", "commit")),
+        ({"metadata": {"scales": "72,x"}}, "invalid literal for int"),
+        ({"metadata": {"spec": "[]"}}, "Expected `object`, got `array`"),
+        ({"metadata": {"spec": json.dumps({**spec, "classes": []})}}, "its spec has no classes"),
+        ({"metadata": {"spec": json.dumps({**spec, "classes": [0, 1]})}}, "Expected `str`, got `int`"),
+        ({"metadata": {"spec": "[" * 100_000}}, "its spec"),
+    ]
+    for changes, said in cases:
+        own = changes.pop("metadata", {})
+        metadata = {key: value for key, value in {**good.metadata, **own}.items() if value is not None}
+        path = tmp_path / "a.parquet"
+        write([dataclasses.replace(good, **changes, metadata=metadata)], path)
+        with pytest.raises(ScoresError, match=f"not a score table of evaluation.ilsvrc .*{re.escape(said)}"):
+            read(path)
+        if "labels" in changes:
+            with pytest.raises(ScoresError, match=re.escape(said)):
+                read_labels(path)
 
 
 def test_missing_and_foreign_tables(tmp_path: Path) -> None:
