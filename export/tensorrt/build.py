@@ -27,10 +27,11 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from tqdm import tqdm
 
 from infer.cuda.driver import gpu_present
+from infer.engine import version_numbers
 from infer.errors import Refused, UsageError
 from infer.graph_inputs import profile_entries
 from infer.spec import ModelSpec, Precision
-from infer.tensorrt.library import LIBRARIES, Library, version_numbers
+from infer.tensorrt.library import LIBRARIES, Library
 from infer.tensorrt.log import messages
 from infer.views import ShapeRange
 

@@ -7,7 +7,6 @@ installed where this was written: what the table says of it comes from its docum
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -58,12 +57,3 @@ LIBRARIES: dict[str, Library] = {
     ),
 }
 """By the name that a sidecar gives as the builder, in the order of preference of `--builder auto`."""
-
-
-def version_numbers(version: str) -> tuple[int, ...]:
-    """The numbers that a version begins with, by which versions are compared.
-
-    Python's package says `10.14.1.48.post1` of what C++ and a builder's log call 10.14.1.48.
-    """
-    found = re.match(r"\d{1,9}(\.\d{1,9})*", version, re.ASCII)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()

@@ -157,6 +157,8 @@ def run(
         **({"CUSIM_FAIL": fail} if fail else {}),
         **(settings or {}),
     }
+    if binding == "pycuda":  # cuda-python is preferred where it is installed
+        code = f"import sys; sys.modules['cuda'] = None\n{code}"
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=seconds)
     lines = log.read_text().splitlines() if log.is_file() else []
