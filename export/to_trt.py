@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from infer.command import Parser, columns_argument, exit_with, positive_argument, run
+from infer.command import Parser, columns_argument, exit_with, positive_argument, print_notes, run
 from infer.errors import one_line
 from infer.files import replacing
 from infer.processes.owned import own_file
@@ -96,6 +96,7 @@ def build_engine(job: Job) -> None:
             job.library, source.path, source.spec, shapes, job.targets, job.options, stop, source.kept
         )
     )
+    print_notes(plan.remarks)
     content = sidecar.sidecar_content(source, plan, shapes, job.targets, job.options)
     if single is not None:
         from .proof.verify import prove_engine

@@ -23,6 +23,9 @@ class Library:
     just_in_time: kernels are compiled on the GPU when a plan runs, and a runtime cache can keep them. So a plan is for
     any GPUs, set by config.set_compute_capability, and there are no times of kernels that a timing cache could hold;
     without it the builder times kernels on the GPU present, and the plan is for that one.
+
+    log_is_known: the form of the builder's log has been seen here, so that a kernel of another precision than the
+    graph's is believed. The network, which is strongly typed, is the proof with either.
     """
 
     name: LibraryName
@@ -30,6 +33,7 @@ class Library:
     oldest: tuple[int, int]
     tool: str  # runs a plan; comes with the SDK, not with the wheel
     just_in_time: bool
+    log_is_known: bool
     refuses: Mapping[str, str]  # options of a build (export.tensorrt.build.BuildOptions): why, what to do instead
 
 
@@ -40,6 +44,7 @@ LIBRARIES: dict[str, Library] = {
         oldest=(10, 3),
         tool="trtexec",
         just_in_time=False,
+        log_is_known=False,
         refuses={},
     ),
     "tensorrt-rtx": Library(
@@ -48,6 +53,7 @@ LIBRARIES: dict[str, Library] = {
         oldest=(1, 7),
         tool="tensorrt_rtx",
         just_in_time=True,
+        log_is_known=True,
         refuses={  # measured with 1.7.1: docs/engines.md
             "optimization_level": "makes the same plan at every level: leave it out",
             "version_compatible": "comes without the lean runtime that such a plan carries: build again for each "
