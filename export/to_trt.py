@@ -44,6 +44,7 @@ from .model.source import (
 from .tensorrt import build as trt_build
 from .tensorrt import profiles as trt_profiles
 from .tensorrt import sidecar
+from .tensorrt.elements import check_elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def build_engine(job: Job) -> None:
     source, (shapes, lines) = open_source(job)
     for line in lines:
         print(one_line(line), flush=True)
+
+    check_elements(source.path, source.spec, shapes)
 
     proof = job.proof
     if job.request.keep_single:

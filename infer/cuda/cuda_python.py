@@ -55,6 +55,10 @@ _FREE = {
 }
 
 
+_PRIMARY: dict[int, Any] = {}
+"""Primary contexts by ordinal, retained once: see driver.py."""
+
+
 class CudaPythonDriver:
     """Implements `device.Driver` as PyCudaDriver does, whose methods say what each is for."""
 
@@ -69,16 +73,15 @@ class CudaPythonDriver:
         minor = _call("cuDeviceGetAttribute", kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, self._device)
         self.capability = (int(major), int(minor))
         self._polls = waiting_holds_the_lock(importlib.metadata.version("cuda-bindings"))
-        self._context = _call("cuDevicePrimaryCtxRetain", self._device)
+        if ordinal not in _PRIMARY:
+            _PRIMARY[ordinal] = _call("cuDevicePrimaryCtxRetain", self._device)
+        self._context = _PRIMARY[ordinal]
 
     def push(self) -> None:
         _call("cuCtxPushCurrent", self._context)
 
     def pop(self) -> None:
         _call("cuCtxPopCurrent")
-
-    def close(self) -> None:
-        _call("cuDevicePrimaryCtxRelease", self._device)
 
     def memory_info(self) -> MemoryInfo:
         return MemoryInfo(*_call("cuMemGetInfo"))

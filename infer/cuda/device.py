@@ -24,7 +24,8 @@ R = TypeVar("R", bound=Resource)
 
 
 class Device:
-    """A GPU and what was taken of it, all of which `close` gives back. Usable from several threads."""
+    """A GPU and what was taken of it, all of which `close` gives back, but for the context (driver.py). Usable from
+    several threads."""
 
     def __init__(self, ordinal: int = 0) -> None:
         """Raises CudaError without a binding, a driver or such a GPU."""
@@ -101,8 +102,6 @@ class Device:
                 with _collecting(failed):
                     self.driver.free(self._held.popitem()[0])
         self._closed = True
-        with _collecting(failed):
-            self.driver.close()
         if failed:
             raise failed[0]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import functools
 import gc
 import json
 import math
@@ -38,6 +39,10 @@ HOST_CODE_REFUSED = "Cannot deserialize engine with lean runtime since IRuntime:
 
 IDLE = os.environ.get("FAKE_TENSORRT") == "idle"
 """Nothing is computed and outputs stay as they were: for tests that only count."""
+
+RETURNS = dict(item.split("=") for item in os.environ.get("FAKE_TENSORRT_RETURNS", "").split(",") if item)
+"""What calls return instead of what is right: IExecutionContext.infer_shapes=raise or =missing, of get_tensor_location
+HOST, of a number, a shape or an object 0 and -1."""
 
 _LIVE = {"Runtime": 0, "ICudaEngine": 0, "IExecutionContext": 0}
 
@@ -86,6 +91,8 @@ class _Driver:
         self._library.cusim_host_address.argtypes = (ctypes.c_uint64, ctypes.c_size_t, ctypes.c_char_p)
         self._waiting: list[Any] = []
         self._finished: list[Any] = []
+
+        self._library.cuDevicePrimaryCtxRetain(ctypes.byref(ctypes.c_void_p()), 0)  # as the CUDA runtime does, for good
 
     def current_context(self) -> int | None:
         context = ctypes.c_void_p()
@@ -153,6 +160,33 @@ def _driver() -> _Driver:
 def _check_context(what: str) -> None:
     if _driver().current_context() is None:
         breach(f"{what} without a current CUDA context")
+
+
+def _may_fail(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that returns what RETURNS says of it."""
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any) -> Any:
+        told = RETURNS.get(method.__qualname__)
+        if told is None:
+            return method(self, *arguments)
+        _LOGGERS[0].log(ILogger.Severity.ERROR, f"told to fail: {method.__name__}={told}")
+        if told == "raise":
+            raise RuntimeError(f"{method.__name__} failed")
+        if told == "missing":
+            return ["rows"]
+        if told == "HOST":
+            return TensorLocation.HOST
+        if method.__name__ == "get_tensor_shape":
+            return (int(told), *method(self, *arguments)[1:])
+        return None if method.__name__.startswith("create") else int(told)
+
+    return call
+
+
+class TensorLocation(enum.Enum):
+    DEVICE = 0
+    HOST = 1
 
 
 class DataType(enum.Enum):
@@ -332,14 +366,21 @@ class ICudaEngine(_Counted):
     def get_tensor_dtype(self, name: str) -> DataType:
         return _TYPES[(self._inputs | self._outputs)[name].type]
 
+    @_may_fail
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         """-1 where a dimension is not fixed."""
         shape = (self._inputs | self._outputs)[name].shape
         return tuple(size if isinstance(size, int) else -1 for size in shape)
 
+    @_may_fail
+    def get_tensor_location(self, name: str) -> TensorLocation:
+        return TensorLocation.DEVICE
+
+    @_may_fail
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig()
 
+    @_may_fail
     def create_execution_context(
         self,
         strategy: ExecutionContextAllocationStrategy | IRuntimeConfig = ExecutionContextAllocationStrategy.STATIC,
@@ -404,6 +445,7 @@ class IExecutionContext(_Counted):
         self._engine._profiles_taken.discard(-1 if self._profile is None else self._profile)
         super().__del__()
 
+    @_may_fail
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         self._outside_of_capture("set_optimization_profile_async")
         if not 0 <= profile_index < self._engine.num_optimization_profiles:
@@ -417,6 +459,7 @@ class IExecutionContext(_Counted):
         self._partitioned = False
         return True
 
+    @_may_fail
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
         self._outside_of_capture("set_input_shape")
         if self._profile is None:
@@ -434,6 +477,7 @@ class IExecutionContext(_Counted):
             self._partitioned = False
         return True
 
+    @_may_fail
     def infer_shapes(self) -> list[str]:
         self._outside_of_capture("infer_shapes")
         return self._shapeless()
@@ -446,6 +490,7 @@ class IExecutionContext(_Counted):
         if self._stream and _driver().captures(self._stream):
             breach(f"{what} while the stream is captured, which is for execute_async_v3 alone")
 
+    @_may_fail
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         self._outside_of_capture("get_tensor_shape")
         if name in self._engine._inputs:
@@ -454,6 +499,7 @@ class IExecutionContext(_Counted):
             breach(f"the shape of {name} before all inputs have theirs")
         return self._engine._output_shapes(self._shapes)[name]
 
+    @_may_fail
     def update_device_memory_size_for_shapes(self) -> int:
         self._outside_of_capture("update_device_memory_size_for_shapes")
         if self._shapeless():
@@ -461,6 +507,7 @@ class IExecutionContext(_Counted):
         self._partitioned = True
         return self._scratch_bytes()
 
+    @_may_fail
     def set_device_memory(self, memory: int, size: int) -> None:
         self._outside_of_capture("set_device_memory")
         if memory % ALIGNMENT:
@@ -469,6 +516,7 @@ class IExecutionContext(_Counted):
             breach(f"activations of {size} bytes, but the driver knows {_driver().bytes_from(memory)} at {memory:#x}")
         self._scratch = (memory, size)
 
+    @_may_fail
     def set_tensor_address(self, name: str, memory: int) -> bool:
         self._outside_of_capture("set_tensor_address")
         if name not in (*self._engine._inputs, *self._engine._outputs):
@@ -478,6 +526,7 @@ class IExecutionContext(_Counted):
         self._addresses[name] = memory
         return True
 
+    @_may_fail
     def execute_async_v3(self, stream_handle: int) -> bool:
         """What is read and written when the stream gets here is where addresses and shapes say now."""
         engine = self._engine
