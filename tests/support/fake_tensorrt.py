@@ -55,13 +55,20 @@ def live() -> dict[str, int]:
 
 
 def plan(
-    onnx: Path, profiles: Sequence[Mapping[str, Any]], *, host_code: bool = False, just_in_time: bool = False
+    onnx: Path,
+    profiles: Sequence[Mapping[str, Any]],
+    *,
+    host_code: bool = False,
+    just_in_time: bool = False,
+    activation_bytes: Sequence[int | None] = (),
 ) -> bytes:
     """A plan of the double: `profiles` as infer.graph_inputs.profile_entries makes them.
 
-    host_code: it is version-compatible; just_in_time: it is TensorRT-RTX's, whose kernels are compiled as it runs.
+    host_code: it is version-compatible; just_in_time: it is TensorRT-RTX's, whose kernels are compiled as it runs;
+    activation_bytes: of each profile at its largest shapes, where a real builder's log says it.
     """
     content = {"onnx": str(onnx), "profiles": profiles, "host_code": host_code, "just_in_time": just_in_time}
+    content["activation_bytes"] = [*activation_bytes] or [None] * len(profiles)
     return MAGIC + json.dumps(content).encode()
 
 
@@ -284,7 +291,7 @@ class Runtime(_Counted):
             return None
         if self.engine_host_code_allowed and not content["host_code"]:
             breach("host code allowed for a plan that has none")
-        return ICudaEngine(self, Path(content["onnx"]), content["profiles"], just_in_time=content["just_in_time"])
+        return ICudaEngine(self, content)
 
 
 class IHostMemory:
@@ -328,16 +335,14 @@ class IRuntimeConfig:
 
 
 class ICudaEngine(_Counted):
-    def __init__(
-        self, runtime: Runtime, onnx: Path, profiles: Sequence[Mapping[str, Any]], *, just_in_time: bool
-    ) -> None:
+    def __init__(self, runtime: Runtime, content: Mapping[str, Any]) -> None:
         super().__init__()
-        self._just_in_time = just_in_time
+        self._just_in_time, self._activation_bytes = content["just_in_time"], content["activation_bytes"]
         self._runs: dict[Any, int] = {}  # by shapes, of contexts that specialise lazily
-        self._logger, self._profiles = runtime._logger, profiles
+        self._logger, self._profiles = runtime._logger, content["profiles"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(content["onnx"], options, providers=["CPUExecutionProvider"])
         self._inputs = {value.name: value for value in self._session.get_inputs()}
         self._outputs = {value.name: value for value in self._session.get_outputs()}
         self._profiles_taken: set[int] = set()
@@ -412,6 +417,14 @@ class ICudaEngine(_Counted):
             self._shapes[key] = shapes
         return self._shapes[key]
 
+    def _check_names(self, inputs: Mapping[str, tuple[int, ...]]) -> None:
+        """Dimensions of one name are one size: TensorRT refuses others, or reads beyond the smaller."""
+        sizes: dict[str, int] = {}
+        for name, shape in inputs.items():
+            for dim, size in zip(self._inputs[name].shape, shape, strict=True):
+                if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
+                    breach(f"{dim} is {size} in {name} and {sizes[dim]} in another input")
+
     def _dtype(self, name: str) -> np.dtype[Any]:
         return np.dtype(nptype(self.get_tensor_dtype(name)))
 
@@ -480,6 +493,7 @@ class IExecutionContext(_Counted):
     @_may_fail
     def infer_shapes(self) -> list[str]:
         self._outside_of_capture("infer_shapes")
+        self._engine._check_names(self._shapes)
         return self._shapeless()
 
     def _shapeless(self) -> list[str]:
@@ -537,6 +551,7 @@ class IExecutionContext(_Counted):
             breach("a run on another stream than that on which the profile was chosen, which nothing waited for")
         if self._shapeless():
             breach(f"a run without shapes of {self._shapeless()}")
+        engine._check_names(self._shapes)
         if not self._partitioned or self._scratch[1] < self._scratch_bytes():
             breach(f"a run with {self._scratch[1]} bytes of activations, needed are {self._scratch_bytes()}")
         if _SCRATCH_STREAM.setdefault(self._scratch[0], stream_handle) != stream_handle:
@@ -582,8 +597,18 @@ class IExecutionContext(_Counted):
         return True
 
     def _scratch_bytes(self) -> int:
-        rows = self._shapes.get("rows", (1, 1))
-        pixels = math.prod(rows) * self._shapes.get("cols", (1, 1))[1]
+        """By the real builder's log where the plan has it, in the share that these shapes are of the largest."""
+        assert self._profile is not None
+        known = self._engine._activation_bytes[self._profile]
+        largest = {name: entry[2] for name, entry in self._engine._profiles[self._profile].items()}
+        pixels = self._pixels(self._shapes)
+        if known is None:
+            return pixels * SCRATCH_BYTES_PER_PIXEL
+        return math.ceil(known * pixels / self._pixels(largest))
+
+    def _pixels(self, shapes: Mapping[str, Sequence[int]]) -> int:
+        rows = shapes.get("rows", (1, 1))
+        pixels = math.prod(rows) * shapes.get("cols", (1, 1))[1]
         for name in ("images", "input"):
-            pixels = math.prod(self._shapes.get(name, (pixels,)))
-        return pixels * SCRATCH_BYTES_PER_PIXEL
+            pixels = math.prod(shapes.get(name, (pixels,)))
+        return pixels
