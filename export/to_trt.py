@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from infer.command import Parser, columns_argument, exit_with, positive_argument, run
+from infer.command import Parser, columns_argument, exit_with, positive_argument, print_notes, run
 from infer.errors import one_line
 from infer.files import replacing
 from infer.processes.owned import own_file
@@ -44,6 +44,7 @@ from .model.source import (
 from .tensorrt import build as trt_build
 from .tensorrt import profiles as trt_profiles
 from .tensorrt import sidecar
+from .tensorrt.elements import check_elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ def build_engine(job: Job) -> None:
     for line in lines:
         print(one_line(line), flush=True)
 
+    check_elements(source.path, source.spec, shapes)
+
     proof = job.proof
     if job.request.keep_single:
         source = keep_layers(source, job)
@@ -96,6 +99,7 @@ def build_engine(job: Job) -> None:
             job.library, source.path, source.spec, shapes, job.targets, job.options, stop, source.kept
         )
     )
+    print_notes(plan.remarks)
     content = sidecar.sidecar_content(source, plan, shapes, job.targets, job.options)
     if single is not None:
         from .proof.verify import prove_engine

@@ -7,6 +7,7 @@ makes the next image ready.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -158,6 +159,15 @@ def in_order(parts: Sequence[tuple[Sequence[int], Outputs]], names: Sequence[str
     """Outputs of parts of the views, each with the places of its views in the plans, as arrays of all views."""
     order = np.argsort(np.concatenate([places for places, _ in parts]))
     return {name: np.concatenate([outputs[name] for _, outputs in parts])[order] for name in names}
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The numbers that a library's version begins with, by which versions are compared.
+
+    Python's package says `10.14.1.48.post1` of TensorRT, which C++ calls 10.14.1.48.
+    """
+    found = re.match(r"\d{1,9}(\.\d{1,9})*", version, re.ASCII)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def check_graph(where: object, spec: ModelSpec, shapes: Mapping[str, Sequence[object]]) -> None:

@@ -82,7 +82,7 @@ def _scores(w: GraphWriter, scores: str, outputs: Collection[str]) -> set[str]:
 
 def _views(w: GraphWriter) -> str:
     """Rescales `image` and cuts the views out of it: i32 [V, 3, h, w]."""
-    x = w.op("Cast", ["image"], "image.i32", to=I32)  # first: TensorRT cannot transpose bytes
+    x = _as_int32(w, "image")  # first: TensorRT cannot transpose bytes
     x = w.op("Transpose", [x], "image.planes", perm=[2, 0, 1])
     x = _rescale_axis(w, x, 2, "col_first", "col_taps", "rescale.columns")
     x = _rescale_axis(w, x, 1, "row_first", "row_taps", "rescale.rows")
@@ -94,6 +94,11 @@ def _views(w: GraphWriter) -> str:
     index = w.clip(index, w.i32(0), last, "gather_views.clamp")  # tools like trtexec feed anything
     views = w.op("Gather", [flat, index], "gather_views", axis=1)  # [3, V, h, w]
     return w.op("Transpose", [views], "views", perm=[1, 0, 2, 3])
+
+
+def _as_int32(w: GraphWriter, name: str) -> str:
+    """The bytes of an input as i32, by way of FP32: exact, and all that TensorRT's DataType page converts UINT8 to."""
+    return w.op("Cast", [w.op("Cast", [name], f"{name}.single", to=F32)], f"{name}.i32", to=I32)
 
 
 def _rescale_axis(w: GraphWriter, x: str, axis: int, first: str, taps: str, name: str) -> str:
@@ -118,7 +123,7 @@ def _rescale_axis(w: GraphWriter, x: str, axis: int, first: str, taps: str, name
 
 
 def _images(w: GraphWriter) -> str:
-    x = w.op("Cast", ["images"], "images.i32", to=I32)
+    x = _as_int32(w, "images")
     return w.op("Transpose", [x], "views", perm=[0, 3, 1, 2])
 
 

@@ -27,10 +27,11 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from tqdm import tqdm
 
 from infer.cuda.driver import gpu_present
+from infer.engine import version_numbers
 from infer.errors import Refused, UsageError
 from infer.graph_inputs import profile_entries
 from infer.spec import ModelSpec, Precision
-from infer.tensorrt.library import LIBRARIES, Library, version_numbers
+from infer.tensorrt.library import LIBRARIES, Library
 from infer.tensorrt.log import messages
 from infer.views import ShapeRange
 
@@ -211,6 +212,7 @@ class BuiltPlan:
     activation_bytes: tuple[int | None, ...]
     timing_cache: bytes | None = None
     kept_convolutions: int = 0  # of them in FP32 within a half graph
+    remarks: tuple[str, ...] = ()  # on a log that nobody here has seen
 
 
 class Kernel(NamedTuple):
@@ -234,7 +236,7 @@ def build(
 
     stop: ends the build once it is set, see `interruptible`. kept: layers of an FP16 graph in FP32. Raises BuildError
     with the library's own words where it refuses, and for a convolution of another precision than the spec's (or kept
-    ones' FP32), in the network or among the kernels of the log.
+    ones' FP32), in the network or, where the form of the log is known, among its kernels.
     """
     trt = importlib.import_module(library.module)
     log = messages(trt)
@@ -283,6 +285,7 @@ def build(
 
     # The log says more than the library: which kernels there are, and what memory they need.
     kernels = convolution_kernels(log.lines, set(convolutions))
+    remarks = []
     for what, precision, own in (
         (
             "kernels of convolutions",
@@ -292,7 +295,12 @@ def build(
         ("kernels of kept convolutions", "fp32", [kernel for kernel in kernels if set(kept) >= {*kernel.layers}]),
     ):
         found = [(", ".join(kernel.layers), "/".join(sorted(kernel.weights))) for kernel in own]
-        _check(path, f"{what} in the builder's log", found, precision)
+        try:
+            _check(path, f"{what} in the builder's log", found, precision)
+        except BuildError as error:
+            if library.log_is_known:
+                raise
+            remarks.append(f"{error} (the log of {library.name} may be read wrongly here: the network is the proof)")
     return BuiltPlan(
         bytes(plan),
         f"{library.name} {trt.__version__}",
@@ -303,6 +311,7 @@ def build(
         activation_bytes(log.lines, len(shapes)),
         None if timing_cache is None else bytes(timing_cache.serialize()),
         len(convolutions.keys() & set(kept)),
+        tuple(remarks),
     )
 
 

@@ -165,11 +165,16 @@ TENSOR_TFLOPS = {
     "NVIDIA H100 PCIe": 756,  # H100 data sheet
     "NVIDIA H100 80GB HBM3": 989,
     "NVIDIA H200": 989,  # H200 data sheet
-    "NVIDIA GeForce RTX 3090": 142,  # GA102 white paper, accumulating in FP16
-    "NVIDIA GeForce RTX 4090": 330,  # Ada white paper, the same
-    "NVIDIA GeForce RTX 5090": 419,  # RTX Blackwell white paper, the same
+    "NVIDIA GeForce RTX 3090": 142,  # GA102 white paper; of GeForce cards with sums in FP16
+    "NVIDIA GeForce RTX 4090": 330,  # Ada white paper
+    "NVIDIA GeForce RTX 5090": 419,  # RTX Blackwell white paper
 }
 """Dense FP16 of the tensor cores, by the driver's name of the GPU."""
+SUMS_DIFFER = "NVIDIA GeForce"
+"""How cards are called that reach half as much where products are summed in FP32 (white papers: 71, 165, 209.5).
+
+Which sums a kernel has is TensorRT's choice, so the share of such a card's peak names the sums of that peak.
+"""
 
 MATRIX = 2048
 """Side of the matrices that are multiplied to measure a CPU."""
@@ -202,7 +207,10 @@ def device_peak(engine: Engine, name: str) -> Peak | None:
         return Peak(f"float32 matrix product by NumPy, {_cpus()} CPUs, measured", _matrix_product())
     if engine.spec.precision != "fp16" or name not in TENSOR_TFLOPS:
         return None
-    return Peak("dense FP16 of the tensor cores, NVIDIA's data sheet", TENSOR_TFLOPS[name] * 1e12)
+    sums = "summed in FP16 or FP32"
+    if name.startswith(SUMS_DIFFER):
+        sums = "summed in FP16 (in FP32: half of it)"
+    return Peak(f"dense FP16 of the tensor cores {sums}, NVIDIA's data sheet", TENSOR_TFLOPS[name] * 1e12)
 
 
 @functools.cache

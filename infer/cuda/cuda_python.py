@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
+import time
 from typing import Any
 
 import numpy as np
 from cuda.bindings import driver as cuda
 
+from ..engine import version_numbers
 from .driver import Bytes, Event, Graph, Memory, MemoryInfo, Pinned, Resource, Stream, failure
 
 
@@ -22,6 +25,27 @@ def _call(name: str, *arguments: Any) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def _address(handle: Any) -> int:
+    """The plain number of a handle: `int` of one is deprecated from 12.9.1 and 13.0 on, whose way the older lack."""
+    try:
+        from cuda.bindings.utils import get_cuda_native_handle
+    except ImportError:
+        return int(handle)
+    return int(get_cuda_native_handle(handle))
+
+
+POLL_S = 1e-4
+"""Seconds between two looks at an event."""
+
+
+def waiting_holds_the_lock(version: str) -> bool:
+    """Whether these bindings keep Python's lock while a call waits, which would stop all other threads.
+
+    They let it go from 12.9.1 and 13.0.0 on (release notes of cuda-bindings).
+    """
+    return version_numbers(version) < (12, 9, 1)
+
+
 _FREE = {
     Memory: "cuMemFree",
     Pinned: "cuMemFreeHost",
@@ -29,6 +53,10 @@ _FREE = {
     Event: "cuEventDestroy",
     Graph: "cuGraphExecDestroy",
 }
+
+
+_PRIMARY: dict[int, Any] = {}
+"""Primary contexts by ordinal, retained once: see driver.py."""
 
 
 class CudaPythonDriver:
@@ -44,7 +72,10 @@ class CudaPythonDriver:
         major = _call("cuDeviceGetAttribute", kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, self._device)
         minor = _call("cuDeviceGetAttribute", kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, self._device)
         self.capability = (int(major), int(minor))
-        self._context = _call("cuDevicePrimaryCtxRetain", self._device)
+        self._polls = waiting_holds_the_lock(importlib.metadata.version("cuda-bindings"))
+        if ordinal not in _PRIMARY:
+            _PRIMARY[ordinal] = _call("cuDevicePrimaryCtxRetain", self._device)
+        self._context = _PRIMARY[ordinal]
 
     def push(self) -> None:
         _call("cuCtxPushCurrent", self._context)
@@ -52,15 +83,12 @@ class CudaPythonDriver:
     def pop(self) -> None:
         _call("cuCtxPopCurrent")
 
-    def close(self) -> None:
-        _call("cuDevicePrimaryCtxRelease", self._device)
-
     def memory_info(self) -> MemoryInfo:
         return MemoryInfo(*_call("cuMemGetInfo"))
 
     def allocate(self, nbytes: int) -> Memory:
         handle = _call("cuMemAlloc", nbytes)
-        return Memory(handle, int(handle), nbytes)
+        return Memory(handle, int(handle), nbytes)  # a CUdeviceptr is a number
 
     def pin(self, nbytes: int) -> Pinned:
         address = int(_call("cuMemHostAlloc", nbytes, 0))
@@ -68,12 +96,12 @@ class CudaPythonDriver:
 
     def stream(self) -> Stream:
         handle = _call("cuStreamCreate", cuda.CUstream_flags.CU_STREAM_NON_BLOCKING.value)
-        return Stream(handle, int(handle))
+        return Stream(handle, _address(handle))
 
     def event(self, timing: bool) -> Event:
         flags = cuda.CUevent_flags.CU_EVENT_DEFAULT if timing else cuda.CUevent_flags.CU_EVENT_DISABLE_TIMING
         handle = _call("cuEventCreate", flags.value)
-        return Event(handle, int(handle))
+        return Event(handle, _address(handle))
 
     def free(self, resource: Resource) -> None:
         handle, resource.handle = resource.handle, None
@@ -98,7 +126,11 @@ class CudaPythonDriver:
         return True
 
     def synchronize(self, event: Event) -> None:
-        _call("cuEventSynchronize", event.handle)
+        if not self._polls:
+            _call("cuEventSynchronize", event.handle)
+            return
+        while not self.reached(event):
+            time.sleep(POLL_S)
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
         return float(_call("cuEventElapsedTime", start.handle, end.handle))
@@ -113,7 +145,7 @@ class CudaPythonDriver:
             handle = _call("cuGraphInstantiate", captured, 0)
         finally:
             _call("cuGraphDestroy", captured)
-        return Graph(handle, int(handle))
+        return Graph(handle, _address(handle))
 
     def launch(self, graph: Graph, stream: Stream) -> None:
         _call("cuGraphLaunch", graph.handle, stream.handle)

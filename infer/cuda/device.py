@@ -1,4 +1,4 @@
-"""One GPU for an engine: CUDA's driver API on PyCUDA, or on cuda-python where PyCUDA is not installed.
+"""One GPU for an engine: CUDA's driver API on cuda-python, or on PyCUDA where cuda-python is not installed.
 
 A `Device` is the primary context of one GPU, which is torch's and TensorRT's too, so that they can share a process.
 Everything but `current` and `close` wants the context to be the thread's current one: `with device.current(): ...`.
@@ -24,7 +24,8 @@ R = TypeVar("R", bound=Resource)
 
 
 class Device:
-    """A GPU and what was taken of it, all of which `close` gives back. Usable from several threads."""
+    """A GPU and what was taken of it, all of which `close` gives back, but for the context (driver.py). Usable from
+    several threads."""
 
     def __init__(self, ordinal: int = 0) -> None:
         """Raises CudaError without a binding, a driver or such a GPU."""
@@ -101,8 +102,6 @@ class Device:
                 with _collecting(failed):
                     self.driver.free(self._held.popitem()[0])
         self._closed = True
-        with _collecting(failed):
-            self.driver.close()
         if failed:
             raise failed[0]
 
@@ -123,18 +122,18 @@ def _driver(ordinal: int) -> Driver:
     """The GPU through the first binding that is installed. Raises CudaError where there is none."""
     reasons = []
     try:
-        from .pycuda import PyCudaDriver
-
-        return PyCudaDriver(ordinal)
-    except ImportError as error:
-        reasons.append(str(error))
-    try:
         from .cuda_python import CudaPythonDriver
 
         return CudaPythonDriver(ordinal)
     except ImportError as error:
         reasons.append(str(error))
+    try:
+        from .pycuda import PyCudaDriver
+
+        return PyCudaDriver(ordinal)
+    except ImportError as error:
+        reasons.append(str(error))
     raise CudaError(
-        f"no way to the GPU ({'; '.join(reasons)}): pip install 'verydeep[cuda]' (PyCUDA) or cuda-python, on a machine "
-        "with NVIDIA's driver"
+        f"no way to the GPU ({'; '.join(reasons)}): pip install 'verydeep[cuda-python]' (cuda-bindings 12.6 or "
+        "newer) or 'verydeep[cuda]' (PyCUDA), on a machine with NVIDIA's driver"
     )

@@ -1,4 +1,8 @@
-"""Buffers, streams, events and graphs of CUDA's driver, and its errors."""
+"""Buffers, streams, events and graphs of CUDA's driver, and its errors.
+
+A process retains the primary context of a GPU once and keeps it until it ends. Were it released with the last engine,
+all that TensorRT's library keeps in it for the next one would be gone.
+"""
 
 from __future__ import annotations
 

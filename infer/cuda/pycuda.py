@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,12 @@ CAPTURE_THREAD_LOCAL = 1
 """CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating. PyCUDA knows nothing of graphs."""
 
 
+_PRIMARY: dict[int, Any] = {}
+"""Primary contexts by ordinal, retained once: see driver.py."""
+
+
 class PyCudaDriver:
-    """Implements `device.Driver`: one GPU, whose context is current in every call but `push` and `close`."""
+    """Implements `device.Driver`: one GPU, whose context is current in every call but `push`."""
 
     binding = "pycuda"
 
@@ -33,7 +38,10 @@ class PyCudaDriver:
             device = self._cuda.Device(ordinal)
             self.name: str = device.name()
             self.capability: tuple[int, int] = device.compute_capability()
-            self._context = device.retain_primary_context()
+            if ordinal not in _PRIMARY:
+                _PRIMARY[ordinal] = device.retain_primary_context()
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(_PRIMARY[ordinal]))  # PyCUDA would release it with Python
+            self._context = _PRIMARY[ordinal]
 
     def push(self) -> None:
         with self._calling():
@@ -42,13 +50,6 @@ class PyCudaDriver:
     def pop(self) -> None:
         with self._calling():
             self._cuda.Context.pop()
-
-    def close(self) -> None:
-        """PyCUDA releases the primary context only where it is current, and leaves it current."""
-        self.push()
-        with self._calling():
-            self._context.detach()
-        ctypes.CDLL("libcuda.so.1").cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 
     def memory_info(self) -> MemoryInfo:
         with self._calling():

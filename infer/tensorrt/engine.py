@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,10 +180,20 @@ class TensorRTEngine:
         key = _bucket_key(call)
         if key not in self._buckets:
             context = self._shaped(call)
-            shapes = {name: tuple(context.get_tensor_shape(name)) for name in self._outputs}
+            shapes = {}
+            for name in self._outputs:
+                shapes[name] = tuple(self._ask(f"the shape of {name}", context.get_tensor_shape, name))
+                self._must(min(shapes[name], default=0) >= 0, f"to say the shape of {name}, only {shapes[name]}")
             check_graph(self._sidecar.path, self.spec, shapes)
-            self._buckets[key] = Bucket(shapes, int(context.update_device_memory_size_for_shapes()))
+            self._buckets[key] = Bucket(shapes, self._scratch_bytes(context))
         return self._buckets[key]
+
+    def _scratch_bytes(self, context: Any) -> int:
+        """Bytes for activations that the shapes need, and lays them out. Raises EngineError for 0, a failure."""
+        what = "to say how much memory a run needs"
+        nbytes = int(self._ask(what, context.update_device_memory_size_for_shapes))
+        self._must(nbytes > 0, what)
+        return nbytes
 
     def _warm_up(self, calls: Sequence[Call], inputs: Sequence[Mapping[str, Tensor]], outputs: Addresses) -> None:
         """Runs the first call of each new profile, which loads its kernels, before time counts.
@@ -216,39 +226,46 @@ class TensorRTEngine:
     def _prepare(self, call: Call, tensors: Mapping[str, int], scratch: Memory) -> None:
         """Tells the call's context all that it has to know: shapes, memory, the addresses of tensors."""
         context = self._shaped(call)
-        context.update_device_memory_size_for_shapes()
-        context.set_device_memory(scratch.address, scratch.nbytes)
+        self._scratch_bytes(context)
+        self._ask("memory for a run", context.set_device_memory, scratch.address, scratch.nbytes)
         for name, address in tensors.items():
-            self._must(context.set_tensor_address(name, address), f"an address for {name}")
+            what = f"an address for {name}"
+            self._must(self._ask(what, context.set_tensor_address, name, address), what)
 
     def _execute(self, call: Call) -> None:
         """Puts the call that its context was prepared for on the compute stream, and does nothing else."""
-        done = self._loaded.contexts[call.profile].execute_async_v3(self._gpu.compute.address)
-        self._must(done, f"a run of profile {self.shapes[call.profile].name}")
+        what = f"a run of profile {self.shapes[call.profile].name}"
+        execute = self._loaded.contexts[call.profile].execute_async_v3
+        self._must(self._ask(what, execute, self._gpu.compute.address), what)
 
     def _shaped(self, call: Call) -> Any:
         """The context of a call's profile, told the shapes of the call's inputs."""
         context = self._context(call.profile)
         for name, array in call.feed.items():
-            self._must(context.set_input_shape(name, array.shape), f"{name} of shape {array.shape}")
-        missing = context.infer_shapes()
+            what = f"{name} of shape {array.shape}"
+            self._must(self._ask(what, context.set_input_shape, name, array.shape), what)
+        missing = self._ask("the inputs' shapes, which do not go together", context.infer_shapes)
         self._must(not missing, f"inputs without {', '.join(missing)}")
         return context
 
     def _context(self, profile: int) -> Any:
         if profile not in self._loaded.contexts:
             managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            context = self._loaded.engine.create_execution_context(self._loaded.config or managed)
-            self._must(context is not None, "another execution context")
-            stream = self._gpu.compute.address
-            self._must(context.set_optimization_profile_async(profile, stream), f"profile {profile}")
+            what = "another execution context"
+            create = self._loaded.engine.create_execution_context
+            context = self._ask(what, create, self._loaded.config or managed)
+            self._must(context is not None, what)
+
+            what, choose = f"profile {profile}", context.set_optimization_profile_async
+            self._must(self._ask(what, choose, profile, self._gpu.compute.address), what)
             self._loaded.contexts[profile] = context
         return self._loaded.contexts[profile]
 
     def _runtime_config(self, *, cuda_graphs: bool, lazy: bool) -> Any:
         """TensorRT-RTX's settings for contexts. Without them it would choose kernels lazily."""
-        config = self._loaded.engine.create_runtime_config()
-        self._must(config is not None, "settings for a context")
+        what = "settings for a context"
+        config = self._ask(what, self._loaded.engine.create_runtime_config)
+        self._must(config is not None, what)
 
         kernels = self._trt.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = kernels.LAZY if lazy else kernels.EAGER
@@ -271,7 +288,7 @@ class TensorRTEngine:
 
         Their channels are compared with the spec's classes where they are fixed, and else when a call's are known.
         """
-        engine = self._loaded.engine
+        engine, on_gpu = self._loaded.engine, self._trt.TensorLocation.DEVICE
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         outputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.OUTPUT]
         expected = {name for name in self.spec.outputs if name != "pixel_sums" or self.spec.interface != "nchw"}
@@ -280,8 +297,24 @@ class TensorRTEngine:
                 f"{self._sidecar.path}: has outputs {', '.join(sorted(outputs))}, but its spec says "
                 f"{', '.join(sorted(expected))}: {self._sidecar.rebuild}"
             )
+        for name in names:
+            if engine.get_tensor_location(name) != on_gpu:
+                raise EngineError(
+                    f"{self._sidecar.path}: wants {name} on the host, expected all tensors on the GPU: "
+                    f"{self._sidecar.rebuild}"
+                )
         check_graph(self._sidecar.path, self.spec, {name: tuple(engine.get_tensor_shape(name)) for name in outputs})
         return {name: np.dtype(self._trt.nptype(engine.get_tensor_dtype(name))) for name in names}, outputs
+
+    def _ask(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """The library's answer. Raises EngineError where the bindings raise an error of their own."""
+        try:
+            return call(*arguments)
+        except (RuntimeError, TypeError, ValueError) as error:
+            said = messages(self._trt).said()
+            raise EngineError(
+                f"{self._sidecar.path}: {self._sidecar.library} refused {what}: {said or error}"
+            ) from None
 
     def _must(self, done: bool, what: str) -> None:
         if not done:

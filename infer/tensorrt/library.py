@@ -7,7 +7,6 @@ installed where this was written: what the table says of it comes from its docum
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +23,9 @@ class Library:
     just_in_time: kernels are compiled on the GPU when a plan runs, and a runtime cache can keep them. So a plan is for
     any GPUs, set by config.set_compute_capability, and there are no times of kernels that a timing cache could hold;
     without it the builder times kernels on the GPU present, and the plan is for that one.
+
+    log_is_known: the form of the builder's log has been seen here, so that a kernel of another precision than the
+    graph's is believed. The network, which is strongly typed, is the proof with either.
     """
 
     name: LibraryName
@@ -31,6 +33,7 @@ class Library:
     oldest: tuple[int, int]
     tool: str  # runs a plan; comes with the SDK, not with the wheel
     just_in_time: bool
+    log_is_known: bool
     refuses: Mapping[str, str]  # options of a build (export.tensorrt.build.BuildOptions): why, what to do instead
 
 
@@ -41,6 +44,7 @@ LIBRARIES: dict[str, Library] = {
         oldest=(10, 3),
         tool="trtexec",
         just_in_time=False,
+        log_is_known=False,
         refuses={},
     ),
     "tensorrt-rtx": Library(
@@ -49,6 +53,7 @@ LIBRARIES: dict[str, Library] = {
         oldest=(1, 7),
         tool="tensorrt_rtx",
         just_in_time=True,
+        log_is_known=True,
         refuses={  # measured with 1.7.1: docs/engines.md
             "optimization_level": "makes the same plan at every level: leave it out",
             "version_compatible": "comes without the lean runtime that such a plan carries: build again for each "
@@ -58,12 +63,3 @@ LIBRARIES: dict[str, Library] = {
     ),
 }
 """By the name that a sidecar gives as the builder, in the order of preference of `--builder auto`."""
-
-
-def version_numbers(version: str) -> tuple[int, ...]:
-    """The numbers that a version begins with, by which versions are compared.
-
-    Python's package says `10.14.1.48.post1` of what C++ and a builder's log call 10.14.1.48.
-    """
-    found = re.match(r"\d{1,9}(\.\d{1,9})*", version, re.ASCII)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()

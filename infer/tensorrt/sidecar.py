@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from ..engine import EngineError
+from ..engine import EngineError, version_numbers
 from ..files import file_sha256, read_file
 from ..graph_inputs import Entry
 from ..spec import ModelSpec, SpecError
 from ..views import ShapeRange
-from .library import LIBRARIES, version_numbers
+from .library import LIBRARIES
 from .log import messages
 
 LARGEST_BYTES = 1 << 24

@@ -73,14 +73,19 @@ class Seen:
         return [self.calls[start:end] for start, end in itertools.pairwise(marks)]
 
     def left(self) -> dict[str, int]:
-        """Faults and what was not given back, from the driver's report."""
-        return {name: int(number) for name, number in re.findall(r"([a-z][a-z ]+?) (\d+)", self.report)}
+        """Faults and what was not given back, from the driver's report.
+
+        The primary context is not asked for back: a process of ours holds it once, the runtime's double once.
+        """
+        found = {name: int(number) for name, number in re.findall(r"([a-z][a-z ]+?) (\d+)", self.report)}
+        assert found.pop("retained contexts", 0) <= 2, self.report
+        return found
 
     def check(self) -> None:
         """Fails unless the process ended well, without a fault, and gave everything back."""
         assert self.code == 0, self.stderr
         left = self.left()
-        assert left.pop("peak") >= 0 and len(left) == 7 and not any(left.values()), f"{self.report}\n{self.stderr}"
+        assert left.pop("peak") >= 0 and len(left) == 6 and not any(left.values()), f"{self.report}\n{self.stderr}"
 
 
 @functools.cache
@@ -157,6 +162,8 @@ def run(
         **({"CUSIM_FAIL": fail} if fail else {}),
         **(settings or {}),
     }
+    if binding == "pycuda":  # cuda-python is preferred where it is installed
+        code = f"import sys; sys.modules['cuda'] = None\n{code}"
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=seconds)
     lines = log.read_text().splitlines() if log.is_file() else []

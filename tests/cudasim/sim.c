@@ -7,6 +7,7 @@
  * CUSIM_DEFER=1      run stream work as late as the API allows (finds missing waits)
  * CUSIM_FAIL=cuMemAlloc_v2:3=2[,..]   the 3rd call of that entry returns error 2; `3+` it and every later one
  *                    (an error that loses the device, like 719, is returned by everything from then on)
+ * CUSIM_REUSE=1      an allocation gets the address of the last one of its size that was freed, as a real driver does
  * CUSIM_STRICT=1     abort() on a host-code fault instead of returning an error
  * CUSIM_REPORT=path  leak/fault report at exit (default: stderr when there is something to say) */
 #define _GNU_SOURCE
@@ -27,7 +28,7 @@
 #define R CUDA_SUCCESS
 typedef unsigned char u8; typedef uint64_t u64; typedef uint32_t u32;
 static pthread_mutex_t mu; static pthread_cond_t idle = PTHREAD_COND_INITIALIZER; static pthread_once_t once = PTHREAD_ONCE_INIT;
-static FILE *logf_; static int cc = 86, defer, strict, inited, nfault, ptrcheck = 1;
+static FILE *logf_; static int cc = 86, defer, reuse, strict, inited, nfault, ptrcheck = 1;
 static const char *counts_path, *report_path;
 static u64 mem_total = 8192ull << 20, mem_used, mem_peak;
 
@@ -51,6 +52,7 @@ static void boot(void) {
   if ((s = getenv("CUSIM_LOG")) && *s && strcmp(s, "0")) { logf_ = !strcmp(s, "1") ? stderr : fopen(s, "a"); if (logf_) setvbuf(logf_, 0, _IOLBF, 0); }
   if ((s = getenv("CUSIM_CC"))) cc = atoi(s);
   if ((s = getenv("CUSIM_DEFER"))) defer = atoi(s);
+  if ((s = getenv("CUSIM_REUSE"))) reuse = atoi(s);
   if ((s = getenv("CUSIM_STRICT"))) strict = atoi(s);
   if ((s = getenv("CUSIM_PTRCHECK"))) ptrcheck = atoi(s);
   if ((s = getenv("CUSIM_MEM_MB"))) mem_total = strtoull(s, 0, 0) << 20;
@@ -137,6 +139,10 @@ static CUresult d_alloc(CUdeviceptr *out, size_t n, int async, void *pool) {
   if (arena()) return CUDA_ERROR_OUT_OF_MEMORY;
   u64 r = (n + 511) & ~511ull;
   if (r < n || mem_used + r > mem_total) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (reuse) for (int i = nal; i--;) if (!al[i].live && ((al[i].n + 511) & ~511ull) == r) {
+    al[i].live = 1; al[i].n = n; al[i].async = async; al[i].pool = pool; mem_used += r; if (mem_used > mem_peak) mem_peak = mem_used;
+    memset(H(al[i].p), 0xff, n < (256u << 20) ? n : 1 << 20); *out = al[i].p; return R;
+  }
   if (bump + r + (1 << 16) > vaspan) return CUDA_ERROR_OUT_OF_MEMORY;
   if (nal == cal) al = realloc(al, (cal = cal ? cal * 2 : 256) * sizeof *al);
   u64 p = base + bump; bump += (r + (1 << 16) + 0xffff) & ~0xffffull;     /* VA is never reused: stale pointers stay detectable */

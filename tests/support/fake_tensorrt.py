@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import functools
 import gc
 import json
 import math
@@ -39,6 +40,10 @@ HOST_CODE_REFUSED = "Cannot deserialize engine with lean runtime since IRuntime:
 IDLE = os.environ.get("FAKE_TENSORRT") == "idle"
 """Nothing is computed and outputs stay as they were: for tests that only count."""
 
+RETURNS = dict(item.split("=") for item in os.environ.get("FAKE_TENSORRT_RETURNS", "").split(",") if item)
+"""What calls return instead of what is right: IExecutionContext.infer_shapes=raise or =missing, of get_tensor_location
+HOST, of a number, a shape or an object 0 and -1."""
+
 _LIVE = {"Runtime": 0, "ICudaEngine": 0, "IExecutionContext": 0}
 
 
@@ -50,13 +55,20 @@ def live() -> dict[str, int]:
 
 
 def plan(
-    onnx: Path, profiles: Sequence[Mapping[str, Any]], *, host_code: bool = False, just_in_time: bool = False
+    onnx: Path,
+    profiles: Sequence[Mapping[str, Any]],
+    *,
+    host_code: bool = False,
+    just_in_time: bool = False,
+    activation_bytes: Sequence[int | None] = (),
 ) -> bytes:
     """A plan of the double: `profiles` as infer.graph_inputs.profile_entries makes them.
 
-    host_code: it is version-compatible; just_in_time: it is TensorRT-RTX's, whose kernels are compiled as it runs.
+    host_code: it is version-compatible; just_in_time: it is TensorRT-RTX's, whose kernels are compiled as it runs;
+    activation_bytes: of each profile at its largest shapes, where a real builder's log says it.
     """
     content = {"onnx": str(onnx), "profiles": profiles, "host_code": host_code, "just_in_time": just_in_time}
+    content["activation_bytes"] = [*activation_bytes] or [None] * len(profiles)
     return MAGIC + json.dumps(content).encode()
 
 
@@ -86,6 +98,8 @@ class _Driver:
         self._library.cusim_host_address.argtypes = (ctypes.c_uint64, ctypes.c_size_t, ctypes.c_char_p)
         self._waiting: list[Any] = []
         self._finished: list[Any] = []
+
+        self._library.cuDevicePrimaryCtxRetain(ctypes.byref(ctypes.c_void_p()), 0)  # as the CUDA runtime does, for good
 
     def current_context(self) -> int | None:
         context = ctypes.c_void_p()
@@ -153,6 +167,33 @@ def _driver() -> _Driver:
 def _check_context(what: str) -> None:
     if _driver().current_context() is None:
         breach(f"{what} without a current CUDA context")
+
+
+def _may_fail(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that returns what RETURNS says of it."""
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any) -> Any:
+        told = RETURNS.get(method.__qualname__)
+        if told is None:
+            return method(self, *arguments)
+        _LOGGERS[0].log(ILogger.Severity.ERROR, f"told to fail: {method.__name__}={told}")
+        if told == "raise":
+            raise RuntimeError(f"{method.__name__} failed")
+        if told == "missing":
+            return ["rows"]
+        if told == "HOST":
+            return TensorLocation.HOST
+        if method.__name__ == "get_tensor_shape":
+            return (int(told), *method(self, *arguments)[1:])
+        return None if method.__name__.startswith("create") else int(told)
+
+    return call
+
+
+class TensorLocation(enum.Enum):
+    DEVICE = 0
+    HOST = 1
 
 
 class DataType(enum.Enum):
@@ -250,7 +291,7 @@ class Runtime(_Counted):
             return None
         if self.engine_host_code_allowed and not content["host_code"]:
             breach("host code allowed for a plan that has none")
-        return ICudaEngine(self, Path(content["onnx"]), content["profiles"], just_in_time=content["just_in_time"])
+        return ICudaEngine(self, content)
 
 
 class IHostMemory:
@@ -294,16 +335,14 @@ class IRuntimeConfig:
 
 
 class ICudaEngine(_Counted):
-    def __init__(
-        self, runtime: Runtime, onnx: Path, profiles: Sequence[Mapping[str, Any]], *, just_in_time: bool
-    ) -> None:
+    def __init__(self, runtime: Runtime, content: Mapping[str, Any]) -> None:
         super().__init__()
-        self._just_in_time = just_in_time
+        self._just_in_time, self._activation_bytes = content["just_in_time"], content["activation_bytes"]
         self._runs: dict[Any, int] = {}  # by shapes, of contexts that specialise lazily
-        self._logger, self._profiles = runtime._logger, profiles
+        self._logger, self._profiles = runtime._logger, content["profiles"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(content["onnx"], options, providers=["CPUExecutionProvider"])
         self._inputs = {value.name: value for value in self._session.get_inputs()}
         self._outputs = {value.name: value for value in self._session.get_outputs()}
         self._profiles_taken: set[int] = set()
@@ -332,14 +371,21 @@ class ICudaEngine(_Counted):
     def get_tensor_dtype(self, name: str) -> DataType:
         return _TYPES[(self._inputs | self._outputs)[name].type]
 
+    @_may_fail
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         """-1 where a dimension is not fixed."""
         shape = (self._inputs | self._outputs)[name].shape
         return tuple(size if isinstance(size, int) else -1 for size in shape)
 
+    @_may_fail
+    def get_tensor_location(self, name: str) -> TensorLocation:
+        return TensorLocation.DEVICE
+
+    @_may_fail
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig()
 
+    @_may_fail
     def create_execution_context(
         self,
         strategy: ExecutionContextAllocationStrategy | IRuntimeConfig = ExecutionContextAllocationStrategy.STATIC,
@@ -370,6 +416,14 @@ class ICudaEngine(_Counted):
                 shapes = {name: value.shape for name, value in zip(self._outputs, values, strict=True)}
             self._shapes[key] = shapes
         return self._shapes[key]
+
+    def _check_names(self, inputs: Mapping[str, tuple[int, ...]]) -> None:
+        """Dimensions of one name are one size: TensorRT refuses others, or reads beyond the smaller."""
+        sizes: dict[str, int] = {}
+        for name, shape in inputs.items():
+            for dim, size in zip(self._inputs[name].shape, shape, strict=True):
+                if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
+                    breach(f"{dim} is {size} in {name} and {sizes[dim]} in another input")
 
     def _dtype(self, name: str) -> np.dtype[Any]:
         return np.dtype(nptype(self.get_tensor_dtype(name)))
@@ -404,6 +458,7 @@ class IExecutionContext(_Counted):
         self._engine._profiles_taken.discard(-1 if self._profile is None else self._profile)
         super().__del__()
 
+    @_may_fail
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         self._outside_of_capture("set_optimization_profile_async")
         if not 0 <= profile_index < self._engine.num_optimization_profiles:
@@ -417,6 +472,7 @@ class IExecutionContext(_Counted):
         self._partitioned = False
         return True
 
+    @_may_fail
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
         self._outside_of_capture("set_input_shape")
         if self._profile is None:
@@ -434,8 +490,10 @@ class IExecutionContext(_Counted):
             self._partitioned = False
         return True
 
+    @_may_fail
     def infer_shapes(self) -> list[str]:
         self._outside_of_capture("infer_shapes")
+        self._engine._check_names(self._shapes)
         return self._shapeless()
 
     def _shapeless(self) -> list[str]:
@@ -446,6 +504,7 @@ class IExecutionContext(_Counted):
         if self._stream and _driver().captures(self._stream):
             breach(f"{what} while the stream is captured, which is for execute_async_v3 alone")
 
+    @_may_fail
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         self._outside_of_capture("get_tensor_shape")
         if name in self._engine._inputs:
@@ -454,6 +513,7 @@ class IExecutionContext(_Counted):
             breach(f"the shape of {name} before all inputs have theirs")
         return self._engine._output_shapes(self._shapes)[name]
 
+    @_may_fail
     def update_device_memory_size_for_shapes(self) -> int:
         self._outside_of_capture("update_device_memory_size_for_shapes")
         if self._shapeless():
@@ -461,6 +521,7 @@ class IExecutionContext(_Counted):
         self._partitioned = True
         return self._scratch_bytes()
 
+    @_may_fail
     def set_device_memory(self, memory: int, size: int) -> None:
         self._outside_of_capture("set_device_memory")
         if memory % ALIGNMENT:
@@ -469,6 +530,7 @@ class IExecutionContext(_Counted):
             breach(f"activations of {size} bytes, but the driver knows {_driver().bytes_from(memory)} at {memory:#x}")
         self._scratch = (memory, size)
 
+    @_may_fail
     def set_tensor_address(self, name: str, memory: int) -> bool:
         self._outside_of_capture("set_tensor_address")
         if name not in (*self._engine._inputs, *self._engine._outputs):
@@ -478,6 +540,7 @@ class IExecutionContext(_Counted):
         self._addresses[name] = memory
         return True
 
+    @_may_fail
     def execute_async_v3(self, stream_handle: int) -> bool:
         """What is read and written when the stream gets here is where addresses and shapes say now."""
         engine = self._engine
@@ -488,6 +551,7 @@ class IExecutionContext(_Counted):
             breach("a run on another stream than that on which the profile was chosen, which nothing waited for")
         if self._shapeless():
             breach(f"a run without shapes of {self._shapeless()}")
+        engine._check_names(self._shapes)
         if not self._partitioned or self._scratch[1] < self._scratch_bytes():
             breach(f"a run with {self._scratch[1]} bytes of activations, needed are {self._scratch_bytes()}")
         if _SCRATCH_STREAM.setdefault(self._scratch[0], stream_handle) != stream_handle:
@@ -533,8 +597,18 @@ class IExecutionContext(_Counted):
         return True
 
     def _scratch_bytes(self) -> int:
-        rows = self._shapes.get("rows", (1, 1))
-        pixels = math.prod(rows) * self._shapes.get("cols", (1, 1))[1]
+        """By the real builder's log where the plan has it, in the share that these shapes are of the largest."""
+        assert self._profile is not None
+        known = self._engine._activation_bytes[self._profile]
+        largest = {name: entry[2] for name, entry in self._engine._profiles[self._profile].items()}
+        pixels = self._pixels(self._shapes)
+        if known is None:
+            return pixels * SCRATCH_BYTES_PER_PIXEL
+        return math.ceil(known * pixels / self._pixels(largest))
+
+    def _pixels(self, shapes: Mapping[str, Sequence[int]]) -> int:
+        rows = shapes.get("rows", (1, 1))
+        pixels = math.prod(rows) * shapes.get("cols", (1, 1))[1]
         for name in ("images", "input"):
-            pixels = math.prod(self._shapes.get(name, (pixels,)))
-        return pixels * SCRATCH_BYTES_PER_PIXEL
+            pixels = math.prod(shapes.get(name, (pixels,)))
+        return pixels

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import fake_tensorrt
 import msgspec
+import pytest
+from engines import build_engine
 
 from export.model.source import read_source
 from export.tensorrt import sidecar
@@ -40,4 +44,22 @@ def write_plan(
     content = msgspec.to_builtins(sidecar.sidecar_content(source, plan, shapes, ["sm86"], build_options))
     path = folder / f"{onnx.stem}.engine"
     sidecar.write_engine(path, data, {**content, **changes})
+    return path
+
+
+def build_whole(onnx: Path, folder: Path, **changes: Any) -> Path:
+    """A plan by the real builder of TensorRT-RTX, with the bytes of the double's, which alone can be loaded here.
+
+    All else is what the builder and the command wrote. changes: of the sidecar. Skips the test without TensorRT-RTX.
+    """
+    pytest.importorskip("tensorrt_rtx")
+    path = folder / "whole.engine"
+    shutil.copyfile(onnx, path.with_suffix(".onnx"))
+    argv = ("--precision", "fp32", "--target", "sm86", "--builder", "tensorrt-rtx")
+    content = build_engine(path.with_suffix(".onnx"), "-o", path, *argv).sidecar
+
+    profiles = [profile["inputs"] for profile in content["profiles"]]
+    used = [profile["activation_bytes"] for profile in content["profiles"]]
+    data = fake_tensorrt.plan(path.with_suffix(".onnx"), profiles, just_in_time=True, activation_bytes=used)
+    sidecar.write_engine(path, data, {**content, "sha256": hashlib.sha256(data).hexdigest(), **changes})
     return path

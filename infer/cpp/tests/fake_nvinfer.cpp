@@ -84,6 +84,7 @@ struct Tensor {
   std::string name;
   ONNXTensorElementDataType type;
   std::vector<std::int64_t> shape;
+  std::vector<std::string> dims;  // names of those that are not fixed
 };
 
 std::size_t width_of(ONNXTensorElementDataType type) { return type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 ? 1 : 4; }
@@ -94,16 +95,18 @@ struct Model {
   Ort::Env env{ORT_LOGGING_LEVEL_FATAL, "fake_nvinfer"};
   Ort::Session session{nullptr};
   std::vector<Tensor> inputs, outputs;
-  json profiles;
+  json profiles, activation_bytes;
 
-  explicit Model(const json& plan) : profiles(plan.at("profiles")) {
+  explicit Model(const json& plan) : profiles(plan.at("profiles")), activation_bytes(plan.at("activation_bytes")) {
     Ort::SessionOptions options;
     options.SetIntraOpNumThreads(1);
     session = Ort::Session(env, plan.at("onnx").get<std::string>().c_str(), options);
     Ort::AllocatorWithDefaultOptions allocator;
     const auto described = [&](Ort::AllocatedStringPtr name, const Ort::TypeInfo& info) {
       const auto tensor = info.GetTensorTypeAndShapeInfo();
-      return Tensor{name.get(), tensor.GetElementType(), tensor.GetShape()};
+      std::vector<const char*> dims(tensor.GetDimensionsCount());
+      tensor.GetSymbolicDimensions(dims.data(), dims.size());
+      return Tensor{name.get(), tensor.GetElementType(), tensor.GetShape(), {dims.begin(), dims.end()}};
     };
     for (std::size_t i = 0; i < session.GetInputCount(); ++i)
       inputs.push_back(described(session.GetInputNameAllocated(i, allocator), session.GetInputTypeInfo(i)));
@@ -139,6 +142,17 @@ struct Model {
     for (std::size_t i = 0; i < outputs.size(); ++i)
       found[outputs[i].name] = results[i].GetTensorTypeAndShapeInfo().GetShape();
     return found;
+  }
+
+  // Dimensions of one name are one size: TensorRT refuses others, or reads beyond the smaller.
+  void check_names(const Shapes& given) const {
+    std::map<std::string, std::int64_t> sizes;
+    for (const Tensor& input : inputs)
+      for (std::size_t i = 0; i < input.dims.size(); ++i) {
+        if (input.dims[i].empty()) continue;
+        const std::int64_t size = given.at(input.name)[i];
+        if (sizes.emplace(input.dims[i], size).first->second != size) breach(input.dims[i] + " has two sizes");
+      }
   }
 
   bool is_input(const std::string& name) const {
@@ -222,7 +236,9 @@ class Context final : public nvinfer1::StubVExecutionContext {
   }
   std::int32_t inferShapes(std::int32_t, const char**) noexcept override {
     if (const auto value = told("inferShapes")) return *value;
-    return static_cast<std::int32_t>(model_->inputs.size() - shapes_.size());
+    const auto missing = static_cast<std::int32_t>(model_->inputs.size() - shapes_.size());
+    if (!missing) model_->check_names(shapes_);
+    return missing;
   }
   Dims getTensorShape(const char* name) const noexcept override {
     if (shapes_.size() != model_->inputs.size()) breach("the shape of an output before all inputs have theirs");
@@ -290,11 +306,21 @@ class Context final : public nvinfer1::StubVExecutionContext {
     if (bytes_from(found.address) < found.bytes) breach(tensor.name + " needs more bytes than the driver knows there");
     return found;
   }
+  // By the real builder's log where the plan has it, in the share that these shapes are of the largest.
   std::size_t scratch_needed() const {
+    Shapes largest;
+    const json& profile = model_->profiles[static_cast<std::size_t>(profile_)];
+    for (const Tensor& input : model_->inputs) largest[input.name] = profile.at(input.name)[2].get<std::vector<std::int64_t>>();
+    const json& known = model_->activation_bytes[static_cast<std::size_t>(profile_)];
+    if (known.is_null()) return kScratchPerPixel * pixels_of(shapes_);
+    const auto most = pixels_of(largest);
+    return (known.get<std::size_t>() * pixels_of(shapes_) + most - 1) / most;
+  }
+  static std::size_t pixels_of(const Shapes& shapes) {
     std::size_t pixels = 1;
-    if (shapes_.count("rows")) return kScratchPerPixel * static_cast<std::size_t>(shapes_.at("rows")[0] * shapes_.at("rows")[1] * shapes_.at("cols")[1]);
-    for (const std::int64_t side : shapes_.begin()->second) pixels *= static_cast<std::size_t>(side);
-    return kScratchPerPixel * pixels;
+    if (shapes.count("rows")) return static_cast<std::size_t>(shapes.at("rows")[0] * shapes.at("rows")[1] * shapes.at("cols")[1]);
+    for (const std::int64_t side : shapes.begin()->second) pixels *= static_cast<std::size_t>(side);
+    return pixels;
   }
 
   std::shared_ptr<Model> model_;

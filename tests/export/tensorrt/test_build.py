@@ -156,6 +156,23 @@ def test_tensorrt_is_preferred(tensorrt: Watched, built: Built, tmp_path: Path) 
     assert ": trtexec --loadEngine=" in made.printed[-1]
 
 
+def test_a_log_of_tensorrt_that_says_something_else_is_a_remark(
+    tensorrt: Watched, built: Built, tmp_path: Path, one_line: OneLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody here has seen such a log, so what is read in it refuses nothing; the network was counted before."""
+    read = trt_builder.convolution_kernels
+
+    def misread(lines: list[str], convolutions: set[str]) -> list[trt_builder.Kernel]:
+        return [trt_builder.Kernel(kernel.layers, frozenset({"Float"})) for kernel in read(lines, convolutions)]
+
+    monkeypatch.setattr(trt_builder, "convolution_kernels", misread)
+    made = build_engine(built.engine.with_suffix(".onnx"), "-o", tmp_path / "m.engine")
+    assert made.sidecar["half_tensors"] == built.sidecar["half_tensors"]
+    line = one_line()
+    assert "33 of 33 kernels of convolutions in the builder's log are not fp16, first conv1_1 (Float)" in line
+    assert line.endswith(" (the log of tensorrt may be read wrongly here: the network is the proof)")
+
+
 def test_tensorrt_takes_no_target(tensorrt: Watched, built: Built, tmp_path: Path, one_line: OneLine) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([str(built.engine.with_suffix(".onnx")), "-o", str(tmp_path / "m.engine"), "--target", "sm86"])

@@ -70,6 +70,27 @@ def test_a_gpu_is_looked_up(gpu: str, precision: str, tflops: int | None, monkey
     assert (found and found.flops_per_second) == (tflops and tflops * 1e12)
 
 
+@pytest.mark.parametrize(
+    ("name", "in_half", "in_single"),
+    [
+        ("NVIDIA GeForce RTX 3090", 142, 71),
+        ("NVIDIA GeForce RTX 4090", 330.3, 165.2),
+        ("NVIDIA GeForce RTX 5090", 419, 209.5),
+    ],
+)
+def test_a_peak_of_a_geforce_names_its_sums(name: str, in_half: float, in_single: float) -> None:
+    """The figures of the white papers, of which the second is half the first: a share without the word says nothing."""
+    found = measure.device_peak(engine("cuda:0", precision="fp16"), name)
+    assert found is not None and found.flops_per_second == pytest.approx(in_half * 1e12, rel=2e-3)
+    assert in_single == pytest.approx(in_half / 2, rel=2e-3)
+    assert " summed in FP16 (in FP32: half of it), " in found.name
+
+
+def test_a_peak_of_a_data_centre_gpu_is_the_same_for_both_sums() -> None:
+    found = measure.device_peak(engine("cuda:0", precision="fp16"), "NVIDIA H200")
+    assert found is not None and " summed in FP16 or FP32, " in found.name
+
+
 def test_a_gpu_without_a_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(ordinal: int) -> None:
         raise CudaError("no way to the GPU")

@@ -88,6 +88,47 @@ ONCE = [
 ]
 
 
+RETURNED = [
+    ("ICudaEngine.create_execution_context=0", "refused another execution context: told to fail"),
+    ("ICudaEngine.create_execution_context=raise", "refused another execution context: told to fail"),
+    ("ICudaEngine.get_tensor_location=HOST", "wants .* on the host, expected all tensors on the GPU: python -m"),
+    ("IExecutionContext.set_optimization_profile_async=0", "refused profile 0: told to fail"),
+    ("IExecutionContext.set_input_shape=0", r"refused image of shape \(90, 130, 3\): told to fail"),
+    ("IExecutionContext.infer_shapes=missing", "refused inputs without rows: told to fail"),
+    ("IExecutionContext.infer_shapes=raise", "refused the inputs' shapes, which do not go together: told to fail"),
+    ("IExecutionContext.get_tensor_shape=-1", r"refused to say the shape of posterior, only \(-1, 10\): told to fail"),
+    ("IExecutionContext.get_tensor_shape=raise", "refused the shape of posterior: told to fail"),
+    ("IExecutionContext.update_device_memory_size_for_shapes=0", "refused to say how much memory a run needs: told"),
+    (
+        "IExecutionContext.update_device_memory_size_for_shapes=raise",
+        "refused to say how much memory a run needs: told",
+    ),
+    ("IExecutionContext.set_device_memory=raise", "refused memory for a run: told to fail"),
+    ("IExecutionContext.set_tensor_address=0", "refused an address for image: told to fail"),
+    ("IExecutionContext.execute_async_v3=0", "refused a run of profile .*: told to fail"),
+    ("IExecutionContext.execute_async_v3=raise", "refused a run of profile .*: told to fail"),
+]
+
+
+@pytest.mark.parametrize(("returns", "message"), RETURNED, ids=[returns for returns, _ in RETURNED])
+def test_whatever_a_call_returns_is_looked_at(returns: str, message: str, exported: Exported, tmp_path: Path) -> None:
+    """An error of one line with the library's own words, and nothing is left behind."""
+    plan = write_plan(exported("A"), tmp_path)
+    code = f"""
+    try:
+        engine = None
+        engine = TensorRTEngine(Path({str(plan)!r}))
+        engine.run(engine.load([noise(90, 130)]), [plan_views(engine.spec, "ten-crop", (90, 130))])
+    except EngineError as error:
+        print(error)
+    if engine: engine.close()
+    del engine
+    """
+    seen = run(code, tmp_path, settings={"FAKE_TENSORRT_RETURNS": returns})
+    check(seen)
+    assert re.match(f"{plan}: (tensorrt )?{message}", seen.stdout) and seen.stdout.count("\n") == 1, seen.stdout
+
+
 LOST = [
     ("cuMemcpyHtoDAsync_v2:1=719", "cuMemcpyHtoDAsync failed: unspecified launch failure: what this process had"),
     ("cuEventSynchronize:1=700", "cuEventSynchronize failed: an illegal memory access was encountered: what"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from infer.tensorrt.library import LIBRARIES, version_numbers
+from infer.engine import version_numbers
+from infer.tensorrt.library import LIBRARIES
 
 
 @pytest.mark.parametrize(

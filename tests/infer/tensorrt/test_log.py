@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ rtx = pytest.importorskip("tensorrt_rtx")
 
 
 def sidecar_of(path: Path) -> Sidecar:
-    content = SidecarContent(spec={}, sha256="", builder="tensorrt-rtx 1.7", targets=("sm86",), profiles=())
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = SidecarContent(spec={}, sha256=sha256, builder="tensorrt-rtx 1.7", targets=("sm86",), profiles=())
     return Sidecar(path, slim_spec("A"), (), content)
 
 
