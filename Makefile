@@ -64,7 +64,10 @@ pycuda: $(INSTALLED)
 
 # For the first person with a GPU: tests and benchmark on it, into gpu-report.json. Runs without one, too.
 gpu-check: $(INSTALLED)
-	if command -v nvidia-smi > /dev/null; then $(RUN) -m pip install --quiet 'tensorrt>=10.9'; fi
+	if command -v nvidia-smi > /dev/null; then \
+	  driver=$$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1 | cut -d . -f 1); \
+	  if [ "$$driver" -ge 580 ]; then $(RUN) -m pip install --quiet 'tensorrt>=10.3'; \
+	  else $(RUN) -m pip install --quiet 'tensorrt-cu12>=10.3' 'cuda-bindings>=12.6,<13'; fi; fi
 	$(RUN) benchmarks/gpu_check.py gpu-report.json
 
 lint: $(INSTALLED)

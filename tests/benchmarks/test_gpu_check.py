@@ -10,6 +10,7 @@ from typing import Any
 
 import cudasim
 import pytest
+from helpers import Exported
 from paths import ROOT
 
 pytestmark = pytest.mark.processes
@@ -63,6 +64,39 @@ def test_its_tests_fail_where_an_engine_answers_wrongly(tmp_path: Path) -> None:
     assert seen.code == 1
     (test,) = content["tests"]
     assert test["outcome"] == "failed" and "self-test of slim-a on tensorrt-fp32" in test["reason"]
+
+
+def test_what_does_not_fit_into_its_minutes_is_left_out_and_said(tmp_path: Path) -> None:
+    report = tmp_path / "gpu-report.json"
+    command = [sys.executable, str(PROGRAM), str(report), "--minutes", "0.01", "--no-benchmark"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    content = json.loads(report.read_text())
+    assert done.returncode == 1 and content["tests"] == []  # nothing was tested, so nothing passed
+    assert content["skipped"][-1] == "the tests that had not run after 0 minutes: --minutes"
+
+
+def test_times_and_kernels_of_layers(exported: Exported, tmp_path: Path) -> None:
+    """By the names of the real library; the double has outputs in place of layers, each of 0.5 ms."""
+    code = f"""
+import json, sys
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import fake_tensorrt, gpu_layers
+from pathlib import Path
+from plans import TENSORRT, write_plan
+fake_tensorrt.install("tensorrt", TENSORRT.split()[1])
+engine = gpu_layers.TensorRTEngine(write_plan(Path({str(exported("A", precision="fp16"))!r}), Path({str(tmp_path)!r})))
+print(json.dumps(gpu_layers.measure(engine, "multicrop+dense", 3)))
+engine.close()
+"""
+    seen = cudasim.run(code, tmp_path)
+    seen.check()
+    found = json.loads(seen.stdout.splitlines()[-1])
+    assert set(found) == {"crops", "dense landscape"}
+    for profile in found.values():
+        assert {layer["name"] for layer in profile["layers"]} == {
+            layer["Name"] for layer in profile["inspector"]["Layers"]
+        }
+        assert all(layer["ms"] >= 0.5 for layer in profile["layers"])
 
 
 @pytest.mark.slow

@@ -334,6 +334,30 @@ class IRuntimeConfig:
         return isinstance(cache, IRuntimeCache)
 
 
+class IProfiler:
+    def __init__(self) -> None:
+        self.started = True
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise NotImplementedError
+
+
+class LayerInformationFormat(enum.Enum):
+    ONELINE = 0
+    JSON = 1
+
+
+class EngineInspector:
+    def __init__(self, engine: ICudaEngine) -> None:
+        self._engine = engine
+        self.execution_context: IExecutionContext | None = None
+
+    def get_engine_information(self, format: LayerInformationFormat) -> str:
+        """The outputs in place of layers."""
+        layers = [{"Name": name, "LayerType": "double"} for name in self._engine._outputs]
+        return json.dumps({"Layers": layers}) if format == LayerInformationFormat.JSON else str(layers)
+
+
 class ICudaEngine(_Counted):
     def __init__(self, runtime: Runtime, content: Mapping[str, Any]) -> None:
         super().__init__()
@@ -382,6 +406,9 @@ class ICudaEngine(_Counted):
         return TensorLocation.DEVICE
 
     @_may_fail
+    def create_engine_inspector(self) -> EngineInspector:
+        return EngineInspector(self)
+
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig()
 
@@ -451,6 +478,8 @@ class IExecutionContext(_Counted):
         self._captures: list[Any] = []
         self._last_run: list[dict[str, tuple[int, ...]]] = [{}]
         self._last_addresses: dict[str, int] = {}
+        self.profiler: IProfiler | None = None
+        self.enqueue_emits_profile = True
 
     def __del__(self) -> None:
         if self._in_flight[0] and not _driver().is_lost():
@@ -594,6 +623,11 @@ class IExecutionContext(_Counted):
         if not _driver().launch(stream_handle, work, self._captures):
             in_flight[0] -= not captured
             return engine._refuse("launch failed")
+        if self.profiler is not None and self.enqueue_emits_profile:
+            if not isinstance(self.profiler, IProfiler) or not getattr(self.profiler, "started", False):
+                raise TypeError("a profiler that did not call IProfiler.__init__")
+            for name in engine._outputs:
+                self.profiler.report_layer_time(name, 0.5)  # in place of layers; no time at all
         return True
 
     def _scratch_bytes(self) -> int:

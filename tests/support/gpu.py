@@ -22,6 +22,8 @@ from infer.open import open_engine
 from infer.tensorrt.library import LibraryName
 
 DOUBLE = os.environ.get("VERYDEEP_DOUBLE") == "1"
+TIMING_CACHE = "VERYDEEP_TIMING_CACHE"
+"""Names the file in which all builds keep what TensorRT timed (gpu_check.py)."""
 LIBRARIES: tuple[LibraryName, ...] = ("tensorrt", "tensorrt-rtx")
 
 
@@ -67,7 +69,9 @@ def build(onnx: Path, folder: Path, library: LibraryName) -> Path:
         return write_plan(onnx, folder, builder=TENSORRT if library == "tensorrt" else RTX)
     path = folder / f"{onnx.stem}.{library}.engine"
     precision = read_source(onnx).spec.precision
-    assert to_trt([str(onnx), "-o", str(path), "--builder", library, "--precision", precision]) == 0
+    cache = os.environ.get(TIMING_CACHE) if library == "tensorrt" else None  # the other one times nothing
+    options = ["--timing-cache", cache] if cache else []
+    assert to_trt([str(onnx), "-o", str(path), "--builder", library, "--precision", precision, *options]) == 0
     return path
 
 
