@@ -205,6 +205,14 @@ def _megabytes_argument(text: str) -> int:
     return int(text)
 
 
+def _layers_argument(text: str) -> tuple[str, ...]:
+    """`conv3_1,relu3_1` as names, each once: an empty list would keep none without a word."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"expected names of layers like conv3_1,relu3_1, got {text[:80]!r}")
+    return tuple(dict.fromkeys(names))
+
+
 def _parser() -> Parser:
     parser = Parser(prog="python -m export.to_trt", description="Build a TensorRT or TensorRT-RTX engine.")
     parser.add_argument("model", type=Path, help="a checkpoint (.pt) or an ONNX model of ours (.onnx)")
@@ -256,7 +264,11 @@ def _parser() -> Parser:
     )
 
     parser.add_argument(
-        "--keep-single", default="", metavar="LAYER,...", help="layers of an FP16 engine that compute in FP32"
+        "--keep-single",
+        type=_layers_argument,
+        default=(),
+        metavar="LAYER,...",
+        help="layers of an FP16 engine that compute in FP32",
     )
     parser.add_argument("--outputs", default="", help="more outputs, comma-separated: score_map, features")
     parser.add_argument(
@@ -338,10 +350,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     engine = args.out or args.model.with_suffix(".engine")
-    outputs, keep_single = (
-        tuple(name for name in names.split(",") if name) for names in (args.outputs, args.keep_single)
-    )
-    request = GraphRequest(args.precision, args.interface, outputs, keep_single)
+    outputs = tuple(name for name in args.outputs.split(",") if name)
+    request = GraphRequest(args.precision, args.interface, outputs, args.keep_single)
     _check_usage(parser, args, engine, request.outputs)
     return run(parser, lambda: _work(args, engine, request), own_file(engine))
 

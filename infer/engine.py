@@ -31,9 +31,18 @@ UNROUNDED = "fp16 weights, fp32 arithmetic"
 """Engine.arithmetic of an FP16 model whose runtime keeps activations in FP32: no cost of half precision shows there."""
 
 
+ROUNDED = "fp16, rounded by"
+"""How Engine.arithmetic begins where a check graph was opened in an FP16 model's place."""
+
+
 def rounded_by(file: str) -> str:
     """Engine.arithmetic of an FP16 model whose check graph was opened in its place."""
-    return f"fp16, rounded by {file}"
+    return f"{ROUNDED} {file}"
+
+
+def is_stand_in(arithmetic: str | None) -> bool:
+    """True where FP16 was computed in FP32, rounded or not: its time says nothing of half precision."""
+    return arithmetic is not None and (arithmetic.startswith(ROUNDED) or arithmetic == UNROUNDED)
 
 
 Outputs = dict[str, NDArray[Any]]

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from infer.engine import is_stand_in
 from infer.errors import one_line
 from infer.files import replacing
 
@@ -126,6 +127,7 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
         sentence=sentence if same_data else None,
         changed=_changed(every, first, listed) if same_data else None,
         unrounded=list(dict.fromkeys(every[place][1].model for place in unrounded)),
+        checked=any(is_stand_in(row.result.arithmetic) for row in rows),
         time=_time_figure(comparable, several=len(runs) > 1),
         scale=_scale_figure(comparable),
         details=_in_order(found, every[first.place][1], runs[0]) if first and found else [],

@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from infer.engine import is_stand_in
 from infer.files import read_file
 from infer.pixels.header import HeaderError, read_header
 
@@ -21,7 +22,7 @@ from ..scores import table as tables
 from ..scores.classes import ClassAverages, ClassMeasures, average_classes, measure_classes
 from ..scores.metrics import TOP5_CLASSES, Details, ErrorCounts, FirstAnswers
 from ..scores.paired import Interval, WrongAnswers
-from ..scores.table import INDEX, OK, Mistake, Scores, fuse, in_step
+from ..scores.table import ARITHMETIC, INDEX, OK, Mistake, Scores, fuse, in_step
 from .pairs import Pair
 
 REPORT = "report.json"
@@ -59,6 +60,7 @@ class Result(msgspec.Struct, frozen=True):
     brier_score: float | None = None  # from 0 to 2
     class_averages: ClassAverages | None = None
     classes: list[ClassMeasures] = []  # that have images or are an answer
+    arithmetic: str | None = None  # what was computed in (infer.engine); None: a report of an earlier version
     table: str | None = None  # its score table, relative to OUT; None: a report of an earlier version
 
     @property
@@ -181,6 +183,7 @@ class TableSummary:
             engine_seconds=None,
             wall_seconds=None,
             engine_sha256=metadata["engine_sha256"],
+            arithmetic=metadata.get(ARITHMETIC),
             class_count=len(self.head.classes),
             expected_calibration_error_percent=self.details.expected_calibration_error_percent if top1 else None,
             brier_score=self.details.brier_score if top1 else None,
@@ -264,7 +267,12 @@ class ReportedRun:
                 )
 
     def engine_ms_per_image(self, result: Result) -> float | None:
-        """Engine time; None for a fusion and for one of several protocols that were timed together."""
+        """Engine time; None for a fusion, for one of several protocols that were timed together, and for a check graph.
+
+        That computes in FP32 what a GPU computes in half, so its time is not the model's.
+        """
+        if is_stand_in(result.arithmetic):
+            return None
         seconds = result.protocol_engine_seconds
         if seconds is None:
             same = (result.model, result.runtime)

@@ -339,6 +339,24 @@ def test_precisions_of_two_runs_and_scales_of_three(tmp_path: Path) -> None:
     assert marks == ["72", "96", "72,96,120"]
 
 
+def test_a_check_graph_has_no_time(tmp_path: Path) -> None:
+    """It computes in FP32, with casts, what a GPU computes in half; a plan's time is its own."""
+    checked = {"runtime": "onnxruntime-fp16", "arithmetic": "fp16, rounded by one.check.onnx"}
+    plan = {"runtime": "tensorrt-fp16", "arithmetic": "fp16"}
+    report = write_run(tmp_path, [scores_of(**checked), scores_of("two", seed=1, **plan)])
+    assert [one["arithmetic"] for one in report["results"]] == [checked["arithmetic"], "fp16"]
+    assert all(one["engine_seconds"] for one in report["results"])
+    page = Page(tmp_path / "report.html")
+    header, *rows = page.tables["results"][0]
+    assert [row[header.index("ms / image")] for row in rows] == ["\N{EN DASH}", "40.0"]
+    assert "FP16 on a CPU is computed by its check graph, whose time says nothing" in page.text["results"]
+    assert "engine time an image" not in page.text[""] and "cost" not in page.text
+
+    write_run(tmp_path / "plans", [scores_of(**plan), scores_of("two", seed=1, **plan)])
+    page = Page(tmp_path / "plans" / "report.html")
+    assert "check graph" not in page.text["results"] and "Error against time" in page.text["cost"]
+
+
 def damage_report(out: Path) -> None:
     (out / "report.json").write_text('{"dataset": {')
 

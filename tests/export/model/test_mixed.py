@@ -159,6 +159,10 @@ def test_what_is_asked_wrongly(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit, match="2"):
         build(tmp_path / "a.pt", "--precision", "fp32", "--keep-single", "conv1_1")
     assert "--keep-single is of half precision" in capsys.readouterr().err
+    for names in ("", ",", "conv1_1,,conv2_1", " "):
+        with pytest.raises(SystemExit, match="2"):
+            build(tmp_path / "a.pt", "--keep-single", names)
+        assert "expected names of layers like conv3_1,relu3_1, got" in capsys.readouterr().err
     assert build(tmp_path / "a.pt", "--keep-single", "conv9") == 1
     assert "--keep-single conv9: no such layer" in capsys.readouterr().err
     assert not (tmp_path / "a.engine").exists()
