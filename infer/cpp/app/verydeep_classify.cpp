@@ -162,12 +162,11 @@ class Engines {
       alone_ = std::make_unique<verydeep::Classifier>(arguments.engine, arguments.options);
     else
       localizer_ = std::make_unique<verydeep::Localizer>(arguments.engine, arguments.box_engines, arguments.options);
-    if (classifier().arithmetic() == verydeep::kUnrounded)
-      std::fprintf(stderr, "%s\n",
-                   one_line(classifier().model() + ": " + verydeep::kUnrounded +
-                            ": ONNX Runtime does not round on a CPU, so a GPU answers otherwise; python -m export.to_check " +
-                            arguments.engine + " makes the check graph beside it, which does")
-                       .c_str());
+    note(classifier().arithmetic(), classifier().model(), arguments.engine);
+    if (localizer_) {
+      const std::vector<std::string> said = localizer_->box_arithmetic();
+      for (std::size_t i = 0; i < said.size(); ++i) note(said[i], arguments.box_engines[i], arguments.box_engines[i]);
+    }
   }
 
   const verydeep::Classifier& classifier() const { return alone_ ? *alone_ : localizer_->classifier(); }
@@ -181,6 +180,14 @@ class Engines {
   }
 
  private:
+  // Says on stderr where an FP16 model is not rounded.
+  static void note(const std::string& arithmetic, const std::string& name, const std::string& path) {
+    if (arithmetic != verydeep::kUnrounded) return;
+    const std::string said = name + ": " + verydeep::kUnrounded + ": ONNX Runtime does not round on a CPU, so a GPU answers " +
+                             "otherwise; python -m export.to_check " + path + " makes the check graph beside it, which does";
+    std::fprintf(stderr, "%s\n", one_line(said).c_str());
+  }
+
   static std::vector<verydeep::Located> without_boxes(const std::vector<verydeep::Prediction>& best) {
     std::vector<verydeep::Located> found;
     for (const auto& each : best) found.push_back({each, false, {}});

@@ -148,4 +148,10 @@ std::vector<Located> Localizer::locate_file(const std::string& path, int top) {
 
 const Classifier& Localizer::classifier() const noexcept { return impl_->classifier; }
 
+std::vector<std::string> Localizer::box_arithmetic() const {
+  std::vector<std::string> found;
+  for (const BoxNet& net : impl_->nets) found.push_back(net.backend->arithmetic());
+  return found;
+}
+
 }  // namespace verydeep

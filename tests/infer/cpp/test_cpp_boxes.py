@@ -70,6 +70,20 @@ def test_a_net_whose_boxes_are_no_numbers_has_none(tmp_path: Path, capsys: pytes
     assert " at " not in app(image, *words).stdout
 
 
+def test_a_box_net_in_half_precision_that_is_not_rounded_is_named(tmp_path: Path) -> None:
+    box_net(tmp_path, "net", slim_spec("D", task="box-scr"), seed=0)
+    export_onnx(load(tmp_path / "net.pt"), tmp_path / "half.onnx", precision="fp16")
+    image = tmp_path / "a.png"
+    image.write_bytes(encode(noise((90, 130)), "PNG"))
+    words = [image, "--engine", classifier(tmp_path), "--box-engine", tmp_path / "half.onnx"]
+    rounded = app(*words)
+    assert (rounded.returncode, rounded.stderr) == (0, "")
+    (tmp_path / "half.check.onnx").unlink()
+    done = app(*words)
+    assert done.returncode == 0
+    assert f"{tmp_path / 'half.onnx'}: fp16 weights, fp32 arithmetic: ONNX Runtime does not round" in done.stderr
+
+
 def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     image.write_bytes(encode(noise((90, 130)), "PNG"))

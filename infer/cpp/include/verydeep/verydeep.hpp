@@ -130,6 +130,7 @@ class VERYDEEP_API Localizer {
   std::vector<Located> locate(const Image& image, int top = 5);
   std::vector<Located> locate_file(const std::string& path, int top = 5);  // where built with VERYDEEP_DECODE
   const Classifier& classifier() const noexcept;
+  std::vector<std::string> box_arithmetic() const;  // of each box net, as Classifier::arithmetic
 
  private:
   struct Impl;
