@@ -35,11 +35,11 @@ def check_elements(path: Path, spec: ModelSpec, shapes: Sequence[ShapeRange]) ->
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its weights as inputs, of which shapes are known without their values."""
     small = set()
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= SMALL and tensor.data_location != onnx.TensorProto.EXTERNAL:
-            small.add(tensor.name)
+    for weight in model.graph.initializer:
+        if math.prod(weight.dims) <= SMALL and weight.data_location != onnx.TensorProto.EXTERNAL:
+            small.add(weight.name)
         else:
-            model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+            model.graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
     keep_initializers(model.graph, small)
     return model
 

@@ -1,4 +1,6 @@
-"""Prints the public names of a release of TensorRT's Python module, read from its bindings alone, which are on PyPI.
+"""Prints the public names of a release of TensorRT's Python module, and the parameters of the calls that we make.
+
+They are read from its bindings alone, which are on PyPI.
 
     pip download --no-deps --only-binary :all: --dest /tmp/trt tensorrt-cu13-bindings==11.4.0.106
     python tests/golden/freeze_tensorrt_api.py /tmp/trt/*.whl > tests/golden/tensorrt_11_4_api.txt
@@ -23,7 +25,8 @@ FUNCTIONS = (
 )
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 
-READ = """
+READ = r"""
+import re
 import tensorrt_bindings as trt
 
 def public(thing):
@@ -33,7 +36,22 @@ print("module: __name__ __version__", *(name for name in public(trt) if len(name
 for name in public(trt):
     if isinstance(getattr(trt, name), type) and getattr(trt, name).__module__.startswith("tensorrt"):
         print(f"{name}:", "__init__", *public(getattr(trt, name)))
+
+# "> Class.method parameter parameter?" for each overload, from the docstrings; a parameter with a default has a ?
+for name in CLASSES:
+    for method in public(getattr(trt, name)) if hasattr(trt, name) else ():
+        text = getattr(getattr(trt, name), method).__doc__ or ""
+        for said in re.findall(rf"^(?:\d+\. )?{method}\(self: [\w.]+(.*)\) -> ", text, re.MULTILINE):
+            parameters = re.split(r", (?=\w+: )", said)[1:]
+            words = [part.partition(":")[0] + "?" * (" = " in part) for part in parameters]
+            print(f"> {name}.{method}", *words)
 """
+CLASSES = (
+    *("Runtime", "ICudaEngine", "IExecutionContext", "IRuntimeConfig"),  # of those who run a plan
+    *("Builder", "IBuilderConfig", "INetworkDefinition", "OnnxParser", "IOptimizationProfile", "ILayer", "ITensor"),
+    *("ITimingCache", "ParserError"),
+)
+"""The classes whose calls are compared."""
 
 
 def main() -> None:
@@ -47,7 +65,9 @@ def main() -> None:
             file = f"{folder}/lib{library}.so.{version.split('.')[0]}"
             subprocess.run(["cc", "-shared", "-fPIC", "-o", file, source], check=True)
         environment = {**os.environ, "LD_LIBRARY_PATH": folder, "PYTHONPATH": folder}
-        names = subprocess.check_output([sys.executable, "-c", READ], env=environment, text=True)
+        names = subprocess.check_output(
+            [sys.executable, "-c", f"CLASSES = {CLASSES!r}\n{READ}"], env=environment, text=True
+        )
     print(f"# Public names of {package} {version}, made by tests/golden/freeze_tensorrt_api.py:")
     print(f"# pip download --no-deps --only-binary :all: --dest /tmp/trt {package.replace('_', '-')}=={version}")
     major, minor = version.split(".")[:2]

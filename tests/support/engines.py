@@ -58,12 +58,22 @@ TENSORRT_LISTS = ("tensorrt_10_3_api.txt", "tensorrt_11_4_api.txt")
 
 def frozen_api(name: str) -> set[str]:
     """`Class.attribute` and `module.attribute` for every public name of a release of TensorRT."""
-    lines = (line for line in (GOLDEN / name).read_text().splitlines() if not line.startswith("#"))
+    lines = (line for line in (GOLDEN / name).read_text().splitlines() if not line.startswith(("#", ">")))
     return {
         f"{owner}.{attribute}"
         for owner, _, rest in (line.partition(":") for line in lines)
         for attribute in rest.split()
     }
+
+
+def frozen_parameters(name: str) -> dict[str, list[list[str]]]:
+    """By `Class.method` the parameters of each overload, a ? behind one with a default, of a release of TensorRT."""
+    found: dict[str, list[list[str]]] = {}
+    for line in (GOLDEN / name).read_text().splitlines():
+        if line.startswith("> "):
+            method, *parameters = line[2:].split()
+            found.setdefault(method, []).append(parameters)
+    return found
 
 
 class Watched:

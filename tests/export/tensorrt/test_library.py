@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engines import TENSORRT_LISTS, Built, Watched, build_engine, frozen_api, tensorrt_double
+from engines import TENSORRT_LISTS, Built, Watched, build_engine, frozen_api, frozen_parameters, tensorrt_double
 from paths import GOLDEN
 
 from export.tensorrt import build as trt_build
@@ -140,6 +140,23 @@ def test_a_name_that_tensorrt_lacks_is_noticed(built: Built, tmp_path: Path, mon
     without = frozen_api(TENSORRT_LISTS[-1]) - {"IBuilderConfig.set_memory_pool_limit"}
     with pytest.raises(AttributeError, match="set_memory_pool_limit: this TensorRT has no such name"):
         touched_by_tensorrt(TENSORRT_LISTS[-1], built, tmp_path, monkeypatch, without)
+
+
+@pytest.mark.parametrize("release", TENSORRT_LISTS)
+def test_every_call_has_as_many_arguments_as_tensorrt_takes(release: str) -> None:
+    """By the docstrings of its bindings. `*entry` of a profile's shapes is min, opt and max."""
+    known, compared = frozen_parameters(release), set()
+    for node in ast.walk(ast.parse(Path(trt_builder.__file__).read_text())):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        method = f"{RECEIVERS.get(ast.unparse(node.func.value), '')}.{node.func.attr}"
+        if method not in known:
+            continue
+        given = sum(3 if isinstance(argument, ast.Starred) else 1 for argument in node.args)
+        ranges = [(sum(not word.endswith("?") for word in one), len(one)) for one in known[method]]
+        assert any(least <= given <= most for least, most in ranges), f"{ast.unparse(node)}: {known[method]}"
+        compared.add(method)
+    assert len(compared) >= 15, compared
 
 
 @pytest.mark.parametrize("release", TENSORRT_LISTS)

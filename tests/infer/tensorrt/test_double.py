@@ -9,7 +9,7 @@ from typing import Any
 
 import fake_tensorrt
 import pytest
-from engines import TENSORRT_LISTS, frozen_api
+from engines import TENSORRT_LISTS, frozen_api, frozen_parameters
 
 
 def classes() -> dict[str, type]:
@@ -58,6 +58,19 @@ def names() -> set[str]:
 @pytest.mark.parametrize("release", TENSORRT_LISTS)
 def test_every_name_of_the_double_exists_in_tensorrt(release: str) -> None:
     assert names() - frozen_api(release) <= RTX_ONLY
+
+
+@pytest.mark.parametrize("release", TENSORRT_LISTS)
+def test_every_call_of_the_double_has_the_parameters_of_tensorrt(release: str) -> None:
+    """But for those that only TensorRT-RTX has."""
+    known, compared = frozen_parameters(release), 0
+    for name, owner in classes().items():
+        for member, value in members(owner).items():
+            if f"{name}.{member}" in known and inspect.isfunction(value):
+                overloads = [[word.rstrip("?") for word in one] for one in known[f"{name}.{member}"]]
+                assert list(inspect.signature(value).parameters)[1:] in overloads, f"{name}.{member}: {overloads}"
+                compared += 1
+    assert compared >= 15
 
 
 def test_every_name_and_signature_of_the_double_is_that_of_tensorrt_rtx() -> None:
