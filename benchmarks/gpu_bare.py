@@ -108,7 +108,7 @@ def run_inside(stage: str, out: Path, rehearse: bool) -> dict[str, Any]:
     """The stage itself: {outcome: passed, failed or skipped, result or reason}."""
     sys.path.remove(str(Path(__file__).parent))  # in which evaluation.py is a benchmark
     module = importlib.import_module(f"benchmarks.bare.{stage}")
-    missing = [name for name in module.NEEDS if importlib.util.find_spec(name) is None]
+    missing = [name for name in module.NEEDS if not is_installed(name)]
     if missing:
         return {"outcome": "skipped", "reason": f"not installed here: {', '.join(missing)}"}
     if not rehearse and stage != "facts":
@@ -125,6 +125,13 @@ def run_inside(stage: str, out: Path, rehearse: bool) -> dict[str, Any]:
     except Exception as error:
         return {"outcome": "failed", "reason": "".join(traceback.format_exception(error))[-1500:]}
     return {"outcome": "failed" if wrong else "passed", "result": result, **({"wrong": wrong} if wrong else {})}
+
+
+def is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:  # the package around it is missing
+        return False
 
 
 def lines_of(found: dict[str, Any]) -> list[str]:

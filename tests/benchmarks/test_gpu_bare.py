@@ -75,10 +75,10 @@ def test_all_stages_end_within_nine_minutes() -> None:
 
 def test_a_missing_package_and_a_failure_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(PROGRAM.parent), *sys.path])
-    monkeypatch.setattr(training_stage, "NEEDS", ("numpy", "no_such_package"))
+    monkeypatch.setattr(training_stage, "NEEDS", ("numpy", "no_such_package.part"))
     assert gpu_bare.run_inside("training", tmp_path, True) == {
         "outcome": "skipped",
-        "reason": "not installed here: no_such_package",
+        "reason": "not installed here: no_such_package.part",
     }
 
     def broken(*_: Any) -> Any:
