@@ -76,6 +76,6 @@ def pair_up(runs: Sequence[ReportedRun], tables: Tables, baseline: str | None) -
     if not found:
         raise ReportError(
             f"--baseline {baseline}: nothing can be paired with it, expected another score table of the same labelled "
-            "images, both or neither of FP16 that was not rounded"
+            "images (one of FP16 that was not rounded is paired only with such)"
         )
     return found

@@ -141,7 +141,7 @@ def _drops(
     if DROP not in limits:
         return []
 
-    why = "no pair with the baseline, of the same images and not of FP16 that was not rounded"
+    why = "no pair with the baseline (of other images, or of FP16 that was not rounded)"
     found = [Measured(DROP, None, f"drop of {_say(one)} is not known: {why}") for one in unknown]
     for pair in pairs:
         low, high = pair.top1_interval95_percent

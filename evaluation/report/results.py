@@ -21,7 +21,7 @@ from ..published.papers import Beside, EvaluatedNet
 from ..scores import table as tables
 from ..scores.classes import ClassAverages, ClassMeasures, average_classes, measure_classes
 from ..scores.metrics import TOP5_CLASSES, Details, ErrorCounts, FirstAnswers
-from ..scores.paired import Interval, WrongAnswers
+from ..scores.paired import WrongAnswers
 from ..scores.table import ARITHMETIC, INDEX, OK, Mistake, Scores, fuse, in_step
 from .pairs import Pair
 
@@ -32,6 +32,8 @@ SCHEMA_VERSION = 2
 """Of report.json; a report without one is 1. 2 adds date, engine_sha256, measures by class and of calibration."""
 MOST_BYTES, MOST_THUMBNAIL_BYTES, MOST_THUMBNAIL_PIXELS = 1 << 28, 1 << 20, 1 << 22
 """The largest report.json, which may name every image, and the largest thumbnail that are read."""
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e10)]
 T = TypeVar("T")
 
 
@@ -46,14 +48,14 @@ class Result(msgspec.Struct, frozen=True):
     scales: tuple[int, ...]
     pooling: str
     images: Annotated[int, msgspec.Meta(ge=1)]
-    top1_error_percent: float | None
-    top5_error_percent: float | None
-    top1_interval95_percent: Interval | None
-    top5_interval95_percent: Interval | None
+    top1_error_percent: Percent | None
+    top5_error_percent: Percent | None
+    top1_interval95_percent: tuple[Percent, Percent] | None
+    top5_interval95_percent: tuple[Percent, Percent] | None
     paper: Beside | None
-    engine_seconds: float | None  # of the engine for all protocols of the run, which share their views; None: a fusion
-    wall_seconds: float | None  # of the whole run
-    protocol_engine_seconds: float | None = None  # of engine_seconds, this protocol's share by its views' pixels
+    engine_seconds: Seconds | None  # of the engine for all protocols of the run, which share views; None: a fusion
+    wall_seconds: Seconds | None  # of the whole run
+    protocol_engine_seconds: Seconds | None = None  # of engine_seconds, this protocol's share by its views' pixels
     engine_sha256: str | None = None  # of the model's file; of a fusion those of all members, joined by +
     class_count: int | None = None  # that the model knows
     expected_calibration_error_percent: float | None = None
@@ -229,7 +231,7 @@ class ReportedRun:
             views = {"protocol": result.protocol, "scales": scales, "pooling": result.pooling}
             name = f"{SCORES}/{tables.file_name({'spec': spec, 'runtime': result.runtime, **views})}"
         path = self.out / name
-        plain = Path(name).parts[:-1] in ((SCORES,), (FUSIONS,)) and path.suffix == ".parquet"
+        plain = Path(name).parts[:-1] in ((SCORES,), (FUSIONS,)) and path.suffix == ".parquet" and "\0" not in name
         if not plain or not path.resolve().is_relative_to(self.out.resolve()):
             raise ReportError(f"{self.out / REPORT}: names the table {name!r}, expected one within its folder")
         return path

@@ -81,7 +81,7 @@ def read_subset(name: str) -> Objects:
     every = [word for own in objects for word in own]
     twice = next((word for word, count in Counter(every).items() if count > 1), None)
     if twice is not None or not every:
-        said = f"{printable(twice)} is there twice" if twice is not None else "no class in it"
+        said = f"{printable(twice)[:80]} is there twice" if twice is not None else "no class in it"
         raise ScoresError(f"--subset {name}: {said}, expected each class once")
     return objects
 
@@ -108,8 +108,9 @@ def find_classes(names: Sequence[str], spec: Mapping[str, object], said: str) ->
         lacking = min(lacking, others, key=len)
 
     raise ScoresError(
-        f"{said}: {len(lacking)} of {len(wanted)} classes ({printable(lacking[0])} ...) are none of the {len(own)} of "
-        f"{spec['name']} ({own[0]} ...): expected its own names, each of one class, or a model of these classes"
+        f"{said}: {len(lacking)} of {len(wanted)} classes ({printable(lacking[0])[:80]} ...) are none of the "
+        f"{len(own)} of {spec['name']} ({own[0]} ...): expected its own names, each of one class, or a "
+        "model of these classes"
     )
 
 

@@ -156,7 +156,8 @@ class Details:
         self.confusion = self.confusion + _count(labels, answers.astype(np.int32), len(self.classes))
 
         confidence = posterior.max(1, initial=0).astype(np.float64)
-        bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)  # (i/BINS, (i+1)/BINS]
+        shares = np.clip(confidence, 0, 1)  # of what is no posterior, too
+        bins = np.maximum(np.ceil(shares * BINS).astype(np.int64) - 1, 0)  # (i/BINS, (i+1)/BINS]
         np.add.at(self.bin_images, bins, 1)
         np.add.at(self._bin_confidence, bins, confidence)
         np.add.at(self._bin_right, bins, answers == labels)

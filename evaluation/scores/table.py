@@ -252,6 +252,7 @@ class _Known(msgspec.Struct):
 
     name: str
     classes: list[str]
+    class_names: list[str] | None = None  # words; a fusion has none
 
 
 def _check_labels(labels: NDArray[np.int32], metadata: Mapping[str, str]) -> None:

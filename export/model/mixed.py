@@ -119,10 +119,10 @@ def _checked(model: onnx.ModelProto, layers: Collection[str]) -> set[str]:
         if name in in_half:
             continue
         if name in others:
-            raise MixedError(f"--keep-single {name}: does not compute in half precision, so leave it out")
+            raise MixedError(f"--keep-single {name[:80]}: does not compute in half precision, so leave it out")
         near = difflib.get_close_matches(name, list(in_half), 3, 0.4) or list(in_half)[:3]
         raise MixedError(
-            f"--keep-single {name}: no such layer in half precision, expected names like {', '.join(near)}"
+            f"--keep-single {name[:80]}: no such layer in half precision, expected names like {', '.join(near)}"
         )
     return set(layers)
 

@@ -105,7 +105,8 @@ def read_column(rows: Sequence[Sequence[str]], paths: Sequence[str], source: Pat
     name_column, value_column, header = _columns(rows, known)
     if name is not None:
         if name not in rows[0]:
-            raise DatasetError(f"{source}: no column {name!r}, expected one of {', '.join(map(printable, rows[0]))}")
+            known_columns = ", ".join(map(printable, rows[0]))
+            raise DatasetError(f"{source}: no column {name[:80]!r}, expected one of {known_columns[:500]}")
         value_column, header = rows[0].index(name), [field.lower() for field in rows[0]]
         if value_column == name_column:
             raise DatasetError(f"{source}: column {name!r} names the images, expected another one")
@@ -118,11 +119,15 @@ def read_column(rows: Sequence[Sequence[str]], paths: Sequence[str], source: Pat
     solution = name is None and header[value_column : value_column + 1] == [SOLUTION]
     for row in rows:
         if len(row) <= max(name_column, value_column):
-            raise DatasetError(f"{source}: {row[0]!r} has {len(row)} columns, expected a label in {value_column + 1}")
+            raise DatasetError(
+                f"{source}: {row[0][:80]!r} has {len(row)} columns, expected a label in {value_column + 1}"
+            )
         value = _label(row[value_column], solution=solution)
         own, *last_part = _row_names(row[name_column])
         if values.setdefault(own, value) != value:
-            raise DatasetError(f"{source}: {printable(own)} is {values[own]!r} and {value!r}, expected one label")
+            raise DatasetError(
+                f"{source}: {printable(own)[:200]} is {values[own][:80]!r} and {value[:80]!r}, expected one label"
+            )
         for part in last_part:
             by_last_part[part] = value if by_last_part.get(part, value) == value else None
 

@@ -399,6 +399,18 @@ def edit_top5(out: Path) -> None:
     changed(out, lambda content: content["results"][1].update(top5_error_percent=0.5))
 
 
+def negative_time(out: Path) -> None:
+    changed(out, lambda content: content["results"][0].update(protocol_engine_seconds=-1.0))
+
+
+def beyond_100(out: Path) -> None:
+    changed(out, lambda content: content["results"][0].update(top1_interval95_percent=[-1.0, 101.0]))
+
+
+def no_path(out: Path) -> None:
+    changed(out, lambda content: content["results"][0].update(runtime="torch\0fp32"))
+
+
 def other_data(out: Path) -> None:
     changed(out, lambda content: content["dataset"].update(id="0" * 16))
 
@@ -423,6 +435,9 @@ def steal_a_file(out: Path) -> None:
         (damage_report, r"report\.json: not a report of evaluation\.ilsvrc \(DecodeError: Input data was trunc"),
         (drop_net, r"report\.json: not a report .* \(ValidationError: .* `net` - at `\$\.results\[0\]`\)"),
         (no_images, r"report\.json: not a report .* \(ValidationError: .* >= 1 - at `\$\.results\[0\]\.images`\)"),
+        (negative_time, r"report\.json: not a report .* >= 0.0 - at `\$\.results\[0\]\.protocol_engine_seconds`\)"),
+        (beyond_100, r"report\.json: not a report .* >= 0.0 - at `\$\.results\[0\]\.top1_interval95_percent\[0\]"),
+        (no_path, r"report\.json: names the table 'scores/one\.torch\\x00fp32.*', expected one within its folder"),
         (half_a_paper, r"report\.json: not a report .* `top1_error_percent` - at `\$\.results\[0\]\.paper`\)"),
         (drop_scores, r"scores/.*\.parquet: no such file, expected a score table"),
         (damage_scores, r"two.*\.parquet: not a score table of evaluation\.ilsvrc"),

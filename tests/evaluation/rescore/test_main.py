@@ -235,6 +235,25 @@ def test_groups_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     )
 
 
+def test_a_line_stays_a_line_whatever_a_file_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A picture's base64, a minified script, or a table that is none of these, named by mistake."""
+    write([scores_of(images=8)], tmp_path / "t.parquet")
+    long = "x" * 100_000
+    for text in (
+        long,
+        f"{long}\n{long}",
+        f"image,label\n0.jpg,{long}",
+        f"image,{long}\n0.jpg,a",
+        f"0.jpg,a\n0.jpg,{long}",
+    ):
+        (tmp_path / "f.csv").write_text(text)
+        for words in (["--subset", "f.csv"], ["--relabel", "f.csv"], ["--groups", "f.csv", "y" * 10_000]):
+            words = [words[0], str(tmp_path / words[1]), *words[2:]]
+            if main([str(tmp_path / "t.parquet"), *words]) == 0:
+                continue
+            assert 20 < len(capsys.readouterr().err) < 1500
+
+
 @pytest.mark.parametrize(
     "words",
     [

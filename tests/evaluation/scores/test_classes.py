@@ -102,6 +102,12 @@ def test_calibration_error_bin_by_bin() -> None:
         assert found == pytest.approx(100 * sum(gaps) / len(posterior))
 
 
+def test_what_is_no_posterior_is_in_the_last_bin() -> None:
+    """Finite, and far beyond 1, where a number of a bin would overflow."""
+    found = details([make_scores([[3e38, 0], [0.9, 0.1], [-5, -6]], [0, 0, 1])])
+    assert found.bin_images.tolist() == [1, *[0] * 12, 1, 1]
+
+
 def test_without_labels_there_is_nothing() -> None:
     empty = details([make_scores([[0.9, 0.1]], [-1])])
     assert (measure_classes(empty), average_classes([]), empty.brier_score) == ([], None, None)

@@ -103,6 +103,7 @@ def test_tables_that_contradict_themselves(tmp_path: Path) -> None:
         ({"metadata": {"spec": "[]"}}, "Expected `object`, got `array`"),
         ({"metadata": {"spec": json.dumps({**spec, "classes": []})}}, "its spec has no classes"),
         ({"metadata": {"spec": json.dumps({**spec, "classes": [0, 1]})}}, "Expected `str`, got `int`"),
+        ({"metadata": {"spec": json.dumps({**spec, "class_names": 1})}}, "Expected `array | null`, got `int`"),
         ({"metadata": {"spec": "[" * 100_000}}, "its spec"),
     ]
     for changes, said in cases:
