@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -266,7 +267,10 @@ def tensorrt_options(spec: ModelSpec, shape: ShapeRange, sha256: str) -> dict[st
 
     folder = plan_folder(sha256, options)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # loading a plan runs code from it
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.stat()
+        if status.st_mode & 0o022 or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
+            raise PermissionError(errno.EPERM, "others can write there, and loading a plan runs code from it")
     except OSError as error:
         log.warning("%s: TensorRT's plans are not kept there (%s): every start builds them", folder, error.strerror)
         return options

@@ -88,6 +88,17 @@ def test_plans_of_other_weights_or_shapes_are_not_taken(monkeypatch: pytest.Monk
     assert len(folders) == 4 and all(folder.is_relative_to(tmp_path) for folder in folders)
 
 
+def test_plans_that_others_may_have_written_are_not_loaded(
+    exported: Exported, opened: list[InferenceSession], caplog: pytest.LogCaptureFixture
+) -> None:
+    OnnxEngine(exported("A"), provider="tensorrt")
+    Path(opened[0].providers[TENSORRT]["trt_engine_cache_path"]).chmod(0o777)
+    with caplog.at_level(logging.WARNING):
+        OnnxEngine(exported("A"), provider="tensorrt")
+    assert "trt_engine_cache_path" not in opened[1].providers[TENSORRT]
+    assert "others can write there, and loading a plan runs code from it" in caplog.text
+
+
 def test_where_plans_cannot_be_kept_they_are_built(
     exported: Exported, opened: list[InferenceSession], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

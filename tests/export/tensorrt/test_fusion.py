@@ -1,4 +1,4 @@
-"""What the real builder of TensorRT-RTX makes of the view graph: inputs on the GPU, a kernel for each rescaling pass."""
+"""What the real builder of TensorRT-RTX makes of the view graph: inputs on the GPU, one kernel a rescaling pass."""
 
 from __future__ import annotations
 
