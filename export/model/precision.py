@@ -4,7 +4,8 @@ The check graph is what a half-precision graph computes, on a machine whose runt
 
 ONNX Runtime's CPU provider removes the casts it inserts itself, so an FP16 graph there proves nothing about range or
 rounding. In a check graph every operator is FP32 and every half tensor is rounded by two casts of its own, which are
-kept: values beyond 65,504 become infinite there, as on a GPU (which also accumulates in FP32).
+kept: values beyond 65,504 become infinite there, as on a GPU. Sums are FP32's here; on a GPU some kernels may keep them
+in half, which is measured there (--verify), not assumed.
 """
 
 from __future__ import annotations
