@@ -28,7 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKED = ROOT / ".gpu"
-"""What gpu_pack.py carried along."""
+"""What gpu_pack.py carried along, in folders of KINDS by the version of Python."""
+KINDS = ("site", "onnxruntime")
 STAGES = {"facts": 30, "driver": 40, "engine": 160, "provider": 100, "evaluation": 90, "training": 70, "ceilings": 45}
 """Stages and their limits in seconds."""
 RESULT = "RESULT "
@@ -91,11 +92,11 @@ def run_stage(stage: str, out: Path, rehearse: bool) -> dict[str, Any]:
 def environment(stage: str, rehearse: bool) -> dict[str, str]:
     """Of a stage's process: what was carried is found before what is installed."""
     paths = [ROOT / "tests" / "support", ROOT / "tests", ROOT]
-    site = PACKED / f"site-{sys.version_info.major}.{sys.version_info.minor}"
+    site, onnxruntime = (PACKED / f"{name}-{sys.version_info.major}.{sys.version_info.minor}" for name in KINDS)
     paths += [site] * site.is_dir()
     found = {**os.environ, "PYTHONUNBUFFERED": "1", "NVIDIA_TF32_OVERRIDE": "0"}
-    if stage == "provider" and (PACKED / "onnxruntime").is_dir():
-        paths.insert(0, PACKED / "onnxruntime")
+    if stage == "provider" and onnxruntime.is_dir():
+        paths.insert(0, onnxruntime)
     if rehearse and stage in ("driver", "engine"):
         sys.path[:0] = [str(ROOT / "tests")]
         import cudasim

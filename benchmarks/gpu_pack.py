@@ -51,7 +51,7 @@ def main() -> int:
                 file.extractall(site)
         if not args.without_onnxruntime:
             (wheel,) = download([ONNXRUNTIME], args.python, Path(name, "onnxruntime"))
-            pack_onnxruntime(wheel, args.capability)
+            pack_onnxruntime(wheel, args.capability, args.python)
 
     tree = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = [*PACKED.rglob("*"), *(ROOT / name for name in tree.split("\0") if name)]
@@ -69,9 +69,9 @@ def download(packages: list[str] | tuple[str, ...], python: str, folder: Path) -
     return sorted(folder.glob("*.whl"))
 
 
-def pack_onnxruntime(wheel: Path, capability: int) -> None:
+def pack_onnxruntime(wheel: Path, capability: int, python: str) -> None:
     """Its Python files as they are, its two large libraries compressed."""
-    target = PACKED / "onnxruntime" / "onnxruntime"
+    target = PACKED / f"onnxruntime-{python}" / "onnxruntime"
     with zipfile.ZipFile(wheel) as file:
         for name in file.namelist():
             path = Path(name)

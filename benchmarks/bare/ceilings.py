@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-NEEDS = ("torch", "numpy", "msgspec", "defusedxml", "cv2", "PIL", "scipy", "tabulate", "tqdm")
+from . import HELPERS
+
+NEEDS = HELPERS
 BATCHES = ((1, 224, 224), (50, 224, 224), (150, 224, 224), (2, 256, 341), (2, 512, 683))
 """Views and their sides: a crop, the crops of one scale, of three, dense views and their mirror images."""
 

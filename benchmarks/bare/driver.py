@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-NEEDS = ("torch", "numpy", "cuda.bindings.driver", "msgspec", "defusedxml", "cv2", "PIL")
+from . import INFER
+
+NEEDS = (*INFER, "cuda.bindings.driver")
 
 
 def run(folder: Path, rehearse: bool) -> tuple[dict[str, Any], list[str]]:

@@ -11,10 +11,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-NEEDS = (
-    *("torch", "numpy", "onnx", "onnxruntime", "cuda.bindings.driver", "msgspec", "defusedxml", "cv2", "PIL", "pytest"),
-    *("pyarrow", "scipy", "skimage", "sklearn", "jinja2", "matplotlib", "tabulate", "tqdm", "yaml", "tensorboard"),
-)
+from . import HELPERS
+
+NEEDS = (*HELPERS, "cuda.bindings.driver", "skimage", "sklearn", "tensorboard")
 ROOT = Path(__file__).resolve().parents[2]
 CHOSEN = "not rtx and not graphs and not providers"
 """CUDA graphs of torch want memory of their own; the others are of TensorRT-RTX and of ONNX Runtime."""

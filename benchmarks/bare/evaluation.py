@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-NEEDS = (
-    *("torch", "numpy", "msgspec", "defusedxml", "cv2", "PIL", "pyarrow", "scipy", "sklearn", "jinja2", "matplotlib"),
-    *("tabulate", "tqdm", "yaml"),
-)
+from . import HELPERS
+
+NEEDS = (*HELPERS, "sklearn")
 DIFFERENCE = 1e-3
 """Largest difference of a posterior of FP32 on two devices."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-NEEDS = ("torch", "numpy", "onnx", "onnxruntime", "msgspec", "defusedxml", "cv2", "PIL", "tabulate", "tqdm", "scipy")
+from . import HELPERS
+
+NEEDS = HELPERS
 SIZES = ((90, 130), (140, 80), (64, 170), (333, 500))
 
 

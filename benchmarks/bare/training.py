@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-NEEDS = (
-    *("torch", "numpy", "msgspec", "defusedxml", "cv2", "PIL", "pyarrow", "scipy", "sklearn", "jinja2", "matplotlib"),
-    *("tabulate", "tqdm", "yaml", "tensorboard"),
-)
+from . import HELPERS
+
+NEEDS = (*HELPERS, "sklearn", "tensorboard")
 MOST_PERCENT = 6.0
 """Top-1 error of mini-a, dense, of 400 images: 3.5 on the CPU, whose 95 % interval ends at 5.8 (README.md)."""
 
