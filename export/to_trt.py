@@ -44,7 +44,6 @@ from .model.source import (
 from .tensorrt import build as trt_build
 from .tensorrt import profiles as trt_profiles
 from .tensorrt import sidecar
-from .tensorrt.elements import check_elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,7 @@ def build_engine(job: Job) -> None:
     source, (shapes, lines) = open_source(job)
     for line in lines:
         print(one_line(line), flush=True)
+    from .tensorrt.elements import check_elements  # imports onnx
 
     check_elements(source.path, source.spec, shapes)
 

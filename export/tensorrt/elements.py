@@ -58,4 +58,4 @@ def _largest(model: onnx.ModelProto, interface: Interface, shape: ShapeRange) ->
         dimensions = value.type.tensor_type.shape.dim
         if all(dimension.HasField("dim_value") for dimension in dimensions):
             found[value.name] = tuple(dimension.dim_value for dimension in dimensions)
-    return max(found.items(), key=lambda item: math.prod(item[1]))
+    return max(found.items(), key=lambda item: math.prod(item[1]), default=("", ()))

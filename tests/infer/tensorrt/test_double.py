@@ -46,7 +46,7 @@ RTX_ONLY = {
 """What is asked of plans of tensorrt-rtx alone."""
 
 
-OURS = {"ILogger.started"}
+OURS = {"ILogger.started", "IProfiler.started"}
 
 
 def names() -> set[str]:
