@@ -7,22 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
-from onnx import helper
 
 from infer.graph_inputs import profile_entries
 from infer.spec import Interface, ModelSpec
 from infer.views import ShapeRange
 
-from ..model.file import keep_initializers, read_graph
+from ..model.file import read_graph, without_weights
 from .profiles import MAX_ELEMENTS, ProfileError
-
-SMALL = 1 << 10
-"""Elements of a constant that may be a shape or an axis; the inference does not look into larger ones."""
 
 
 def check_elements(path: Path, spec: ModelSpec, shapes: Sequence[ShapeRange]) -> None:
     """Raises ProfileError for a profile at whose largest shapes a tensor of the model is more than TensorRT counts."""
-    model = _without_weights(read_graph(path))
+    model = without_weights(read_graph(path))
     for shape in shapes:
         name, sizes = _largest(model, spec.interface, shape)
         if math.prod(sizes) > MAX_ELEMENTS:
@@ -30,18 +26,6 @@ def check_elements(path: Path, spec: ModelSpec, shapes: Sequence[ShapeRange]) ->
                 f"profile {shape.name}: {spec.name} has a tensor of {'x'.join(map(str, sizes))} = {math.prod(sizes)} "
                 f"elements there ({name}), TensorRT's tensors hold {MAX_ELEMENTS}: use fewer views or smaller ones"
             )
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its weights as inputs, of which shapes are known without their values."""
-    small = set()
-    for weight in model.graph.initializer:
-        if math.prod(weight.dims) <= SMALL and weight.data_location != onnx.TensorProto.EXTERNAL:
-            small.add(weight.name)
-        else:
-            model.graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
-    keep_initializers(model.graph, small)
-    return model
 
 
 def _largest(model: onnx.ModelProto, interface: Interface, shape: ShapeRange) -> tuple[str, tuple[int, ...]]:
