@@ -35,8 +35,9 @@ Record = Callable[[str, object], None]
 NETS = ("A", "A-LRN", "B", "C", "D", "E", "googlenet")
 SIZES = ((90, 130), (140, 80), (75, 75), (64, 170), (180, 70), (333, 500))
 """Landscape, portrait, square, the smallest crop at the widest aspect, tall, one that is shrunk."""
-SCORE_ERROR = {"fp32": 5e-3, "fp16": 0.05}
-"""Largest difference of a class score from FP32's on the CPU, in standard deviations; TF32 rounds to ten bits."""
+SCORE_ERROR = {"fp32": 5e-4, "fp16": 0.05}
+"""Largest difference of a class score from FP32's on the CPU, in standard deviations. TF32, which is to be off, would
+show: its ten bits differ by 6e-4 to 3e-3."""
 OUTPUTS = ("posterior", "posterior_positions", "pixel_sums")
 
 each_library = pytest.mark.parametrize("library", gpu.LIBRARIES)
