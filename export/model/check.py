@@ -18,7 +18,8 @@ from infer.spec import ModelSpec
 from ..errors import ModelError
 from . import file as model_file
 from .file import metadata
-from .precision import PrecisionError, check_graph
+from .integers import integer_graph
+from .precision import INT8, PrecisionError, check_graph
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
@@ -60,6 +61,12 @@ def write_check(path: Path) -> Path:
     with own_file(check), replacing(check) as unfinished:
         unfinished.write_bytes(checked.SerializeToString())
     return check
+
+
+def cpu_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What an FP16 or INT8 model of ours computes, for a CPU. Raises PrecisionError where that cannot be written."""
+    checked = check_graph(model)
+    return integer_graph(checked) if INT8 in metadata(model) else checked
 
 
 def _place(path: Path) -> Path:

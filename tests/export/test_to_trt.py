@@ -264,7 +264,8 @@ def logged_kernels() -> Counter[str]:
         (["--profile", "crops:max=3"], "profile crops has no key 'max', only views, image"),
         (["--profile", "crops", "--profile", "crops:views=2"], "--profile: each may be given once, got crops, crops"),
         (["-o", "m.plan"], "-o m.plan: an engine's name ends in .engine"),
-        (["--precision", "int8"], "argument --precision: invalid choice: 'int8'"),
+        (["--precision", "int4"], "argument --precision: invalid choice: 'int4'"),
+        (["--precision", "int8", "--verify", "d"], "--precision int8 needs images of the kind that the net is for: "),
     ],
 )
 def test_usage_errors(argv: list[str], message: str, single: Path, one_line: OneLine) -> None:
