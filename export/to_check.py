@@ -1,6 +1,7 @@
-"""FP16 model.onnx -> model.check.onnx: the same net with every half tensor rounded by casts that stay.
+"""FP16 or INT8 model.onnx -> model.check.onnx: what the model computes, as a CPU can compute it.
 
-ONNX Runtime keeps half activations in FP32 on a CPU, so what half precision costs does not show there.
+ONNX Runtime keeps half activations in FP32 on a CPU, so what half precision costs does not show there: in the check
+graph every half tensor is rounded by casts that stay. Convolutions in INT8 are integers there.
 `evaluation`, `infer` and the C++ library open the check graph beside a model in its place. export.to_onnx,
 export.from_onnx and export.to_trt write it themselves; this is for models that have none.
 
@@ -27,8 +28,9 @@ def _work(path: Path) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m export.to_check", description="Write the check graph of an FP16 ONNX model.")
-    parser.add_argument("model", type=Path, help="an FP16 model of ours (.onnx)")
+    description = "Write the check graph of an FP16 or INT8 ONNX model."
+    parser = Parser(prog="python -m export.to_check", description=description)
+    parser.add_argument("model", type=Path, help="an FP16 or INT8 model of ours (.onnx)")
     args = parser.parse_args(argv)
     if args.model.suffix != ".onnx":
         parser.error(f"{args.model}: expected an ONNX model (.onnx)")

@@ -1,7 +1,10 @@
-"""The check graph of an FP16 model as a file beside it, for runtimes that do not round half tensors themselves."""
+"""The check graph of an FP16 or INT8 model as a file beside it: what the model computes, for a CPU.
+
+There half tensors are rounded by nodes of their own, and convolutions in INT8 are written as the CPU computes them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -23,7 +26,7 @@ from .precision import INT8, PrecisionError, check_graph
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
-    """Writes a model of ours and, of an FP16 one, its check graph; says on stderr where it has none.
+    """Writes a model of ours and its check graph, if it is FP16 or INT8; says on stderr where it has none.
 
     An older check graph goes first, so that none stands beside another model. Raises ModelError for a file in its
     place that is none of ours.
@@ -31,7 +34,7 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     check = _place(path)
     check.unlink(missing_ok=True)
     model_file.save(model, path)
-    if ModelSpec.from_json(metadata(model)["spec"]).precision != "fp16":
+    if not _computes_less(metadata(model)):
         return
     try:
         write_check(path)
@@ -40,20 +43,23 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
 
 
 def write_check(path: Path) -> Path:
-    """Writes the check graph of an FP16 model beside it, with the same weights file where there is one.
+    """Writes the check graph of an FP16 or INT8 model beside it, with the same weights file where there is one.
 
-    Returns its path. Raises ModelError for a file that is no FP16 model of ours, PrecisionError where it has none, and
+    Returns its path. Raises ModelError for a file that is no such model of ours, PrecisionError where it has none, and
     Owned where another run writes it.
     """
     model = model_file.read_graph(path)
     said = metadata(model)
-    precision = ModelSpec.from_json(said["spec"]).precision if "spec" in said else "no spec"
-    if precision != "fp16" or CHECK_OF in said:
+    if CHECK_OF in said or not _computes_less(said):
+        precision = "no spec" if "spec" not in said else ModelSpec.from_json(said["spec"]).precision
         found = "a check graph already" if CHECK_OF in said else precision
-        raise ModelError(f"{path}: {found}, expected an FP16 model of ours: others are run as they are")
+        raise ModelError(
+            f"{path}: {found}, expected an FP16 model of ours, or an INT8 one that export.to_onnx quantised: others "
+            "are run as they are"
+        )
 
     try:
-        checked = check_graph(model)
+        checked = cpu_graph(model)
     except PrecisionError as error:
         raise PrecisionError(f"{path}: {error}") from None
     helper.set_model_props(checked, {**said, CHECK_OF: file_sha256(path)})
@@ -67,6 +73,11 @@ def cpu_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """What an FP16 or INT8 model of ours computes, for a CPU. Raises PrecisionError where that cannot be written."""
     checked = check_graph(model)
     return integer_graph(checked) if INT8 in metadata(model) else checked
+
+
+def _computes_less(said: Mapping[str, str]) -> bool:
+    """True for a model of less precision than FP32 that we made; one that others quantised is run as it is."""
+    return "spec" in said and (ModelSpec.from_json(said["spec"]).precision == "fp16" or INT8 in said)
 
 
 def _place(path: Path) -> Path:
