@@ -167,7 +167,7 @@ def test_a_foreign_model_is_built_in_half_precision(tmp_path: Path, one_line: On
     import_model(tmp_path / "foreign.onnx", path, ImportRequest(preprocessing))
     made = build_engine(path, "-o", tmp_path / "m.engine", "--target", "sm86")
     half = tmp_path / "m.fp16.onnx"
-    assert made.printed[0].startswith(f"{half}: fp16, nchw interface, ")
+    assert made.printed[0].startswith(f"{half}: fp16, views interface, ")
     assert made.sidecar["onnx_sha256"] == file_sha256(half)
     assert made.sidecar["self_test"] == read_source(path).self_test
     spec = ModelSpec.from_json(json.dumps(made.sidecar["spec"]))

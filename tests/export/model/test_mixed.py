@@ -110,7 +110,9 @@ def test_a_weight_that_several_layers_share_and_names_that_are_taken() -> None:
 def test_a_foreign_net(tmp_path: Path) -> None:
     onnx.save(foreign_net(weights()), tmp_path / "foreign.onnx")
     preprocessing = Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear")
-    import_model(tmp_path / "foreign.onnx", tmp_path / "ours.onnx", ImportRequest(preprocessing, crop_px=64))
+    import_model(
+        tmp_path / "foreign.onnx", tmp_path / "ours.onnx", ImportRequest(preprocessing, crop_px=64, interface="nchw")
+    )
     single = onnx.load(tmp_path / "ours.onnx")
     half = half_model(single)
     mixed = keep_single(half, ["net/conv1.node", "net/fc.node"], exact_weights(single))
