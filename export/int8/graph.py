@@ -40,28 +40,27 @@ class QuantisingError(ModelError):
     """A model that has no INT8 version; one line."""
 
 
-def prepared(single: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of an FP32 model whose layers can be quantised: batch norms folded, constants and nodes with names.
+def prepare(model: onnx.ModelProto) -> None:
+    """Changes an FP32 model so that its layers can be quantised: batch norms are folded, all nodes have names.
 
-    Raises QuantisingError for a model of another precision or of an opset that has no scales for channels.
+    Its answers stay the same. Raises QuantisingError for a model of another precision, or of an opset that has no
+    scales for channels.
     """
-    spec = ModelSpec.from_json(metadata(single)["spec"])
+    spec = ModelSpec.from_json(metadata(model)["spec"])
     if spec.precision != "fp32":
         raise QuantisingError(f"{spec.name}: an {spec.precision.upper()} model, expected FP32: INT8 is made of that")
-    opset = max((entry.version for entry in single.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
     if opset < OLDEST_OPSET:
         raise QuantisingError(
             f"{spec.name}: opset {opset}, INT8 needs {OLDEST_OPSET} or later: export the model again with "
             "opset_version=17, or import it with --interface views"
         )
 
-    model = copied(single)
     constants_to_initializers(model.graph)
     fold_batch_norms(model.graph)
     for node in model.graph.node:
         node.name = layer_name(node)
     del model.graph.value_info[:]
-    return model
 
 
 def layers_to_quantise(model: onnx.ModelProto) -> list[str]:

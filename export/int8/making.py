@@ -28,6 +28,7 @@ from ..errors import ModelError
 from ..model import file as model_file
 from ..model.check import cpu_graph, save_model
 from ..model.file import metadata
+from ..model.integers import integer_graph
 from ..model.mixed import unquantised
 from ..model.source import Graphs, Proof, Source
 from ..proof.verdict import BoxVerdict, Verdict, pass_or_refuse, refusal
@@ -80,8 +81,9 @@ class Quantised:
 def int8_source(single: onnx.ModelProto, path: Path, proof: Proof, kept: Sequence[str], chart: Path) -> Source:
     """Writes the INT8 version of an FP32 model of ours, where it passes; says on stdout what was found.
 
-    kept: layers that stay in half. chart: SVG, written with --verify, of the layers and the steps. Raises
-    CalibrationError, QuantisingError, KeptError, VerifyError, GateError.
+    `single` is taken over, since a full-size net is too large for one copy more. kept: layers that stay in half. chart:
+    SVG, written with --verify, of the layers and the steps. Raises CalibrationError, QuantisingError, KeptError,
+    VerifyError, GateError.
     """
     made = quantise(single, proof, kept)
     notes, half = dict[str, Any](), list(kept)
@@ -106,10 +108,10 @@ def int8_source(single: onnx.ModelProto, path: Path, proof: Proof, kept: Sequenc
     return Source(path, spec, json.loads(expected), (), tuple(unquantised(built)), notes, Graphs(built, single))
 
 
-def quantise(single: onnx.ModelProto, proof: Proof, kept: Sequence[str]) -> Quantised:
+def quantise(model: onnx.ModelProto, proof: Proof, kept: Sequence[str]) -> Quantised:
     """The model quantised with the ends of scales that lose least of the class scores on images of --calibrate."""
     assert proof.calibrate is not None
-    model = graph.prepared(single)
+    graph.prepare(model)
     layers = _without(graph.layers_to_quantise(model), kept)
     activations = set(graph.activations_of(model, layers).values())
     roots = graph.tied(model, activations)
@@ -124,7 +126,7 @@ def quantise(single: onnx.ModelProto, proof: Proof, kept: Sequence[str]) -> Quan
         if quantised is None:
             quantised = graph.quantised(model, layers, largest)
         changed = graph.with_largest(quantised, largest)
-        losses[method] = loss_of(scores_of(changed, found.images), expected)
+        losses[method] = loss_of(scores_of(integer_graph(changed), found.images), expected)
     best = min(losses, key=lambda method: losses[method])
     assert quantised is not None
     quantised = graph.with_largest(quantised, {name: found.largest[best][root] for name, root in roots.items()})
@@ -138,7 +140,7 @@ def quantise(single: onnx.ModelProto, proof: Proof, kept: Sequence[str]) -> Quan
         flush=True,
     )
     said = {
-        "name": ModelSpec.from_json(metadata(single)["spec"]).name,
+        "name": ModelSpec.from_json(metadata(model)["spec"]).name,
         "tool": f"onnxruntime.quantization {onnxruntime.__version__}",
         "method": best,
         "images": len(found.images),
@@ -169,7 +171,7 @@ def measure_losses(made: Quantised) -> list[LayerLoss]:
     for layer in tqdm(made.layers, desc="layers", unit="layer", disable=None):
         others = [name for name in made.layers if name != layer]
         alone = graph.put_back(made.model, made.single, others) if others else made.model
-        found.append(LayerLoss(layer, loss_of(scores_of(alone, made.images), expected)))
+        found.append(LayerLoss(layer, loss_of(scores_of(integer_graph(alone), made.images), expected)))
     found.sort(key=lambda one: -one.loss if math.isfinite(one.loss) else -math.inf)
 
     rows = [(one_line(one.layer), f"{one.loss:.2g}") for one in found[:SHOWN]]
