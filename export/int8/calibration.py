@@ -91,16 +91,16 @@ def calibrate(model: onnx.ModelProto, tensors: Collection[str], folder: Path, pr
             for one in _one_by_one(plan):
                 results = engine.run(engine.load([pixels]), [one], names)
                 for name in names:
-                    counts[name] += _count(results[name], maxima[name])
+                    counts[name] += count_magnitudes(results[name], maxima[name])
 
     ends = {"the largest value": maxima}
     for percentile in PERCENTILES:
-        ends[f"percentile {percentile:g}"] = _ends(maxima, counts, _percentile_of(percentile))
-    ends["entropy"] = _ends(maxima, counts, _entropy)
+        ends[f"percentile {percentile:g}"] = _ends(maxima, counts, percentile_end(percentile))
+    ends["entropy"] = _ends(maxima, counts, entropy_end)
     return Calibration(ends, seen)
 
 
-def _count(values: NDArray[np.float32], most: float) -> NDArray[np.int64]:
+def count_magnitudes(values: NDArray[np.float32], most: float) -> NDArray[np.int64]:
     """How many magnitudes lie in each of BINS equal bins up to `most`: numpy.histogram, five times as fast."""
     if most <= 0:
         return np.zeros(BINS, np.int64)
@@ -184,7 +184,7 @@ def _ends(
     return found
 
 
-def _percentile_of(percentile: float) -> Callable[[Counts, NDArray[np.float32]], float]:
+def percentile_end(percentile: float) -> Callable[[Counts, NDArray[np.float32]], float]:
     def end(counts: Counts, edges: NDArray[np.float32]) -> float:
         from onnxruntime.quantization.calibrate import HistogramCollector
 
@@ -194,7 +194,7 @@ def _percentile_of(percentile: float) -> Callable[[Counts, NDArray[np.float32]],
     return end
 
 
-def _entropy(counts: Counts, edges: NDArray[np.float32]) -> float:
+def entropy_end(counts: Counts, edges: NDArray[np.float32]) -> float:
     """Of magnitudes: the tool's counts go from -most to most, and so they are mirrored."""
     from onnxruntime.quantization.calibrate import HistogramCollector
 

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from infer.spec import ModelSpec
 
 from ..errors import ModelError
-from ..model.file import copied, keep_initializers, metadata, names_read, set_values
+from ..model.file import copied, keep_initializers, metadata, names_read, set_values, sort_nodes
 from ..model.mixed import layer_name
 from ..model.precision import INT8, constants_to_initializers, fold_batch_norms, half_model, tensor_types
 
@@ -141,12 +141,12 @@ def quantised(model: onnx.ModelProto, layers: Sequence[str], largest: Mapping[st
 
 
 def _share_with_pools(graph: onnx.GraphProto) -> None:
-    """A pool of a tensor that is quantised for others reads what they read: its largest values are the same."""
+    """A pool whose input and output are quantised for others reads what they read: its largest values are the same."""
     back = quantised_tensors(graph)
     for node in graph.node:
-        if node.op_type == "MaxPool" and node.input[0] in back:
+        if node.op_type == "MaxPool" and node.input[0] in back and node.output[0] in back:
             node.input[0] = back[node.input[0]]
-    _sort(graph)
+    sort_nodes(graph)
 
 
 def quantised_tensors(graph: onnx.GraphProto) -> dict[str, str]:
@@ -154,12 +154,6 @@ def quantised_tensors(graph: onnx.GraphProto) -> dict[str, str]:
     to_integer = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
     back = (node for node in graph.node if node.op_type == "DequantizeLinear")
     return {to_integer[node.input[0]]: node.output[0] for node in back if node.input[0] in to_integer}
-
-
-def _sort(graph: onnx.GraphProto) -> None:
-    from ..model.file import sort_nodes
-
-    sort_nodes(graph)
 
 
 def tied(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, str]:
@@ -203,6 +197,8 @@ def put_back(model: onnx.ModelProto, single: onnx.ModelProto, layers: Collection
 
     there = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
+        if node.op_type == "MaxPool":
+            node.input[0] = _source(makers, node.input[0])
         if node.name not in own:
             continue
         node.input[0] = _source(makers, node.input[0])
@@ -220,6 +216,7 @@ def put_back(model: onnx.ModelProto, single: onnx.ModelProto, layers: Collection
             read |= names_read(node)
     set_values(graph.node, kept[::-1])
     keep_initializers(graph, read)
+    _share_with_pools(graph)
     return changed
 
 
