@@ -1,6 +1,10 @@
-"""ckpt.pt -> model.onnx: the view graph around the net, its spec and a self-test in the metadata.
+"""ckpt.pt or model.onnx -> model.onnx: the view graph around the net, its spec and a self-test in the metadata.
 
-python -m export.to_onnx ckpt.pt [-o model.onnx] [--precision fp32|fp16] [--interface views|images|nchw]
+python -m export.to_onnx ckpt.pt|model.onnx [-o model.onnx] [--precision fp32|fp16|int8] [--interface views|images|nchw]
+    [--calibrate DIR [--verify DIR [--max-drop 0.5] [--max-drop-bound POINTS]] [--keep-half LAYER,...]]
+
+From an ONNX model of ours, imported or exported in FP32, an FP16 or INT8 version is made. INT8 needs images: scales are
+placed on those of --calibrate, and what it costs is measured on those of --verify (export/int8/).
 """
 
 from __future__ import annotations
@@ -20,16 +24,26 @@ from infer.command import Parser, exit_with, run
 from infer.errors import one_line
 from infer.files import file_sha256
 from infer.processes.owned import own_file
-from infer.spec import Interface, Precision
+from infer.spec import Interface, ModelSpec, Precision
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.torch_engine import TorchEngine
 
+from .errors import ModelError
 from .graph.interface import ALWAYS, ALWAYS_OF_BOXES, NOT_OF_BOXES, ON_REQUEST
 from .graph.view_graph import write_graph
 from .model.check import save_model
 from .model.precision import check_weights
-from .model.source import Graphs, Source
+from .model.source import (
+    GraphRequest,
+    Graphs,
+    Source,
+    check_request,
+    half_source,
+    is_to_be_made,
+    read_source,
+)
+from .proof.options import add_proof_options, check_proof_options, proof_of
 
 
 def load_with_source(path: Path, outputs: Sequence[str] = ()) -> Checkpoint:
@@ -59,10 +73,7 @@ def export_onnx(
 
     Raises PrecisionError for weights beyond the range of half, unless they are kept for the graph to be rescaled.
     """
-    always = ALWAYS if checkpoint.spec.task == "classify" else ALWAYS_OF_BOXES
-    all_outputs = tuple(dict.fromkeys((*always, *outputs)))
-    spec = dataclasses.replace(checkpoint.spec, interface=interface, precision=precision, outputs=all_outputs)
-
+    spec = _spec(checkpoint, interface, precision, outputs)
     engine = TorchEngine(checkpoint)
     model = write_graph(engine.net, spec)
     if infinite_weights == "refuse":
@@ -71,43 +82,87 @@ def export_onnx(
     onnx.helper.set_model_props(model, {"spec": spec.to_json(), "self_test": expected})
     save_model(model, path)
 
-    graphs = None
-    if with_graphs:
-        single_spec = dataclasses.replace(spec, precision="fp32")
-        single = write_graph(engine.net, single_spec)
-        onnx.helper.set_model_props(single, {"spec": single_spec.to_json()})
-        graphs = Graphs(model, single)
-    return Source(path, spec, json.loads(expected), graphs=graphs)
+    single = single_model(checkpoint, interface, outputs) if with_graphs else None
+    return Source(path, spec, json.loads(expected), graphs=None if single is None else Graphs(model, single))
 
 
-def _work(args: argparse.Namespace, asked: Sequence[str]) -> int:
+def single_model(checkpoint: Checkpoint, interface: Interface, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The FP32 model of a checkpoint with its spec but without a self-test, in memory."""
+    spec = _spec(checkpoint, interface, "fp32", outputs)
+    model = write_graph(TorchEngine(checkpoint).net, spec)
+    onnx.helper.set_model_props(model, {"spec": spec.to_json()})
+    return model
+
+
+def _spec(checkpoint: Checkpoint, interface: Interface, precision: Precision, outputs: Sequence[str]) -> ModelSpec:
+    always = ALWAYS if checkpoint.spec.task == "classify" else ALWAYS_OF_BOXES
+    every = tuple(dict.fromkeys((*always, *outputs)))
+    return dataclasses.replace(checkpoint.spec, interface=interface, precision=precision, outputs=every)
+
+
+def _work(args: argparse.Namespace, path: Path, request: GraphRequest) -> int:
     started = time.monotonic()
-    path = args.out or args.checkpoint.with_suffix(".onnx")
-    checkpoint = load_with_source(args.checkpoint, asked)
-    outputs = [name for name in asked if name in ON_REQUEST]
-    export_onnx(checkpoint, path, interface=args.interface, precision=args.precision, outputs=outputs)
+    if not args.model.is_file():
+        raise ModelError(f"{args.model}: no such file, expected a checkpoint (.pt) or an ONNX model (.onnx)")
+    outputs = [name for name in request.outputs if name in ON_REQUEST]
+    checkpoint = source = None
+    if args.model.suffix == ".pt":
+        checkpoint = load_with_source(args.model, request.outputs)
+    else:
+        source = read_source(args.model, with_graphs=True)
+        check_request(source, request)
+        if not is_to_be_made(source, request):
+            raise ModelError(f"{args.model}: {source.spec.precision.upper()} already: use it as it is")
 
-    size = path.stat().st_size / 1e6
+    # INT8 of an FP32 model, FP16 of a foreign one, or what the checkpoint says
+    if request.precision == "int8":
+        from .int8.making import int8_source
+
+        if checkpoint is not None:
+            single = single_model(checkpoint, request.interface or "views", outputs)
+        else:
+            assert source is not None and source.graphs is not None
+            single = source.graphs.single
+        made = int8_source(single, path, proof_of(args), request.keep_half, path.with_suffix(".layers.svg"))
+    elif checkpoint is not None:
+        interface = request.interface or "views"
+        made = export_onnx(checkpoint, path, interface=interface, precision=request.precision, outputs=outputs)
+    else:
+        assert source is not None
+        made = half_source(source, path)
+
+    spec, size = made.spec, path.stat().st_size / 1e6
     seconds = time.monotonic() - started
-    print(one_line(f"{path}: {args.interface} interface, {args.precision}, {size:.1f} MB, {seconds:.0f} s"))
+    print(one_line(f"{path}: {spec.interface} interface, {spec.precision}, {size:.1f} MB, {seconds:.0f} s"))
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m export.to_onnx", description="Turn a checkpoint into an ONNX model.")
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("-o", "--out", type=Path, help="default: the checkpoint's name with .onnx")
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
-    parser.add_argument("--interface", choices=get_args(Interface), default="views")
+    parser.add_argument("model", type=Path, help="a checkpoint (.pt), or an FP32 ONNX model of ours (.onnx)")
+    parser.add_argument("-o", "--out", type=Path, help="default: the model's name with .onnx, or .int8.onnx")
+    parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="(default: %(default)s)")
+    parser.add_argument("--interface", choices=get_args(Interface), help="default: views; an ONNX model's own")
     parser.add_argument("--outputs", default="", help=f"more outputs, comma-separated: {', '.join(ON_REQUEST)}")
+    add_proof_options(parser)
     args = parser.parse_args(argv)
 
-    asked = [name for name in args.outputs.split(",") if name]
+    # options that contradict each other, before anything is read
+    asked = tuple(name for name in args.outputs.split(",") if name)
     unknown = [name for name in asked if name not in (*ALWAYS, *ON_REQUEST)]
     if unknown:
         parser.error(f"--outputs: unknown output {unknown[0]!r}, expected {', '.join((*ALWAYS, *ON_REQUEST))}")
-    out = args.out or args.checkpoint.with_suffix(".onnx")
-    return run(parser, lambda: _work(args, asked), own_file(out))
+    if args.model.suffix not in (".pt", ".onnx"):
+        parser.error(f"{args.model}: expected a checkpoint (.pt) or an ONNX model (.onnx)")
+    if args.precision != "int8" and (args.calibrate or args.verify):
+        parser.error("--calibrate and --verify are of --precision int8 here; export.to_trt has them for FP16")
+    check_proof_options(parser, args)
+    suffix = ".onnx" if args.model.suffix == ".pt" else f".{args.precision}.onnx"
+    out = args.out or args.model.with_suffix(suffix)
+    if out.suffix != ".onnx" or out.resolve() == args.model.resolve():
+        parser.error(f"-o {out}: expected another file whose name ends in .onnx")
+    request = GraphRequest(args.precision, args.interface, asked, keep_half=args.keep_half)
+    return run(parser, lambda: _work(args, out, request), own_file(out))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """ckpt.pt or model.onnx -> model.engine: a plan for TensorRT or TensorRT-RTX, and a sidecar that says what it is.
 
-python -m export.to_trt ckpt.pt|model.onnx [-o model.engine] [--precision fp16|fp32] [--interface views|images|nchw]
-    [--builder auto|tensorrt|tensorrt-rtx] [--target sm86 ...] [--profile ... [--data DIR]] [--outputs ...]
-    [--keep-single LAYER,...] [--calibrate DIR] [--verify DIR [--tolerance 0.02]] [--protocol center] [--limit 200]
-    [--workspace MB] [--optimization-level 0-5] [--timing-cache FILE] [--version-compatible] [--hardware-compatible ...]
+python -m export.to_trt ckpt.pt|model.onnx [-o model.engine] [--precision fp16|fp32|int8]
+    [--interface views|images|nchw] [--builder auto|tensorrt|tensorrt-rtx] [--target sm86 ...]
+    [--profile ... [--data DIR]] [--outputs ...] [--keep-single LAYER,...] [--keep-half LAYER,...]
+    [--calibrate DIR] [--verify DIR [--tolerance 0.02] [--max-drop 0.5] [--max-drop-bound POINTS]] [--protocol center]
+    [--limit 200] [--workspace MB] [--optimization-level 0-5] [--timing-cache FILE] [--version-compatible]
+    [--hardware-compatible ...]
 
 From a checkpoint the ONNX model is written first, beside the engine, and kept; so is the FP16 version of a foreign FP32
-model, as NAME.fp16.onnx. A failed or interrupted build leaves no engine, and the plan is written after its old sidecar
-is gone, so that no crash leaves a plan with the sidecar of another.
+model, as NAME.fp16.onnx, and the INT8 version of any, as NAME.int8.onnx. A failed or interrupted build leaves no
+engine, and the plan is written after its old sidecar is gone, so that no crash leaves a plan with the sidecar of
+another.
 """
 
 from __future__ import annotations
@@ -18,32 +21,36 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from infer.command import Parser, columns_argument, exit_with, positive_argument, print_notes, run
+from infer.command import Parser, exit_with, print_notes, run
 from infer.errors import one_line
 from infer.files import replacing
 from infer.processes.owned import own_file
 from infer.spec import ModelSpec
 from infer.tensorrt.library import LIBRARIES, Library
-from infer.views import PROTOCOLS, ShapeRange, check_protocol, default_scales
+from infer.views import ShapeRange, check_protocol, default_scales
 
 from .errors import ModelError
 from .model.source import (
     GraphRequest,
     Proof,
-    Reading,
     Source,
     check_request,
     half_source,
-    is_to_be_halved,
+    is_to_be_made,
     kept_source,
     read_source,
 )
+from .proof.options import add_proof_options, check_proof_options, layers_argument, proof_of
 from .tensorrt import build as trt_build
 from .tensorrt import profiles as trt_profiles
 from .tensorrt import sidecar
+
+if TYPE_CHECKING:  # onnx is imported by those who read or write a model
+    import onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +83,14 @@ def build_engine(job: Job) -> None:
     check_elements(source.path, source.spec, shapes)
 
     proof = job.proof
-    if job.request.keep_single:
-        source = keep_layers(source, job)
-    if proof.calibrate:
-        from .proof.calibrate import calibrate
-
-        rescaled = job.engine.with_suffix(".rescaled.onnx") if source.path == job.model else source.path
-        source = calibrate(source, proof.calibrate, proof.protocol, proof.limit, rescaled)
-    if proof.verify:
-        from .proof.verify import prove_graph
-
-        source = prove_graph(source, proof, job.engine.with_suffix(".layers.svg"))
-    elif not proof.calibrate and source.spec.precision == "fp16":
-        from .proof.builtin import check_builtin
-
-        check_builtin(source)
+    if source.spec.precision != "int8":
+        source = prove_half(source, job)
     single = source.graphs.single if source.graphs and proof.verify else None
     source = dataclasses.replace(source, graphs=None)  # a build needs the memory
 
     plan = trt_build.interruptible(
         lambda stop: trt_build.build(
-            job.library, source.path, source.spec, shapes, job.targets, job.options, stop, source.kept
+            job.library, source.path, source.spec, shapes, job.targets, job.options, stop, source.others
         )
     )
     print_notes(plan.remarks)
@@ -124,36 +118,74 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
     started, request = time.monotonic(), job.request
     with_graphs = bool(job.proof.calibrate or job.proof.verify or request.keep_single)
 
-    # a checkpoint's model is written, an ONNX model read, and perhaps written in FP16
+    # a checkpoint's model is written, an ONNX model read, and perhaps written in another precision
     if job.model.suffix == ".pt":
         from .graph.interface import ON_REQUEST
-        from .to_onnx import export_onnx, load_with_source
+        from .to_onnx import export_onnx, load_with_source, single_model
 
         checkpoint = load_with_source(job.model, request.outputs)
         interface = request.interface or "views"
         profiles = choose_profiles(job, dataclasses.replace(checkpoint.spec, interface=interface))
-        source = export_onnx(
-            checkpoint,
-            job.engine.with_suffix(".onnx"),
-            interface=interface,
-            precision=request.precision,
-            outputs=[name for name in request.outputs if name in ON_REQUEST],
-            infinite_weights="keep" if job.proof.calibrate or request.keep_single else "refuse",
-            with_graphs=with_graphs,
-        )
+        outputs = [name for name in request.outputs if name in ON_REQUEST]
+        if request.precision == "int8":
+            source = _int8(single_model(checkpoint, interface, outputs), job.engine.with_suffix(".onnx"), job)
+        else:
+            source = export_onnx(
+                checkpoint,
+                job.engine.with_suffix(".onnx"),
+                interface=interface,
+                precision=request.precision,
+                outputs=outputs,
+                infinite_weights="keep" if job.proof.calibrate or request.keep_single else "refuse",
+                with_graphs=with_graphs,
+            )
     else:
         source = read_source(job.model, with_graphs=with_graphs)
         check_request(source, request)
         profiles = choose_profiles(job, source.spec)
-        if not is_to_be_halved(source, request):
+        if not is_to_be_made(source, request):
+            if source.spec.precision == "int8" and with_graphs:
+                raise ModelError(f"{job.model}: INT8 already; --calibrate and --verify are for the FP32 model it is of")
             return source, profiles
-        source = half_source(source, job.engine.with_suffix(".fp16.onnx"))
+        if request.precision == "int8":
+            if source.graphs is None:
+                raise ModelError(f"{job.model}: INT8 is made of it with images: --calibrate DIR")
+            source = _int8(source.graphs.single, job.engine.with_suffix(".int8.onnx"), job)
+        else:
+            source = half_source(source, job.engine.with_suffix(".fp16.onnx"))
 
     spec, size = source.spec, source.path.stat().st_size
     megabytes = f"{size / 1e6:.1f} MB"
     written = f"{source.path}: {spec.precision}, {spec.interface} interface, {megabytes}, {_seconds_since(started)}"
     print(one_line(written), flush=True)
     return source, profiles
+
+
+def _int8(single: onnx.ModelProto, path: Path, job: Job) -> Source:
+    from .int8.making import int8_source
+
+    return int8_source(single, path, job.proof, job.request.keep_half, job.engine.with_suffix(".layers.svg"))
+
+
+def prove_half(source: Source, job: Job) -> Source:
+    """The source of an FP16 engine, rescaled, mixed and proven as asked; of an FP32 one as it is."""
+    proof = job.proof
+    if job.request.keep_single:
+        source = keep_layers(source, job)
+    if proof.calibrate:
+        from .proof.calibrate import calibrate
+
+        rescaled = job.engine.with_suffix(".rescaled.onnx") if source.path == job.model else source.path
+        source = calibrate(source, proof.calibrate, proof.protocol, proof.limit, rescaled)
+    if proof.verify:
+        from .proof.verify import prove_graph
+
+        source = prove_graph(source, proof, job.engine.with_suffix(".layers.svg"))
+    elif not proof.calibrate and source.spec.precision == "fp16":
+        from .proof.builtin import check_builtin
+
+        check_builtin(source)
+    return source
 
 
 def keep_layers(source: Source, job: Job) -> Source:
@@ -205,19 +237,11 @@ def _megabytes_argument(text: str) -> int:
     return int(text)
 
 
-def _layers_argument(text: str) -> tuple[str, ...]:
-    """`conv3_1,relu3_1` as names, each once: an empty list would keep none without a word."""
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise argparse.ArgumentTypeError(f"expected names of layers like conv3_1,relu3_1, got {text[:80]!r}")
-    return tuple(dict.fromkeys(names))
-
-
 def _parser() -> Parser:
     parser = Parser(prog="python -m export.to_trt", description="Build a TensorRT or TensorRT-RTX engine.")
     parser.add_argument("model", type=Path, help="a checkpoint (.pt) or an ONNX model of ours (.onnx)")
     parser.add_argument("-o", "--out", type=Path, help="default: the model's name with .engine")
-    parser.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="(default: %(default)s)")
+    parser.add_argument("--precision", choices=("fp16", "fp32", "int8"), default="fp16", help="(default: %(default)s)")
     parser.add_argument("--interface", choices=("views", "images", "nchw"), help="default: views; an ONNX model's own")
     parser.add_argument("--builder", choices=("auto", *LIBRARIES), default="auto")
     parser.add_argument(
@@ -239,33 +263,11 @@ def _parser() -> Parser:
         "takes image=4096, the longest side of an image",
     )
 
-    # images
     parser.add_argument("--data", type=Path, metavar="DIR", help="data set for --profile auto")
-    parser.add_argument(
-        "--calibrate", type=Path, metavar="DIR", help="images to measure activations on, to keep them within half"
-    )
-    parser.add_argument("--verify", type=Path, metavar="DIR", help="data set on which FP16 must answer as FP32 does")
-    parser.add_argument(
-        "--tolerance", type=positive_argument, help=f"of --verify, for a posterior (default: {Proof().tolerance})"
-    )
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), help=f"of both (default: {Proof().protocol})")
-    parser.add_argument(
-        "--limit",
-        type=int,
-        metavar="N",
-        help=f"images of each, evenly spaced over all classes; 0 for all (default: {Proof().limit})",
-    )
-    parser.add_argument("--labels", type=Path, metavar="FILE.csv", help="of --verify, for images in no class folders")
-    parser.add_argument(
-        "--columns", type=columns_argument, metavar="image=NAME,label=NAME", help="of --verify, of Parquet files"
-    )
-    parser.add_argument(
-        "--classes-by-order", action="store_true", help="of --verify: take classes by their places, not their names"
-    )
-
+    add_proof_options(parser)
     parser.add_argument(
         "--keep-single",
-        type=_layers_argument,
+        type=layers_argument,
         default=(),
         metavar="LAYER,...",
         help="layers of an FP16 engine that compute in FP32",
@@ -306,16 +308,7 @@ def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs
     # proofs
     if args.keep_single and args.precision != "fp16":
         parser.error("--keep-single is of half precision: use it with --precision fp16")
-    if (args.calibrate or args.verify) and args.precision != "fp16":
-        parser.error("--calibrate and --verify are about half precision: use them with --precision fp16")
-    if args.tolerance is not None and args.verify is None:
-        parser.error("--tolerance is of --verify DIR: give both")
-    if (args.protocol or args.limit is not None) and not (args.calibrate or args.verify):
-        parser.error("--protocol and --limit are of --calibrate DIR and --verify DIR: give one of these")
-    if (args.labels or args.columns or args.classes_by_order) and args.verify is None:
-        parser.error("--labels, --columns and --classes-by-order are of --verify DIR: give both")
-    if args.limit is not None and args.limit < 0:
-        parser.error(f"--limit: expected a number of images or 0 for all, got {args.limit}")
+    check_proof_options(parser, args)
 
     # outputs; those of an ONNX model are compared with its own
     unknown = [name for name in outputs if name not in (*ALWAYS, *ON_REQUEST)]
@@ -339,10 +332,7 @@ def _work(args: argparse.Namespace, engine: Path, request: GraphRequest) -> int:
     profiles = {option.name: option for option in args.profile}
     for line in ignored:
         print(one_line(line))
-    given = {name: getattr(args, name) for name in ("calibrate", "verify", "protocol", "limit", "tolerance")}
-    reading = Reading(args.labels, args.columns, args.classes_by_order)
-    proof = Proof(**{name: value for name, value in given.items() if value is not None}, reading=reading)
-    build_engine(Job(args.model, engine, request, profiles, sizes, library, targets, options, proof))
+    build_engine(Job(args.model, engine, request, profiles, sizes, library, targets, options, proof_of(args)))
     return 0
 
 
@@ -351,7 +341,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     engine = args.out or args.model.with_suffix(".engine")
     outputs = tuple(name for name in args.outputs.split(",") if name)
-    request = GraphRequest(args.precision, args.interface, outputs, args.keep_single)
+    request = GraphRequest(args.precision, args.interface, outputs, args.keep_single, args.keep_half)
     _check_usage(parser, args, engine, request.outputs)
     return run(parser, lambda: _work(args, engine, request), own_file(engine))
 

@@ -1,4 +1,4 @@
-"""Inputs of the view graph (export/graph/view_graph.py) for views of decoded images: index tables, taps, atlases.
+"""Inputs of the view graph (export/graph/frame.py) for views of decoded images: index tables, taps, atlases.
 
 Rescaling is exact wherever it runs, so there are two kinds of input with the same result. Either the graph rescales one
 image to one scale by taps, or the host has rescaled images and puts them into one atlas, which identity taps leave as

@@ -1,42 +1,41 @@
-"""Graph surgery on a classifier of another's making, so that it has the `nchw` interface of ours.
+"""Graph surgery on a classifier of another's making, so that it has an interface of ours.
 
 Its own graph stays as it is, its names behind "net/"; before it come a channel order, type and layout, after it a mean
-over positions and a softmax. All of these are written with operators that mean the same in every opset.
+over positions and a softmax. All of these are written with operators that mean the same in every opset, so that they
+make an `nchw` model of any. Pixels come before that, and their sums behind, where its opset is one of the view graph's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import onnx
 import onnx.compose
 import onnx.inliner
 import onnx.version_converter
-import onnxruntime
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from infer.errors import Refused
-from infer.spec import ModelSpec, Precision, Preprocessing
+from infer.spec import Interface, ModelSpec, Precision
 
+from ..graph import frame
+from ..graph.interface import outputs_in_graph
 from ..graph.writer import GraphWriter
 from ..importing.preprocessing import Channels
-from ..model import file as model_file
 from ..model.file import RepeatedValues, copied, keep_initializers, names_read, set_values, sort_nodes
 from ..model.precision import computes_in_half
-from .fixed import EVAL, TrainingError, check_fixed, is_quantised, normalises_batch
+from .fixed import TrainingError, check_fixed, is_quantised
 
 OutputKind = Literal["logits", "probabilities"]
 
 OLDEST_OPSET, UPGRADED_OPSET = 7, 9
 """ONNX Runtime runs opset 7 and later (docs/Versioning.md there); the one that older graphs are upgraded to."""
-THREADS = 2
-"""Threads of ONNX Runtime: each reserves memory, which is bounded here, and a machine may have hundreds of CPUs."""
-OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Available memory of", "pthread_create")
-"""Words of its errors where memory, or a thread's stack, was refused."""
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+KINDS: dict[int, str] = {TensorProto.FLOAT: "f32", TensorProto.FLOAT16: "f16", TensorProto.UINT8: "u8"}
+"""Elements of the images that a model may take."""
+CAST = "input.cast"
+"""The node before a model that does not take FP32."""
 TINY = np.float32(1e-37)
 """The probability at which logarithms stop: just above the smallest normal float."""
 
@@ -54,6 +53,15 @@ class ImageInput:
     channels_last: bool
     views: int
     side_px: int
+
+    def class_axis(self, dimensions: int) -> int:
+        """The axis of the classes in its scores, which are a map where they have four dimensions."""
+        return 3 if dimensions == 4 and self.channels_last else 1
+
+    def __str__(self) -> str:
+        sides = [str(self.side_px or side) for side in ("height", "width")]
+        sizes = [*sides, "3"] if self.channels_last else ["3", *sides]
+        return f"{KINDS[self.kind]} [{', '.join([str(self.views or 'N'), *sizes])}]"
 
 
 def plain(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -85,18 +93,27 @@ def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
     if opset >= OLDEST_OPSET:
         return model
     fixed(model.graph, opset)  # an upgrade forgets is_test
-    declared = copied(model).graph.input
     try:
-        _make_static(model.graph.input)  # it compares sizes, to see what is broadcast
-        upgraded = onnx.version_converter.convert_version(model, UPGRADED_OPSET)
-        set_values(upgraded.graph.input, declared)
-        return upgraded
+        return upgraded(model, UPGRADED_OPSET)
+    except ForeignError as error:
+        raise ForeignError(
+            f"opset {opset}, ONNX Runtime runs {OLDEST_OPSET} and later, and {error}: export it again with "
+            "opset_version=17"
+        ) from None
+
+
+def upgraded(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The same model in a later opset, by onnx.version_converter. Raises ForeignError where that cannot."""
+    still = copied(model)
+    try:
+        _make_static(still.graph.input)  # it compares sizes, to see what is broadcast
+        changed = onnx.version_converter.convert_version(still, opset)
     except Exception as error:  # RuntimeError and others, from C++
         said = " ".join(str(error).split())[:200]
-        raise ForeignError(
-            f"opset {opset}, ONNX Runtime runs {OLDEST_OPSET} and later, and onnx.version_converter cannot upgrade it "
-            f"({said}): export it again with opset_version=17"
-        ) from None
+        raise ForeignError(f"onnx.version_converter cannot upgrade it ({said})") from None
+    set_values(changed.graph.input, model.graph.input)
+    del changed.graph.value_info[:]
+    return changed
 
 
 def _make_static(inputs: RepeatedValues) -> None:
@@ -124,8 +141,8 @@ def image_input(graph: onnx.GraphProto) -> ImageInput:
     (value,) = graph.input
     tensor = value.type.tensor_type
     sizes = [max(dim.dim_value, 0) for dim in tensor.shape.dim]
-    expected = "expected float images [N, 3, height, width] or [N, height, width, 3]"
-    if tensor.elem_type not in FLOATS or len(sizes) != 4:
+    expected = "expected images [N, 3, height, width] or [N, height, width, 3] of floats or bytes"
+    if tensor.elem_type not in KINDS or len(sizes) != 4:
         raise ForeignError(f"takes {_declared(value)}, {expected}")
 
     channels_last = sizes[1] != 3 and sizes[3] == 3
@@ -157,7 +174,7 @@ def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, chann
     if channels == "bgr":
         x = w.op("Gather", [x, w.constant("bgr", np.array([2, 1, 0], np.int64))], "input.bgr", axis=1)
     if image.kind != TensorProto.FLOAT:
-        x = w.op("Cast", [x], "input.cast", to=image.kind)
+        x = w.op("Cast", [x], CAST, to=image.kind)
     theirs = [f"net/{image.name}"]
     if image.channels_last:
         w.nodes.append(helper.make_node("Transpose", [x], theirs, "input.layout", perm=[0, 2, 3, 1]))
@@ -174,10 +191,19 @@ def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, chann
     return wrapped
 
 
-def set_input(graph: onnx.GraphProto, views: int, side_px: int) -> None:
-    """Declares `input` for so many views of such sides; 0: any."""
-    shape = (views or "views", 3, side_px or "view_height", side_px or "view_width")
-    set_values(graph.input, [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)])
+def set_input(graph: onnx.GraphProto, views: int, side_px: int, interface: Interface = "nchw") -> None:
+    """Declares the inputs of an interface for so many views of such sides; 0: any."""
+    sizes = {"views": views, "view_height": side_px, "view_width": side_px}
+    fixed_sizes = {name: size for name, size in sizes.items() if size}
+    set_values(graph.input, frame.declared_inputs(interface, fixed_sizes))
+
+
+def with_floats(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model that takes bytes, with whole numbers in FP32 in their place. To be tried out."""
+    floats = copied(model)
+    cast = next(node for node in floats.graph.node if node.name == CAST)
+    cast.attribute[0].i = TensorProto.FLOAT
+    return floats
 
 
 def with_any_views(model: onnx.ModelProto, views: int) -> onnx.ModelProto:
@@ -199,8 +225,9 @@ def with_any_views(model: onnx.ModelProto, views: int) -> onnx.ModelProto:
         if node.op_type != "Reshape" or node.input[1] not in shapes:
             continue
         sizes = numpy_helper.to_array(shapes[node.input[1]]).copy()
-        if sizes.size and sizes[0] == views and all(attribute.name != "allowzero" for attribute in node.attribute):
-            sizes[0] = 0  # as the input's
+        if sizes.size and sizes[0] == views and sizes.all():
+            sizes[0] = 0  # as the input's, unless it is allowed to be a size
+            set_values(node.attribute, (attribute for attribute in node.attribute if attribute.name != "allowzero"))
             node.input[1] = f"{node.output[0]}.shape"
             graph.initializer.append(numpy_helper.from_array(sizes, node.input[1]))
 
@@ -209,9 +236,7 @@ def with_any_views(model: onnx.ModelProto, views: int) -> onnx.ModelProto:
     return free
 
 
-def add_posteriors(
-    model: onnx.ModelProto, spec: ModelSpec, *, kind: OutputKind, is_map: bool, channels_last: bool
-) -> None:
+def add_posteriors(model: onnx.ModelProto, *, kind: OutputKind, is_map: bool, channels_last: bool) -> None:
     """Appends `posterior` and `posterior_positions` f32 [views, classes] to the model's one output.
 
     A map is averaged over positions before the softmax and after it. From a map of probabilities p the
@@ -245,9 +270,26 @@ def add_posteriors(
         w.op("Flatten", [mean], "posterior_positions")
 
     graph.node.extend(w.nodes)
-    shape = (spec.max_views or "views", len(spec.classes))
-    outputs = ("posterior", "posterior_positions")
-    set_values(graph.output, [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs])
+
+
+def add_pixels(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Puts bytes before `input`, and the sums of pixels behind: the graph then says itself what it saw."""
+    graph, front, end = model.graph, GraphWriter(), GraphWriter()
+    pixels = frame.write_pixels(front, spec.interface)
+    front.op("Identity", [frame.normalise(front, pixels, spec.preprocessing)], "input")
+    frame.sum_pixels(end, pixels)
+    set_values(graph.node, [*front.nodes, *graph.node, *end.nodes])
+    graph.initializer.extend({**front.initializers, **end.initializers}.values())
+
+
+def declare(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Declares the inputs and outputs that a spec says."""
+    set_input(model.graph, spec.max_views, spec.crop_px if spec.fixed_size else 0, spec.interface)
+    outputs = [
+        frame.declared(name, kind, (spec.max_views or "views", *shape[1:]))
+        for name, (kind, shape) in outputs_in_graph(spec).items()
+    ]
+    set_values(model.graph.output, outputs)
 
 
 def last_operator(graph: onnx.GraphProto, output: str) -> str:
@@ -279,118 +321,3 @@ def _prune(graph: onnx.GraphProto) -> None:
             read |= names_read(node)
     set_values(graph.node, kept[::-1])
     keep_initializers(graph, read)
-
-
-# The model's behaviour: how many views a call takes, sides of any size, logits or probabilities. A file's declarations
-# are hints at best, so it is run on noise, by ONNX Runtime.
-
-
-class Trial(NamedTuple):
-    """A model with our input as it can be called, and what it returned for single views: f64 [3, classes, ...]."""
-
-    model: onnx.ModelProto
-    outputs: NDArray[np.float64]
-    max_views: int
-    fixed_size: bool
-
-
-def try_out(model: onnx.ModelProto, image: ImageInput, crop_px: int, preprocessing: Preprocessing) -> Trial:
-    """Finds out which calls the model takes: of several views, of other sides. Raises ForeignError if it takes none."""
-    views = _noise(preprocessing, crop_px, crop_px)  # [3, 3, crop, crop]
-    batch = image.views or 1
-    calls = _outputs(model, *(np.repeat(view[None], batch, 0) for view in (*views, views[0])))
-    outputs = np.concatenate([output[:1] for output in calls[:-1]])
-    if outputs.ndim not in (2, 4):
-        raise ForeignError(f"returns {list(outputs.shape)} for three views, expected [3, classes] or a map of scores")
-    if not np.isfinite(outputs).all():
-        raise ForeignError("returns values that are not finite for noise: are --mean and --std right?")
-
-    if not _close(calls[-1][:1], outputs[:1]):
-        raise ForeignError(f"answers differ from call to call for the same image: {EVAL}")
-
-    # several views in a call, or one
-    max_views, any_views, mixes = 0, with_any_views(model, batch), False
-    try:
-        together, alone = _outputs(any_views, views, views[:1])
-        fits = together.shape == outputs.shape and alone.shape == outputs[:1].shape
-        mixes = fits and not (_close(together, outputs) and _close(alone, outputs[:1]))
-        if mixes or not fits:
-            raise ForeignError("it mixes the views of a call")
-        model = any_views
-    except ForeignError as error:
-        statistics = normalises_batch(model.graph)
-        if mixes and (image.views == 0 or statistics):
-            why = f" ({statistics})" if statistics else ""
-            raise ForeignError(
-                f"the answer for an image depends on the other images of its batch{why}: {EVAL}"
-            ) from None
-        if batch > 1:
-            raise ForeignError(
-                f"takes {batch} views in every call and cannot be freed of that ({error}): export it again with a "
-                "dynamic batch or a batch of 1"
-            ) from None
-        max_views = 1
-
-    # a larger view
-    fixed_size = image.side_px > 0
-    if not fixed_size:
-        try:
-            (larger,) = _outputs(model, _noise(preprocessing, crop_px + 32, crop_px + 96)[:1])
-            fixed_size = larger.ndim != outputs.ndim
-        except ForeignError:
-            fixed_size = True
-    return Trial(model, outputs, max_views, fixed_size)
-
-
-def _noise(preprocessing: Preprocessing, height_px: int, width_px: int) -> NDArray[np.float32]:
-    """Noise of three brightnesses, as a model takes it: f32 [3, 3, h, w]."""
-    brightness = np.array([85, 170, 255])[:, None, None, None]
-    pixels = np.random.default_rng(0).random((3, height_px, width_px, 3)) * brightness
-    normalised = (pixels.round() - preprocessing.mean_rgb) / preprocessing.std_rgb
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
-
-
-def _close(found: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:
-    """True where they are equal up to rounding, of half graphs too."""
-    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= 2e-3 * np.abs(expected).max())
-
-
-def kind_of(outputs: NDArray[np.float64], class_axis: int, last_operator: str, asked: OutputKind | None) -> OutputKind:
-    """Probabilities are positive and sum to one; logits are anything else. Raises ForeignError where neither fits."""
-    sums = outputs.sum(class_axis)
-    probabilities = bool((outputs >= 0).all() and np.abs(sums - 1).max() < 1e-2)
-
-    if asked == "probabilities" and not probabilities:
-        raise ForeignError(
-            f"--output-kind probabilities: its outputs go from {outputs.min():.3g} to {outputs.max():.3g} and their "
-            f"sums from {sums.min():.3g} to {sums.max():.3g}, expected positive ones that sum to 1"
-        )
-
-    if asked is None and not probabilities and last_operator in ("Sigmoid", "HardSigmoid"):
-        raise ForeignError(
-            "ends in a sigmoid, so that several classes may be right at once, which no protocol knows: choose what "
-            "comes before with --output, or say --output-kind logits"
-        )
-    return asked or ("probabilities" if probabilities else "logits")
-
-
-def _outputs(model: onnx.ModelProto, *inputs: NDArray[np.float32]) -> list[NDArray[np.float64]]:
-    """The model's one output for each of `inputs`, on ONNX Runtime. Raises ForeignError where that cannot."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = THREADS
-    with model_file.saved(model) as path:
-        try:
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            outputs = [session.run(None, {"input": values})[0] for values in inputs]
-        except Exception as error:  # onnxruntime has a class of its own for each failure
-            said = " ".join(str(error).split())
-            wanted = any(words in said for words in OUT_OF_MEMORY)
-            more = ": it needs more memory than an import may take" if wanted else ""
-            raise ForeignError(f"ONNX Runtime cannot run it ({said[:300]}){more}") from None
-
-    for output in outputs:
-        kind = f"{output.dtype} {list(output.shape)}" if isinstance(output, np.ndarray) else type(output).__name__
-        if not kind.startswith("float"):
-            raise ForeignError(f"returns {kind}, expected floats: choose the class scores with --output")
-    return [np.asarray(output, np.float64) for output in outputs]

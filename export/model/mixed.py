@@ -72,6 +72,13 @@ def single_layers(model: onnx.ModelProto) -> list[str]:
     ]
 
 
+def unquantised(model: onnx.ModelProto) -> list[str]:
+    """The convolutions of an INT8 model of ours that are not quantised, and so half."""
+    back = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    convolutions = (node for node in model.graph.node if node.op_type == "Conv")
+    return [layer_name(node) for node in convolutions if back.isdisjoint(node.input)]
+
+
 def exact_weights(single: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     """The weights of an FP32 model by the names that they have in its FP16 versions."""
     found = dict[str, NDArray[np.float32]]()

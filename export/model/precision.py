@@ -43,7 +43,7 @@ def check_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         raise PrecisionError(f"has functions of its own ({model.functions[0].name}), in which nothing would be rounded")
     checked = copied(model)
     del checked.graph.value_info[:]  # what is inferred counts, not what is said
-    _constants_to_initializers(checked.graph)
+    constants_to_initializers(checked.graph)
     types = tensor_types(checked)
     _check_types(checked.graph, types)
     weights = {weight.name: f"{weight.name}.single" for weight in checked.graph.initializer if _is_half(weight)}
@@ -216,7 +216,8 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
 # Half are the layers with weights and, behind them, what only moves, compares or adds up values. All else stays FP32
 # between casts: reductions and what squares or exponentiates, which leave half's range or its precision first; and what
 # comes before the first layer, such as a normalisation inside the graph. Batch norms are folded into the convolutions
-# before them, in double precision, since their statistics may lie beyond half's range; others stay FP32.
+# before them, in double precision, since their statistics may lie beyond half's range; others stay FP32. So do layers
+# that are quantised (export/int8/), with the scales of their inputs.
 #
 # Own code, because onnxruntime.transformers.float16 clips weights to half's range without a word and rounds to half
 # even between two FP32 operators, where a sum of exponentials overflows; the tests compare with it.
@@ -252,8 +253,8 @@ def half_model(model: onnx.ModelProto) -> onnx.ModelProto:
         raise HalfError(f"{spec.name} has {model.ByteSize()} bytes of weights, expected at most {PROTOBUF_BYTES}")
 
     half = copied(model)
-    _constants_to_initializers(half.graph)
-    _fold_batch_norms(half.graph)
+    constants_to_initializers(half.graph)
+    fold_batch_norms(half.graph)
     _Halves(half).convert()
     spec = dataclasses.replace(spec, precision="fp16")
     helper.set_model_props(half, {**said, "spec": spec.to_json()})
@@ -269,6 +270,7 @@ class _Halves:
             initializer.name: initializer.data_type for initializer in self.graph.initializer
         }
         self.weights = {w.name: w for w in self.graph.initializer if w.data_type == TensorProto.FLOAT}
+        self.quantised = {node.output[0] for node in self.graph.node if node.op_type == "DequantizeLinear"}
         self.nodes: list[onnx.NodeProto] = []
         self.computed_half: set[str] = set()
         self.cast: set[str] = set()  # tensors that have both versions by now
@@ -289,6 +291,8 @@ class _Halves:
         del self.graph.value_info[:]
 
     def _becomes_half(self, node: onnx.NodeProto) -> bool:
+        if not self.quantised.isdisjoint(node.input):
+            return False
         beyond = [name for name in node.input if name in self.weights and _largest(self.weights[name]) > HALF_MAX]
         if node.op_type in LAYERS and beyond:
             raise HalfError(
@@ -337,7 +341,7 @@ def _largest(tensor: TensorProto) -> float:
     return float(np.abs(values).max()) if values.size else 0.0
 
 
-def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+def constants_to_initializers(graph: onnx.GraphProto) -> None:
     """Numbers that lie in nodes become initialisers, so that each user can have them in its own precision."""
     nodes = []
     for node in graph.node:
@@ -354,7 +358,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     set_values(graph.node, nodes)
 
 
-def _fold_batch_norms(graph: onnx.GraphProto) -> None:
+def fold_batch_norms(graph: onnx.GraphProto) -> None:
     """Each batch norm that alone reads a convolution becomes part of its weights."""
     weights = {w.name: w for w in graph.initializer if w.data_type == TensorProto.FLOAT}
     readers = Counter(name for node in graph.node for name in names_read(node))

@@ -31,6 +31,7 @@ class GraphRequest:
     interface: Interface | None = None
     outputs: tuple[str, ...] = ()
     keep_single: tuple[str, ...] = ()  # layers of an FP16 graph that compute in FP32
+    keep_half: tuple[str, ...] = ()  # layers of an INT8 graph that compute in half
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Images on which an FP16 graph is to be proven before an engine is built of it: see export/proof/."""
+    """Images on which a graph is to be proven before it is delivered: see export/proof/ and export/int8/."""
 
     calibrate: Path | None = None
     verify: Path | None = None
     protocol: str = "center"
     limit: int = 200  # images of either; 0: all
-    tolerance: float = 0.02  # largest difference of a posterior
+    tolerance: float = 0.02  # of FP16: largest difference of a posterior
+    max_drop: float = 0.5  # of INT8: most points of top-1 error more than FP32, by the paired estimate
+    max_drop_bound: float | None = None  # the same of its 95 % interval's upper limit
     reading: Reading = Reading()
 
 
@@ -73,8 +76,14 @@ class Source:
     spec: ModelSpec
     self_test: Any = None  # None: it carries none
     kept: tuple[str, ...] = ()  # layers of an FP16 graph that compute in FP32
+    half: tuple[str, ...] = ()  # convolutions of an INT8 graph that compute in half
     notes: Mapping[str, Any] = field(default_factory=dict)
     graphs: Graphs | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def others(self) -> dict[str, Precision]:
+        """The layers that have another precision than the graph, and it."""
+        return {**dict.fromkeys(self.kept, "fp32"), **dict.fromkeys(self.half, "fp16")}
 
 
 def read_source(path: Path, *, with_graphs: bool = False) -> Source:
@@ -83,8 +92,8 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     The FP32 graph of an FP16 model is itself, without rounding but of its weights.
     """
     from . import file as model_file
-    from .mixed import kept_layers
-    from .precision import half_tensors, single_graph
+    from .mixed import kept_layers, unquantised
+    from .precision import INT8, half_tensors, single_graph
 
     model = model_file.read(path) if with_graphs else model_file.read_graph(path)
     said = model_file.metadata(model)
@@ -95,6 +104,7 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     try:
         spec, self_test = ModelSpec.from_json(said["spec"]), json.loads(said.get("self_test", "null"))
         kept = kept_layers(model)
+        notes = {INT8: json.loads(said[INT8])} if INT8 in said and spec.precision == "int8" else {}
     except (SpecError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: damaged metadata: {error}") from None
     shapes = {one.name: [side.dim_value for side in one.type.tensor_type.shape.dim] for one in model.graph.output}
@@ -103,12 +113,18 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     graphs = None
     if with_graphs:
         graphs = Graphs(model, single_graph(model) if half_tensors(model) else model)
-    return Source(path, spec, self_test, kept, graphs=graphs)
+    half = tuple(unquantised(model)) if notes else ()
+    return Source(path, spec, self_test, kept, half, notes, graphs)
 
 
-def is_to_be_halved(source: Source, request: GraphRequest) -> bool:
-    """True where FP16 is asked of a net that we cannot export again, so that its graph is converted instead."""
-    return (source.spec.net, source.spec.precision, request.precision) == ("foreign", "fp32", "fp16")
+def is_to_be_made(source: Source, request: GraphRequest) -> bool:
+    """True where a graph of another precision is to be made of this one.
+
+    FP16 of a net that we cannot export again, and INT8, which is always made of an FP32 graph.
+    """
+    if source.spec.precision != "fp32":
+        return False
+    return request.precision == "int8" or (source.spec.net, request.precision) == ("foreign", "fp16")
 
 
 def half_source(source: Source, path: Path) -> Source:
@@ -142,15 +158,16 @@ def kept_source(source: Source, layers: tuple[str, ...], path: Path) -> Source:
 def check_request(source: Source, request: GraphRequest) -> None:
     """Raises ModelError where an ONNX model is another than what was asked for: its graph is what will be built."""
     path, spec = source.path, source.spec
-    if spec.precision == "int8":
+    if spec.precision == "int8" and not source.notes:
         raise ModelError(
-            f"{path}: an INT8 graph, expected FP32 or FP16, of which engines are built: run it as it is, by ONNX "
-            "Runtime, or import the model that it was quantised from"
+            f"{path}: an INT8 graph of another's making, of which no engine is built: run it as it is, by ONNX "
+            "Runtime, or import the model that it was quantised from, and build with --precision int8"
         )
-    if request.precision != spec.precision and not is_to_be_halved(source, request):
+    if request.precision != spec.precision and not is_to_be_made(source, request):
+        made_by = "export.to_onnx" if request.precision != "int8" else "export.to_onnx --calibrate DIR"
         raise ModelError(
             f"{path}: an {spec.precision.upper()} graph, got --precision {request.precision}: precision is a property "
-            f"of the graph, so export it with python -m export.to_onnx --precision {request.precision}, or build with "
+            f"of the graph, so export it with python -m {made_by} --precision {request.precision}, or build with "
             f"--precision {spec.precision}"
         )
 

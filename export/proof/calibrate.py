@@ -27,13 +27,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from infer.command import print_notes
-from infer.data.dataset import DatasetError, list_images, say_left_out
-from infer.data.folder import File, OwnFault, printable
-from infer.data.spread import spread
+from infer.data.folder import File
 from infer.errors import one_line
 from infer.onnx_engine import OnnxEngine
-from infer.pixels.decode import ImageError, decode
-from infer.views import out_of_range, plan_views
+from infer.pixels.decode import ImageError
 
 from ..errors import ModelError
 from ..model import file as model_file
@@ -42,12 +39,9 @@ from ..model.file import add_maximum, copied, keep_initializers, set_values, wit
 from ..model.mixed import exact_weights
 from ..model.precision import HALF_MAX, half_tensors, tensor_types
 from ..model.source import Graphs, Source
+from .images import CalibrationError, list_files, read_views
 
 PREFIX = "largest:"
-
-
-class CalibrationError(ModelError):
-    """Images or a net that no range can be measured with; one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +110,8 @@ def measure_ranges(
 
     Raises CalibrationError where no image can be read or a tensor is not finite, which rescaling cannot mend.
     """
-    try:
-        files, left_out = list_images(folder)
-    except DatasetError as error:
-        raise CalibrationError(f"{error}: --calibrate takes a folder of images the net is for") from None
-    if left_out:
-        print_notes([f"{folder}: {say_left_out(left_out)}"])
-    if 0 < limit < len(files):
-        own = [path.rpartition("/")[0] for path, _ in files]
-        few = [files[place] for place in spread(own, limit)]
-        seen = len({path.rpartition("/")[0] for path, _ in few})
-        print_notes([f"{folder}: {limit} of {len(files)} images, {seen} of {len(set(own))} folders"])
-        files = few
-
-    measured, names = _with_largest(reference, tensors)
+    files = list_files(folder, limit)
+    measured, names = with_largest(reference, tensors)
     if not names:
         raise CalibrationError(f"none of {len(tensors)} half tensors is in the FP32 graph: their range is not known")
     if len(names) < len(tensors):
@@ -155,7 +137,7 @@ def measure_ranges(
     return ActivationRanges(largest, len(rows), tuple(unreadable))
 
 
-def _with_largest(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelProto, list[str]]:
+def with_largest(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelProto, list[str]]:
     """A copy with an output `largest:NAME` f32 [views] for each tensor that `reference` has, and their names.
 
     A half tensor of a converted model is called NAME.half, its FP32 one NAME (export/model/precision.py).
@@ -183,15 +165,7 @@ def _largest(engine: OnnxEngine, file: File, path: str, protocol: str, names: Se
 
     Raises ImageError for one that the engine cannot see, OSError for one that is gone.
     """
-    name = printable(path)
-    try:
-        image = decode(file.read_bytes(), exif=engine.spec.preprocessing.exif, name=name)
-    except OwnFault as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
-    plan = plan_views(engine.spec, protocol, (image.shape[0], image.shape[1]))
-    reason = out_of_range(plan, engine.shapes, engine.spec)
-    if reason is not None:
-        raise ImageError(f"{name}: {reason}")
+    image, plan = read_views(engine.spec, engine.shapes, file, path, protocol)
     results = engine.run(engine.load([image]), [plan], [PREFIX + name for name in names])
     return [float(results[PREFIX + name].max()) for name in names]
 

@@ -1,8 +1,9 @@
-"""`--verify DIR`, the gate: what half precision costs a net on real images, before an engine of it is delivered.
+"""`--verify DIR`, the gate: what half precision or INT8 costs a net on real images, before an engine is delivered.
 
-The FP32 graph and the check graph (see export/model/precision.py), or the FP32 graph and the engine itself where its
-GPU is here, run the same views of the same images of a data set. Classifiers are compared by their posteriors, with
-the evaluation's own metrics; box nets by the boxes of every position.
+The FP32 graph and the one for CPUs (see export/model/check.py), or the FP32 graph and the engine itself where its GPU
+is here, run the same views of the same images of a data set. Classifiers are compared by their posteriors, with the
+evaluation's own metrics; box nets by the boxes of every position. FP16 must give the answers of FP32; INT8 may give
+others, and is held to the top-1 error that it adds.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import dataclasses
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from evaluation.errors import RunError
 from evaluation.run.labels import match_classes
 from evaluation.run.loop import DecodedImage, dataset_id, read_image
 from evaluation.scores.metrics import TOP5_CLASSES, agreement_percent, top_errors
-from evaluation.scores.paired import pair_scores
+from evaluation.scores.paired import Paired, count_pairs, pair_scores
 from evaluation.scores.table import OK, OUT_OF_RANGE, UNKNOWN_LABEL, Scores
 from infer.command import print_notes
 from infer.cuda.device import Device
@@ -42,104 +42,21 @@ from infer.views import View, ViewPlan, default_scales, default_shapes, merge_pl
 
 from ..errors import ModelError
 from ..model import file as model_file
+from ..model.check import cpu_graph
 from ..model.file import copied
-from ..model.precision import PrecisionError, check_graph
+from ..model.precision import PrecisionError
 from ..model.source import Graphs, Proof, Reading, Source
 from ..tensorrt.sidecar import write_engine
 from . import layers
 from .chart import draw_layers
+from .verdict import BoxVerdict, Verdict, pass_or_refuse, refusal
 
 CLASS_SCORES = "class_scores"
 """Output added to both graphs of a classifier: what goes into the softmax, f32 [views, classes]."""
 
-AS_IT_IS = Reading()
-"""A data set without any options."""
-
 
 class VerifyError(ModelError):
     """Images that nothing can be verified with; one line."""
-
-
-class GateError(ModelError):
-    """A graph or an engine that does not pass; one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Half against single precision on the same images. Errors are None for images without labels."""
-
-    what: str  # "FP16" for the graph without a GPU, "the engine"
-    images: int
-    protocol: str
-    scales: tuple[int, ...]
-    dataset_id: str
-    largest_posterior_difference: float
-    largest_score_error: float | None  # in standard deviations of the FP32 class scores, which an engine does not give
-    top1_agreement_percent: float
-    top5_agreement_percent: float | None  # None, as the errors, for a net of few classes
-    top1_error_percent: tuple[float, float] | None  # FP32, half
-    top5_error_percent: tuple[float, float] | None
-    mcnemar_p: float | None  # of the top-1 errors
-
-    def passes(self, tolerance: float) -> bool:
-        """False for NaN too, which is how an overflow shows."""
-        return self.largest_posterior_difference <= tolerance
-
-    @property
-    def worst(self) -> str:
-        return f"a posterior of {self.what} differs from FP32's by {self.largest_posterior_difference:.2g}"
-
-    def lines(self) -> list[str]:
-        """The verdict in words, to be printed."""
-        scales = ",".join(map(str, self.scales))
-        error = self.largest_score_error
-        of_scores = "" if error is None else f", of a class score {error:.2g} standard deviations"
-        same_top5 = self.top5_agreement_percent
-        of_top5 = "" if same_top5 is None else f", same top-5 for {same_top5:.2f} %"
-        said = [
-            f"{self.what} against FP32 on {self.images} images of {self.dataset_id}, {self.protocol} at {scales}: "
-            f"largest difference of a posterior {self.largest_posterior_difference:.2g}{of_scores}; same top-1 for "
-            f"{self.top1_agreement_percent:.2f} % of the images{of_top5}"
-        ]
-        if self.top1_error_percent:
-            (one, one_half), fives = self.top1_error_percent, self.top5_error_percent
-            of_five = "" if fives is None else f"; top-5 error {fives[0]:.2f} % and {fives[1]:.2f} %"
-            said.append(
-                f"top-1 error {one:.2f} % in FP32, {one_half:.2f} % in FP16 (McNemar's exact test: p = "
-                f"{self.mcnemar_p:.2g}){of_five}"
-            )
-        return said
-
-
-@dataclass(frozen=True, slots=True)
-class BoxVerdict:
-    """Half against single precision of a box net. Boxes are in units of crop_px (infer/boxes/finding.py)."""
-
-    what: str  # "FP16" for the graph without a GPU, "the engine"
-    images: int
-    protocol: str
-    scales: tuple[int, ...]
-    boxes: int
-    largest_box_difference: float
-    mean_box_difference: float
-    crop_px: int
-
-    def passes(self, tolerance: float) -> bool:
-        """False for NaN too, which is how an overflow shows."""
-        return self.largest_box_difference <= tolerance
-
-    @property
-    def worst(self) -> str:
-        return f"a box of {self.what} differs from FP32's by {self.largest_box_difference:.2g} of the crop"
-
-    def lines(self) -> list[str]:
-        """The verdict in words, to be printed."""
-        largest, mean = self.largest_box_difference, self.mean_box_difference
-        return [
-            f"{self.what} against FP32 on {self.images} images, {self.protocol} at {','.join(map(str, self.scales))}: "
-            f"{self.boxes} boxes; largest difference of a centre or side {largest:.2g} of the crop "
-            f"({largest * self.crop_px:.2g} px), mean {mean:.2g}"
-        ]
 
 
 # The gate
@@ -152,13 +69,13 @@ def prove_graph(source: Source, proof: Proof, chart: Path) -> Source:
     """
     assert proof.verify is not None and source.graphs is not None
     half, single = source.graphs
-    verdict = verify_graph(single, half, proof.verify, proof.protocol, proof.limit, proof.reading)
+    verdict = verify_graph(single, half, proof)
     views = few_views(source.spec, proof.verify, proof.reading)
     found = _say_layers(source.graphs, views, source.notes)
     if found:
         draw_layers(found, f"{source.spec.name}: layers in half precision, {len(views)} images", chart)
         print(one_line(f"{chart}: the errors of all {len(found)} layers"), flush=True)
-    if found and not verdict.passes(proof.tolerance):
+    if found and refusal(verdict, proof):
         print("looking for layers that pass if they are kept in FP32 ...", flush=True)
         proposal = layers.propose(source.graphs, found, views, proof.tolerance)
         if proposal:
@@ -168,7 +85,7 @@ def prove_graph(source: Source, proof: Proof, chart: Path) -> Source:
                 f"difference {difference:.2g}",
                 flush=True,
             )
-    said = _pass(verdict, source.path, proof)
+    said = pass_or_refuse(verdict, source.path, proof)
     said["layers"] = [one._asdict() for one in layers.worst(found)]
     return dataclasses.replace(source, notes={**source.notes, "verify": said})
 
@@ -217,8 +134,8 @@ def prove_engine(
         written = Path(folder, "model.engine")
         write_engine(written, plan, msgspec.to_builtins(sidecar))
         with contextlib.closing(open_engine(written, self_test=True)) as engine:
-            verdict = verify_engine(single, engine, proof.verify, proof.protocol, proof.limit, proof.reading)
-    return msgspec.structs.replace(sidecar, verify_engine=_pass(verdict, path, proof))
+            verdict = verify_engine(single, engine, proof)
+    return msgspec.structs.replace(sidecar, verify_engine=pass_or_refuse(verdict, path, proof))
 
 
 def reason_not_here(sidecar: SidecarContent) -> str | None:
@@ -234,57 +151,37 @@ def reason_not_here(sidecar: SidecarContent) -> str | None:
     return f"it is for {', '.join(sidecar.targets)}, the GPU here is {target}"
 
 
-def _pass(verdict: Verdict | BoxVerdict, path: Path, proof: Proof) -> dict[str, Any]:
-    """Says the verdict and returns it for the sidecar. Raises GateError where it does not pass."""
-    print("\n".join(verdict.lines()), flush=True)
-    if not verdict.passes(proof.tolerance):
-        advice = "build with --keep-single LAYER,... or --precision fp32"
-        if proof.calibrate is None:
-            advice = "try --calibrate DIR, which rescales a net that leaves half's range, or --precision fp32"
-        raise GateError(f"{path}: {verdict.worst}, --tolerance is {proof.tolerance:g}, so there is no engine: {advice}")
-    return {**dataclasses.asdict(verdict), "tolerance": proof.tolerance}
-
-
 # Two engines on the same images
 
 
-def verify_graph(
-    single: onnx.ModelProto,
-    half: onnx.ModelProto,
-    data: Path,
-    protocol: str,
-    limit: int,
-    reading: Reading = AS_IT_IS,
-) -> Verdict | BoxVerdict:
-    """Runs an FP32 and an FP16 model of one net on `limit` images of a data set, spread over all classes (0: all).
+def verify_graph(single: onnx.ModelProto, other: onnx.ModelProto, proof: Proof) -> Verdict | BoxVerdict:
+    """Runs an FP32 model and one of another precision of the same net on the images of --verify.
 
     Says on stderr what of the data set is left out. Raises VerifyError for data that is none, is of other classes or
     cannot be read at all.
     """
-    checked, more_outputs = check_graph(half), list[str]()
+    checked, more_outputs = cpu_graph(other), list[str]()
     if any(value.name == "posterior" for value in single.graph.output):
-        single, checked, more_outputs = _with_class_scores(single), _with_class_scores(checked), [CLASS_SCORES]
-    with model_file.opened(single, more_outputs) as one, model_file.opened(checked, more_outputs) as other:
-        dataset, label_of, notes = _open_images(one, data, limit, reading)
+        single, checked, more_outputs = with_class_scores(single), with_class_scores(checked), [CLASS_SCORES]
+    with model_file.opened(single, more_outputs) as one, model_file.opened(checked, more_outputs) as two:
+        dataset, label_of, notes = _open_images(one, proof)
         print_notes(notes)
-        return _compare("FP16", one, other, dataset, label_of, protocol)
+        return _compare(two.spec.precision.upper(), one, two, dataset, label_of, proof.protocol)
 
 
-def verify_engine(
-    single: onnx.ModelProto, engine: Engine, data: Path, protocol: str, limit: int, reading: Reading = AS_IT_IS
-) -> Verdict | BoxVerdict:
+def verify_engine(single: onnx.ModelProto, engine: Engine, proof: Proof) -> Verdict | BoxVerdict:
     """Runs an FP32 model and an engine made of it on the same images. Raises VerifyError, EngineError."""
     with model_file.opened(single) as one:
-        dataset, label_of, _ = _open_images(one, data, limit, reading)
-        return _compare("the engine", one, engine, dataset, label_of, protocol)
+        dataset, label_of, _ = _open_images(one, proof)
+        return _compare("the engine", one, engine, dataset, label_of, proof.protocol)
 
 
-def _open_images(
-    engine: Engine, data: Path, limit: int, reading: Reading
-) -> tuple[Dataset, NDArray[np.int32], list[str]]:
+def _open_images(engine: Engine, proof: Proof) -> tuple[Dataset, NDArray[np.int32], list[str]]:
     """(the images, the engine's class of each of their classes, what is to be said). Raises VerifyError."""
+    assert proof.verify is not None
+    reading = proof.reading
     try:
-        dataset = open_dataset(data, limit=limit or None, labels=reading.labels, columns=reading.columns)
+        dataset = open_dataset(proof.verify, limit=proof.limit or None, labels=reading.labels, columns=reading.columns)
         if engine.spec.task != "classify":
             return dataset, np.zeros(0, np.int32), dataset.notes
         match = match_classes(dataset, engine.spec, by_order=reading.classes_by_order)
@@ -386,10 +283,11 @@ def _compare_posteriors(
         Scores(names, np.array(labels, np.int32), tuple(said), digests, np.stack(rows), metadata)
         for said, rows in zip(statuses, posteriors, strict=True)
     )
-    return judge(what, single, other, largest_score_error if CLASS_SCORES in outputs else None)
+    error = largest_score_error if CLASS_SCORES in outputs else None
+    return judge(what, engines[1].spec.precision, single, other, error)
 
 
-def judge(what: str, single: Scores, half: Scores, largest_score_error: float | None) -> Verdict:
+def judge(what: str, precision: str, single: Scores, half: Scores, largest_score_error: float | None) -> Verdict:
     """The verdict on two score tables of the same images. Raises VerifyError where none could be read."""
     seen = single.readable & half.readable
     if not seen.any():
@@ -399,8 +297,10 @@ def judge(what: str, single: Scores, half: Scores, largest_score_error: float | 
     for one, other in zip(top_errors([single], (1, 5)), top_errors([half], (1, 5)), strict=True):
         percents.append((one.percent, other.percent) if one and other else None)
     has_top5 = single.posterior.shape[1] >= TOP5_CLASSES
+    pairs = pair_scores(single, half, 1) if percents[0] else _as_pairs(single, half, seen)
     return Verdict(
         what,
+        precision,
         int(seen.sum()),
         single.metadata["protocol"],
         single.scales,
@@ -411,8 +311,15 @@ def judge(what: str, single: Scores, half: Scores, largest_score_error: float | 
         agreement_percent(single, half, 5) if has_top5 else None,
         percents[0],
         percents[1] if has_top5 else None,
-        pair_scores(single, half, 1).p if percents[0] else None,
+        pairs.p if percents[0] else None,
+        pairs,
     )
+
+
+def _as_pairs(single: Scores, half: Scores, seen: NDArray[np.bool_]) -> Paired:
+    """The counts where FP32's own answers are taken to be right."""
+    differ = (single.posterior.argmax(1) != half.posterior.argmax(1))[seen]
+    return count_pairs(np.zeros_like(differ), differ)
 
 
 def _compare_boxes(what: str, engines: Engines, dataset: Dataset, protocol: str, scales: tuple[int, ...]) -> BoxVerdict:
@@ -431,7 +338,8 @@ def _compare_boxes(what: str, engines: Engines, dataset: Dataset, protocol: str,
 
     every = np.concatenate(differences)
     worst, mean = float(every.max()), float(every.mean())  # NaN stays NaN
-    return BoxVerdict(what, images, protocol, scales, len(every) // 4, worst, mean, engines[0].spec.crop_px)
+    spec = engines[1].spec
+    return BoxVerdict(what, spec.precision, images, protocol, scales, len(every) // 4, worst, mean, spec.crop_px)
 
 
 def _by_size(plan: ViewPlan) -> list[ViewPlan]:
@@ -442,7 +350,7 @@ def _by_size(plan: ViewPlan) -> list[ViewPlan]:
     return [ViewPlan(plan.protocol, plan.image_px, tuple(views)) for views in sizes.values()]
 
 
-def _with_class_scores(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_class_scores(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with CLASS_SCORES among its outputs: the input of the softmax that makes the posterior."""
     extended = copied(model)
     (softmax,) = (node for node in model.graph.node if "posterior" in node.output)

@@ -1,8 +1,9 @@
 """One builder for TensorRT and TensorRT-RTX: an ONNX graph and its profiles in, a plan and what its log says out.
 
 FP16 is a property of the graph: builders of either kind take it as it is (strongly typed), and one that is given a
-single-precision graph builds a single-precision engine without a word. So the precisions are counted, and compared
-with the kernels that the builder's log lists. The log is read as text, of the forms that TensorRT-RTX 1.7 writes.
+single-precision graph builds a single-precision engine without a word. So is INT8: a layer's image and weights come
+from DequantizeLinear. So the precisions are counted, and compared with the kernels that the builder's log lists. The
+log is read as text, of the forms that TensorRT-RTX 1.7 writes.
 
 TensorRT is imported inside functions. The TensorRT-RTX branch is tested. TensorRT itself cannot be installed where this
 was written: its branch makes the same calls, whose names were checked against the bindings of 10.3 and 11.4.
@@ -18,7 +19,8 @@ import dataclasses
 import importlib
 import re
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +193,8 @@ def _capability(target: str) -> int:
     return int(target.removeprefix("sm"))
 
 
-LOGGED: dict[Precision, str] = {"fp16": "Half", "fp32": "Float"}
+NO_OTHERS: Mapping[str, Precision] = {}
+LOGGED: dict[Precision, str] = {"fp16": "Half", "fp32": "Float", "int8": "Int8"}
 """The word for each precision in the builder's log."""
 
 
@@ -211,12 +214,12 @@ class BuiltPlan:
     kernels: int
     activation_bytes: tuple[int | None, ...]
     timing_cache: bytes | None = None
-    kept_convolutions: int = 0  # of them in FP32 within a half graph
+    others: tuple[str, ...] = ()  # convolutions of another precision than the graph's: "2 in fp32"
     remarks: tuple[str, ...] = ()  # on a log that nobody here has seen
 
 
 class Kernel(NamedTuple):
-    """A kernel of the engine: the convolutions whose weights it holds, and their types, "Half" or "Float"."""
+    """A kernel of the engine: the convolutions whose weights it holds, and their types, like "Half"."""
 
     layers: tuple[str, ...]
     weights: frozenset[str]
@@ -230,13 +233,13 @@ def build(
     targets: Sequence[str],
     options: BuildOptions = BuildOptions(),
     stop: threading.Event | None = None,
-    kept: Collection[str] = (),
+    others: Mapping[str, Precision] = NO_OTHERS,
 ) -> BuiltPlan:
     """Builds the ONNX model `path`, one optimisation profile for each of `shapes`; shows a bar on a terminal.
 
-    stop: ends the build once it is set, see `interruptible`. kept: layers of an FP16 graph in FP32. Raises BuildError
-    with the library's own words where it refuses, and for a convolution of another precision than the spec's (or kept
-    ones' FP32), in the network or, where the form of the log is known, among its kernels.
+    stop: ends the build once it is set, see `interruptible`. others: layers of another precision than the spec's, as
+    Source.others has them. Raises BuildError with the library's own words where it refuses, and for a convolution of
+    another precision than it should be, in the network or, where the form of the log is known, among its kernels.
     """
     trt = importlib.import_module(library.module)
     log = messages(trt)
@@ -253,8 +256,10 @@ def build(
             said = "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors)
             raise BuildError(f"{path}: {library.name} cannot read it: {' '.join(said.split()) or log.said()}")
         outputs, convolutions = _tensor_types(trt, network)
-        _check(path, "convolutions", [(n, k) for n, k in convolutions.items() if n not in kept], spec.precision)
-        _check(path, "kept convolutions", [(n, k) for n, k in convolutions.items() if n in kept], "fp32")
+        expected = {name: others.get(name, spec.precision) for name in convolutions}
+        for precision in dict.fromkeys((spec.precision, *others.values())):
+            these = [(name, kind) for name, kind in convolutions.items() if expected[name] == precision]
+            _check(path, "convolutions", these, precision)
         if spec.precision == "fp16" and "Half" not in outputs:
             raise BuildError(f"{path}: no half tensor in the network, although its spec says fp16: export it again")
 
@@ -286,17 +291,11 @@ def build(
     # The log says more than the library: which kernels there are, and what memory they need.
     kernels = convolution_kernels(log.lines, set(convolutions))
     remarks = []
-    for what, precision, own in (
-        (
-            "kernels of convolutions",
-            spec.precision,
-            [kernel for kernel in kernels if not set(kept) >= {*kernel.layers}],
-        ),
-        ("kernels of kept convolutions", "fp32", [kernel for kernel in kernels if set(kept) >= {*kernel.layers}]),
-    ):
+    for precision in dict.fromkeys((spec.precision, *others.values())):
+        own = [kernel for kernel in kernels if _precision_of(kernel, expected, spec) == precision]
         found = [(", ".join(kernel.layers), "/".join(sorted(kernel.weights))) for kernel in own]
         try:
-            _check(path, f"{what} in the builder's log", found, precision)
+            _check(path, "kernels of convolutions in the builder's log", found, precision)
         except BuildError as error:
             if library.log_is_known:
                 raise
@@ -310,24 +309,38 @@ def build(
         len(kernels),
         activation_bytes(log.lines, len(shapes)),
         None if timing_cache is None else bytes(timing_cache.serialize()),
-        len(convolutions.keys() & set(kept)),
+        tuple(f"{n} in {other}" for other, n in Counter(expected.values()).items() if other != spec.precision),
         tuple(remarks),
     )
 
 
+def _precision_of(kernel: Kernel, expected: Mapping[str, Precision], spec: ModelSpec) -> Precision:
+    """The precision that the layers of a kernel should have: the graph's, unless all are of the same other one."""
+    own = {expected[layer] for layer in kernel.layers}
+    return own.pop() if len(own) == 1 else spec.precision
+
+
 def _tensor_types(trt: Any, network: Any) -> tuple[list[str], dict[str, str]]:
-    """Types of all layers' outputs; the one type of all that a convolution reads and writes, or "mixed"."""
+    """Types of all layers' outputs; the one type of all that a convolution reads and writes, or "mixed".
+
+    A convolution whose image and weights are both made of integers, by a DequantizeLinear each, is "Int8".
+    """
     names = {trt.DataType.HALF: "Half", trt.DataType.FLOAT: "Float"}
+    dequantised = set[str]()
     outputs: list[str] = []
     convolutions: dict[str, str] = {}
     for layer in (network.get_layer(i) for i in range(network.num_layers)):
         own = [names.get(layer.get_output(i).dtype, "") for i in range(layer.num_outputs)]
         outputs += own
+        if layer.type == trt.LayerType.DEQUANTIZE:
+            dequantised.add(layer.get_output(0).name)
         if layer.type == trt.LayerType.CONVOLUTION:
             # weights are an input, or a constant of the input's type: strongly typed networks allow no other
             inputs = [layer.get_input(i) for i in range(layer.num_inputs)]
             own += [names.get(tensor.dtype, "") for tensor in inputs if tensor is not None]
             convolutions[layer.name] = own[0] if len(set(own)) == 1 else "mixed"
+            if len(inputs) > 1 and all(tensor is not None and tensor.name in dequantised for tensor in inputs[:2]):
+                convolutions[layer.name] = "Int8"
     return outputs, convolutions
 
 

@@ -72,8 +72,8 @@ def engine_summary(
         needed.append(f"{shape.name} {'unknown' if used is None else f'{used / 1e6:.0f} MB'}")
     kernels = f"{plan.kernels} kernels of them" if plan.kernels else "none named"
     of_them = f"all {spec.precision}"
-    if plan.kept_convolutions:
-        of_them = f"{spec.precision} but {plan.kept_convolutions} kept in fp32"
+    if plan.others:
+        of_them = f"{spec.precision} but {', '.join(plan.others)}"
     return (
         f"{engine}: {spec.precision}, {spec.interface} interface, {len(plan.data) / 1e6:.1f} MB, {plan.builder} for "
         f"{' '.join(targets)}; {plan.half_tensors} half and {plan.float_tensors} float tensors, "

@@ -57,6 +57,7 @@ class SidecarContent(msgspec.Struct, frozen=True, kw_only=True):
     self_test: Any = None
     keep_single: tuple[str, ...] | UnsetType = UNSET  # layers in FP32 within a half engine
     ranges: dict[str, Any] | UnsetType = UNSET  # of --calibrate
+    int8: dict[str, Any] | UnsetType = UNSET  # how it was quantised, and which layers are back in half
     verify: dict[str, Any] | UnsetType = UNSET  # of --verify, for the graph and for the engine itself
     verify_engine: dict[str, Any] | UnsetType = UNSET
 

@@ -13,6 +13,8 @@ import torch
 from engines import build_engine
 from helpers import network_input, noise, random_net, slim_spec, write_checkpoint
 
+from export.model.source import Proof
+from export.proof.verdict import refusal
 from export.proof.verify import VerifyError, verify_engine
 from export.to_onnx import export_onnx
 from export.to_onnx import main as to_onnx
@@ -112,10 +114,10 @@ def test_the_gate_finds_another_box_net(miniature_dir: Path, tmp_path: Path) -> 
         export_onnx(checkpoint, tmp_path / f"{seed}.onnx")
         graphs.append(onnx.load(tmp_path / f"{seed}.onnx"))
     engine = open_engine(tmp_path / "1.onnx")
-    assert not verify_engine(graphs[0], engine, miniature_dir, "center", 3).passes(0.02)
-    assert verify_engine(graphs[1], engine, miniature_dir, "center", 3).largest_box_difference == 0
+    assert refusal(verify_engine(graphs[0], engine, Proof(verify=miniature_dir, limit=3)), Proof(tolerance=0.02))
+    assert verify_engine(graphs[1], engine, Proof(verify=miniature_dir, limit=3)).largest_box_difference == 0
     with pytest.raises(VerifyError, match=r"--verify: .*no such folder"):
-        verify_engine(graphs[0], engine, tmp_path / "none", "center", 3)
+        verify_engine(graphs[0], engine, Proof(verify=tmp_path / "none", limit=3))
 
 
 @pytest.mark.parametrize("command", [to_onnx, to_trt])

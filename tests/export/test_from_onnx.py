@@ -40,7 +40,8 @@ def imported(model: onnx.ModelProto, folder: Path, **request: Any) -> OnnxEngine
     path, out = folder / "foreign.onnx", folder / "ours.onnx"
     onnx.save(model, path)
     sides = model.graph.input[0].type.tensor_type.shape.dim[2]
-    spec = import_model(path, out, ImportRequest(PREPROCESSING, **{"crop_px": 0 if sides.dim_value else 64, **request}))
+    chosen = {"crop_px": 0 if sides.dim_value else 64, "interface": "nchw", **request}
+    spec = import_model(path, out, ImportRequest(PREPROCESSING, **chosen)).spec
     engine = open_engine(out, self_test=True)
     assert isinstance(engine, OnnxEngine) and engine.spec == spec
     onnx.checker.check_model(onnx.load(out), full_check=True)
@@ -78,13 +79,15 @@ FORMS = [
 ]
 
 
+@pytest.mark.parametrize("interface", ["nchw", "views"])
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_posteriors_are_torchs(form: dict[str, Any], tmp_path: Path) -> None:
-    engine = imported(foreign_net(WEIGHTS, **form), tmp_path)
+def test_posteriors_are_torchs(form: dict[str, Any], interface: str, tmp_path: Path) -> None:
+    engine = imported(foreign_net(WEIGHTS, **form), tmp_path, interface=interface)
     spec = engine.spec
-    assert (spec.net, spec.interface, spec.max_views) == ("foreign", "nchw", 0)
-    assert spec.fixed_size == ("side" in form or form.get("head") == "valid")
-    assert declared_sizes(tmp_path / "ours.onnx") == ([0, 3, 64, 64] if spec.fixed_size else [0, 3, 0, 0])
+    assert (spec.net, spec.interface, spec.max_views) == ("foreign", interface, 0)
+    assert spec.fixed_size == (form.get("head") == "valid")
+    if interface == "nchw":
+        assert declared_sizes(tmp_path / "ours.onnx") == ([0, 3, 64, 64] if spec.fixed_size else [0, 3, 0, 0])
     half = form.get("kind") == TensorProto.FLOAT16
     assert spec.precision == ("fp16" if half else "fp32")
     found, positions, inputs = posteriors(engine, noise((80, 100)), "ten-crop")
@@ -146,7 +149,7 @@ def test_one_view_a_call_where_a_model_knows_no_other(tmp_path: Path) -> None:
 
 
 def test_fixed_sides_refuse_a_dense_view(tmp_path: Path) -> None:
-    engine = imported(foreign_net(WEIGHTS, side=64), tmp_path)
+    engine = imported(foreign_net(WEIGHTS, side=64, head="valid"), tmp_path)
     spec, image = engine.spec, noise((80, 100))
     assert [shape.name for shape in engine.shapes] == ["crops"]
     plan = plan_views(spec, "dense", (80, 100))
@@ -210,13 +213,15 @@ def test_the_result_evaluates_with_no_further_flag(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path, out, names = tmp_path / "a net.onnx", tmp_path / "out" / "m.onnx", tmp_path / "names.txt"
-    onnx.save(foreign_net(WEIGHTS, side=64, batch=1, head="reshape"), path)
+    onnx.save(foreign_net(WEIGHTS, side=64, batch=1, head="valid"), path)
     names.write_text("".join(f"{wnid}\n" for wnid in WNIDS))
     assert main([str(path), *ARGUMENTS, "--classes", str(names), "-o", str(out)]) == 0
     captured = capfd.readouterr()
     assert captured.err == ""
     assert re.fullmatch(
-        rf"{out}: 10 classes, nchw interface, fp32, 64x64 px only, any number of views a call, \d+\.\d s\n"
+        rf"{out}: 10 classes, views interface, fp32, 64x64 px only, any number of views a call, \d+\.\d s\n"
+        r"recognised: 2 Conv and 1 Gemm with \d+ parameters, opset 17; takes f32 \[1, 3, 64, 64\], returns logits, a "
+        r"vector\nsides: crops alone, since it cannot be run on 96x160 px \(.*\)\n"
         r"preprocessing: R,G,B of grey levels 0-255, mean 123,116,103 \(--mean, read as of 0-255\) and std 58,57,56 "
         r"\(--std, .*\), channels rgb \(default\), crop 64 px of 73 \(.*\), filter bilinear \(default\), EXIF .*\n",
         captured.out,

@@ -52,7 +52,7 @@ FLATTEN = helper.make_node("Flatten", ["image"], ["y0"])
     [
         (
             small([("ids", TensorProto.INT64, ["N", 512])], [helper.make_node("Identity", ["ids"], ["y0"])]),
-            "takes 'ids' (int64 [N, 512]), expected float images [N, 3, height, width] or [N, height, width, 3]",
+            "takes 'ids' (int64 [N, 512]), expected images [N, 3, height, width] or [N, height, width, 3] of f",
         ),
         (
             small([IMAGE, ("mask", TensorProto.FLOAT, [1, 64])], [FLATTEN]),
@@ -60,8 +60,12 @@ FLATTEN = helper.make_node("Flatten", ["image"], ["y0"])
         ),
         (small([], [helper.make_node("Constant", [], ["y0"], value_float=1.0)]), "0 inputs (none), expected one"),
         (small([("image", TensorProto.FLOAT, [1, 1, 28, 28])], [FLATTEN]), "takes 'image' (float [1, 1, 28, 28]), exp"),
-        (small([("image", TensorProto.UINT8, ["N", 3, 64, 64])], [FLATTEN]), "takes 'image' (uint8 [N, 3, 64, 64])"),
-        (small([("image", TensorProto.FLOAT, None)], [FLATTEN]), "takes 'image' (float []), expected float images"),
+        (
+            small([("image", TensorProto.UINT8, ["N", 3, 64, 64])], [FLATTEN]),
+            "takes bytes, so its preprocessing is within",
+        ),
+        (small([("image", TensorProto.DOUBLE, ["N", 3, 64, 64])], [FLATTEN]), "takes 'image' (double [N, 3, 64, 64])"),
+        (small([("image", TensorProto.FLOAT, None)], [FLATTEN]), "takes 'image' (float []), expected images [N, 3"),
         (small([("image", TensorProto.FLOAT, [1, 3, 64, 80])], [FLATTEN]), "only squares, or any size, fit"),
         (
             small([IMAGE], [helper.make_node("Bar", ["image"], ["y0"], domain="foo")]),

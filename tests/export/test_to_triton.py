@@ -147,13 +147,15 @@ def test_the_batch_of_a_plan_is_its_profiles(tmp_path: Path) -> None:
 
 def imported(folder: Path, model: onnx.ModelProto) -> Path:
     onnx.save(model, folder / "foreign.onnx")
-    request = ImportRequest(Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear"), crop_px=64)
+    request = ImportRequest(
+        Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear"), crop_px=64, interface="nchw"
+    )
     import_model(folder / "foreign.onnx", folder / "ours.onnx", request)
     return folder / "ours.onnx"
 
 
 def test_foreign_models(tmp_path: Path) -> None:
-    path = imported(tmp_path, foreign_net(weights(), side=64))
+    path = imported(tmp_path, foreign_net(weights(), side=64, head="valid"))
     _, config = served(path, tmp_path / "models")
     assert (config.max_batch_size, list(config.input[0].dims)) == (50, [3, 64, 64])
     assert tensors(config) == graph_tensors(path)

@@ -167,7 +167,7 @@ def test_a_foreign_model_is_built_in_half_precision(tmp_path: Path, one_line: On
     import_model(tmp_path / "foreign.onnx", path, ImportRequest(preprocessing))
     made = build_engine(path, "-o", tmp_path / "m.engine", "--target", "sm86")
     half = tmp_path / "m.fp16.onnx"
-    assert made.printed[0].startswith(f"{half}: fp16, nchw interface, ")
+    assert made.printed[0].startswith(f"{half}: fp16, views interface, ")
     assert made.sidecar["onnx_sha256"] == file_sha256(half)
     assert made.sidecar["self_test"] == read_source(path).self_test
     spec = ModelSpec.from_json(json.dumps(made.sidecar["spec"]))
@@ -264,7 +264,8 @@ def logged_kernels() -> Counter[str]:
         (["--profile", "crops:max=3"], "profile crops has no key 'max', only views, image"),
         (["--profile", "crops", "--profile", "crops:views=2"], "--profile: each may be given once, got crops, crops"),
         (["-o", "m.plan"], "-o m.plan: an engine's name ends in .engine"),
-        (["--precision", "int8"], "argument --precision: invalid choice: 'int8'"),
+        (["--precision", "int4"], "argument --precision: invalid choice: 'int4'"),
+        (["--precision", "int8", "--verify", "d"], "--precision int8 needs images of the kind that the net is for: "),
     ],
 )
 def test_usage_errors(argv: list[str], message: str, single: Path, one_line: OneLine) -> None:

@@ -180,7 +180,8 @@ import json, fake_tensorrt, msgspec
 from pathlib import Path
 import onnx
 from export.model.source import Proof
-from export.proof.verify import GateError, prove_engine
+from export.proof.verdict import GateError
+from export.proof.verify import prove_engine
 import msgspec
 from infer.tensorrt.sidecar import SidecarContent
 fake_tensorrt.install("tensorrt", "11.4.0.106")

@@ -13,7 +13,7 @@
 
 namespace verydeep {
 
-// Inputs of the view graph (export/graph/view_graph.py): views of one size, cut from one image.
+// Inputs of the view graph (export/graph/frame.py): views of one size, cut from one image.
 struct Feed {
   const Pixels* image = nullptr;
   std::uint64_t image_id = 0;     // the same for the same pixels; 0: they are of this call alone

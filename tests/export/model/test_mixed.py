@@ -110,7 +110,9 @@ def test_a_weight_that_several_layers_share_and_names_that_are_taken() -> None:
 def test_a_foreign_net(tmp_path: Path) -> None:
     onnx.save(foreign_net(weights()), tmp_path / "foreign.onnx")
     preprocessing = Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear")
-    import_model(tmp_path / "foreign.onnx", tmp_path / "ours.onnx", ImportRequest(preprocessing, crop_px=64))
+    import_model(
+        tmp_path / "foreign.onnx", tmp_path / "ours.onnx", ImportRequest(preprocessing, crop_px=64, interface="nchw")
+    )
     single = onnx.load(tmp_path / "ours.onnx")
     half = half_model(single)
     mixed = keep_single(half, ["net/conv1.node", "net/fc.node"], exact_weights(single))
@@ -144,7 +146,7 @@ def test_the_real_builder_keeps_them(tmp_path: Path, miniature_dir: Path, capsys
     assert build(model, *keep, "--verify", miniature_dir, "--limit", 8) == 0
     said = capsys.readouterr().out
     assert f"{tmp_path / 'loud.onnx'}: conv3_1, relu3_1, conv3_2 in FP32" in said
-    assert "11 convolutions fp16 but 2 kept in fp32 (33 kernels" in said
+    assert "11 convolutions fp16 but 2 in fp32 (33 kernels" in said
     sidecar = json.loads(Path(f"{engine}.json").read_text())
     assert sidecar["keep_single"] == list(LAYERS) and sidecar["spec"]["precision"] == "fp16"
     assert sidecar["verify"]["largest_posterior_difference"] < 0.02

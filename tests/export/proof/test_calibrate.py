@@ -15,7 +15,8 @@ from loud import graphs, loud_net
 
 from export.from_onnx import ImportRequest, import_model
 from export.model.precision import half_model, half_tensors
-from export.proof.calibrate import ActivationRanges, CalibrationError, measure_ranges
+from export.proof.calibrate import ActivationRanges, measure_ranges
+from export.proof.images import CalibrationError
 from infer.pixels.render import render
 from infer.spec import Preprocessing
 from infer.views import plan_views
