@@ -27,7 +27,7 @@ from .scores.paired import say_verdict
 from .scores.table import WHY_UNROUNDED, Scores
 from .text import cell
 
-LAYERS = "python -m export.to_trt MODEL.onnx --verify DIR names the layers in which FP16 differs from FP32"
+LAYERS = "python -m export.to_trt MODEL.onnx --verify DIR names the layers in which FP16 or INT8 differs from FP32"
 DIFFERING = 20
 """Images on which the tables differ that are listed unless told otherwise."""
 
@@ -84,7 +84,7 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int,
                 f"{only[1]} images, McNemar's exact test p = {p:.2g}"
             )
     lines += [*_say_unrounded(found), *_verdicts(found, has_top5=has_top5)]
-    if _is_half_of(one, other):
+    if _is_of_lower_precision(one, other):
         lines.append(LAYERS)
 
     if found.same_pixels is None:
@@ -135,11 +135,12 @@ def _verdicts(found: Comparison, *, has_top5: bool) -> Iterator[str]:
     yield f"B gains {len(found.gained)} images and loses {len(found.lost)} (top-1)"
 
 
-def _is_half_of(one: Scores, other: Scores) -> bool:
-    """True for one net in FP32 and FP16, in either order."""
+def _is_of_lower_precision(one: Scores, other: Scores) -> bool:
+    """True for one net in FP32 and in FP16 or INT8, in either order."""
     specs = [json.loads(table.metadata["spec"]) for table in (one, other)]
     same_net = len({(table.model, spec.get("net")) for table, spec in zip((one, other), specs, strict=True)}) == 1
-    return same_net and {spec.get("precision") for spec in specs} == {"fp32", "fp16"}
+    precisions = {spec.get("precision") for spec in specs}
+    return same_net and len(precisions) == 2 and "fp32" in precisions
 
 
 def _words(table: Scores) -> dict[str, str]:

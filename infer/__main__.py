@@ -19,7 +19,7 @@ from .command import Parser, add_engine_options, engine_options, exit_with, prin
 from .data.dataset import list_images, say_left_out
 from .data.folder import printable
 from .drawing.maps import SUFFIXES, write_boxes, write_maps
-from .engine import UNROUNDED, EngineError, check_outputs
+from .engine import INT8_IN_FP32, UNROUNDED, EngineError, check_outputs
 from .errors import UsageError, one_line
 from .open import open_engine
 from .views import PROTOCOLS, default_scales
@@ -81,8 +81,8 @@ def _work(args: Namespace) -> int:
         check_together(nets, classifier.engine)
 
     for engine in (classifier.engine, *(net.engine for net in nets)):
-        if engine.arithmetic == UNROUNDED:
-            print_notes([f"{engine.spec.name}: {UNROUNDED}: {WHY_UNROUNDED}"])
+        if engine.arithmetic in (UNROUNDED, INT8_IN_FP32):
+            print_notes([f"{engine.spec.name}: {engine.arithmetic}: {WHY_UNROUNDED}"])
         if args.lazy_kernels:
             print_notes([f"{engine.spec.name}: on {engine.runtime}, the last bits of whose answers change"])
 

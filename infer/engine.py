@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .errors import Refused
 from .pixels.decode import Pixels
 from .pixels.render import Cache, render, source_of
-from .spec import ModelSpec
+from .spec import ModelSpec, Precision
 from .views import NumberedView, ShapeRange, View, ViewPlan
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -31,17 +31,23 @@ UNROUNDED = "fp16 weights, fp32 arithmetic"
 """Engine.arithmetic of an FP16 model whose runtime keeps activations in FP32: no cost of half precision shows there."""
 
 
+INT8_IN_FP32 = "int8 + fp32"
+"""Engine.arithmetic of an INT8 model of ours on a CPU, without its check graph: what stays in half is not rounded."""
+
 ROUNDED = "fp16, rounded by"
 """How Engine.arithmetic begins where a check graph was opened in an FP16 model's place."""
 
 
-def rounded_by(file: str) -> str:
-    """Engine.arithmetic of an FP16 model whose check graph was opened in its place."""
-    return f"{ROUNDED} {file}"
+def rounded_by(file: str, precision: Precision = "fp16") -> str:
+    """Engine.arithmetic of an FP16 or INT8 model whose check graph was opened in its place."""
+    return f"int8 + {ROUNDED} {file}" if precision == "int8" else f"{ROUNDED} {file}"
 
 
 def is_stand_in(arithmetic: str | None) -> bool:
-    """True where FP16 was computed in FP32, rounded or not: its time says nothing of half precision."""
+    """True where FP16 was computed in FP32, rounded or not: its time says nothing of half precision.
+
+    INT8 is computed as such on a CPU too, by the check graph; the few layers that stay in half matter little.
+    """
     return arithmetic is not None and (arithmetic.startswith(ROUNDED) or arithmetic == UNROUNDED)
 
 
@@ -101,7 +107,7 @@ class Engine(Protocol):
 
     @property
     def arithmetic(self) -> str:
-        """What it computes in, as score tables say it: its precision, rounded_by(FILE), or UNROUNDED."""
+        """What it computes in, for score tables: its precision, rounded_by(FILE), UNROUNDED, or INT8_IN_FP32."""
         ...
 
     @property

@@ -19,6 +19,8 @@ CHECK = ".check.onnx"
 """What takes the place of .onnx in the name of a model's check graph (export/model/precision.py)."""
 CHECK_OF = "check_of"
 """Key in a check graph's metadata: SHA-256 of the .onnx file that it was made of; both share the weights beside it."""
+INT8 = "int8"
+"""Key in the metadata of an INT8 model that export/int8/ made: how, as JSON. Those that others quantised have none."""
 MOST_SAID_BYTES = 1 << 26
 """The longest value in a model's metadata that is read."""
 
@@ -40,9 +42,12 @@ FIELDS: dict[str, dict[int, str]] = {
 
 
 def check_file(path: Path) -> Path | None:
-    """The check graph beside an FP16 model; None where there is none. Raises EngineError for that of another model."""
+    """The check graph beside an FP16 or INT8 model; None where there is none.
+
+    Raises EngineError for that of another model.
+    """
     check = path.with_suffix(CHECK)
-    if not check.is_file() or _precision(path) != "fp16":
+    if not check.is_file() or _precision(path) not in ("fp16", "int8"):
         return None
     refuse_pointer(check, EngineError)
     if metadata(check).get(CHECK_OF) != file_sha256(path):
@@ -58,6 +63,15 @@ def _precision(path: Path) -> str | None:
         return ModelSpec.from_json(metadata(path).get("spec", "")).precision
     except (EngineError, SpecError):
         return None
+
+
+def is_quantised(path: Path) -> bool:
+    """True for an INT8 model that export/int8/ made, whose graph has QuantizeLinear and DequantizeLinear."""
+    try:
+        said = metadata(path)
+    except EngineError:  # its runtime will say what is wrong with it
+        return False
+    return INT8 in said and CHECK_OF not in said
 
 
 def metadata(path: Path) -> dict[str, str]:

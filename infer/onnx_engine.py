@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .engine import (
     HOST,
+    INT8_IN_FP32,
     UNROUNDED,
     DeviceImage,
     EngineError,
@@ -32,7 +33,7 @@ from .engine import (
 )
 from .files import files_sha256
 from .graph_inputs import Call, Feed, feed_atlas, feed_pixels, feed_taps, profile_entries, stack_sources
-from .model_file import CHECK_OF, check_file, external_files
+from .model_file import CHECK_OF, check_file, external_files, is_quantised
 from .model_file import metadata as read_metadata
 from .pixels.decode import Pixels
 from .processes.pipeline import ahead
@@ -57,6 +58,11 @@ NO_TF32 = "NVIDIA_TF32_OVERRIDE"
 """Variable by which NVIDIA's libraries leave TF32 alone; the TensorRT provider has no option for it (ONNX Runtime issue
 26029)."""
 
+AS_WRITTEN = ("session.disable_quant_qdq", "1")
+"""The entry of a session by which ONNX Runtime makes no integer layers of QuantizeLinear and DequantizeLinear.
+
+Its own saturate on a CPU without VNNI, and it quantises weights once more that are in FP32 between such layers
+(onnxruntime_session_options_config_keys.h; qdq_transformer/weight_bias_quantization.h)."""
 NOTHING: Mapping[str, str] = {}
 
 CALL_PIXELS = 10 * 224 * 224
@@ -67,7 +73,8 @@ class OnnxEngine:
     """Implements `engine.Engine`. On the CPU images are rescaled by Pillow, elsewhere by the graph.
 
     The CPU's provider keeps half activations in FP32. So there an FP16 model is opened by its check graph, the file
-    with CHECK in place of .onnx, which rounds each of them by casts that stay (export/model/precision.py).
+    with CHECK in place of .onnx, which rounds each of them by casts that stay (export/model/precision.py). In that of
+    an INT8 model convolutions are integers, too (export/model/integers.py).
 
     On a GPU an image is uploaded once for all scales, protocols and models of a process, by IOBinding.
 
@@ -115,9 +122,11 @@ class OnnxEngine:
         self.runtime = f"onnxruntime-{self.spec.precision}"
         self.arithmetic: str = self.spec.precision
         if CHECK_OF in metadata:
-            self.arithmetic = rounded_by((check or path).name)
+            self.arithmetic = rounded_by((check or path).name, self.spec.precision)
         elif provider == "cpu" and self.spec.precision == "fp16":
             self.arithmetic = UNROUNDED
+        elif provider == "cpu" and is_quantised(path):
+            self.arithmetic = INT8_IN_FP32
         self.seconds = 0.0
         self.device = HOST if provider == "cpu" else f"cuda:{device}"
         self._bound_to: tuple[str, int] | None = None if provider == "cpu" else ("cuda", device)
@@ -262,8 +271,10 @@ def tensorrt_options(spec: ModelSpec, shape: ShapeRange, sha256: str) -> dict[st
     for place, bound in enumerate(("min", "opt", "max")):
         sizes = (f"{name}:{'x'.join(map(str, entry[place]))}" for name, entry in entries.items())
         options[f"trt_profile_{bound}_shapes"] = ",".join(sizes)
-    if spec.precision == "fp16":
+    if spec.precision != "fp32":
         options["trt_fp16_enable"] = "1"  # a graph in half is refused without
+    if spec.precision == "int8":
+        options["trt_int8_enable"] = "1"  # so is one with QuantizeLinear
 
     folder = plan_folder(sha256, options)
     try:
@@ -294,6 +305,8 @@ def _open_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    if is_quantised(path):
+        options.add_session_config_entry(*AS_WRITTEN)
 
     wanted: list[Any] = [PROVIDERS["cpu"]]
     if provider != "cpu":

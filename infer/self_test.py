@@ -1,8 +1,8 @@
 """The self-test that travels with a model: right answers for sixteen seeded images, on whatever device it is opened.
 
 The images come from integer arithmetic alone, so any language can make them. For one view of each the model carries
-the pixel sums, which must match exactly, and the FP32 log-posterior of the net it was exported from. A box net carries
-the mean of its boxes over positions.
+the pixel sums, which must match exactly, and the FP32 log-posterior of the net it was exported from; an INT8 net, which
+may differ from that on noise, carries its own. A box net carries the mean of its boxes over positions.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def make_plan(number: int, image_px: Size, spec: ModelSpec) -> ViewPlan:
 
 
 def record(engine: Engine) -> str:
-    """The right answers as JSON, from a trusted FP32 engine."""
+    """The right answers as JSON, from a trusted engine: of FP32, or for an INT8 net of its own check graph."""
     sums, values = _run(engine)
     content: dict[str, Any] = {"images": IMAGES, "pixel_sums": sums.tolist()}
     if engine.spec.task == "classify":
@@ -90,10 +90,15 @@ def check(engine: Engine, expected: Any) -> float:
     tolerance = TOLERANCE[engine.spec.precision]
     if not difference <= tolerance:
         raise EngineError(
-            f"self-test of {engine.spec.name} on {engine.runtime}: a {what} differs by {difference:.2g} from the "
-            f"FP32 net, expected at most {tolerance}: do not use it on this device"
+            f"self-test of {engine.spec.name} on {engine.runtime}: a {what} differs by {difference:.2g} from "
+            f"{_right(engine.spec)}, expected at most {tolerance}: do not use it on this device"
         )
     return difference
+
+
+def _right(spec: ModelSpec) -> str:
+    """What a self-test compares with."""
+    return "what this INT8 net answered when it was exported" if spec.precision == "int8" else "the FP32 net"
 
 
 def _expectations(spec: ModelSpec, expected: Any) -> tuple[Any, Any]:

@@ -28,8 +28,8 @@ class Headline(NamedTuple):
 def headline(results: Sequence[Result], pairs: Sequence[Pair], *, baseline: str | None) -> Headline | None:
     """The answer of a page; None where nothing has labels. pairs: with the baseline, or all on one runtime.
 
-    With a baseline: its difference to another model. Else, where there are FP32 and FP16 of one model on one runtime:
-    what half precision costs. Else the error of the fusion, or of the first model.
+    With a baseline: its difference to another model. Else, where there are FP32 and FP16 or INT8 of one model on one
+    runtime: what the lower precision costs. Else the error of the fusion, or of the first model.
     """
     if baseline is not None and pairs:
         pair = max(pairs, key=lambda one: (thorough(results[one.second]), -one.second, -one.first))
@@ -55,10 +55,16 @@ def headline(results: Sequence[Result], pairs: Sequence[Pair], *, baseline: str 
     return Headline(f"{sentence}.", place)
 
 
-def say_precision(single: Result, counts: Paired) -> str:
-    """What half precision costs one model by one protocol, in one sentence."""
-    said = say_difference(counts.images, counts.difference_percent, counts.interval95_percent, counts.p, "FP32", "FP16")
-    return f"FP16 against FP32, {single.model} by {single.protocol}: {said}."
+def say_precision(single: Result, lower: Result, counts: Paired) -> str:
+    """What a lower precision costs one model by one protocol, in one sentence."""
+    name = precision_name(lower)
+    said = say_difference(counts.images, counts.difference_percent, counts.interval95_percent, counts.p, "FP32", name)
+    return f"{name} against FP32, {single.model} by {single.protocol}: {said}."
+
+
+def precision_name(result: Result) -> str:
+    """The precision of a result's runtime, as people write it: of `tensorrt-int8` INT8."""
+    return result.runtime.rpartition("-")[2].upper()
 
 
 def thorough(result: Result) -> tuple[int, int]:

@@ -32,7 +32,7 @@ from ..scores.table import Mistake
 from . import charts
 from .baseline import pair_up, unrounded_places, wrong_answers
 from .charts import Point
-from .headline import Headline, headline, say_precision, thorough
+from .headline import Headline, headline, precision_name, say_precision, thorough
 from .pairs import Pair, by_p
 from .results import ReportedRun, Result, read_mistakes
 from .write import MOST_PAIRS
@@ -114,8 +114,8 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
     precisions = list(_precisions(every, unrounded))
     sentence = first.sentence if first else None
     if first and baseline is None and precisions:
-        single, _, counts = max(precisions, key=lambda one: thorough(one[0]))
-        sentence = say_precision(single, counts.top1_pairs)
+        single, lower, counts = max(precisions, key=lambda one: thorough(one[0]))
+        sentence = say_precision(single, lower, counts.top1_pairs)
 
     script = SCRIPT.read_text(encoding="utf-8")
     template = _environment().get_template("page.html.jinja")
@@ -135,6 +135,7 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
         pairs=pairs,
         baseline=baseline,
         precisions=precisions,
+        lower_precisions=" or ".join(sorted({precision_name(lower) for _, lower, _ in precisions})),
         class_names={name: words for run in runs for name, words in run.report.dataset.class_names.items()},
         colors=_colors(rows),
         same_data=same_data,
@@ -286,16 +287,16 @@ def _rows(
 
 
 def _precisions(every: Every, unrounded: Collection[int]) -> Iterator[tuple[Result, Result, Comparison]]:
-    """Results that differ by FP32 and FP16 alone, in one run or in two, but for FP16 that was not rounded."""
+    """Results that differ by FP32 and a lower precision alone, in one run or in two, but for unrounded FP16."""
     rounded = [one for place, one in enumerate(every) if place not in unrounded]
-    for (one, single), (other, half) in itertools.product(every, rounded):
-        alike = one.report.dataset.id == other.report.dataset.id and single.views == half.views
+    for (one, single), (other, lower) in itertools.product(every, rounded):
+        alike = one.report.dataset.id == other.report.dataset.id and single.views == lower.views
         runtime, _, precision = single.runtime.rpartition("-")
-        if not alike or precision != "fp32" or half.runtime != f"{runtime}-fp16":
+        if not alike or precision != "fp32" or lower.runtime not in (f"{runtime}-fp16", f"{runtime}-int8"):
             continue
-        found = compare_results(one, single, other, half)
+        found = compare_results(one, single, other, lower)
         if found:
-            yield single, half, found
+            yield single, lower, found
 
 
 def compare_results(of_one: ReportedRun, one: Result, of_other: ReportedRun, other: Result) -> Comparison | None:
@@ -382,7 +383,7 @@ def _time_figure(rows: Sequence[ResultRow], *, several: bool) -> str:
         if ms and result.top1_error_percent is not None and result.top1_interval95_percent is not None:
             series = one_line(f"{row.run}: " * several + f"{result.model}, {result.runtime}")
             errors = result.top1_error_percent, result.top1_interval95_percent
-            hollow = result.runtime.endswith("-fp16")
+            hollow = result.runtime.endswith(("-fp16", "-int8"))
             points.append(Point(series, one_line(result.protocol), ms, *errors, hollow, colors[result.model]))
     return charts.error_against_time(points) if points else ""
 

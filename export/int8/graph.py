@@ -22,12 +22,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from infer.model_file import INT8
 from infer.spec import ModelSpec
 
 from ..errors import ModelError
 from ..model.file import copied, keep_initializers, metadata, names_read, set_values, sort_nodes
 from ..model.mixed import layer_name
-from ..model.precision import INT8, constants_to_initializers, fold_batch_norms, half_model, tensor_types
+from ..model.precision import constants_to_initializers, fold_batch_norms, half_model, tensor_types
 
 KINDS = ("Conv", "Gemm", "MatMul")
 """Operators that are quantised where their weights are constants."""

@@ -13,7 +13,7 @@ from onnx import helper
 from infer.command import print_notes
 from infer.engine import EngineError
 from infer.files import file_sha256, replacing
-from infer.model_file import CHECK, CHECK_OF
+from infer.model_file import CHECK, CHECK_OF, INT8
 from infer.model_file import metadata as metadata_of
 from infer.processes.owned import own_file
 from infer.spec import ModelSpec
@@ -22,7 +22,7 @@ from ..errors import ModelError
 from . import file as model_file
 from .file import metadata
 from .integers import integer_graph
-from .precision import INT8, PrecisionError, check_graph
+from .precision import PrecisionError, check_graph
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:

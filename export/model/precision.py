@@ -28,8 +28,6 @@ from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_rea
 
 HALF_MAX = 65_504.0
 """The largest finite half."""
-INT8 = "int8"
-"""The key of a model's metadata under which export/int8/ says how it was quantised, as JSON; others have none."""
 
 
 class PrecisionError(ModelError):

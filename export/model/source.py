@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infer.engine import check_graph
-from infer.model_file import CHECK_OF
+from infer.model_file import CHECK_OF, INT8
 from infer.spec import Interface, ModelSpec, Precision, SpecError
 
 from ..errors import ModelError, naming
@@ -93,7 +93,7 @@ def read_source(path: Path, *, with_graphs: bool = False) -> Source:
     """
     from . import file as model_file
     from .mixed import kept_layers, unquantised
-    from .precision import INT8, half_tensors, single_graph
+    from .precision import half_tensors, single_graph
 
     model = model_file.read(path) if with_graphs else model_file.read_graph(path)
     said = model_file.metadata(model)

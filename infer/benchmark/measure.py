@@ -203,6 +203,8 @@ def device_name(engine: Engine) -> str:
 
 def device_peak(engine: Engine, name: str) -> Peak | None:
     """The peak of the device called `name` (`device_name`); None where it is not known. Takes MEASURE_S on a CPU."""
+    if engine.spec.precision == "int8":
+        return None  # the products are of two kinds
     if engine.device == HOST:
         return Peak(f"float32 matrix product by NumPy, {_cpus()} CPUs, measured", _matrix_product())
     if engine.spec.precision != "fp16" or name not in TENSOR_TFLOPS:

@@ -180,10 +180,10 @@ class Engines {
   }
 
  private:
-  // Says on stderr where an FP16 model is not rounded.
+  // Says on stderr where an FP16 or INT8 model is not rounded.
   static void note(const std::string& arithmetic, const std::string& name, const std::string& path) {
-    if (arithmetic != verydeep::kUnrounded) return;
-    const std::string said = name + ": " + verydeep::kUnrounded + ": ONNX Runtime does not round on a CPU, so a GPU answers " +
+    if (arithmetic != verydeep::kUnrounded && arithmetic != verydeep::kInt8InFp32) return;
+    const std::string said = name + ": " + arithmetic + ": ONNX Runtime does not round on a CPU, so a GPU answers " +
                              "otherwise; python -m export.to_check " + path + " makes the check graph beside it, which does";
     std::fprintf(stderr, "%s\n", one_line(said).c_str());
   }

@@ -41,7 +41,7 @@ class Backend {
   virtual const ModelSpec& spec() const = 0;
   virtual const std::vector<ShapeRange>& shapes() const = 0;
   virtual const std::string& runtime() const = 0;
-  // What it computes in: its precision, "fp16, rounded by FILE", or kUnrounded.
+  // What it computes in, see Classifier::arithmetic.
   virtual const std::string& arithmetic() const = 0;
   virtual const std::string& self_test() const = 0;  // JSON, empty where the file has none
   // Whether the graph is to rescale the image for views of one size, or the host.

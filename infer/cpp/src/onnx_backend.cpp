@@ -38,6 +38,10 @@ void append_cuda(Ort::SessionOptions& chosen, int device) {
   chosen.AppendExecutionProvider_CUDA_V2(*cuda);
 }
 
+// The entry by which ONNX Runtime makes no integer layers of its own of a graph's QuantizeLinear and DequantizeLinear:
+// they saturate on a CPU without VNNI (infer/onnx_engine.py).
+constexpr const char* kAsWritten = "session.disable_quant_qdq";
+
 class OnnxBackend final : public Backend {
  public:
   OnnxBackend(const std::string& path, const Options& options) : on_cuda_(options.cuda) {
@@ -51,7 +55,12 @@ class OnnxBackend final : public Backend {
     }
     open(path, chosen);
     arithmetic_ = spec_.precision;
-    if (!options.cuda && spec_.precision == "fp16") open_check_graph(path, chosen);
+    if (!options.cuda && spec_.precision != "fp32") open_check_graph(path, chosen);
+    if (metadata("int8") && !metadata("check_of")) {
+      session_ = Ort::Session(nullptr);  // two would take the memory of both
+      chosen.AddConfigEntry(kAsWritten, "1");
+      open(path, chosen);
+    }
     check_graph(path);
     self_test_ = metadata("self_test").value_or("");
     runtime_ = "onnxruntime-" + spec_.precision;
@@ -116,18 +125,20 @@ class OnnxBackend final : public Backend {
     }
   }
 
-  // The CPU's provider keeps half activations in FP32: the check graph beside a model, which rounds them, takes its
-  // place (infer/onnx_engine.py). Raises Error for one of another model.
+  // The CPU's provider keeps half activations in FP32: the check graph beside a model, which rounds them and has the
+  // convolutions of an INT8 one in integers, takes its place (infer/onnx_engine.py). Raises Error for one of another.
   void open_check_graph(const std::string& path, const Ort::SessionOptions& chosen) {
     const std::string check = path.substr(0, path.rfind('.')) + ".check.onnx";
     const std::filesystem::path given(path);
+    const std::string rounded = spec_.precision == "int8" ? "int8 + fp16, rounded by " : "fp16, rounded by ";
     if (metadata("check_of")) {
-      arithmetic_ = "fp16, rounded by " + given.filename().string();
+      arithmetic_ = rounded + given.filename().string();
       return;
     }
     require_regular(check, ErrorCode::unusable_engine);
     if (!std::filesystem::exists(check)) {
-      arithmetic_ = kUnrounded;
+      if (spec_.precision == "fp16") arithmetic_ = kUnrounded;
+      if (metadata("int8")) arithmetic_ = kInt8InFp32;
       return;
     }
 
@@ -137,7 +148,7 @@ class OnnxBackend final : public Backend {
     if (metadata("check_of") != sha256(bytes.data(), bytes.size()))
       throw Error(ErrorCode::unusable_engine, check + ": was not made of " + given.filename().string() +
                                                   " as it is now: run python -m export.to_check " + path + ", or remove it");
-    arithmetic_ = "fp16, rounded by " + std::filesystem::path(check).filename().string();
+    arithmetic_ = rounded + std::filesystem::path(check).filename().string();
   }
 
   // What the model says of itself under a key.

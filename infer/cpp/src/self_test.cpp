@@ -44,6 +44,8 @@ void check_self_test(Backend& backend) {
   try {
     const auto expected = nlohmann::json::parse(backend.self_test());
     const double tolerance = spec.precision == "fp32" ? 1e-4 : 0.02;
+    const std::string right =
+        spec.precision == "int8" ? "what this INT8 net answered when it was exported" : "the FP32 net";
     double largest = 0.0;
     for (int number = 0; number < kImages; ++number) {
       Source source(self_test_image(number, spec.crop_px), spec);
@@ -60,7 +62,7 @@ void check_self_test(Backend& backend) {
       });
     }
     if (!(largest <= tolerance))
-      refuse(where + ": a posterior differs by " + std::to_string(largest) + " from the FP32 net, expected at most " +
+      refuse(where + ": a posterior differs by " + std::to_string(largest) + " from " + right + ", expected at most " +
              std::to_string(tolerance) + ": do not use it on this device");
   } catch (const nlohmann::json::exception& error) {
     refuse(where + ": its expectations are damaged (" + error.what() + ")");

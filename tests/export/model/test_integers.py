@@ -18,14 +18,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from PIL import Image
 
 from export.graph.writer import F32, GraphWriter
 from export.model import file as model_file
 from export.model.check import write_check
 from export.model.integers import BIAS_STEPS, integer_graph
-from export.model.precision import INT8
 from export.to_check import main as to_check
-from infer.model_file import CHECK_OF, metadata
+from infer import self_test
+from infer.__main__ import main as infer
+from infer.engine import EngineError, is_stand_in
+from infer.model_file import CHECK_OF, INT8, metadata
+from infer.onnx_engine import AS_WRITTEN, OnnxEngine
 
 X_STEP, W_STEP = 2.0**-3, 2.0**-6
 
@@ -302,20 +306,63 @@ def test_nothing_else_changes() -> None:
     assert found["QuantizeLinear"] == 2 and found["DequantizeLinear"] == 1 and "Clip" not in found
 
 
-def test_the_file(exported: Any, tmp_path: Path, one_line: Any) -> None:
+def test_the_qdq_graph_itself_is_computed_as_it_is_written() -> None:
+    """Where its check graph is missing: ONNX Runtime would quantise the weights of `half` once more."""
+    graph = Quantised()
+    kernel = np.random.default_rng(3).normal(0, 1, (8, 8, 3, 3)).astype(np.float32)
+    half = graph.op("Conv", [graph.restored("x"), graph.constant("half.weights", kernel)], "half", pads=[1] * 4)
+    whole = np.full((8, 8, 3, 3), 127, np.int8)
+    conv = graph.conv(graph.restored(half, 0.5), "conv", whole, pads=[1] * 4)
+    model = graph.model(graph.restored(conv, 64.0), "half.dq")
+
+    x = np.random.default_rng(1).choice([-1000, 1000, 3], (1, 8, 6, 6), p=[0.2, 0.6, 0.2]).astype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*AS_WRITTEN)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    for found, right in zip(session.run(None, {"x": x}), answers(model, x, as_written=True), strict=True):
+        np.testing.assert_array_equal(found, right)
+
+
+def test_the_file(
+    exported: Any, photos: Any, tmp_path: Path, one_line: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An INT8 model of ours has a check graph of both kinds; one that others quantised is run as it is."""
     model = onnx.load(exported(precision="fp16"))
     said = model_file.metadata(model)
     spec = json.dumps(json.loads(said["spec"]) | {"precision": "int8"})
     helper.set_model_props(model, {**said, "spec": spec, INT8: "{}"})
-    path, check = tmp_path / "m.onnx", tmp_path / "m.check.onnx"
+    path, check, photo = tmp_path / "m.onnx", tmp_path / "m.check.onnx", tmp_path / "photo.png"
     onnx.save(model, path)
     assert write_check(path) == check and CHECK_OF in metadata(check) and metadata(check)[INT8] == "{}"
     assert any(node.name.endswith(".round") for node in onnx.load(check).graph.node)
+    for file in (path, check):
+        engine = OnnxEngine(file)
+        assert (engine.runtime, engine.arithmetic) == ("onnxruntime-int8", "int8 + fp16, rounded by m.check.onnx")
+        assert not is_stand_in(engine.arithmetic)
 
     check.unlink()
+    engine = OnnxEngine(path)
+    assert (engine.runtime, engine.arithmetic) == ("onnxruntime-int8", "int8 + fp32")
+    assert not is_stand_in(engine.arithmetic)
+    Image.fromarray(photos["china"]).save(photo)
+    assert infer([str(photo), "--engine", str(path)]) == 0
+    assert "slim-a: int8 + fp32: ONNX Runtime does not round on a CPU" in capsys.readouterr().err
+
     helper.set_model_props(model, {**said, "spec": spec})
     onnx.save(model, path)
     assert to_check([str(path)]) == 1
     assert "m.onnx: int8, expected an FP16 model of ours, or an INT8 one that export.to_onnx quantised" in one_line()
-    assert not check.exists()
+    assert not check.exists() and OnnxEngine(path).arithmetic == "int8"
+
+
+def test_the_self_test_says_whose_answers_it_compares(exported: Any, tmp_path: Path) -> None:
+    model = onnx.load(exported())
+    said = model_file.metadata(model)
+    spec = json.dumps(json.loads(said["spec"]) | {"precision": "int8"})
+    right = json.loads(said["self_test"])
+    right["log_posterior"][0] = right["log_posterior"][0][::-1]
+    helper.set_model_props(model, {**said, "spec": spec, "self_test": json.dumps(right)})
+    onnx.save(model, tmp_path / "m.onnx")
+    engine = OnnxEngine(tmp_path / "m.onnx")
+    with pytest.raises(EngineError, match=r"differs by .* from what this INT8 net answered when it was exported, exp"):
+        self_test.check(engine, engine.self_test)

@@ -314,6 +314,33 @@ def test_the_app_has_no_answer_that_is_no_number(exported: Exported, tmp_path: P
 
 
 @built
+def test_int8_on_a_cpu_is_what_python_says(exported: Exported, tmp_path: Path) -> None:
+    """One of ours by its check graph, or as it is written; one that others quantised as ONNX Runtime has it."""
+    (tmp_path / "a.png").write_bytes(encode(noise((80, 90)), "PNG"))
+    model, arguments = tmp_path / "m.onnx", [tmp_path / "a.png", "--engine", tmp_path / "m.onnx", "--json"]
+    changed_model(exported("A", precision="fp16"), model, precision="int8")
+    graph = onnx.load(model)
+    said = {prop.key: prop.value for prop in graph.metadata_props}
+
+    for ours, beside, arithmetic in (
+        (True, True, "int8 + fp16, rounded by m.check.onnx"),
+        (True, False, "int8 + fp32"),
+        (False, False, "int8"),
+    ):
+        helper.set_model_props(graph, said | ({"int8": "{}"} if ours else {}))
+        onnx.save(graph, model)
+        if beside:
+            write_check(model)
+        else:
+            (tmp_path / "m.check.onnx").unlink(missing_ok=True)
+        found, right = app(*arguments), in_python(*arguments)
+        assert lines_agree(found.stdout.splitlines(), right.stdout.splitlines()) == 1
+        assert json.loads(found.stdout)["arithmetic"] == json.loads(right.stdout)["arithmetic"] == arithmetic
+        for done in (found, right):
+            assert ("slim-a: int8 + fp32: ONNX Runtime does not round" in done.stderr) == (arithmetic == "int8 + fp32")
+
+
+@built
 def test_half_precision_on_a_cpu_is_what_python_says(exported: Exported, tmp_path: Path) -> None:
     """By the check graph beside the model; without one with a label; by that of another model not at all."""
     (tmp_path / "a.png").write_bytes(encode(noise((80, 90)), "PNG"))

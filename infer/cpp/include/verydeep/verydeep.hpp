@@ -67,6 +67,8 @@ struct Options {
 // Classifier::arithmetic of an FP16 model on a CPU, where ONNX Runtime keeps activations in FP32 and there is no check
 // graph beside it (python -m export.to_check): a GPU answers otherwise.
 constexpr const char* kUnrounded = "fp16 weights, fp32 arithmetic";
+// The same of an INT8 model that export.to_onnx quantised: what of it stays in half is not rounded.
+constexpr const char* kInt8InFp32 = "int8 + fp32";
 
 struct Prediction {
   int index = 0;             // in the order of the model's classes
@@ -96,8 +98,8 @@ class VERYDEEP_API Classifier {
   const std::vector<std::string>& class_names() const noexcept;  // in words; the same where the model has none
   const std::vector<int>& scales() const noexcept;
   const std::string& runtime() const noexcept;  // as in the names of score files: "onnxruntime-fp32"
-  // What the answers are computed in: "fp32", "fp16", "fp16, rounded by model.check.onnx" (the check graph beside an FP16
-  // model, on a CPU), or kUnrounded.
+  // What the answers are computed in: "fp32", "fp16", "int8"; on a CPU "fp16, rounded by model.check.onnx" and "int8 +
+  // fp16, rounded by model.check.onnx" (the check graph beside an FP16 or INT8 model), kUnrounded or kInt8InFp32.
   const std::string& arithmetic() const noexcept;
 
  private:
