@@ -17,7 +17,7 @@ from paths import ROOT
 
 PACKAGES = ("infer", "trainer", "export", "evaluation")
 MOST_LINES = 500
-MOST_NAMES = {"infer": 22, "export": 16, "evaluation": 16, "trainer": 14}
+MOST_NAMES = {"infer": 22, "export": 17, "evaluation": 16, "trainer": 14}
 
 MAY_IMPORT = {"infer": set(), "trainer": {"infer"}, "export": {"trainer", "infer"}, "evaluation": {"infer"}}
 """Arrows between packages, at module level."""
@@ -39,7 +39,7 @@ FLOORS: dict[str, str] = {
         spec files processes
         errors""",
     "export": """
-        to_trt
+        to_trt from_torch
         proof to_triton from_onnx to_check
         tensorrt foreign to_onnx
         model from_caffe from_torchvision
