@@ -19,6 +19,7 @@ import argparse
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -39,7 +40,7 @@ from .foreign.surgery import ForeignError, ImageInput, OutputKind
 from .foreign.trial import THREADS, Trial, in_opset, kind_of, try_out
 from .graph.frame import OLDEST_OPSET
 from .importing.classes import described, read_classes
-from .importing.preprocessing import Channels, Known, PreprocessingError, add_preprocessing_options, choose
+from .importing.preprocessing import Channels, Chosen, Known, PreprocessingError, add_preprocessing_options, choose
 from .model import file as model_file
 from .model.check import save_model
 from .model.file import metadata
@@ -56,6 +57,8 @@ OF_BYTES = Known(
 )
 """A model that takes bytes does the rest itself."""
 DEFAULT_CROP_PX = 224
+REFUSALS = (EngineError, ForeignError, SpecError, PreprocessingError, OSError)
+"""What an import may raise that does not name the file."""
 MEMORY_BYTES = 6_000_000_000
 """Memory that an import may take beside COPIES of the weights: a small file can ask its runtime for any amount."""
 COPIES = 8
@@ -65,7 +68,8 @@ COPIES = 8
 class ImportRequest:
     """The command line's words on a model; 0 and None: the model's own, or what it shows when it is tried.
 
-    `levels_said`: mean and std were given. A model that takes bytes needs none, and any other does.
+    `levels_said`: mean and std were given. A model that takes bytes needs none, and any other does. `source`: what
+    the spec says of where the model is from; None: this file.
     """
 
     preprocessing: Preprocessing
@@ -78,6 +82,7 @@ class ImportRequest:
     test_short_px: int = 0
     interface: Interface | None = None
     levels_said: bool = True
+    source: Mapping[str, str] | None = None
 
 
 class Imported(NamedTuple):
@@ -122,7 +127,7 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> Imported:
         max_views=int(bool(trial.few_views)),
         interface=interface,
         precision=precision,
-        source={"importer": "export.from_onnx", "onnx_sha256": model_file.model_sha256(path)},
+        source=request.source or {"importer": "export.from_onnx", "onnx_sha256": model_file.model_sha256(path)},
     )
 
     # pixels before it, our outputs, and the metadata
@@ -210,9 +215,8 @@ def _crop_px(own_px: int, asked_px: int) -> int:
     return own_px or asked_px or DEFAULT_CROP_PX
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="python -m export.from_onnx", description="Turn another's image classifier into an engine.")
-    parser.add_argument("model", type=Path, help="an ONNX model")
+def add_import_options(parser: Parser) -> None:
+    """Adds what can be said of any classifier of another's making."""
     parser.add_argument("-o", "--out", type=Path, required=True, help="the model to write (.onnx)")
     add_preprocessing_options(
         parser, default="--mean and --std are required, unless it takes bytes; crop: the model's own, or 224"
@@ -229,45 +233,61 @@ def _parser() -> Parser:
         "--interface", choices=get_args(Interface), help="default: views, or nchw where it takes one view a call"
     )
     parser.add_argument("--test-short", type=int, default=0, metavar="PX", help="default: 256/224 of the crop")
-    return parser
 
 
-def _work(args: argparse.Namespace) -> int:
-    started = time.monotonic()
-    with naming(args.model, EngineError, ForeignError, SpecError, PreprocessingError, OSError):
-        levels_said = any(value is not None for value in (args.mean, args.std, args.scale))
-        chosen = choose(args, KNOWN if levels_said else OF_BYTES)
-        request = ImportRequest(
-            chosen.preprocessing,
-            args.classes,
-            args.name,
-            args.output,
-            args.output_kind,
-            chosen.channels,
-            args.crop,
-            args.test_short,
-            args.interface,
-            levels_said,
-        )
-        spec, lines = isolated(args.model, args.out, request)
+def request_of(args: argparse.Namespace) -> tuple[ImportRequest, Chosen]:
+    """What the options ask for, and the preprocessing with its origins. Raises PreprocessingError, UsageError."""
+    levels_said = any(value is not None for value in (args.mean, args.std, args.scale))
+    chosen = choose(args, KNOWN if levels_said else OF_BYTES)
+    request = ImportRequest(
+        chosen.preprocessing,
+        args.classes,
+        args.name,
+        args.output,
+        args.output_kind,
+        chosen.channels,
+        args.crop,
+        args.test_short,
+        args.interface,
+        levels_said,
+    )
+    return request, chosen
 
+
+def say_imported(args: argparse.Namespace, imported: Imported, chosen: Chosen, seconds: float) -> None:
+    """Prints the result, what was recognised, and the preprocessing."""
+    spec = imported.spec
     sides = f"{spec.crop_px}x{spec.crop_px} px only" if spec.fixed_size else f"{spec.crop_px} px and more"
     views = f"{spec.max_views} view a call" if spec.max_views else "any number of views a call"
     named = described(args.classes, len(spec.classes), spec.classes)
     found = f"{named}, {spec.interface} interface, {spec.precision}, {sides}, {views}"
-    print(one_line(f"{args.out}: {found}, {time.monotonic() - started:.1f} s"))
-    for line in (*lines, chosen.line(spec)):
+    for line in (f"{args.out}: {found}, {seconds:.1f} s", *imported.lines, chosen.line(spec)):
         print(one_line(line))
+
+
+def check_usage(parser: Parser, args: argparse.Namespace, source: Path) -> None:
+    """Refuses an output that is no other ONNX file, and sides that are none."""
+    if args.out.suffix != ".onnx" or args.out.resolve() == source.resolve():
+        parser.error(f"-o {args.out}: expected another file whose name ends in .onnx")
+    if args.crop < 0 or args.test_short < 0:
+        parser.error("--crop and --test-short: expected pixels")
+
+
+def _work(args: argparse.Namespace) -> int:
+    started = time.monotonic()
+    with naming(args.model, *REFUSALS):
+        request, chosen = request_of(args)
+        imported = isolated(args.model, args.out, request)
+    say_imported(args, imported, chosen, time.monotonic() - started)
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = _parser()
+    parser = Parser(prog="python -m export.from_onnx", description="Turn another's image classifier into an engine.")
+    parser.add_argument("model", type=Path, help="an ONNX model")
+    add_import_options(parser)
     args = parser.parse_args(argv)
-    if args.out.suffix != ".onnx" or args.out.resolve() == args.model.resolve():
-        parser.error(f"-o {args.out}: expected another file whose name ends in .onnx")
-    if args.crop < 0 or args.test_short < 0:
-        parser.error("--crop and --test-short: expected pixels")
+    check_usage(parser, args, args.model)
     return run(parser, lambda: _work(args), own_file(args.out))
 
 

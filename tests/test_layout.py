@@ -42,7 +42,7 @@ FLOORS: dict[str, str] = {
         to_trt
         to_onnx
         int8
-        proof to_triton from_onnx to_check
+        proof to_triton from_onnx from_torch to_check
         tensorrt foreign
         model from_caffe from_torchvision
         graph caffe torchvision

@@ -140,7 +140,7 @@ def image_input(graph: onnx.GraphProto) -> ImageInput:
 
     (value,) = graph.input
     tensor = value.type.tensor_type
-    sizes = [max(dim.dim_value, 0) for dim in tensor.shape.dim]
+    sizes = [_size(dim) for dim in tensor.shape.dim]
     expected = "expected images [N, 3, height, width] or [N, height, width, 3] of floats or bytes"
     if tensor.elem_type not in KINDS or len(sizes) != 4:
         raise ForeignError(f"takes {_declared(value)}, {expected}")
@@ -302,6 +302,12 @@ def precision_of(model: onnx.ModelProto) -> Precision:
     if is_quantised(model.graph):
         return "int8"
     return "fp16" if computes_in_half(model) else "fp32"
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int:
+    """A declared size, 0 where it is open. torch.onnx writes one that it found to be fixed as a name, "2"."""
+    named = dim.dim_param if dim.dim_param.isascii() and dim.dim_param.isdecimal() else "0"
+    return max(dim.dim_value, int(named[:9]), 0)
 
 
 def _declared(value: onnx.ValueInfoProto) -> str:

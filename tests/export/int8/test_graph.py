@@ -15,7 +15,7 @@ from export.graph.view_graph import write_graph
 from export.int8 import graph
 from export.int8.graph import QuantisingError
 from export.model.file import copied, metadata, opened
-from export.model.precision import INT8, half_tensors
+from infer.model_file import INT8, half_tensors
 from infer.spec import ModelSpec
 from infer.views import View, ViewPlan
 
@@ -43,9 +43,7 @@ def posterior(model: onnx.ModelProto, photo: NDArray[np.uint8]) -> NDArray[np.fl
         return found
 
 
-@pytest.mark.parametrize(
-    ("net", "first", "last"), [("A-LRN", "conv1_1", "fc8"), ("googlenet", "conv1", "classifier")]
-)
+@pytest.mark.parametrize(("net", "first", "last"), [("A-LRN", "conv1_1", "fc8"), ("googlenet", "conv1", "classifier")])
 def test_all_layers_but_the_first_and_the_last(net: str, first: str, last: str) -> None:
     model = single(net)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]

@@ -13,12 +13,12 @@ from evaluation.compare import main as compare
 from evaluation.ilsvrc import main as ilsvrc
 from evaluation.scores.paired import Paired
 from export.model.file import metadata, read_graph
-from export.model.precision import INT8
 from export.model.source import Proof
 from export.proof.verdict import Verdict, refusal
 from export.to_onnx import main as to_onnx
-from infer.model_file import check_file
+from infer.model_file import INT8, check_file
 from infer.open import open_engine
+
 
 def arguments(*words: object) -> list[str]:
     return [str(word) for word in words]
