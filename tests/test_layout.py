@@ -39,10 +39,10 @@ FLOORS: dict[str, str] = {
         spec files processes
         errors""",
     "export": """
-        to_trt
+        to_trt from_torch
         to_onnx
         int8
-        proof to_triton from_onnx from_torch to_check
+        proof to_triton from_onnx to_check
         tensorrt foreign
         model from_caffe from_torchvision
         graph caffe torchvision

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import torch
 from helpers import random_net
 
+from export.to_onnx import export_onnx
 from infer.data.dataset import open_dataset
+from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import read
 from infer.spec import ModelSpec
 from infer.views import plan_views
 from trainer.checkpoint import Checkpoint, save
-from trainer.torch_engine import TorchEngine
 
 LAST = "fc8"
 
@@ -27,9 +27,9 @@ def readout_checkpoint(path: Path, spec: ModelSpec, data: Path, gain: float = 1.
     """
     net = random_net(spec)
     layers = dict(net.named_modules())
-    plain = Checkpoint(dataclasses.replace(spec, outputs=(*spec.outputs, "features")), net.state_dict())
     dataset = open_dataset(data)
-    engine = TorchEngine(plain)
+    export_onnx(Checkpoint(spec, net.state_dict()), path.with_suffix(".features.onnx"), outputs=["features"])
+    engine = OnnxEngine(path.with_suffix(".features.onnx"))
     features, labels = [], []
     for item in dataset.items:
         image = read(item.path)
@@ -42,7 +42,7 @@ def readout_checkpoint(path: Path, spec: ModelSpec, data: Path, gain: float = 1.
     mean, spread = known.mean(0), known.std(0) + 1e-6
     inputs = np.c_[(known - mean) / spread, np.ones(len(known))]
     wanted = 8.0 * np.eye(len(spec.classes))[labels]
-    fitted = np.linalg.solve(inputs.T @ inputs + 1e-3 * np.eye(inputs.shape[1]), inputs.T @ wanted)
+    fitted = np.linalg.solve(inputs.T @ inputs + 1.0 * np.eye(inputs.shape[1]), inputs.T @ wanted)
     weights = fitted[:-1].T / spread
     with torch.no_grad():
         layers[LAST].weight.copy_(torch.tensor(weights[:, :, None, None]))

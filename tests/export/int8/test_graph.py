@@ -15,7 +15,8 @@ from export.graph.view_graph import write_graph
 from export.int8 import graph
 from export.int8.graph import QuantisingError
 from export.model.file import copied, metadata, opened
-from infer.model_file import INT8, half_tensors
+from export.model.precision import half_tensors
+from infer.model_file import INT8
 from infer.spec import ModelSpec
 from infer.views import View, ViewPlan
 
