@@ -38,7 +38,7 @@ from infer.views import out_of_range, plan_views
 from ..errors import ModelError
 from ..model import file as model_file
 from ..model.check import save_model
-from ..model.file import add_maximum, copied, keep_initializers, set_values, without_weights
+from ..model.file import copied, keep_initializers, set_values, without_weights
 from ..model.mixed import exact_weights
 from ..model.precision import HALF_MAX, half_tensors, tensor_types
 from ..model.source import Graphs, Source
@@ -158,21 +158,29 @@ def measure_ranges(
 def _with_largest(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelProto, list[str]]:
     """A copy with an output `largest:NAME` f32 [views] for each tensor that `reference` has, and their names.
 
-    A half tensor of a converted model is called NAME.half, its FP32 one NAME (export/model/precision.py).
+    The number is that of the whole call, given to each of its views: a net of another's making may have tensors whose
+    first axis is no view, or whose axes nobody knows before it runs. A half tensor of a converted model is called
+    NAME.half, its FP32 one NAME (export/model/precision.py).
     """
     model = copied(reference)
     inferred = onnx.shape_inference.infer_shapes(without_weights(reference))
     values = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
 
+    views = PREFIX + "views"
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), f"{views}.axis"))
+    model.graph.node.append(helper.make_node("Shape", [model.graph.output[0].name], [f"{views}.shape"]))
+    model.graph.node.append(helper.make_node("Gather", [f"{views}.shape", f"{views}.axis"], [views]))
+
     names = []
     for name in tensors:
         single = name if name in values else name.removesuffix(".half")
         kind = values.get(single)
-        if kind is None or kind.elem_type != TensorProto.FLOAT or len(kind.shape.dim) < 2:
+        if kind is None or kind.elem_type != TensorProto.FLOAT:
             continue
         output = PREFIX + name
         model.graph.node.append(helper.make_node("Abs", [single], [f"{output}.abs"]))
-        add_maximum(model, f"{output}.abs", range(1, len(kind.shape.dim)), output, keepdims=False)
+        model.graph.node.append(helper.make_node("ReduceMax", [f"{output}.abs"], [f"{output}.call"], keepdims=0))
+        model.graph.node.append(helper.make_node("Expand", [f"{output}.call", views], [output]))
         model.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, ("views",)))
         names.append(name)
     return model, names

@@ -6,6 +6,7 @@ FP32 one. One view's tensors are in memory at a time: of a full-size VGG-E, 60 M
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from tabulate import tabulate
 
 from infer.errors import one_line
+from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import Pixels
 from infer.views import ViewPlan
 
@@ -29,6 +31,8 @@ from ..model.source import Graphs
 IMAGES = 8
 """Images that layers are measured on, spread over the classes."""
 SHOWN = 10
+FLAT = "flat:"
+"""Before the name of a tensor of one view, as a graph is made to return it."""
 Views = Sequence[tuple[Pixels, ViewPlan]]
 """Images, and a plan of one view of each."""
 
@@ -135,15 +139,23 @@ def _tensors(
     graphs: Graphs, other: onnx.ModelProto, layers: Sequence[Layer], singles: Sequence[str], views: Views
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """For each view, the tensors of the FP32 graph and of another."""
-    tensors = [layer.tensor for layer in layers]
-    with (
-        model_file.opened(_with_outputs(graphs.single, singles), list(dict.fromkeys(singles))) as one,
-        model_file.opened(_with_outputs(other, tensors), list(dict.fromkeys(tensors))) as two,
-    ):
+    asked = [list(dict.fromkeys(names)) for names in (singles, [layer.tensor for layer in layers])]
+    with contextlib.ExitStack() as stack:
+        engines = [
+            stack.enter_context(model_file.opened(_with_outputs(model, names), [FLAT + name for name in names]))
+            for model, names in zip((graphs.single, other), asked, strict=True)
+        ]
         for pixels, plan in views:
-            asked = (one, list(dict.fromkeys(singles))), (two, list(dict.fromkeys(tensors)))
-            first, second = (engine.run(engine.load([pixels]), [plan], names) for engine, names in asked)
+            first, second = (
+                _run_flat(engine, pixels, plan, names) for engine, names in zip(engines, asked, strict=True)
+            )
             yield first, second
+
+
+def _run_flat(engine: OnnxEngine, pixels: Pixels, plan: ViewPlan, names: Sequence[str]) -> dict[str, Any]:
+    """Tensors of one view, each as [1, elements]."""
+    found = engine.run(engine.load([pixels]), [plan], [FLAT + name for name in names])
+    return {name: found[FLAT + name] for name in names}
 
 
 def _final_answers(model: onnx.ModelProto, views: Views) -> list[NDArray[np.float32]]:
@@ -178,8 +190,11 @@ def _by_growth(found: Sequence[LayerError]) -> list[str]:
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A copy that returns each tensor NAME as `flat:NAME` [1, elements], whatever its axes are."""
     changed = copied(model)
-    there = {value.name for value in changed.graph.output}
-    new = [name for name in dict.fromkeys(names) if name not in there]
-    changed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in new)
+    graph, sizes = changed.graph, f"{FLAT}sizes"
+    graph.initializer.append(numpy_helper.from_array(np.array([1, -1], np.int64), sizes))
+    for name in names:
+        graph.node.append(helper.make_node("Reshape", [name, sizes], [FLAT + name]))
+        graph.output.append(helper.make_tensor_value_info(FLAT + name, TensorProto.FLOAT, None))
     return changed
