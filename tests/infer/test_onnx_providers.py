@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
 import fake_onnxruntime
 import numpy as np
+import onnx
 import pytest
 from fake_onnxruntime import CUDA, TENSORRT, InferenceSession
 from helpers import Exported, noise
@@ -14,6 +16,7 @@ from helpers import Exported, noise
 from infer.engine import EngineError, Provider
 from infer.onnx_engine import OnnxEngine, plan_folder
 from infer.open import open_engine
+from infer.spec import ModelSpec
 from infer.views import PROTOCOLS, plan_views
 
 GPU_PROVIDERS: tuple[Provider, ...] = ("cuda", "tensorrt")
@@ -59,10 +62,20 @@ def test_the_double_shows_tf32(
         open_engine(exported("A"), provider="cuda", self_test=True)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_what_the_tensorrt_provider_is_told(precision: str, exported: Exported, opened: list[InferenceSession]) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_what_the_tensorrt_provider_is_told(
+    precision: str, exported: Exported, opened: list[InferenceSession], tmp_path: Path
+) -> None:
     """Shapes of a profile, a session for each profile that is used, CUDA beside it for what it leaves."""
-    engine = OnnxEngine(exported("A", precision=precision), provider="tensorrt", device=1)
+    path = exported("A", precision="fp32" if precision == "int8" else precision)
+    if precision == "int8":  # by its spec, which is what the options follow
+        model = onnx.load(path)
+        said = {prop.key: prop.value for prop in model.metadata_props}
+        spec = dataclasses.replace(ModelSpec.from_json(said["spec"]), precision="int8")
+        onnx.helper.set_model_props(model, {**said, "spec": spec.to_json()})
+        path = tmp_path / "int8.onnx"
+        onnx.save(model, path)
+    engine = OnnxEngine(path, provider="tensorrt", device=1)
     spec = engine.spec
     crops, landscape, _ = engine.shapes
     engine.run(engine.load([noise((90, 130))]), [plan_views(spec, "multicrop+dense", (90, 130))])
@@ -74,7 +87,9 @@ def test_what_the_tensorrt_provider_is_told(precision: str, exported: Exported, 
             assert len(shapes) == 7 and shapes["image"] == (getattr(shape.source_px, bound),) * 2 + (3,)
             assert shapes["rows"] == (getattr(shape.views, bound), getattr(shape.height_px, bound))
         assert Path(told.pop("trt_engine_cache_path")).is_dir()
-        half = {"trt_fp16_enable": "1"} if precision == "fp16" else {}
+        half = {} if precision == "fp32" else {"trt_fp16_enable": "1"}
+        if precision == "int8":
+            half["trt_int8_enable"] = "1"
         assert told == {"device_id": "1", "trt_engine_cache_enable": "1", **half}
         assert session.providers[CUDA]["use_tf32"] == "0"
     assert opened[0].providers[TENSORRT] != opened[1].providers[TENSORRT]

@@ -20,7 +20,7 @@ OPTIONS = {
     CUDA: {"device_id", "use_tf32", "cudnn_conv_algo_search", "prefer_nhwc", "gpu_mem_limit"},
     TENSORRT: {
         *("device_id", "trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes"),
-        *("trt_engine_cache_enable", "trt_engine_cache_path", "trt_fp16_enable"),
+        *("trt_engine_cache_enable", "trt_engine_cache_path", "trt_fp16_enable", "trt_int8_enable"),
     },
     "CPUExecutionProvider": set[str](),
 }
