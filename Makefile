@@ -19,14 +19,14 @@ test: $(INSTALLED)
 test-quick: $(INSTALLED)
 	$(PYTEST) -m 'not slow and not processes'
 
-# Three nets at full size and long chains of kills; the importers beside OpenCV 4's reader of Caffe models and torchvision,
+# Two nets at full size and long chains of kills; the importers beside OpenCV 4's reader of Caffe models and torchvision,
 # each in an environment of its own.
 CAFFE := .venv-caffe
 TORCHVISION := .venv-torchvision
 test-slow: $(INSTALLED) $(CAFFE)/.installed $(TORCHVISION)/.installed
 	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m 'slow and not full'
 
-# The nets at full size that test-slow leaves out: minutes each.
+# The nets at full size that test-slow leaves out, and the rehearsal of benchmarks/gpu_bare.py: minutes each.
 test-full: $(INSTALLED) $(TORCHVISION)/.installed
 	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m full
 

@@ -55,6 +55,7 @@ def test_the_driver_is_rehearsed_on_the_simulated_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_every_stage_is_rehearsed(tmp_path: Path) -> None:
     done, report = ran(tmp_path, "--rehearse")
     assert done.returncode == 0, done.stdout
