@@ -356,10 +356,11 @@ def out_of_range(plan: ViewPlan, shapes: Sequence[ShapeRange], spec: ModelSpec) 
         ranges = "; ".join(shape.explain() for shape in shapes)
         crops = view_px == (spec.crop_px, spec.crop_px) or spec.task != "classify"
         instead = "smaller --scales" if crops else "--protocol multicrop"
+        rebuild = "" if spec.fixed_size and not crops else ", or rebuild the engine with a larger --profile"
         return (
             f"{image} at Q={q} needs a view of {view_px[0]}x{view_px[1]} px from {rescaled[0]}x{rescaled[1]} px, "
             f"beyond the engine's range ({ranges}; sides up to {max(s.rescaled_px.max for s in shapes)} px): "
-            f"use {instead}, or rebuild the engine with a larger --profile"
+            f"use {instead}{rebuild}"
         )
     return None
 

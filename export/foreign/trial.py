@@ -5,6 +5,7 @@ A file's declarations are hints at best, so it is run on noise, by ONNX Runtime.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ THREADS = 2
 """Threads of ONNX Runtime: each reserves memory, which is bounded here, and a machine may have hundreds of CPUs."""
 OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Available memory of", "pthread_create")
 """Words of its errors where memory, or a thread's stack, was refused."""
+FAILED = re.compile(r".*returned while running (\w+) node\. Name:'(?:net/)?([^']*)' Status Message: ")
+"""How it says where that was."""
 MOST_LETTERS = 160
 """Of an error of ONNX Runtime within a reason of ours."""
 
@@ -213,7 +216,7 @@ def _outputs(model: onnx.ModelProto, *inputs: NDArray[np.float32]) -> list[NDArr
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             outputs = [session.run(None, {"input": values})[0] for values in inputs]
         except Exception as error:  # onnxruntime has a class of its own for each failure
-            said = " ".join(str(error).split())
+            said = FAILED.sub(r"\1 \2: ", " ".join(str(error).split()))
             wanted = any(words in said for words in OUT_OF_MEMORY)
             more = ": it needs more memory than an import may take" if wanted else ""
             raise ForeignError(f"ONNX Runtime cannot run it ({said[:300]}){more}") from None

@@ -20,19 +20,21 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from tqdm import tqdm
 
 from infer.command import print_notes
 from infer.data.folder import File
+from infer.engine import Outputs
+from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import ImageError, Pixels
 from infer.spec import ModelSpec
 from infer.views import ViewPlan, default_shapes
 
 from ..model import file as model_file
-from ..model.file import copied
-from ..proof.calibrate import PREFIX, with_largest
-from ..proof.images import CalibrationError, folder_of, list_files, read_views
+from ..model.file import FLAT, with_flat_outputs
+from ..model.precision import tensor_types
+from ..proof.images import CalibrationError, folder_of, list_files, one_by_one, read_views
 
 IMAGES = 128
 """Images that are looked at unless told otherwise: evenly spaced over the folders."""
@@ -66,7 +68,7 @@ class Images:
         count = min(count, len(self))
         files = [self.files[number * len(self) // count] for number in range(count)]
         for pixels, plan in dataclasses.replace(self, files=files):
-            yield pixels, next(_one_by_one(plan))
+            yield pixels, next(one_by_one(plan))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +86,25 @@ def calibrate(model: onnx.ModelProto, tensors: Collection[str], folder: Path, pr
     tensor is not finite.
     """
     names = sorted(tensors)
-    seen, maxima = _maxima(model, names, folder, protocol, limit)
-    counts = {name: np.zeros(BINS, np.int64) for name in names}
-    with model_file.opened(_with_outputs(model, names), names) as engine:
-        for pixels, plan in tqdm(seen, desc="histograms", unit="img", disable=None):
-            for one in _one_by_one(plan):
-                results = engine.run(engine.load([pixels]), [one], names)
+    unknown = [name for name in names if tensor_types(model).get(name) != TensorProto.FLOAT]
+    if unknown:
+        raise CalibrationError(f"tensor {unknown[0]}: its range cannot be measured, so its layer cannot be quantised")
+
+    files = list_files(folder, limit)
+    outputs = [FLAT + name for name in names]
+    with model_file.opened(with_flat_outputs(model, names), outputs) as engine:
+        images, maxima = _maxima(engine, Images(folder, files, engine.spec, protocol), names)
+        counts = {name: np.zeros(BINS, np.int64) for name in names}
+        for pixels, plan in tqdm(images, desc="histograms", unit="img", disable=None):
+            for results in _tensors(engine, pixels, plan, outputs):
                 for name in names:
-                    counts[name] += count_magnitudes(results[name], maxima[name])
+                    counts[name] += count_magnitudes(results[FLAT + name], maxima[name])
 
     ends = {"the largest value": maxima}
     for percentile in PERCENTILES:
         ends[f"percentile {percentile:g}"] = _ends(maxima, counts, percentile_end(percentile))
     ends["entropy"] = _ends(maxima, counts, entropy_end)
-    return Calibration(ends, seen)
+    return Calibration(ends, images)
 
 
 def count_magnitudes(values: NDArray[np.float32], most: float) -> NDArray[np.int64]:
@@ -108,39 +115,35 @@ def count_magnitudes(values: NDArray[np.float32], most: float) -> NDArray[np.int
     return np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
 
 
-def _maxima(
-    model: onnx.ModelProto, names: Sequence[str], folder: Path, protocol: str, limit: int
-) -> tuple[Images, dict[str, float]]:
-    """The images that can be seen, and the largest magnitude of each tensor on them."""
-    files = list_files(folder, limit)
-    measured, found = with_largest(model, names)
-    if set(found) != set(names):
-        lacking = sorted(set(names) - set(found))
-        raise CalibrationError(f"tensor {lacking[0]}: its range cannot be measured, so its layer cannot be quantised")
-
+def _maxima(engine: OnnxEngine, images: Images, names: Sequence[str]) -> tuple[Images, dict[str, float]]:
+    """Those of the images that can be seen, and the largest magnitude of each tensor on them."""
     seen = list[tuple[str, File]]()
-    rows, unreadable, groups = [], list[str](), set[str]()
-    outputs = [PREFIX + name for name in names]
-    with model_file.opened(measured, outputs) as engine:
-        for path, file in tqdm(files, desc="ranges", unit="img", disable=None):
-            try:
-                pixels, plan = read_views(engine.spec, engine.shapes, file, f"{folder}/{path}", protocol)
-            except ImageError as error:
-                unreadable.append(str(error))
-                continue
-            results = engine.run(engine.load([pixels]), [plan], outputs)
-            rows.append([float(results[name].max()) for name in outputs])
-            seen.append((path, file))
-            groups.add(folder_of(path))
+    rows, unreadable = [], list[str]()
+    outputs = [FLAT + name for name in names]
+    for path, file in tqdm(images.files, desc="ranges", unit="img", disable=None):
+        try:
+            pixels, plan = read_views(engine.spec, engine.shapes, file, f"{images.folder}/{path}", images.protocol)
+        except ImageError as error:
+            unreadable.append(str(error))
+            continue
+        for results in _tensors(engine, pixels, plan, outputs):
+            rows.append([float(np.abs(results[name]).max()) for name in outputs])
+        seen.append((path, file))
     if not rows:
-        raise CalibrationError(f"{folder}: none of {len(files)} images can be used, first {unreadable[0]}")
-    print_notes(unreadable + _say_few(folder, len(seen), groups))
+        raise CalibrationError(f"{images.folder}: none of {len(images)} images can be used, first {unreadable[0]}")
+    print_notes(unreadable + _say_few(images.folder, len(seen), {folder_of(path) for path, _ in seen}))
 
     maxima = dict(zip(names, np.max(rows, 0).tolist(), strict=True))
     for name, value in maxima.items():
         if not math.isfinite(value):
             raise CalibrationError(f"tensor {name} is {value} in FP32 already: no precision helps this net")
-    return Images(folder, seen, engine.spec, protocol), maxima
+    return dataclasses.replace(images, files=seen), maxima
+
+
+def _tensors(engine: OnnxEngine, pixels: Pixels, plan: ViewPlan, outputs: Sequence[str]) -> Iterator[Outputs]:
+    """The outputs for each view."""
+    loaded = engine.load([pixels])
+    return (engine.run(loaded, [one], outputs) for one in one_by_one(plan))
 
 
 def _say_few(folder: Path, images: int, groups: Collection[str]) -> list[str]:
@@ -156,17 +159,6 @@ def _say_few(folder: Path, images: int, groups: Collection[str]) -> list[str]:
             "classes may lie beyond its activations"
         )
     return notes
-
-
-def _one_by_one(plan: ViewPlan) -> Iterator[ViewPlan]:
-    """Each view in a plan of its own: tensors of views of different sizes do not fit into one array."""
-    return (ViewPlan(plan.protocol, plan.image_px, (view,)) for view in plan.views)
-
-
-def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    changed = copied(model)
-    changed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
-    return changed
 
 
 # Ends of scales, of counts of magnitudes

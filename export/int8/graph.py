@@ -16,7 +16,8 @@ import contextlib
 import dataclasses
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -121,7 +122,7 @@ def quantised(model: onnx.ModelProto, layers: Sequence[str], largest: Mapping[st
         "QuantizeBias": False,
         "OpTypesToExcludeOutputQuantization": list(KINDS),
     }
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _silent():
         tool = QDQQuantizer(
             described,
             per_channel=True,
@@ -139,6 +140,17 @@ def quantised(model: onnx.ModelProto, layers: Sequence[str], largest: Mapping[st
     del made.graph.value_info[:]
     _share_with_pools(made.graph)
     return made
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without what ONNX Runtime's tool says on the way."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _share_with_pools(graph: onnx.GraphProto) -> None:

@@ -135,6 +135,23 @@ def add_maximum(model: onnx.ModelProto, source: str, axes: Sequence[int], target
     model.graph.node.append(node)
 
 
+FLAT = "flat:"
+
+
+def with_flat_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A copy with FP32 tensors as outputs, FLAT + name [1, elements] each, for calls of one view.
+
+    Flat, since not every tensor of another's net begins with the views: a transformer's may begin with the tokens.
+    """
+    changed = copied(model)
+    graph = changed.graph
+    graph.initializer.append(numpy_helper.from_array(np.array([1, -1], np.int64), f"{FLAT}shape"))
+    for name in dict.fromkeys(names):
+        graph.node.append(helper.make_node("Reshape", [name, f"{FLAT}shape"], [FLAT + name]))
+        graph.output.append(helper.make_tensor_value_info(FLAT + name, TensorProto.FLOAT, ("views", "elements")))
+    return changed
+
+
 # Written and read
 
 

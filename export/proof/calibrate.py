@@ -39,7 +39,7 @@ from ..model.file import add_maximum, copied, keep_initializers, set_values, wit
 from ..model.mixed import exact_weights
 from ..model.precision import HALF_MAX, half_tensors, tensor_types
 from ..model.source import Graphs, Source
-from .images import CalibrationError, list_files, read_views
+from .images import CalibrationError, list_files, one_by_one, read_views
 
 PREFIX = "largest:"
 
@@ -111,7 +111,7 @@ def measure_ranges(
     Raises CalibrationError where no image can be read or a tensor is not finite, which rescaling cannot mend.
     """
     files = list_files(folder, limit)
-    measured, names = with_largest(reference, tensors)
+    measured, names = _with_largest(reference, tensors)
     if not names:
         raise CalibrationError(f"none of {len(tensors)} half tensors is in the FP32 graph: their range is not known")
     if len(names) < len(tensors):
@@ -137,12 +137,16 @@ def measure_ranges(
     return ActivationRanges(largest, len(rows), tuple(unreadable))
 
 
-def with_largest(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelProto, list[str]]:
-    """A copy with an output `largest:NAME` f32 [views] for each tensor that `reference` has, and their names.
+def _with_largest(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelProto, list[str]]:
+    """A copy with an output `largest:NAME` f32 [1] for each tensor that `reference` has, and their names.
+
+    For calls of one view, since not every tensor of another's net begins with the views.
 
     A half tensor of a converted model is called NAME.half, its FP32 one NAME (export/model/precision.py).
     """
     model = copied(reference)
+    shape = f"{PREFIX}shape"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, -1], np.int64), shape))
     inferred = onnx.shape_inference.infer_shapes(without_weights(reference))
     values = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
 
@@ -150,11 +154,12 @@ def with_largest(reference: onnx.ModelProto, tensors: Sequence[str]) -> tuple[on
     for name in tensors:
         single = name if name in values else name.removesuffix(".half")
         kind = values.get(single)
-        if kind is None or kind.elem_type != TensorProto.FLOAT or len(kind.shape.dim) < 2:
+        if kind is None or kind.elem_type != TensorProto.FLOAT:
             continue
         output = PREFIX + name
-        model.graph.node.append(helper.make_node("Abs", [single], [f"{output}.abs"]))
-        add_maximum(model, f"{output}.abs", range(1, len(kind.shape.dim)), output, keepdims=False)
+        model.graph.node.append(helper.make_node("Reshape", [single, shape], [f"{output}.flat"]))
+        model.graph.node.append(helper.make_node("Abs", [f"{output}.flat"], [f"{output}.abs"]))
+        add_maximum(model, f"{output}.abs", [1], output, keepdims=False)
         model.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, ("views",)))
         names.append(name)
     return model, names
@@ -166,8 +171,9 @@ def _largest(engine: OnnxEngine, file: File, path: str, protocol: str, names: Se
     Raises ImageError for one that the engine cannot see, OSError for one that is gone.
     """
     image, plan = read_views(engine.spec, engine.shapes, file, path, protocol)
-    results = engine.run(engine.load([image]), [plan], [PREFIX + name for name in names])
-    return [float(results[PREFIX + name].max()) for name in names]
+    loaded, outputs = engine.load([image]), [PREFIX + name for name in names]
+    found = [engine.run(loaded, [view], outputs) for view in one_by_one(plan)]
+    return [float(np.max([results[name] for results in found])) for name in outputs]
 
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT

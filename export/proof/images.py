@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infer.command import print_notes
@@ -62,3 +62,8 @@ def read_views(
     if reason is not None:
         raise ImageError(f"{name}: {reason}")
     return image, plan
+
+
+def one_by_one(plan: ViewPlan) -> Iterator[ViewPlan]:
+    """Each view in a plan of its own."""
+    return (ViewPlan(plan.protocol, plan.image_px, (view,)) for view in plan.views)

@@ -6,6 +6,7 @@ FP32 one. One view's tensors are in memory at a time: of a full-size VGG-E, 60 M
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from tabulate import tabulate
 
 from infer.errors import one_line
@@ -21,7 +22,7 @@ from infer.pixels.decode import Pixels
 from infer.views import ViewPlan
 
 from ..model import file as model_file
-from ..model.file import copied, names_read
+from ..model.file import FLAT, names_read, with_flat_outputs
 from ..model.mixed import Layer, exact_weights, half_layers, keep_single, layer_name
 from ..model.precision import HALF_MAX, check_graph, tensor_types
 from ..model.source import Graphs
@@ -60,9 +61,9 @@ def measure_layers(graphs: Graphs, views: Views, exponents: Mapping[str, int]) -
     for one, other in _tensors(graphs, check_graph(graphs.built), layers, singles, views):
         for place, layer in enumerate(layers):
             scale = math.ldexp(1.0, exponents.get(layer.tensor, 0))
-            value = one[singles[place]].astype(np.float64)
+            value = one[FLAT + singles[place]].astype(np.float64)
             with np.errstate(invalid="ignore", over="ignore"):
-                difference = np.abs(other[layer.tensor] / scale - value)
+                difference = np.abs(other[FLAT + layer.tensor] / scale - value)
                 sums[place] += (difference**2).sum(), (value**2).sum()
             most[place] = np.maximum(most[place], (difference.max(), np.abs(value).max() * scale))
 
@@ -134,15 +135,15 @@ def _layers(graphs: Graphs) -> tuple[list[Layer], list[str]]:
 def _tensors(
     graphs: Graphs, other: onnx.ModelProto, layers: Sequence[Layer], singles: Sequence[str], views: Views
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """For each view, the tensors of the FP32 graph and of another."""
-    tensors = [layer.tensor for layer in layers]
-    with (
-        model_file.opened(_with_outputs(graphs.single, singles), list(dict.fromkeys(singles))) as one,
-        model_file.opened(_with_outputs(other, tensors), list(dict.fromkeys(tensors))) as two,
-    ):
+    """For each view, the tensors of the FP32 graph and of another, flat."""
+    pairs = ((graphs.single, singles), (other, [layer.tensor for layer in layers]))
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for model, names in pairs:
+            outputs = [FLAT + name for name in dict.fromkeys(names)]
+            opened.append((stack.enter_context(model_file.opened(with_flat_outputs(model, names), outputs)), outputs))
         for pixels, plan in views:
-            asked = (one, list(dict.fromkeys(singles))), (two, list(dict.fromkeys(tensors)))
-            first, second = (engine.run(engine.load([pixels]), [plan], names) for engine, names in asked)
+            first, second = (engine.run(engine.load([pixels]), [plan], outputs) for engine, outputs in opened)
             yield first, second
 
 
@@ -175,11 +176,3 @@ def _by_growth(found: Sequence[LayerError]) -> list[str]:
         growth[one.layer] = one.relative / before if math.isfinite(one.relative) else 0.0
         before = max(before, one.relative if math.isfinite(one.relative) else 0.0)
     return sorted(growth, key=lambda name: -growth[name])
-
-
-def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    changed = copied(model)
-    there = {value.name for value in changed.graph.output}
-    new = [name for name in dict.fromkeys(names) if name not in there]
-    changed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in new)
-    return changed

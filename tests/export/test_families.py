@@ -106,11 +106,16 @@ def test_every_protocol_is_torchs(family: Any, photos: Photos) -> None:
 
 
 @pytest.mark.parametrize("family", IN_THE_GRAPH, indirect=True)
-def test_engines_in_half(family: Any, photos: Photos, tmp_path: Path) -> None:
-    """The real builder takes it, and what its graph rounds (its check graph) is near."""
+def test_engines_in_half(
+    family: Any, photos: Photos, miniature_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The real builder takes it, calibrated and verified; what its graph rounds (its check graph) is near."""
     pytest.importorskip("tensorrt_rtx")
     name, net, path, (spec, _) = family
-    made = build_engine(path, "-o", tmp_path / "m.engine", "--target", "sm86")
+    images = ("--calibrate", miniature_dir, "--verify", miniature_dir, "--limit", "4")
+    made = build_engine(path, "-o", tmp_path / "m.engine", "--target", "sm86", *images, "--tolerance", "0.05")
+    assert "not measured" not in "".join(made.printed) + capfd.readouterr().err
+    assert made.sidecar["ranges"]["images"] == 4 and made.sidecar["verify"]["layers"]
     assert made.sidecar["half_tensors"] > 10 and len(made.sidecar["profiles"]) == (1 if spec.fixed_size else 3)
     engine = open_engine(tmp_path / "m.fp16.onnx", self_test=True)
     photo = photos["cat"]

@@ -178,10 +178,11 @@ std::optional<std::string> out_of_range(const std::vector<View>& plan, Size imag
       largest = std::max(largest, shape.rescaled_px.max);
     }
     const bool is_crop = seen.height == spec.crop_px && seen.width == spec.crop_px;
+    const bool never = spec.fixed_size && !is_crop;  // no profile helps
     return "image " + text(image) + " px at Q=" + std::to_string(view.short_side_px) + " needs a view of " +
            text(seen) + " px from " + text(rescaled) + " px, beyond the engine's range (" + ranges + "; sides up to " +
            std::to_string(largest) + " px): use " + (is_crop ? "smaller scales" : "protocol multicrop") +
-           ", or rebuild the engine with a larger --profile";
+           (never ? "" : ", or rebuild the engine with a larger --profile");
   }
   return std::nullopt;
 }
