@@ -24,7 +24,7 @@ def add_proof_options(parser: Parser) -> None:
     add(
         "--tolerance",
         type=positive_argument,
-        help=f"of --verify of FP16, for a posterior (default: {Proof().tolerance})",
+        help=f"of --verify, for a posterior of FP16 or a box (default: {Proof().tolerance})",
     )
     add(
         "--max-drop",
@@ -83,8 +83,8 @@ def check_proof_options(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("--precision int8 needs images of the kind that the net is for: --calibrate DIR")
     if (args.calibrate or args.verify) and precision == "fp32":
         parser.error("--calibrate and --verify are about half precision and INT8: use them with --precision fp16|int8")
-    if args.tolerance is not None and (args.verify is None or precision == "int8"):
-        parser.error("--tolerance is of --verify DIR of FP16: give both (INT8 has --max-drop)")
+    if args.tolerance is not None and args.verify is None:
+        parser.error("--tolerance is of --verify DIR: give both")
     for name in ("max_drop", "max_drop_bound"):
         if getattr(args, name) is not None and (args.verify is None or precision != "int8"):
             parser.error(f"--{name.replace('_', '-')} is of --verify DIR of INT8: give both, with --precision int8")

@@ -142,9 +142,11 @@ def pass_or_refuse(verdict: Verdict | BoxVerdict, path: Path, proof: Proof) -> d
         advice = "build with --keep-single LAYER,... or --precision fp32"
         if proof.calibrate is None:
             advice = "try --calibrate DIR, which rescales a net that leaves half's range, or --precision fp32"
+        nothing = "there is no engine"
         if verdict.precision == "int8":
-            advice = "allow more with --max-drop, or build with --precision fp16"
-        raise GateError(f"{path}: {why}, so there is no engine: {advice}")
+            option = "--tolerance" if isinstance(verdict, BoxVerdict) else "--max-drop"
+            nothing, advice = "nothing is written", f"allow more with {option}, or use --precision fp16"
+        raise GateError(f"{path}: {why}, so {nothing}: {advice}")
     return said_of(verdict, proof)
 
 
