@@ -7,7 +7,8 @@
 top-1; the drop is of pairs, with its 95 % interval, as evaluation.compare says it; ms are of the engine, an image.
 
 --vgg: VGG-D at full size with random weights (the time does not depend on them), `multicrop+dense` at Q = 256, 384, 512
-of one 500x375 JPEG (150 crops, 6 dense views), seconds, least of some rounds that take turns:
+of one 500x375 JPEG (150 crops, 6 dense views), least of some rounds that take turns. Seconds by the clock, and of all
+cores together, which tell more where others use the machine too:
   our FP32, our INT8   OnnxEngine on the `views` models, from the JPEG's bytes to the posterior
   OpenVINO             the `images` model on pixels cut beforehand, in calls of the same size: FP32, bfloat16, and INT8
                        as NNCF makes it by its defaults of 32 images, as ours is
@@ -50,8 +51,10 @@ INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "am
 SAMPLES = 32
 RIVAL = Path(__file__).with_name("openvino_rival.py")
 
-Rival = Callable[[], tuple[float, NDArray[Any]]]
-"""Takes one turn: seconds, and the class of each view."""
+Seconds = tuple[float, float]
+"""By the clock, and of all cores together."""
+Rival = Callable[[], tuple[Seconds, NDArray[Any]]]
+"""Takes one turn: how long it took, and the class of each view."""
 
 
 def main() -> None:
@@ -134,10 +137,10 @@ def vgg(folder: Path, rounds: int, python: Path | None) -> str:
     spec = engines["our FP32"].spec
     plan = plan_views(spec, "multicrop+dense", (375, 500), SCALES)
 
-    def ours(engine: OnnxEngine) -> tuple[float, NDArray[Any]]:
-        started = time.perf_counter()
+    def ours(engine: OnnxEngine) -> tuple[Seconds, NDArray[Any]]:
+        started = time.perf_counter(), time.process_time()
         posterior = engine.run(engine.load([decode(jpeg)]), [plan], ("posterior", "pixel_sums"))["posterior"]
-        return time.perf_counter() - started, posterior.argmax(1)
+        return (time.perf_counter() - started[0], time.process_time() - started[1]), posterior.argmax(1)
 
     rivals: dict[str, Rival] = {name: functools.partial(ours, engine) for name, engine in engines.items()}
     notes = [f"{name}: {engine.arithmetic}" for name, engine in engines.items()]
@@ -151,11 +154,13 @@ def vgg(folder: Path, rounds: int, python: Path | None) -> str:
         seconds, classes = turns(rivals, rounds)
 
     rows = []
-    for name, taken in seconds.items():
+    for name, (wall, cores) in seconds.items():
         reference = classes["OpenVINO FP32" if name.startswith("OpenVINO") else "our FP32"]
         same = int((classes[name] == reference).sum())
-        rows.append((name, f"{taken:.2f}", f"{taken / seconds['our FP32']:.2f}", f"{same} of {len(reference)}"))
-    headers = ["VGG-D, multicrop+dense, one image", "seconds", "times our FP32", "class of its own FP32, views"]
+        times = [f"{one / of_single:.2f}" for one, of_single in zip((wall, cores), seconds["our FP32"], strict=True)]
+        rows.append((name, f"{wall:.2f}", times[0], f"{cores:.2f}", times[1], f"{same} of {len(reference)}"))
+    headers = ["VGG-D, multicrop+dense, one image", "seconds", "times ours in FP32"]
+    headers += ["seconds of cores", "times ours in FP32", "views of its own FP32's class"]
     return "\n".join([tabulate(rows, headers, tablefmt="pipe", disable_numparse=True), "", *notes])
 
 
@@ -190,12 +195,12 @@ def openvino_turns(python: Path, folder: Path, images: Path, notes: list[str]) -
                 return dict(json.loads(line))
         sys.exit(f"{python} {RIVAL}: ended without an answer")
 
-    def turn(name: str, precision: str) -> tuple[float, NDArray[Any]]:
+    def turn(name: str, precision: str) -> tuple[Seconds, NDArray[Any]]:
         print(precision, file=asked, flush=True)
         said = answer()
         note = f"{name}: {said['precision']}" + " beside INT8" * (precision == "int8")
         notes.extend([note] if note not in notes else [])
-        return said["seconds"], np.array(said["classes"])
+        return (said["seconds"], said["seconds_of_cores"]), np.array(said["classes"])
 
     about = answer()
     notes.append(f"OpenVINO {about['openvino']}, which finds {', '.join(about['capabilities'])} on this CPU")
@@ -207,14 +212,15 @@ def openvino_turns(python: Path, folder: Path, images: Path, notes: list[str]) -
         process.wait()
 
 
-def turns(rivals: dict[str, Rival], rounds: int) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
+def turns(rivals: dict[str, Rival], rounds: int) -> tuple[dict[str, Seconds], dict[str, NDArray[Any]]]:
     """The least seconds of each, in rounds in which everyone runs once, and the classes that it found."""
-    seconds, classes = dict.fromkeys(rivals, float("inf")), {}
+    seconds: dict[str, Seconds] = dict.fromkeys(rivals, (float("inf"),) * 2)
+    classes = {}
     for _ in range(rounds):
         for name, rival in rivals.items():
-            taken, classes[name] = rival()
-            seconds[name] = min(seconds[name], taken)
-            print(f"{name}: {taken:.2f} s", file=sys.stderr)
+            (wall, cores), classes[name] = rival()
+            seconds[name] = min(seconds[name][0], wall), min(seconds[name][1], cores)
+            print(f"{name}: {wall:.2f} s, {cores:.2f} s of cores, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     return seconds, classes
 
 

@@ -44,11 +44,11 @@ def rounded_by(file: str, precision: Precision = "fp16") -> str:
 
 
 def is_stand_in(arithmetic: str | None) -> bool:
-    """True where FP16 was computed in FP32, rounded or not: its time says nothing of half precision.
+    """True where FP16 or INT8 was computed in FP32, rounded or not: its time says nothing of that precision.
 
-    INT8 is computed as such on a CPU too, by the check graph; the few layers that stay in half matter little.
+    By its check graph INT8 is computed as such on a CPU too; the few layers that stay in half matter little.
     """
-    return arithmetic is not None and (arithmetic.startswith(ROUNDED) or arithmetic == UNROUNDED)
+    return arithmetic is not None and (arithmetic.startswith(ROUNDED) or arithmetic in (UNROUNDED, INT8_IN_FP32))
 
 
 Outputs = dict[str, NDArray[Any]]

@@ -82,6 +82,8 @@ class _Integers:
             if self._is_never_negative(node):
                 self.never_negative.update(node.output)
 
+            if node.op_type == "Relu":
+                self._read_before_rounding(node)
             if node.output[0] in symmetric and node.input[0] in self.never_negative:
                 self._add_activation(node)
             elif node.op_type != "DequantizeLinear" or not self._add_restored(node):
@@ -246,6 +248,22 @@ class _Integers:
         self._add("QLinearConv", inputs, target, node)
         return True
 
+    def _read_before_rounding(self, node: onnx.NodeProto) -> None:
+        """Lets a ReLU whose result is rounded to half read what has not been: so it is computed with the convolution.
+
+        Rounding changes no sign, and once is enough: the first layer of a net is where this saves most.
+        """
+        back = self.makers.get(node.input[0])
+        down = self.makers.get(back.input[0]) if back is not None and _casts_to(back, TensorProto.FLOAT) else None
+        if down is None or not _casts_to(down, TensorProto.FLOAT16):
+            return
+        only_read = all(self.readers[name] == 1 for name in (node.input[0], down.output[0], node.output[0]))
+        if only_read and any(_casts_to(one, TensorProto.FLOAT16) for one in self._reading(node.output[0])):
+            node.input[0] = down.input[0]
+
+    def _reading(self, name: str) -> list[onnx.NodeProto]:
+        return [node for node in self.graph.node if name in node.input]
+
     # Written down
 
     def _add(self, kind: str, inputs: Sequence[str], target: str, like: onnx.NodeProto | None = None) -> str:
@@ -280,3 +298,7 @@ class _Integers:
 def _pads_by_name(node: onnx.NodeProto) -> bool:
     """True where a convolution's padding depends on the size of what it reads."""
     return any(one.name == "auto_pad" and one.s not in (b"", b"NOTSET") for one in node.attribute)
+
+
+def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
+    return node.op_type == "Cast" and any(one.name == "to" and one.i == kind for one in node.attribute)

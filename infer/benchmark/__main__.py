@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..command import Parser, add_engine_options, engine_options, exit_with, run, scales_argument
-from ..engine import EngineError, is_stand_in
+from ..engine import INT8_IN_FP32, EngineError, is_stand_in
 from ..errors import UsageError, one_line
 from ..pixels.decode import read
 from ..views import PROTOCOLS
@@ -94,7 +94,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     text += dict.fromkeys(_device_line(row["device"], row["peak"]) for row in rows)
     for engine, arithmetic in dict.fromkeys((row["engine"], row["arithmetic"]) for row in rows):
         if is_stand_in(arithmetic):
-            text.append(one_line(f"{engine}: {arithmetic}: its times are not those of half precision"))
+            precision = "INT8" if arithmetic == INT8_IN_FP32 else "half precision"
+            text.append(one_line(f"{engine}: {arithmetic}: its times are not those of {precision}"))
     return "\n".join(text)
 
 

@@ -349,7 +349,7 @@ def test_a_check_graph_has_no_time(tmp_path: Path) -> None:
     page = Page(tmp_path / "report.html")
     header, *rows = page.tables["results"][0]
     assert [row[header.index("ms / image")] for row in rows] == ["\N{EN DASH}", "40.0"]
-    assert "FP16 on a CPU is computed by its check graph, whose time says nothing" in page.text["results"]
+    assert "FP16 on a CPU is computed in FP32, and so is INT8 without its check graph" in page.text["results"]
     assert "engine time an image" not in page.text[""] and "cost" not in page.text
 
     write_run(tmp_path / "plans", [scores_of(**plan), scores_of("two", seed=1, **plan)])
