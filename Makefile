@@ -4,7 +4,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: cpp demo gpu-check pycuda test test-full test-fuzz test-kills test-quick test-slow lint types readme clean
+.PHONY: cpp demo gpu-check pycuda test test-full test-fuzz test-kills test-quick test-slow test-torchvision lint types readme clean
 
 demo: $(INSTALLED)
 	$(RUN) examples/demo.py demo
@@ -29,6 +29,10 @@ test-slow: $(INSTALLED) $(CAFFE)/.installed $(TORCHVISION)/.installed
 # The nets at full size that test-slow leaves out, and the rehearsal of benchmarks/gpu_bare.py: minutes each.
 test-full: $(INSTALLED) $(TORCHVISION)/.installed
 	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m full
+
+# Five of torchvision's nets at full size through the import, every protocol, and engines of them; prints their table.
+test-torchvision: $(INSTALLED) $(TORCHVISION)/.installed
+	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(RUN) -m pytest -m torchvision -s tests/export/test_torchvision_five.py
 
 # Damages every kind of file that we read, for an hour or SECONDS, each round by another seed.
 SECONDS := 3600
@@ -79,6 +83,8 @@ types: $(INSTALLED)
 
 readme: $(INSTALLED)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(RUN) .ci/readme.py README.md
+	mkdir -p demo/your-model && cd demo/your-model && EXAMPLES="$(CURDIR)/examples" \
+	  PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(CURDIR)/$(RUN) $(CURDIR)/.ci/readme.py $(CURDIR)/docs/your-model.md
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'

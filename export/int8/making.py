@@ -22,6 +22,7 @@ from tqdm import tqdm
 from infer import self_test
 from infer.command import print_notes
 from infer.errors import one_line
+from infer.model_file import INT8
 from infer.spec import ModelSpec
 
 from ..errors import ModelError
@@ -86,20 +87,21 @@ def int8_source(single: onnx.ModelProto, path: Path, proof: Proof, kept: Sequenc
     VerifyError, GateError.
     """
     made = quantise(single, proof, kept)
-    notes, half = dict[str, Any](), list(kept)
+    half, found, notes = tuple(kept), dict[str, Any](), dict[str, Any]()
     if proof.verify is None:
         print_notes([f"{path}: what INT8 costs was not measured: --verify DIR does, and puts layers back where needed"])
     else:
         losses = measure_losses(made)
         steps = mend(made, losses, proof, kept)
-        half = list(steps[-1].half)
-        draw_mending(losses, [step.as_json() for step in steps], single.ByteSize(), made.said["name"], chart)
+        half = steps[-1].half
+        found = {"losses": [one._asdict() for one in losses], "steps": [step.as_json() for step in steps]}
+        draw_mending(losses, found["steps"], single.ByteSize(), made.said["name"], chart)
         print(one_line(f"{chart}: the loss of each layer alone, and each step"), flush=True)
         notes["verify"] = pass_or_refuse(steps[-1].verdict, path, proof)
-        notes["int8"] = {"losses": [one._asdict() for one in losses], "steps": [step.as_json() for step in steps]}
-    built = made.built(half)
-    notes["int8"] = {**made.said, "half": half, **notes.get("int8", {})}
 
+    built = made.built(half)
+    notes["int8"] = {**made.said, "half": list(half), **found}
+    helper.set_model_props(built, {**metadata(built), INT8: json.dumps(notes["int8"])})
     with model_file.opened(cpu_graph(built)) as engine:
         expected = self_test.record(engine)
     helper.set_model_props(built, {**metadata(built), "self_test": expected})

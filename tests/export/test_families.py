@@ -14,8 +14,11 @@ from conftest import Photos
 from engines import build_engine
 from torch import Tensor, nn
 
+from evaluation.ilsvrc import main as evaluate
 from export.foreign.tracing import write_net
 from export.from_onnx import ImportRequest, import_model
+from export.to_triton import main as to_triton
+from infer.__main__ import main as infer
 from infer.onnx_engine import OnnxEngine
 from infer.open import open_engine
 from infer.spec import ModelSpec, Preprocessing
@@ -137,3 +140,22 @@ def test_a_class_token_for_one_image_is_nchw(photos: Photos, tmp_path: Path) -> 
     plan = plan_views(spec, "center", photo.shape[:2])
     found = engine.run(engine.load([photo]), [plan])["posterior"]
     assert errors(net, spec, photo, plan, found) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit"], indirect=True)
+def test_the_other_commands_take_it(
+    family: Any, miniature_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, _, path, (spec, _) = family
+    photo = next(iter(sorted((miniature_dir / "ILSVRC2012_img_val").iterdir())))
+    assert infer([str(photo), "--engine", str(path), "--protocol", "multicrop"]) == 0
+    assert to_triton([str(path), "-o", str(tmp_path / "models")]) == 0
+    evaluated = ["--engine", str(path), "--data", str(miniature_dir), "--limit", "3", "--out", str(tmp_path / "out")]
+    capfd.readouterr()
+    if spec.fixed_size:
+        with pytest.raises(SystemExit, match="2"):
+            evaluate([*evaluated, "--protocol", "center,dense", "--classes-by-order"])
+        assert "a net of fixed size sees crops alone" in capfd.readouterr().err
+        assert not list((tmp_path / "out").rglob("*.parquet"))
+    else:
+        assert evaluate([*evaluated, "--protocol", "center,dense", "--classes-by-order"]) == 0
