@@ -83,7 +83,7 @@ types: $(INSTALLED)
 
 readme: $(INSTALLED)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(RUN) .ci/readme.py README.md
-	mkdir -p demo/your-model && cd demo/your-model && EXAMPLES="$(CURDIR)/examples" \
+	rm -rf demo/your-model && mkdir -p demo/your-model && cd demo/your-model && EXAMPLES="$(CURDIR)/examples" \
 	  PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(CURDIR)/$(RUN) $(CURDIR)/.ci/readme.py $(CURDIR)/docs/your-model.md
 
 $(INSTALLED): pyproject.toml constraints.txt

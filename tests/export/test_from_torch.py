@@ -86,18 +86,18 @@ def test_a_callable(nets: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.processes
 def test_a_program(tmp_path: Path, photos: Photos, capfd: pytest.CaptureFixture[str]) -> None:
-    """Of one size, as torch.export makes it of an example."""
-    net = families.make("mobilenet_v3", list(photos.values()))
+    """Of one size, as torch.export makes it of an example; with attention."""
+    net = families.make("vit", list(photos.values()))
     path, out = tmp_path / "a net.pt2", tmp_path / "ours.onnx"
     batch = ({0: torch.export.Dim.AUTO},)
     torch.export.save(torch.export.export(net, (torch.zeros(2, 3, 64, 64),), dynamic_shapes=batch), path)
     assert main([str(path), "--mean", "imagenet", "-o", str(out)]) == 0
     said = capfd.readouterr().out
-    assert "takes f32 [N, 3, 64, 64], returns logits" in said and "sides: declared 64 px only, but larger views" in said
+    assert "takes f32 [N, 3, 64, 64], returns logits" in said and "sides: crops alone, since" in said
     engine, photo = open_engine(out, self_test=True), photos["cat"]
     assert engine.spec.source == {"importer": "export.from_torch", "pt2_sha256": file_sha256(path)}
     assert engine.spec.name == "a-net"
-    plan = plan_views(engine.spec, "dense", photo.shape[:2])
+    plan = plan_views(engine.spec, "ten-crop", photo.shape[:2])
     found = engine.run(engine.load([photo]), [plan])["posterior"]
     cut = [families.network_input(families.cut_by_pillow(photo, view, engine.spec)) for view in plan.views]
     expected, deviation = families.log_posteriors(net, cut)

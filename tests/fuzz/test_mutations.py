@@ -16,6 +16,7 @@ import re
 import resource
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +24,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from feature_tables import noisy, write_table
 from helpers import encode, noise, slim_spec, write_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from report_runs import scores_of, write_run
+from torch import nn
 
 from evaluation.features import table as feature_tables
 from evaluation.localization.table import LocatedImage, UnfinishedBoxes, read_located
@@ -35,6 +38,7 @@ from evaluation.report.results import read_mistakes, read_run
 from evaluation.run.loop import Effort, Shard
 from evaluation.run.submission import read_submission
 from evaluation.scores import table as score_tables
+from export.foreign.program import copy_program
 from export.importing.classes import read_classes
 from infer.boxes.finding import Guess
 from infer.data.annotations import Box, read_annotation
@@ -139,6 +143,19 @@ def weights(path: Path) -> Any:
     return found.spec, {name: tensor.numpy().tobytes() for name, tensor in found.weights.items()}
 
 
+def write_program(path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)).eval()
+    with path.open("wb") as file:
+        torch.export.save(torch.export.export(net, (torch.zeros(1, 3, 8, 8),)), file)
+
+
+def program(path: Path) -> Any:
+    copy = path.with_suffix(".copy")
+    copy_program(path, copy)
+    with zipfile.ZipFile(copy) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
 def every_image(path: Path) -> Any:
     dataset = open_dataset(path)
     contents = []
@@ -178,6 +195,7 @@ KINDS = [
     Kind("feature table", lambda p: write_table(p, noisy()), features, exact=True),
     Kind("box table", write_boxes, lambda p: list(read_located(p)), exact=True),
     Kind("checkpoint", lambda p: write_checkpoint(p, slim_spec("A")), weights, exact=True),
+    Kind("program", write_program, program, exact=True),
     Kind("spec", lambda p: p.write_text(slim_spec("A").to_json()), lambda p: ModelSpec.from_json(p.read_bytes())),
     Kind("submission", lambda p: p.write_text(SUBMISSION), read_submission),
     Kind("XML", lambda p: p.write_text(XML), lambda p: read_annotation(File(p), p.name)),

@@ -81,6 +81,7 @@ def test_a_terminal_of_another_encoding_gets_escapes(encoding: str) -> None:
         ("evaluation.ilsvrc", "pyarrow", "evaluation"),
         ("evaluation.features", "sklearn", "evaluation"),
         ("export.from_onnx", "onnx", "build"),
+        ("export.from_torch", "onnxscript", "export"),
         ("export.from_caffe", "google.protobuf", "build"),
         ("export.from_caffe", "torch", "trainer"),
         ("export.from_torchvision", "torch", "trainer"),

@@ -23,6 +23,8 @@ from infer.spec import ModelSpec
 
 FIVE = ("resnet50", "efficientnet_b0", "convnext_tiny", "vit_b_16", "mobilenet_v3_large")
 CROP_PX, LAYER_SCALE = 224, 0.1
+QUIET = ("bn3", "block.2.1", "block.3.1")
+"""Batch norms that end a block of ResNet's, and of EfficientNet's and MobileNet's."""
 
 
 def build(name: str) -> nn.Module:
@@ -37,7 +39,7 @@ def make(name: str, photos: list[Any]) -> nn.Module:
     for key, parameter in net.named_parameters():
         if key.endswith("layer_scale"):
             nn.init.constant_(parameter, LAYER_SCALE)
-    families.settle(net, families.cuts(photos, CROP_PX), quiet=("bn3",))
+    families.settle(net, families.cuts(photos, CROP_PX), quiet=QUIET)
     return net
 
 

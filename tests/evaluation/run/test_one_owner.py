@@ -20,7 +20,7 @@ from evaluation.errors import RunError
 from evaluation.features.__main__ import main as features
 from evaluation.localization.__main__ import main as localize
 from evaluation.run.store import check_out
-from export import from_caffe, from_onnx, from_torchvision, to_onnx, to_trt
+from export import from_caffe, from_onnx, from_torch, from_torchvision, to_onnx, to_trt
 from trainer import chain, miniature, statistics
 from trainer.__main__ import main as train
 
@@ -62,6 +62,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "to_onnx": (to_onnx.main, "x.pt -o {}/m.onnx"),
     "to_trt": (to_trt.main, "x.onnx -o {}/m.engine"),
     "from_onnx": (from_onnx.main, "x.onnx --mean 1,1,1 --std 1,1,1 --filter bilinear --classes n.txt -o {}/m.onnx"),
+    "from_torch": (from_torch.main, "x.pt2 --mean 1,1,1 --std 1,1,1 -o {}/m.onnx"),
     "from_caffe": (from_caffe.main, "x.prototxt x.caffemodel -o {}/m.pt"),
     "from_torchvision": (from_torchvision.main, "--net D x.pth -o {}/m.pt"),
 }
