@@ -31,13 +31,14 @@ def loss_of(found: Sequence[NDArray[np.float64]], expected: Sequence[NDArray[np.
     return float(np.sqrt((differences**2).mean() / max((spread**2).mean(), 1e-300)))
 
 
-def scores_of(model: onnx.ModelProto, images: Images) -> list[NDArray[np.float64]]:
+def scores_of(model: onnx.ModelProto, images: Images, count: int = TRIED) -> list[NDArray[np.float64]]:
     """The class scores, or the map of boxes, of one view of each of a few images."""
     is_classifier = ModelSpec.from_json(metadata(model)["spec"]).task == "classify"
     name = CLASS_SCORES if is_classifier else "box_map"
-    changed = with_class_scores(model) if is_classifier else model
-    with model_file.opened(changed, [name] if is_classifier else []) as engine:
+    opened = model_file.opened(with_class_scores(model), [name]) if is_classifier else model_file.opened(model)
+    del model
+    with opened as engine:
         return [
             engine.run(engine.load([pixels]), [plan], [name])[name].astype(np.float64)
-            for pixels, plan in images.few(TRIED)
+            for pixels, plan in images.few(count)
         ]

@@ -40,6 +40,8 @@ from .chart import draw_mending
 from .losses import LayerLoss, loss_of, scores_of
 
 SHOWN = 10
+ALONE = 8
+"""Images on which each layer is measured alone."""
 
 
 class KeptError(ModelError):
@@ -168,12 +170,12 @@ def _without(layers: Sequence[str], kept: Sequence[str]) -> list[str]:
 
 def measure_losses(made: Quantised) -> list[LayerLoss]:
     """The loss of each layer alone, the largest first; the worst are printed."""
-    expected = scores_of(made.single, made.images)
+    expected = scores_of(made.single, made.images, ALONE)
     found = []
     for layer in tqdm(made.layers, desc="layers", unit="layer", disable=None):
         others = [name for name in made.layers if name != layer]
-        alone = graph.put_back(made.model, made.single, others) if others else made.model
-        found.append(LayerLoss(layer, loss_of(scores_of(integer_graph(alone), made.images), expected)))
+        scores = scores_of(graph.put_back(made.model, made.single, others), made.images, ALONE)
+        found.append(LayerLoss(layer, loss_of(scores, expected)))
     found.sort(key=lambda one: -one.loss if math.isfinite(one.loss) else -math.inf)
 
     rows = [(one_line(one.layer), f"{one.loss:.2g}") for one in found[:SHOWN]]

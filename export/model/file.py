@@ -188,6 +188,7 @@ def saved(model: onnx.ModelProto) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         save(model, path)
+        del model  # it may be gigabytes, and nobody else's
         yield path
 
 
@@ -196,7 +197,10 @@ def opened(model: onnx.ModelProto, more_outputs: Sequence[str] = (), *, threads:
     """The model as an engine on the CPU, from a temporary file; `more_outputs` are added to the model's own spec."""
     from infer.onnx_engine import OnnxEngine
 
-    with saved(model) as path, contextlib.closing(OnnxEngine(path, threads=threads)) as engine:
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(saved(model))
+        del model
+        engine = stack.enter_context(contextlib.closing(OnnxEngine(path, threads=threads)))
         engine.spec = dataclasses.replace(engine.spec, outputs=(*engine.spec.outputs, *more_outputs))
         yield engine
 
