@@ -177,7 +177,7 @@ def takes(kind: Any, context: Any = None) -> Change:
         (takes("collections.defaultdict", {"default_factory_module": "os"}), "takes or returns a collections.defaultd"),
         (takes("builtins.dict", {"enum": "os"}), "takes or returns its tensors by names that are none"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_would_be_run_is_refused(
     change: Change, message: str, program: tuple[Path, nn.Module], tmp_path: Path
