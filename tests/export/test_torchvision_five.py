@@ -81,7 +81,8 @@ def test_one_of_five(name: str, photos: Photos, photo_dir: Path, tmp_path: Path)
     started = time.monotonic()
     made = build_engine(out, "-o", tmp_path / "half.engine", "--target", "sm86")
     seconds = time.monotonic() - started
-    half = open_engine(tmp_path / "half.fp16.onnx", self_test=True)
+    # on photographs: the self-test's images are noise, where a net of random weights is certain of anything
+    half = open_engine(tmp_path / "half.fp16.onnx")
     plan = plan_views(spec, "ten-crop", photo.shape[:2])
     found = half.run(half.load([photo]), [plan])["posterior"]
     cost = float(np.abs(found - np.exp(expected["expected"][merged.places[1]])).max())
