@@ -32,7 +32,7 @@ from ..model.file import metadata
 from ..model.integers import integer_graph
 from ..model.mixed import unquantised
 from ..model.source import Graphs, Proof, Source
-from ..proof.verdict import BoxVerdict, Verdict, pass_or_refuse, refusal
+from ..proof.verdict import BoxVerdict, Verdict, is_beyond_mending, pass_or_refuse, refusal
 from ..proof.verify import verify_graph
 from . import graph
 from .calibration import IMAGES, Images, calibrate
@@ -193,7 +193,7 @@ def mend(made: Quantised, losses: Sequence[LayerLoss], proof: Proof, kept: Seque
         step = Step(tuple(half), built.ByteSize(), verify_graph(made.single, built, proof))
         steps.append(step)
         why = refusal(step.verdict, proof)
-        if why is None or len(waiting) <= 1:
+        if why is None or len(waiting) <= 1 or is_beyond_mending(step.verdict, proof):
             return steps
 
         back = waiting[: min(count, len(waiting) - 1)]

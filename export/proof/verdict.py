@@ -119,6 +119,16 @@ def refusal(verdict: Verdict | BoxVerdict, proof: Proof) -> str | None:
     return None
 
 
+def is_beyond_mending(verdict: Verdict | BoxVerdict, proof: Proof) -> bool:
+    """True where the images are so few that not even FP32's own answers would be within --max-drop-bound."""
+    if isinstance(verdict, BoxVerdict) or proof.max_drop_bound is None:
+        return False
+    pairs = verdict.pairs
+    wrong = pairs.both_wrong + pairs.only_first_wrong
+    same = Paired(wrong, 0, 0, pairs.images - wrong)
+    return same.interval95_percent[1] > proof.max_drop_bound
+
+
 def _say_needed(pairs: Paired, bound: float) -> str:
     """How many images like these would bring the upper limit of a difference down to `bound`."""
     if pairs.difference_percent >= bound:
