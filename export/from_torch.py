@@ -77,7 +77,8 @@ def _work(args: argparse.Namespace, call: Call | None) -> int:
                 print(one_line(f"calling {args.model}: your code, run because you named it"), flush=True)
                 in_its_own_process(_write_callable, call, args.crop or DEFAULT_CROP_PX, written)
         except Died as end:
-            raise ForeignError(f"torch dies of it (its process {end}): it cannot be imported") from None
+            who = "torch dies of it" if call is None else "your code, or torch, dies"
+            raise ForeignError(f"{who} (its process {end}): it cannot be imported") from None
         request = dataclasses.replace(request, source={"importer": "export.from_torch", **origin})
         imported = isolated(written, args.out, request)
     say_imported(args, imported, chosen, time.monotonic() - started)

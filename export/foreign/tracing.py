@@ -68,22 +68,28 @@ def _made(call: Call) -> nn.Module:
     """The net of a callable, in evaluation mode. Raises ForeignError; what the user's code raises is put into words."""
     try:
         found: Any = importlib.import_module(call.module)
-        for name in call.name.split("."):
-            found = getattr(found, name)
     except ImportError as error:
         raise ForeignError(
             f"{call.module} cannot be imported ({_said(error)}): install it, or run where it lies"
         ) from None
-    except AttributeError as error:
-        raise ForeignError(f"{call.module} has no such callable ({_said(error)})") from None
+    except (Exception, SystemExit) as error:  # the user's own
+        raise ForeignError(f"{call.module} cannot be imported ({type(error).__name__}: {_said(error)})") from None
 
     try:
+        for name in call.name.split("."):
+            found = getattr(found, name)
+    except AttributeError as error:
+        raise ForeignError(f"{call.module} has no such callable ({_said(error)})") from None
+    try:
         net = found if isinstance(found, nn.Module) else found(*call.arguments, **call.options)
-    except Exception as error:  # the user's own
+    except (Exception, SystemExit) as error:  # the user's own
         raise ForeignError(f"{call.name} failed ({type(error).__name__}: {_said(error)})") from None
     if not isinstance(net, nn.Module):
         raise ForeignError(f"{call.name} returned a {type(net).__name__}, expected a torch.nn.Module")
-    return net.cpu().eval()
+    try:
+        return net.cpu().eval()
+    except Exception as error:  # NotImplementedError of a net without weights, and what a net's own eval() raises
+        raise ForeignError(f"{call.name} returned a net that cannot be put on the CPU ({_said(error)})") from None
 
 
 def _open(program: ExportedProgram) -> list[bool]:

@@ -137,6 +137,11 @@ def _maxima(engine: OnnxEngine, images: Images, names: Sequence[str]) -> tuple[I
     for name, value in maxima.items():
         if not math.isfinite(value):
             raise CalibrationError(f"tensor {name} is {value} in FP32 already: no precision helps this net")
+    silent = [name for name, value in maxima.items() if value == 0]
+    if silent:
+        said = f"{images.folder}: {len(silent)} activations are 0 on all images ({silent[0]}), so their scales are not"
+        advice = "give images that the net is for, or keep the layers that read them with --keep-half"
+        print_notes([f"{said} known, and elsewhere they are rounded to whole numbers: {advice}"])
     return dataclasses.replace(images, files=seen), maxima
 
 

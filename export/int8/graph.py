@@ -15,9 +15,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -27,6 +28,7 @@ from infer.model_file import INT8
 from infer.spec import ModelSpec
 
 from ..errors import ModelError
+from ..foreign.fixed import nodes_of
 from ..model.file import copied, keep_initializers, metadata, names_read, set_values, sort_nodes
 from ..model.mixed import layer_name
 from ..model.precision import constants_to_initializers, fold_batch_norms, half_model, tensor_types
@@ -36,6 +38,11 @@ KINDS = ("Conv", "Gemm", "MatMul")
 OLDEST_OPSET = 13
 """The first with a scale for each channel."""
 LARGEST = 127
+ADDED = (
+    *("_scale", "_zero_point", "_quantized", "_QuantizeLinear", "_QuantizeLinear_Input", "_QuantizeLinear_Output"),
+    *("_DequantizeLinear", "_DequantizeLinear_Input", "_DequantizeLinear_Output"),
+)
+"""What ONNX Runtime's tool puts behind the name of a tensor (onnxruntime/quantization/quant_utils.py)."""
 
 
 class QuantisingError(ModelError):
@@ -60,9 +67,54 @@ def prepare(model: onnx.ModelProto) -> None:
 
     constants_to_initializers(model.graph)
     fold_batch_norms(model.graph)
-    for node in model.graph.node:
-        node.name = layer_name(node)
+    _name_nodes(model.graph)
+    _free_names(model.graph)
     del model.graph.value_info[:]
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Gives each node without a name that of its output, or one with a number where that is another's."""
+    taken = {node.name for node in graph.node}
+    for node in graph.node:
+        if not node.name:
+            node.name = _free(layer_name(node), taken)
+            taken.add(node.name)
+
+
+def _free_names(graph: onnx.GraphProto) -> None:
+    """Renames tensors and nodes that have a name which ONNX Runtime's tool gives to what it adds."""
+    nodes = list(nodes_of(graph))
+    names = {name for node in nodes for name in (*node.input, *node.output)}
+    names.update(tensor.name for tensor in graph.initializer)
+    taken = names | {node.name for node in nodes}
+    added = {f"{name}{suffix}" for name in names for suffix in ADDED}
+    ends = {value.name for value in (*graph.input, *graph.output)}
+    new = dict[str, str]()
+    for name in sorted((taken & added) - ends):
+        new[name] = _free(f"{name}.own", taken)
+        taken.add(new[name])
+    if not new:
+        return
+
+    for node in nodes:
+        node.name = new.get(node.name, node.name)
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+                _rename_values((*inner.initializer, *inner.input, *inner.output), new)
+    _rename_values(graph.initializer, new)
+
+
+def _rename_values(values: Iterable[TensorProto | onnx.ValueInfoProto], new: Mapping[str, str]) -> None:
+    for value in values:
+        value.name = new.get(value.name, value.name)
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, or one with a number behind it, that is not taken."""
+    numbered = (f"{name}.{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
 
 def layers_to_quantise(model: onnx.ModelProto) -> list[str]:
@@ -104,13 +156,18 @@ def activations_of(model: onnx.ModelProto, layers: Collection[str]) -> dict[str,
 
 
 def quantised(model: onnx.ModelProto, layers: Sequence[str], largest: Mapping[str, float]) -> onnx.ModelProto:
-    """A prepared FP32 model with `layers` quantised, each activation up to `largest`, by ONNX Runtime's tool."""
+    """A prepared FP32 model with `layers` quantised, each activation up to `largest`, by ONNX Runtime's tool.
+
+    Other nodes read what they read before, and each layer has its own bias and attributes: the tool takes whatever else
+    reads a quantised tensor along, and folds the factor of a Gemm's bias into a rounded one, which is not made here.
+    """
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import QuantType
 
     described = copied(model)
     types = tensor_types(model)
+    set_values(described.graph.output, (value for value in described.graph.output if value.name not in largest))
     known = {value.name for value in (*described.graph.input, *described.graph.output)}
     described.graph.value_info.extend(
         helper.make_tensor_value_info(name, kind, None) for name, kind in types.items() if kind and name not in known
@@ -120,6 +177,7 @@ def quantised(model: onnx.ModelProto, layers: Sequence[str], largest: Mapping[st
         "ActivationSymmetric": True,
         "WeightSymmetric": True,
         "QuantizeBias": False,
+        "QDQDisableWeightAdjustForInt32Bias": True,
         "OpTypesToExcludeOutputQuantization": list(KINDS),
     }
     with _silent():
@@ -138,8 +196,25 @@ def quantised(model: onnx.ModelProto, layers: Sequence[str], largest: Mapping[st
         made: onnx.ModelProto = tool.quantize_model()
     made.producer_name, made.producer_version = model.producer_name, model.producer_version
     del made.graph.value_info[:]
+    _only_for(made.graph, model.graph, layers)
     _share_with_pools(made.graph)
     return made
+
+
+def _only_for(graph: onnx.GraphProto, before: onnx.GraphProto, layers: Collection[str]) -> None:
+    """Lets only the activations and weights of `layers` be quantised; all else is as it was `before`."""
+    own = {node.name: node for node in before.node}
+    for node in graph.node:
+        if node.name in own:
+            quantised_inputs = node.input[:2] if node.name in layers else []
+            node.input[:] = [*quantised_inputs, *own[node.name].input[len(quantised_inputs) :]]
+            set_values(node.attribute, own[node.name].attribute)
+    set_values(graph.output, before.output)
+
+    there = {tensor.name for tensor in graph.initializer}
+    graph.initializer.extend(tensor for tensor in before.initializer if tensor.name not in there)
+    read = {value.name for value in graph.output}.union(*(names_read(node) for node in graph.node))
+    keep_initializers(graph, read)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from ..model.file import metadata
 from ..model.integers import integer_graph
 from ..model.mixed import unquantised
 from ..model.source import Graphs, Proof, Source
+from ..proof.images import CalibrationError
 from ..proof.verdict import BoxVerdict, Verdict, is_beyond_mending, pass_or_refuse, refusal
 from ..proof.verify import verify_graph
 from . import graph
@@ -131,7 +132,12 @@ def quantise(model: onnx.ModelProto, proof: Proof, kept: Sequence[str]) -> Quant
             quantised = graph.quantised(model, layers, largest)
         changed = graph.with_largest(quantised, largest)
         losses[method] = loss_of(scores_of(integer_graph(changed), found.images), expected)
-    best = min(losses, key=lambda method: losses[method])
+    best = min(losses, key=lambda method: losses[method] if math.isfinite(losses[method]) else math.inf)
+    if not math.isfinite(losses[best]):
+        raise CalibrationError(
+            f"{proof.calibrate}: class scores of FP32 or INT8 are no numbers on these images, expected finite ones: "
+            "use --precision fp32"
+        )
     assert quantised is not None
     quantised = graph.with_largest(quantised, {name: found.largest[best][root] for name, root in roots.items()})
 

@@ -24,6 +24,7 @@ OneLine = Callable[[], str]
 ARGUMENTS = ["--mean", "imagenet", "--crop", "64"]
 
 NETS = """
+import torch
 import torch_families
 
 
@@ -45,6 +46,14 @@ def fails():
 class Deep:
     def branches(self):
         pass
+
+
+def leaves():
+    raise SystemExit("enough")
+
+
+def empty():
+    return torch.nn.Conv2d(3, 10, 3, device="meta")
 """
 
 
@@ -52,6 +61,7 @@ class Deep:
 def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a module of the user's, as `python -m` finds it; a photograph beside it."""
     (tmp_path / "my_nets.py").write_text(NETS)
+    (tmp_path / "broken_nets.py").write_text("f = (")
     Image.fromarray(noise((90, 110))).save(tmp_path / "photo.png")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -112,6 +122,9 @@ def test_a_program(tmp_path: Path, photos: Photos, capfd: pytest.CaptureFixture[
         ("my_nets:fails()", "fails failed (ValueError: no weights here)"),
         ("my_nets:missing", "my_nets has no such callable (module 'my_nets' has no attribute 'missing')"),
         ("no_such_module:f", "no_such_module cannot be imported (No module named 'no_such_module'): install it"),
+        ("my_nets:leaves", "leaves failed (SystemExit: enough)"),
+        ("my_nets:empty", "empty returned a net that cannot be put on the CPU (Cannot copy out of meta tensor"),
+        ("broken_nets:f", "broken_nets cannot be imported (SyntaxError: "),
         ("missing.pt2", "No such file or directory"),
     ],
 )

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from helpers import random_net, slim_spec
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from export.graph.view_graph import write_graph
 from export.int8.calibration import BINS, calibrate, count_magnitudes, entropy_end, percentile_end
@@ -98,3 +98,15 @@ def test_images_that_say_little_or_nothing(
     assert "all images are in one folder" in said and "broken.JPEG" in said
     with pytest.raises(CalibrationError, match="tensor nowhere: its range cannot be measured"):
         calibrate(model, {"nowhere"}, tmp_path, "center", 0)
+
+
+def test_activations_that_no_image_wakes(
+    miniature_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scale is not known of zeros alone, and one of nothing would round what others' images give to whole numbers."""
+    model = model_of()
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "conv1_1.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(tuple(bias.dims), -1e6, np.float32), bias.name))
+    found = calibrate(model, {"relu1_1"}, miniature_dir / "ILSVRC2012_img_train", "center", 40)
+    assert found.largest["the largest value"] == {"relu1_1": 0}
+    assert "1 activations are 0 on all images (relu1_1)" in capsys.readouterr().err

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import slim_spec
+from onnx import numpy_helper
 from readout import readout_checkpoint
 
 from evaluation.compare import main as compare
 from evaluation.ilsvrc import main as ilsvrc
 from evaluation.scores.paired import Paired
+from export.int8.making import quantise
 from export.model.file import metadata, read_graph
 from export.model.source import Proof
+from export.proof.images import CalibrationError
 from export.proof.verdict import Verdict, refusal
 from export.to_onnx import main as to_onnx
 from infer.model_file import INT8, check_file
@@ -116,3 +121,17 @@ def test_how_many_images_a_bound_needs() -> None:
 def verdict_of(pairs: Paired, largest: float = 0.1) -> Verdict:
     errors = pairs.error_percents
     return Verdict("INT8", "int8", pairs.images, "center", (64,), "id", largest, 0.1, 99, 99, errors, errors, 1, pairs)
+
+
+def test_scores_that_are_no_numbers(slim_checkpoint: Callable[..., Path], miniature_dir: Path, tmp_path: Path) -> None:
+    """No method of calibration is the best of four that are not to be told apart."""
+    model = read_graph(make_onnx(slim_checkpoint("A"), tmp_path))
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "fc8.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(tuple(bias.dims), np.nan, np.float32), bias.name))
+    with pytest.raises(CalibrationError, match="class scores of FP32 or INT8 are no numbers on these images"):
+        quantise(model, Proof(calibrate=miniature_dir / "ILSVRC2012_img_train", limit=32), ())
+
+
+def make_onnx(checkpoint: Path, folder: Path) -> Path:
+    assert to_onnx(arguments(checkpoint, "-o", folder / "fp32.onnx")) == 0
+    return folder / "fp32.onnx"
