@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from export.foreign.surgery import ForeignError
 from export.foreign.tracing import write_net, write_program
 from export.from_onnx import ImportRequest, import_model
 from infer.spec import Preprocessing
@@ -42,6 +43,18 @@ class Multiple(Plain):
 class Lying(Plain):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x if x.shape[2] <= x.shape[3] else x.transpose(2, 3) * 0.5)
+
+
+class OfPixels(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+def test_a_way_that_depends_on_pixels_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """torch prints the graph that it gives up."""
+    with pytest.raises(ForeignError, match=r"torch\.onnx cannot export it"):
+        write_net(OfPixels().eval(), CROP_PX, tmp_path / "net.onnx")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
