@@ -43,7 +43,8 @@ def write_program(path: Path, out: Path) -> str:
         try:
             program = torch.export.load(copy)
         except Exception as error:  # AssertionError, KeyError, ... of whatever does not fit together
-            raise ForeignError(f"torch.export cannot read it ({_said(error)})") from None
+            said = _said(error).partition(" Please check the warnings")[0]  # which are kept back
+            raise ForeignError(f"torch.export cannot read it ({said}): a damaged file, or of another torch") from None
         _write(program, out)
         return _limit(program)
 
