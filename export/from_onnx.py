@@ -69,7 +69,8 @@ class ImportRequest:
     """The command line's words on a model; 0 and None: the model's own, or what it shows when it is tried.
 
     `levels_said`: mean and std were given. A model that takes bytes needs none, and any other does. `source`: what
-    the spec says of where the model is from; None: this file.
+    the spec says of where the model is from; None: this file. `crops_alone`: why larger views are not for it, which
+    the file does not show; "": it may take them.
     """
 
     preprocessing: Preprocessing
@@ -83,6 +84,7 @@ class ImportRequest:
     interface: Interface | None = None
     levels_said: bool = True
     source: Mapping[str, str] | None = None
+    crops_alone: str = ""
 
 
 class Imported(NamedTuple):
@@ -110,6 +112,7 @@ def import_model(path: Path, out: Path, request: ImportRequest) -> Imported:
 
     # what it does when it is run
     trial = try_out(model, image, crop_px, request.preprocessing)
+    trial = trial._replace(fixed_sides=request.crops_alone or trial.fixed_sides)
     class_axis = image.class_axis(trial.outputs.ndim)
     kind = kind_of(trial.outputs, class_axis, last_operator, request.output_kind)
     classes, class_names = read_classes(request.classes, trial.outputs.shape[class_axis])

@@ -42,7 +42,7 @@ need("export", "torch", "onnxscript")
 MODEL = "a program of torch.export (.pt2), or MODULE:CALLABLE(ARGUMENTS), your code, which is imported and called"
 
 
-def _write_program(path: Path, out: Path) -> None:
+def _write_program(path: Path, out: Path) -> str:
     """In a process of its own: a damaged file can crash torch, or ask for any memory."""
     from .foreign.tracing import write_program
 
@@ -50,16 +50,16 @@ def _write_program(path: Path, out: Path) -> None:
     most = MEMORY_BYTES + COPIES * path.stat().st_size
     try:
         with bounded_memory(most):
-            write_program(path, out)
+            return write_program(path, out)
     except MemoryError:
         raise ForeignError(f"needs more than the {most / 1e9:.0f} GB that an import may take") from None
 
 
-def _write_callable(call: Call, crop_px: int, out: Path) -> None:
+def _write_callable(call: Call, crop_px: int, out: Path) -> str:
     """In a process of its own too; its memory is the user's affair."""
     from .foreign.tracing import write_callable
 
-    write_callable(call, crop_px, out)
+    return write_callable(call, crop_px, out)
 
 
 def _work(args: argparse.Namespace, call: Call | None) -> int:
@@ -71,15 +71,16 @@ def _work(args: argparse.Namespace, call: Call | None) -> int:
         try:
             if call is None:
                 origin = {"pt2_sha256": file_sha256(path)}
-                in_its_own_process(_write_program, path, written)
+                crops_alone = in_its_own_process(_write_program, path, written)
             else:
                 origin = {"callable": args.model}
                 print(one_line(f"calling {args.model}: your code, run because you named it"), flush=True)
-                in_its_own_process(_write_callable, call, args.crop or DEFAULT_CROP_PX, written)
+                crops_alone = in_its_own_process(_write_callable, call, args.crop or DEFAULT_CROP_PX, written)
         except Died as end:
             who = "torch dies of it" if call is None else "your code, or torch, dies"
             raise ForeignError(f"{who} (its process {end}): it cannot be imported") from None
-        request = dataclasses.replace(request, source={"importer": "export.from_torch", **origin})
+        source = {"importer": "export.from_torch", **origin}
+        request = dataclasses.replace(request, source=source, crops_alone=crops_alone)
         imported = isolated(written, args.out, request)
     say_imported(args, imported, chosen, time.monotonic() - started)
     return 0

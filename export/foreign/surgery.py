@@ -7,6 +7,7 @@ make an `nchw` model of any. Pixels come before that, and their sums behind, whe
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,7 @@ from ..graph.writer import GraphWriter
 from ..importing.preprocessing import Channels
 from ..model.file import RepeatedValues, copied, keep_initializers, names_read, set_values, sort_nodes
 from ..model.precision import computes_in_half
-from .fixed import TrainingError, check_fixed, is_quantised
+from .fixed import TrainingError, check_fixed, is_quantised, nodes_of
 
 OutputKind = Literal["logits", "probabilities"]
 
@@ -166,8 +167,10 @@ def class_output(graph: onnx.GraphProto, name: str | None) -> str:
 
 def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, channels: Channels) -> onnx.ModelProto:
     """`model`, changed: it takes f32 RGB `input` [views, 3, h, w] and returns `output`, called net/`output`, alone."""
+    weights = {initializer.name for initializer in model.graph.initializer}
     wrapped = onnx.compose.add_prefix(model, "net/", inplace=True)
     graph = wrapped.graph
+    _prefix_weights_of_branches(graph, weights)
 
     # channel order, type and layout, before the graph
     w, x = GraphWriter(), "input"
@@ -189,6 +192,13 @@ def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, chann
     set_input(graph, image.views, image.side_px)
     _prune(graph)
     return wrapped
+
+
+def _prefix_weights_of_branches(graph: onnx.GraphProto, weights: Collection[str]) -> None:
+    """Renames the graph's own weights where branches and loops read them, which onnx.compose forgets."""
+    known = {initializer.name for initializer in graph.initializer}
+    for node in nodes_of(graph):
+        node.input[:] = [f"net/{name}" if name in weights and name not in known else name for name in node.input]
 
 
 def set_input(graph: onnx.GraphProto, views: int, side_px: int, interface: Interface = "nchw") -> None:

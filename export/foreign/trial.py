@@ -61,7 +61,7 @@ def try_out(model: onnx.ModelProto, image: ImageInput, crop_px: int, preprocessi
     if image.kind == TensorProto.UINT8:
         model = _without_bytes(model, batch, views, outputs)
     model, few_views = _free_views(model, image, views, outputs)
-    tried = _larger_sides(crop_px)
+    tried = larger_sides(crop_px)
     set_input(model.graph, 1 if few_views else 0, 0)
     fixed_sides = _fixed_sides(model, outputs, image.class_axis(outputs.ndim), preprocessing, tried)
     return Trial(model, outputs, few_views, fixed_sides, tried)
@@ -108,7 +108,7 @@ def _free_views(
         return model, f"takes one view a call ({str(error)[:MOST_LETTERS]}): export it again with a dynamic batch"
 
 
-def _larger_sides(crop_px: int) -> tuple[Size, ...]:
+def larger_sides(crop_px: int) -> tuple[Size, ...]:
     """Sides of views to try: of half as much again and of twice as much, in steps of 32, and of no steps at all."""
     half, twice = (step - step % 32 for step in (crop_px // 2, crop_px))
     return (

@@ -228,3 +228,24 @@ def test_the_command_takes_bytes_without_levels(tmp_path: Path, capfd: pytest.Ca
     with pytest.raises(SystemExit, match="2"):
         main([str(path), "-o", str(out)])
     assert capfd.readouterr().err.endswith("the following arguments are required: --mean, --std\n")
+
+
+def test_a_branch_that_reads_the_nets_weights(tmp_path: Path) -> None:
+    """The classifier lies in an If: its weights are the graph's."""
+    model = foreign_net(WEIGHTS)
+    *nodes, last = model.graph.node
+    output = model.graph.output[0]
+    inner = helper.make_graph([last], "inner", [], [output])
+    condition = helper.make_node("Constant", [], ["always"], value=helper.make_tensor("", TensorProto.BOOL, [], [True]))
+    choice = helper.make_node("If", ["always"], [f"{output.name}.chosen"], then_branch=inner, else_branch=inner)
+    chosen = helper.make_tensor_value_info(choice.output[0], TensorProto.FLOAT, None)
+    graph = helper.make_graph([*nodes, condition, choice], "net", model.graph.input, [chosen], model.graph.initializer)
+    assert (
+        imported(tmp_path, helper.make_model(graph, opset_imports=model.opset_import, ir_version=8)).spec.max_views == 0
+    )
+
+    photo = noise((64, 64))
+    engine = OnnxEngine(tmp_path / "ours.onnx")
+    found = engine.run(engine.load([photo]), [plan_views(engine.spec, "center", (64, 64), (64,))])["posterior"]
+    x = ((photo - np.array(LEVELS_RGB.mean_rgb)) / LEVELS_RGB.std_rgb).transpose(2, 0, 1)[None]
+    np.testing.assert_allclose(found, softmax(reference(x.astype(np.float32), WEIGHTS), 1), atol=1e-5)
