@@ -26,7 +26,8 @@ TORCHVISION := .venv-torchvision
 test-slow: $(INSTALLED) $(CAFFE)/.installed $(TORCHVISION)/.installed
 	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m 'slow and not full'
 
-# The nets at full size that test-slow leaves out, and the rehearsal of benchmarks/gpu_bare.py: minutes each.
+# The nets at full size that test-slow leaves out, the rehearsal of benchmarks/gpu_bare.py and all
+# that gpu_check runs: minutes each.
 test-full: $(INSTALLED) $(TORCHVISION)/.installed
 	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m full
 

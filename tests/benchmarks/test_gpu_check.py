@@ -100,6 +100,7 @@ engine.close()
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_all_its_tests_pass_on_the_doubles(tmp_path: Path) -> None:
     seen, content = on_doubles(tmp_path, "not rtx")
     assert seen.code == 0, seen.stdout + seen.stderr
