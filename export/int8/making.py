@@ -196,7 +196,8 @@ def mend(made: Quantised, losses: Sequence[LayerLoss], proof: Proof, kept: Seque
     count = 1
     while True:
         built = made.built(half)
-        step = Step(tuple(half), built.ByteSize(), verify_graph(made.single, built, proof))
+        verdict = verify_graph(made.single, built, proof, say_notes=not steps)
+        step = Step(tuple(half), built.ByteSize(), verdict)
         steps.append(step)
         why = refusal(step.verdict, proof)
         if why is None or len(waiting) <= 1 or is_beyond_mending(step.verdict, proof):

@@ -154,18 +154,20 @@ def reason_not_here(sidecar: SidecarContent) -> str | None:
 # Two engines on the same images
 
 
-def verify_graph(single: onnx.ModelProto, other: onnx.ModelProto, proof: Proof) -> Verdict | BoxVerdict:
+def verify_graph(
+    single: onnx.ModelProto, other: onnx.ModelProto, proof: Proof, *, say_notes: bool = True
+) -> Verdict | BoxVerdict:
     """Runs an FP32 model and one of another precision of the same net on the images of --verify.
 
-    Says on stderr what of the data set is left out. Raises VerifyError for data that is none, is of other classes or
-    cannot be read at all.
+    Says on stderr what of the data set is left out, unless it was said before. Raises VerifyError for data that is
+    none, is of other classes or cannot be read at all.
     """
     checked, more_outputs = cpu_graph(other), list[str]()
     if any(value.name == "posterior" for value in single.graph.output):
         single, checked, more_outputs = with_class_scores(single), with_class_scores(checked), [CLASS_SCORES]
     with model_file.opened(single, more_outputs) as one, model_file.opened(checked, more_outputs) as two:
         dataset, label_of, notes = _open_images(one, proof)
-        print_notes(notes)
+        print_notes(notes if say_notes else [])
         return _compare(two.spec.precision.upper(), one, two, dataset, label_of, proof.protocol)
 
 
