@@ -32,12 +32,8 @@ REFUSALS = (ValueError, RuntimeError, MemoryError)
 
 def decode_plain(data: bytes, header: Header, exif: Exif) -> NDArray[np.uint8] | None:
     """u8 RGB [h, w, 3] of a plain JPEG that has nothing to rotate, the pixels that OpenCV gives; else None."""
-    if header.kind != "JPEG" or (exif == "apply" and APP1.search(data)):
+    if not is_plain(data, header, exif):
         return None
-    frame = jpeg_frame(data)
-    if data[frame] not in HUFFMAN or data[frame + 8 : frame + 9] not in (b"\1", b"\3"):
-        return None
-
     decoder = equal_decoder()
     if decoder is None:
         return None
@@ -46,6 +42,14 @@ def decode_plain(data: bytes, header: Header, exif: Exif) -> NDArray[np.uint8] |
     except REFUSALS:
         return None
     return pixels if pixels.shape == (header.height, header.width, 3) else None
+
+
+def is_plain(data: bytes, header: Header, exif: Exif) -> bool:
+    """True for a plain JPEG, whose header this is, that has nothing to rotate."""
+    if header.kind != "JPEG" or (exif == "apply" and APP1.search(data)):
+        return False
+    frame = jpeg_frame(data)
+    return data[frame] in HUFFMAN and data[frame + 8 : frame + 9] in (b"\1", b"\3")
 
 
 @functools.cache
