@@ -1,8 +1,9 @@
 """Calls of an engine with fixed ranges of shapes, for the views of loaded images: each with a profile and inputs.
 
 Views of one image and scale share a call, for which the engine rescales the image. Single views of many images share
-one too, as an atlas that the host has rescaled; so does what no profile admits otherwise: large sources, few pixels.
-Rescaling is exact, so the result is the same to the bit.
+one too: where the engine's views are regions, it gets the decoded images one after the other and rescales each view of
+them, as it resizes GoogLeNet's squares. The host rescales what no profile admits otherwise (large sources, few pixels)
+and what an engine without regions cannot, into an atlas. Rescaling is exact, so the result is the same to the bit.
 """
 
 from __future__ import annotations
@@ -12,13 +13,27 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..engine import DeviceImage, EngineError
-from ..graph_inputs import Call, Feed, cover_sources, feed_atlas, feed_pixels, feed_taps
+from ..graph_inputs import (
+    PACKED_STEP,
+    Call,
+    Feed,
+    Region,
+    cover_sources,
+    feed_atlas,
+    feed_packed,
+    feed_pile,
+    feed_pixels,
+    feed_resized,
+    feed_taps,
+    padded_lines,
+)
 from ..pixels.decode import Pixels
 from ..pixels.render import count_taps
 from ..spec import ModelSpec, Size
-from ..views import NumberedView, Rect, ShapeRange, ViewPlan, numbered_views, out_of_range, rescaled_px
+from ..views import NumberedView, Rect, ShapeRange, View, ViewPlan, numbered_views, out_of_range, rescaled_px
 
 DRAWERS = min(8, os.cpu_count() or 1)
 """Threads that rescale the images of an atlas: one core does 400 a second, a GPU more."""
@@ -67,30 +82,120 @@ class _Maker:
 
     def view_calls(self, places: Sequence[int]) -> Iterator[Call]:
         """Calls for views of one size: those of one source share a call, and what is left shares atlases."""
-        sources: dict[Source, list[int]] = {}
-        for place in places:
-            number, view = self.views[place]
-            sources.setdefault((number, view.source), []).append(place)
+        sources = {(number, view.source) for number, view in (self.views[place] for place in places)}
         few = len(places) < FEW_VIEWS * len(sources) and len({number for number, _ in sources}) > 1
 
-        stacked: list[int] = []
-        rules = self.spec.preprocessing
-        for (number, _), own in sources.items():
-            view, pixels = self.views[own[0]][1], self.image.images[number]
-            source_px = (pixels.shape[0], pixels.shape[1])
-            rescaled = rescaled_px(source_px, view.short_side_px, rules.long_side_rounding)
-            profile = None
-            if not few and not view.resize_px:
-                profile = _profile(view.size_px, source_px, rescaled, self.spec, self.shapes)
-            if profile is None:
-                stacked += own
-                continue
-            for some in _split(own, self.shapes[profile].views.max):
-                cuts = [(self.views[place][1].cut, self.views[place][1].mirrored) for place in some]
-                yield Call(some, feed_taps(pixels, rescaled, rules.filter, cuts), profile=profile)
+        left: list[int] = []
+        if few:
+            packs, others = self.packs(places)
+            for pack in packs:
+                yield self.packed_call(pack)
+            piles, left = self.piles(others)
+            for pile in piles:
+                yield self.piled_call(pile)
+        else:
+            by_scale: dict[tuple[int, int, bool], list[int]] = {}
+            for place in places:
+                number, view = self.views[place]
+                by_scale.setdefault((number, view.short_side_px, bool(view.resize_px)), []).append(place)
+            for own in by_scale.values():
+                profile = self.profile_for(own)
+                if profile is None:
+                    left += own
+                    continue
+                for some in _split(own, self.shapes[profile].views.max):
+                    yield Call(some, self.rescaled(some), profile=profile)
 
-        for sheet in self.sheets(stacked):
+        for sheet in self.sheets(left):
             yield Call(sheet.places, self.atlas(sheet), profile=sheet.profile)
+
+    # Views of one image and scale, which the engine rescales
+
+    def profile_for(self, places: Sequence[int]) -> int | None:
+        """The best profile in which the engine can rescale the image itself, and resize squares of it."""
+        number, view = self.views[places[0]]
+        source_px = self.source_px(number)
+        profile = _profile(view.size_px, source_px, self.rescaled_px(number, view), self.spec, self.shapes)
+        if profile is None or not view.resize_px:
+            return profile
+        squares = [self.square(self.views[place][1]) for place in places]
+        return profile if all(_admits(square, self.shapes[profile]) for square in squares) else None
+
+    def rescaled(self, places: Sequence[int]) -> Feed:
+        """Inputs for views of one image and scale, which are squares of it, resized, or cut from it."""
+        number, first = self.views[places[0]]
+        views = [self.views[place][1] for place in places]
+        image, size, filter = self.image.images[number], self.rescaled_px(number, first), self.spec.preprocessing.filter
+        if first.resize_px:
+            return feed_resized(image, size, filter, [(view.box[:2], self.square(view)) for view in views])
+        cuts = [(view.cut, view.mirrored) for view in views]
+        return feed_taps(image, size, filter, cuts, regions=self.with_regions)
+
+    def square(self, view: View) -> Region:
+        """A resized square, as a region of the rescaled image."""
+        return Region(view.box[2:], view.size_px, self.spec.preprocessing.filter, view.cut, view.mirrored)
+
+    # Views of several images: regions of the decoded ones, each rescaled for itself
+
+    def packs(self, places: Sequence[int]) -> tuple[list[_Pack], list[int]]:
+        """(calls to be, places of the views that cannot be regions of their decoded images)."""
+        packs: list[_Pack] = []
+        left: list[int] = []
+        for place in places:
+            number, view = self.views[place]
+            source_px, size = self.source_px(number), self.rescaled_px(number, view)
+            region = Region(source_px, size, self.spec.preprocessing.filter, view.cut, view.mirrored)
+            profile = None if view.resize_px else _pack_profile(view.size_px, region, self.shapes)
+            if profile is None:
+                left.append(place)
+            elif not packs or not packs[-1].add(profile, place, number, region):
+                packs.append(_Pack(profile, self.shapes[profile]))
+                packs[-1].add(profile, place, number, region)
+        return packs, left
+
+    def packed_call(self, pack: _Pack) -> Call:
+        numbers = list(pack.numbers)
+        images = [self.image.images[number] for number in numbers]
+        views = [(numbers.index(number), region) for number, region in pack.regions]
+        return Call(pack.places, feed_packed(images, pack.packed_px, views), profile=pack.profile)
+
+    # Views of several images of one size: the images, one below the other, are one that is rescaled
+
+    def piles(self, places: Sequence[int]) -> tuple[list[_Pile], list[int]]:
+        """(calls to be, places of the views that no profile admits), for views that are cut from whole images."""
+        by_size: dict[tuple[Size, int], list[int]] = {}
+        left: list[int] = []
+        for place in places:
+            number, view = self.views[place]
+            if view.resize_px or self.profile_for([place]) is None:
+                left.append(place)
+            else:
+                by_size.setdefault((self.source_px(number), view.short_side_px), []).append(place)
+
+        piles = []
+        for own in by_size.values():
+            by_image: dict[int, list[int]] = {}
+            for place in own:
+                by_image.setdefault(self.views[place][0], []).append(place)
+            profile = self.profile_for(own)
+            assert profile is not None
+            number, view = self.views[own[0]]
+            most = _highest_pile(self.source_px(number), self.rescaled_px(number, view), self.shapes[profile])
+            views = max(map(len, by_image.values()))
+            for some in _split(list(by_image), max(1, min(most, self.shapes[profile].views.max // views))):
+                piles.append(_Pile(profile, {number: by_image[number] for number in some}))
+        return piles, left
+
+    def piled_call(self, pile: _Pile) -> Call:
+        places = [place for own in pile.places.values() for place in own]
+        number, first = self.views[places[0]]
+        level = {number: level for level, number in enumerate(pile.places)}
+        cuts = [(level[n], view.cut, view.mirrored) for n, view in (self.views[place] for place in places)]
+        images = [self.image.images[number] for number in pile.places]
+        size, filter = self.rescaled_px(number, first), self.spec.preprocessing.filter
+        return Call(places, feed_pile(images, size, filter, cuts, regions=self.with_regions), profile=pile.profile)
+
+    # What is left: views of atlases that the host makes
 
     def sheets(self, places: Sequence[int]) -> Iterator[_Sheet]:
         """Atlases for the sources of these views, which are of one size: few, each with its views."""
@@ -125,7 +230,23 @@ class _Maker:
 
         with ThreadPoolExecutor(DRAWERS) as pool:  # Pillow lets go of Python's lock
             sources = dict(zip(one_of_each, pool.map(rescale, one_of_each.values()), strict=True))
-        return feed_atlas(sources, sheet.origins, [((n, v.source), v.cut, v.mirrored) for n, v in own])
+        cuts = [((n, v.source), v.cut, v.mirrored) for n, v in own]
+        return feed_atlas(sources, sheet.origins, cuts, regions=self.with_regions)
+
+    # What a view needs
+
+    @property
+    def with_regions(self) -> bool:
+        """Whether the engine's views are regions."""
+        return self.shapes[0].lines is not None
+
+    def source_px(self, number: int) -> Size:
+        height, width, _ = self.image.images[number].shape
+        return height, width
+
+    def rescaled_px(self, number: int, view: View) -> Size:
+        rounding = self.spec.preprocessing.long_side_rounding
+        return rescaled_px(self.source_px(number), view.short_side_px, rounding)
 
     def refused(self, number: int) -> EngineError:
         """The error of an image that no profile admits."""
@@ -155,6 +276,65 @@ def _profile(size: Size, source_px: Size, rescaled: Size, spec: ModelSpec, shape
         if fits and shape.admits(size, rescaled):
             return number
     return None
+
+
+def _admits(region: Region, shape: ShapeRange) -> bool:
+    """Whether the engine can resize a region in this profile."""
+    if shape.lines is None or shape.region_taps is None:
+        return False
+    return padded_lines(region) in shape.lines and all(count in shape.region_taps for count in region.taps)
+
+
+def _pack_profile(size: Size, region: Region, shapes: Sequence[ShapeRange]) -> int | None:
+    """The best profile for a view of this size that is a region of a decoded image."""
+    for number in _suited(size, shapes):
+        shape = shapes[number]
+        if _admits(region, shape) and all(side in shape.source_px for side in region.source_px):
+            return number
+    return None
+
+
+def _highest_pile(source_px: Size, rescaled: Size, shape: ShapeRange) -> int:
+    """How many images of one size a profile takes, one below the other."""
+    return min(shape.source_px.max // PACKED_STEP * PACKED_STEP // source_px[0], shape.rescaled_px.max // rescaled[0])
+
+
+@dataclass(slots=True)
+class _Pack:
+    """A call in the making for regions of several decoded images, as many as a profile's sides hold."""
+
+    profile: int
+    shape: ShapeRange
+    places: list[int] = field(default_factory=list)
+    regions: list[tuple[int, Region]] = field(default_factory=list)
+    numbers: dict[int, None] = field(default_factory=dict)  # of the images, in order
+    pixels: int = 0
+
+    @property
+    def packed_px(self) -> Size:
+        """(least height, width) of the packed image."""
+        side = min(self.shape.rescaled_px.max, self.shape.source_px.max)
+        return max(self.shape.rescaled_px.min, self.shape.source_px.min), side
+
+    def add(self, profile: int, place: int, number: int, region: Region) -> bool:
+        """Takes a view of image `number`; False where there is no room."""
+        new = 0 if number in self.numbers else math.prod(region.source_px)
+        _, side = self.packed_px
+        room = side * (side // PACKED_STEP * PACKED_STEP)
+        if profile != self.profile or len(self.places) == self.shape.views.max or self.pixels + new > room:
+            return False
+        self.places.append(place)
+        self.regions.append((number, region))
+        self.numbers[number] = None
+        self.pixels += new
+        return True
+
+
+class _Pile(NamedTuple):
+    """A call to be, for views of images of one size: their places by the number of the image."""
+
+    profile: int
+    places: dict[int, list[int]]
 
 
 @dataclass(slots=True)
