@@ -159,15 +159,16 @@ class _Maker:
         views = [(numbers.index(number), region) for number, region in pack.regions]
         return Call(pack.places, feed_packed(images, pack.packed_px, views), profile=pack.profile)
 
-    # Views of several images of one size: the images, one below the other, are one that is rescaled
+    # Dense views of several images of one size: the images, one below the other, are one that is rescaled
 
     def piles(self, places: Sequence[int]) -> tuple[list[_Pile], list[int]]:
-        """(calls to be, places of the views that no profile admits), for views that are cut from whole images."""
+        """(calls to be, places of the other views), for dense views whose images the engine can rescale."""
         by_size: dict[tuple[Size, int], list[int]] = {}
         left: list[int] = []
         for place in places:
             number, view = self.views[place]
-            if view.resize_px or self.profile_for([place]) is None:
+            profile = self.profile_for([place])
+            if profile is None or not self.shapes[profile].dense:
                 left.append(place)
             else:
                 by_size.setdefault((self.source_px(number), view.short_side_px), []).append(place)
