@@ -102,32 +102,32 @@ def feed_taps(
 
     The graph rescales the image. regions: the engine's views are regions, which then are resized to what they are.
     """
-    columns = make_taps(image.shape[1], rescaled_px[1], filter)
-    lines = make_taps(image.shape[0], rescaled_px[0], filter)
-    return _feed(image, columns, lines, _cut_tables(tuple(cuts), rescaled_px[1]), regions=regions)
+    return {"image": image, **cut_tables(image.shape[:2], rescaled_px, filter, cuts, regions=regions)}
+
+
+def cut_tables(
+    source_px: Size, rescaled_px: Size, filter: Filter, cuts: Sequence[tuple[Rect, bool]], *, regions: bool = False
+) -> Feed:
+    """The inputs of feed_taps for any image of this size, without the image."""
+    return {
+        **_passes(make_taps(source_px[1], rescaled_px[1], filter), make_taps(source_px[0], rescaled_px[0], filter)),
+        **_cuts(tuple(cuts), rescaled_px[1], regions=regions),
+    }
 
 
 def feed_pile(
-    images: Sequence[Pixels],
-    rescaled_px: Size,
-    filter: Filter,
-    cuts: Sequence[tuple[int, Rect, bool]],
-    *,
-    regions: bool = False,
+    pile: Packed, rescaled_px: Size, filter: Filter, cuts: Sequence[tuple[int, Rect, bool]], *, regions: bool = False
 ) -> Feed:
-    """Inputs for views (number of the image, rectangle of it when rescaled, mirrored) of images of one size.
+    """Inputs for views (number of the image, rectangle of it when rescaled, mirrored) of one size.
 
-    The images lie one below the other, and the graph rescales each to `rescaled_px`.
+    The images of `pile` are of one size and as wide as it is, so that they lie one below the other. The graph rescales
+    each to `rescaled_px`.
     """
-    if len(images) == 1:
-        return feed_taps(images[0], rescaled_px, filter, [cut[1:] for cut in cuts], regions=regions)
-    height, width, _ = images[0].shape
-    lines = _piled_taps(height, rescaled_px[0], filter, len(images))
-    placed = [((number * rescaled_px[0] + top, *rest), mirrored) for number, (top, *rest), mirrored in cuts]
-    tables = _cut_tables(tuple(placed), rescaled_px[1])
-    return _feed(
-        Packed(tuple(images), 1, width), make_taps(width, rescaled_px[1], filter), lines, tables, regions=regions
-    )
+    height, width, _ = pile.images[0].shape
+    lines = _piled_taps(height, rescaled_px[0], filter, len(pile.images))
+    placed = [((number * rescaled_px[0] + top, left, h, w), mirrored) for number, (top, left, h, w), mirrored in cuts]
+    tables = _cuts(tuple(placed), rescaled_px[1], regions=regions)
+    return {"image": pile, **_passes(make_taps(width, rescaled_px[1], filter), lines), **tables}
 
 
 @functools.lru_cache(maxsize=AXES)
@@ -138,31 +138,30 @@ def _piled_taps(n_in: int, n_out: int, filter: Filter, count: int) -> Taps:
     return _read_only_taps(Taps(firsts.reshape(-1), np.tile(taps, count)))
 
 
-def feed_resized(
-    image: Pixels, rescaled_px: Size, filter: Filter, regions: Sequence[tuple[tuple[int, int], Region]]
+def resized_tables(
+    source_px: Size, rescaled_px: Size, filter: Filter, regions: Sequence[tuple[tuple[int, int], Region]]
 ) -> Feed:
     """Inputs for views ((top, left) of a rectangle of the rescaled image, what is made of it) of one size.
 
-    The graph rescales `image` u8 [H0, W0, 3] and resizes the rectangles.
+    The graph rescales an image of size `source_px`, which is not among them, and resizes the rectangles.
     """
-    columns = make_taps(image.shape[1], rescaled_px[1], filter)
-    lines = make_taps(image.shape[0], rescaled_px[0], filter)
     width = rescaled_px[1]
     places = tuple((top * width + left, width) for (top, left), _ in regions)
-    return {**_passes(image, columns, lines), **region_tables(tuple(region for _, region in regions), places)}
+    return {
+        **_passes(make_taps(source_px[1], width, filter), make_taps(source_px[0], rescaled_px[0], filter)),
+        **region_tables(tuple(region for _, region in regions), places),
+    }
 
 
-def feed_packed(images: Sequence[Pixels], packed_px: Size, views: Sequence[tuple[int, Region]]) -> Feed:
-    """Inputs for views of several images u8 [h, w, 3], each (number of the image, region of it), of one size.
+def feed_packed(packed: Packed, views: Sequence[tuple[int, Region]]) -> Feed:
+    """Inputs for views of packed images, each (number of the image, region of it), of one size.
 
-    The images lie one after the other in a packed one of `packed_px` (least height, width), and each view is rescaled.
+    The images are as they were decoded, and each view is rescaled for itself.
     """
-    packed = Packed(tuple(images), *packed_px)
     height, width, _ = packed.shape
-    starts = packed.starts
-    places = tuple((starts[number], images[number].shape[1]) for number, _ in views)
+    places = tuple((packed.starts[number], packed.images[number].shape[1]) for number, _ in views)
     tables = region_tables(tuple(region for _, region in views), places)
-    return {**_passes(packed, identity_taps(width), identity_taps(height)), **tables}
+    return {"image": packed, **_passes(identity_taps(width), identity_taps(height)), **tables}
 
 
 def feed_atlas(
@@ -190,8 +189,8 @@ def feed_atlas(
     for source, (top, left, height, width), mirrored in cuts:
         y, x = origins[source]
         placed.append(((top - covers[source][0] + y, left - covers[source][1] + x, height, width), mirrored))
-    tables = _cut_tables(tuple(placed), right)
-    return _feed(atlas, identity_taps(right), identity_taps(bottom), tables, regions=regions)
+    tables = _cuts(tuple(placed), right, regions=regions)
+    return {"image": atlas, **_passes(identity_taps(right), identity_taps(bottom)), **tables}
 
 
 def feed_pixels(pixels: Pixels, spec: ModelSpec) -> tuple[Feed, NDArray[np.int32] | None]:
@@ -222,20 +221,17 @@ def stack_sources(rects: Iterable[tuple[Source, Rect]]) -> dict[Source, tuple[in
     return origins
 
 
-def _feed(image: Pixels | Packed, columns: Taps, lines: Taps, tables: Feed, *, regions: bool) -> Feed:
-    own = _identity_regions(*tables["rows"].shape, tables["cols"].shape[1]) if regions else {}
-    return {**_passes(image, columns, lines), **tables, **own}
-
-
-def _passes(image: Pixels | Packed, columns: Taps, lines: Taps) -> Feed:
+def _passes(columns: Taps, lines: Taps) -> Feed:
     """Inputs of the rescaling of the whole image."""
-    return {
-        "image": image,
-        "col_first": columns.first,
-        "col_taps": columns.taps,
-        "row_first": lines.first,
-        "row_taps": lines.taps,
-    }
+    return {"col_first": columns.first, "col_taps": columns.taps, "row_first": lines.first, "row_taps": lines.taps}
+
+
+def _cuts(cuts: tuple[tuple[Rect, bool], ...], image_width: int, *, regions: bool) -> Feed:
+    """Inputs for views that are cut out of the rescaled image."""
+    tables = _cut_tables(cuts, image_width)
+    if not regions:
+        return tables
+    return {**tables, **_identity_regions(*tables["rows"].shape, tables["cols"].shape[1])}
 
 
 @functools.lru_cache(maxsize=TABLES)

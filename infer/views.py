@@ -10,9 +10,9 @@ import math
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,6 +217,16 @@ class ViewPlan:
     protocol: str
     image_px: Size
     views: tuple[View, ...]
+    _hash: int = field(init=False, repr=False, compare=False)  # of many views, for those who look plans up
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.protocol, self.image_px, self.views)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ViewPlan, (self.protocol, self.image_px, self.views)  # another process hashes otherwise
 
     def __len__(self) -> int:
         return len(self.views)

@@ -8,6 +8,7 @@ and what an engine without regions cannot, into an atlas. Rescaling is exact, so
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -20,25 +21,29 @@ from ..graph_inputs import (
     PACKED_STEP,
     Call,
     Feed,
+    Packed,
     Region,
     cover_sources,
+    cut_tables,
     feed_atlas,
     feed_packed,
     feed_pile,
     feed_pixels,
-    feed_resized,
-    feed_taps,
     padded_lines,
+    resized_tables,
 )
 from ..pixels.decode import Pixels
 from ..pixels.render import count_taps
-from ..spec import ModelSpec, Size
+from ..spec import ModelSpec, Preprocessing, Size
 from ..views import NumberedView, Rect, ShapeRange, View, ViewPlan, numbered_views, out_of_range, rescaled_px
 
 DRAWERS = min(8, os.cpu_count() or 1)
 """Threads that rescale the images of an atlas: one core does 400 a second, a GPU more."""
 FEW_VIEWS = 4
 """An image with fewer views of one size and scale shares calls with other images."""
+
+PLANS = 64
+"""Plans whose calls are kept: most photographs of a data set have one of a few sizes."""
 
 Source = tuple[int, tuple[int, Rect | None]]
 """The rescaled image that views are cut from: number of the image, View.source."""
@@ -48,20 +53,80 @@ def make_calls(
     image: DeviceImage, plans: Sequence[ViewPlan], spec: ModelSpec, shapes: Sequence[ShapeRange]
 ) -> Iterator[Call]:
     """The calls for all views of `plans`. Raises EngineError for a view that no profile admits."""
-    views = numbered_views(plans)
-    by_size: dict[Size, list[int]] = {}
-    for place, (_, view) in enumerate(views):
-        by_size.setdefault(view.size_px, []).append(place)
+    maker = _Maker(image, plans, spec, shapes, numbered_views(plans))
+    left: Sequence[int] = range(len(maker.views))
+    if spec.interface == "views":
+        calls, left = maker.own_calls()
+        yield from calls
 
-    maker = _Maker(image, plans, spec, shapes, views)
+    by_size: dict[Size, list[int]] = {}
+    for place in left:
+        by_size.setdefault(maker.views[place][1].size_px, []).append(place)
     for size, places in by_size.items():
         suited = _suited(size, shapes)
         if not suited:
-            raise maker.refused(views[places[0]][0])
+            raise maker.refused(maker.views[places[0]][0])
         if spec.interface == "views":
-            yield from maker.view_calls(places)
+            yield from maker.shared_calls(places)
         else:
             yield from maker.pixel_calls(places, suited[0])
+
+
+class _OwnCall(NamedTuple):
+    """A call for views of one image, by their places in its plan, with all inputs but the image."""
+
+    places: Sequence[int]
+    tables: Feed
+    profile: int
+
+
+@functools.lru_cache(maxsize=PLANS)
+def _own_calls(
+    plan: ViewPlan, several: bool, rules: Preprocessing, shapes: tuple[ShapeRange, ...]
+) -> tuple[list[_OwnCall], list[int]]:
+    """(calls for those views of an image that share one with each other, places of the others).
+
+    The engine rescales the image to the scale of a call, and resizes squares of it. several: other images are loaded,
+    with which few views share calls.
+    """
+    by_size: dict[Size, list[int]] = {}
+    for place, view in enumerate(plan.views):
+        by_size.setdefault(view.size_px, []).append(place)
+
+    calls: list[_OwnCall] = []
+    left: list[int] = []
+    for places in by_size.values():
+        if several and len(places) < FEW_VIEWS * len({plan.views[place].source for place in places}):
+            left += places
+            continue
+        by_scale: dict[tuple[int, bool], list[int]] = {}
+        for place in places:
+            view = plan.views[place]
+            by_scale.setdefault((view.short_side_px, bool(view.resize_px)), []).append(place)
+        for own in by_scale.values():
+            views = [plan.views[place] for place in own]
+            profile = _profile(plan.image_px, views, rules, shapes)
+            if profile is None:
+                left += own
+                continue
+            for some in _split(own, shapes[profile].views.max):
+                tables = _tables(plan.image_px, [plan.views[place] for place in some], rules, shapes)
+                calls.append(_OwnCall(some, tables, profile))
+    return calls, left
+
+
+def _tables(source_px: Size, views: Sequence[View], rules: Preprocessing, shapes: Sequence[ShapeRange]) -> Feed:
+    """Inputs for views of one image and scale, which are squares of it, resized, or cut from it."""
+    size = rescaled_px(source_px, views[0].short_side_px, rules.long_side_rounding)
+    if views[0].resize_px:
+        return resized_tables(source_px, size, rules.filter, [(view.box[:2], _square(view, rules)) for view in views])
+    cuts = [(view.cut, view.mirrored) for view in views]
+    return cut_tables(source_px, size, rules.filter, cuts, regions=shapes[0].lines is not None)
+
+
+def _square(view: View, rules: Preprocessing) -> Region:
+    """A resized square, as a region of the rescaled image."""
+    return Region(view.box[2:], view.size_px, rules.filter, view.cut, view.mirrored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,60 +145,30 @@ class _Maker:
             pixels = self.image.render([self.views[place] for place in some], self.spec)  # [views, h, w, 3]
             yield Call(some, *feed_pixels(pixels, self.spec), profile)
 
-    def view_calls(self, places: Sequence[int]) -> Iterator[Call]:
-        """Calls for views of one size: those of one source share a call, and what is left shares atlases."""
-        sources = {(number, view.source) for number, view in (self.views[place] for place in places)}
-        few = len(places) < FEW_VIEWS * len(sources) and len({number for number, _ in sources}) > 1
-
+    def own_calls(self) -> tuple[list[Call], list[int]]:
+        """(calls that are of one image each, places of the other views)."""
+        calls: list[Call] = []
         left: list[int] = []
-        if few:
-            packs, others = self.packs(places)
-            for pack in packs:
-                yield self.packed_call(pack)
-            piles, left = self.piles(others)
-            for pile in piles:
-                yield self.piled_call(pile)
-        else:
-            by_scale: dict[tuple[int, int, bool], list[int]] = {}
-            for place in places:
-                number, view = self.views[place]
-                by_scale.setdefault((number, view.short_side_px, bool(view.resize_px)), []).append(place)
-            for own in by_scale.values():
-                profile = self.profile_for(own)
-                if profile is None:
-                    left += own
-                    continue
-                for some in _split(own, self.shapes[profile].views.max):
-                    yield Call(some, self.rescaled(some), profile=profile)
+        first = 0
+        for pixels, plan in zip(self.image.images, self.plans, strict=True):
+            own, others = _own_calls(plan, len(self.plans) > 1, self.spec.preprocessing, tuple(self.shapes))
+            for call in own:
+                places = [first + place for place in call.places]
+                calls.append(Call(places, {"image": pixels, **call.tables}, profile=call.profile))
+            left += [first + place for place in others]
+            first += len(plan)
+        return calls, left
 
-        for sheet in self.sheets(left):
+    def shared_calls(self, places: Sequence[int]) -> Iterator[Call]:
+        """Calls for views of one size that images share."""
+        packs, others = self.packs(places)
+        for pack in packs:
+            yield self.packed_call(pack)
+        piles, others = self.piles(others)
+        for pile in piles:
+            yield self.piled_call(pile)
+        for sheet in self.sheets(others):
             yield Call(sheet.places, self.atlas(sheet), profile=sheet.profile)
-
-    # Views of one image and scale, which the engine rescales
-
-    def profile_for(self, places: Sequence[int]) -> int | None:
-        """The best profile in which the engine can rescale the image itself, and resize squares of it."""
-        number, view = self.views[places[0]]
-        source_px = self.source_px(number)
-        profile = _profile(view.size_px, source_px, self.rescaled_px(number, view), self.spec, self.shapes)
-        if profile is None or not view.resize_px:
-            return profile
-        squares = [self.square(self.views[place][1]) for place in places]
-        return profile if all(_admits(square, self.shapes[profile]) for square in squares) else None
-
-    def rescaled(self, places: Sequence[int]) -> Feed:
-        """Inputs for views of one image and scale, which are squares of it, resized, or cut from it."""
-        number, first = self.views[places[0]]
-        views = [self.views[place][1] for place in places]
-        image, size, filter = self.image.images[number], self.rescaled_px(number, first), self.spec.preprocessing.filter
-        if first.resize_px:
-            return feed_resized(image, size, filter, [(view.box[:2], self.square(view)) for view in views])
-        cuts = [(view.cut, view.mirrored) for view in views]
-        return feed_taps(image, size, filter, cuts, regions=self.with_regions)
-
-    def square(self, view: View) -> Region:
-        """A resized square, as a region of the rescaled image."""
-        return Region(view.box[2:], view.size_px, self.spec.preprocessing.filter, view.cut, view.mirrored)
 
     # Views of several images: regions of the decoded ones, each rescaled for itself
 
@@ -155,46 +190,70 @@ class _Maker:
 
     def packed_call(self, pack: _Pack) -> Call:
         numbers = list(pack.numbers)
-        images = [self.image.images[number] for number in numbers]
         views = [(numbers.index(number), region) for number, region in pack.regions]
-        return Call(pack.places, feed_packed(images, pack.packed_px, views), profile=pack.profile)
+        return Call(pack.places, feed_packed(self.packed(numbers, *pack.packed_px), views), profile=pack.profile)
+
+    def packed(self, numbers: Sequence[int], least_px: int, width_px: int) -> Packed:
+        """Images one after the other; the same object for all calls that have the same ones."""
+        key = tuple(numbers), least_px, width_px
+        if key not in self.image.uploads:
+            self.image.uploads[key] = Packed(tuple(self.image.images[n] for n in numbers), least_px, width_px)
+        packed: Packed = self.image.uploads[key]
+        return packed
 
     # Dense views of several images of one size: the images, one below the other, are one that is rescaled
 
     def piles(self, places: Sequence[int]) -> tuple[list[_Pile], list[int]]:
-        """(calls to be, places of the other views), for dense views whose images the engine can rescale."""
-        by_size: dict[tuple[Size, int], list[int]] = {}
+        """(calls to be, places of the other views), for dense views whose images the engine can rescale.
+
+        The same images share the calls of every scale, so that they go up once.
+        """
+        by_size: dict[tuple[Size, int], dict[int, list[int]]] = {}  # then by image
         left: list[int] = []
         for place in places:
             number, view = self.views[place]
-            profile = self.profile_for([place])
+            size = self.source_px(number)
+            profile = _profile(size, [view], self.spec.preprocessing, self.shapes)
             if profile is None or not self.shapes[profile].dense:
                 left.append(place)
             else:
-                by_size.setdefault((self.source_px(number), view.short_side_px), []).append(place)
+                by_size.setdefault((size, view.short_side_px), {}).setdefault(number, []).append(place)
 
         piles = []
-        for own in by_size.values():
-            by_image: dict[int, list[int]] = {}
-            for place in own:
-                by_image.setdefault(self.views[place][0], []).append(place)
-            profile = self.profile_for(own)
+        for (size, _), by_image in by_size.items():
+            view = self.views[next(iter(by_image.values()))[0]][1]
+            profile = _profile(size, [view], self.spec.preprocessing, self.shapes)
             assert profile is not None
-            number, view = self.views[own[0]]
-            most = _highest_pile(self.source_px(number), self.rescaled_px(number, view), self.shapes[profile])
-            views = max(map(len, by_image.values()))
-            for some in _split(list(by_image), max(1, min(most, self.shapes[profile].views.max // views))):
+            most = min(
+                self.most_piled(plan, len(own)) for plan, own in ((self.plans[n], by_image[n]) for n in by_image)
+            )
+            for some in _split(list(by_image), most):
                 piles.append(_Pile(profile, {number: by_image[number] for number in some}))
         return piles, left
+
+    def most_piled(self, plan: ViewPlan, views: int) -> int:
+        """How many images like this one share a call, `views` of each, at the scale where that is fewest."""
+        most = []
+        for view in plan.views:
+            profile = _profile(plan.image_px, [view], self.spec.preprocessing, self.shapes)
+            if profile is not None and self.shapes[profile].dense:
+                size = rescaled_px(plan.image_px, view.short_side_px, self.spec.preprocessing.long_side_rounding)
+                shape = self.shapes[profile]
+                most.append(min(_highest_pile(plan.image_px, size, shape), shape.views.max // views))
+        return max(1, min(most, default=1))
 
     def piled_call(self, pile: _Pile) -> Call:
         places = [place for own in pile.places.values() for place in own]
         number, first = self.views[places[0]]
+        size, filter = self.rescaled_px(number, first), self.spec.preprocessing.filter
+        if len(pile.places) == 1:
+            views = [self.views[place][1] for place in places]
+            tables = _tables(self.source_px(number), views, self.spec.preprocessing, self.shapes)
+            return Call(places, {"image": self.image.images[number], **tables}, profile=pile.profile)
         level = {number: level for level, number in enumerate(pile.places)}
         cuts = [(level[n], view.cut, view.mirrored) for n, view in (self.views[place] for place in places)]
-        images = [self.image.images[number] for number in pile.places]
-        size, filter = self.rescaled_px(number, first), self.spec.preprocessing.filter
-        return Call(places, feed_pile(images, size, filter, cuts, regions=self.with_regions), profile=pile.profile)
+        packed = self.packed(list(pile.places), 1, self.source_px(number)[1])
+        return Call(places, feed_pile(packed, size, filter, cuts, regions=self.with_regions), profile=pile.profile)
 
     # What is left: views of atlases that the host makes
 
@@ -268,14 +327,15 @@ def _suited(size: Size, shapes: Sequence[ShapeRange]) -> list[int]:
     return sorted(taking, key=distance)
 
 
-def _profile(size: Size, source_px: Size, rescaled: Size, spec: ModelSpec, shapes: Sequence[ShapeRange]) -> int | None:
-    """The best profile in which the engine can rescale the source itself."""
-    taps = [count_taps(n, m, spec.preprocessing.filter) for n, m in zip(source_px, rescaled, strict=True)]
-    for number in _suited(size, shapes):
+def _profile(source_px: Size, views: Sequence[View], rules: Preprocessing, shapes: Sequence[ShapeRange]) -> int | None:
+    """The best profile in which the engine can rescale an image for views of one size and scale, and resize squares."""
+    size = rescaled_px(source_px, views[0].short_side_px, rules.long_side_rounding)
+    taps = [count_taps(n, m, rules.filter) for n, m in zip(source_px, size, strict=True)]
+    for number in _suited(views[0].size_px, shapes):
         shape = shapes[number]
         fits = all(side in shape.source_px for side in source_px) and all(count in shape.taps for count in taps)
-        if fits and shape.admits(size, rescaled):
-            return number
+        if fits and shape.admits(views[0].size_px, size):
+            return number if all(_admits(_square(v, rules), shape) for v in views if v.resize_px) else None
     return None
 
 
