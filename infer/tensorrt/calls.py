@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -212,35 +213,23 @@ class _Maker:
         left: list[int] = []
         for place in places:
             number, view = self.views[place]
-            size = self.source_px(number)
-            profile = _profile(size, [view], self.spec.preprocessing, self.shapes)
-            if profile is None or not self.shapes[profile].dense:
-                left.append(place)
+            if view in self.piling(number).profiles:
+                by_size.setdefault((self.source_px(number), view.short_side_px), {}).setdefault(number, []).append(
+                    place
+                )
             else:
-                by_size.setdefault((size, view.short_side_px), {}).setdefault(number, []).append(place)
+                left.append(place)
 
         piles = []
-        for (size, _), by_image in by_size.items():
-            view = self.views[next(iter(by_image.values()))[0]][1]
-            profile = _profile(size, [view], self.spec.preprocessing, self.shapes)
-            assert profile is not None
-            most = min(
-                self.most_piled(plan, len(own)) for plan, own in ((self.plans[n], by_image[n]) for n in by_image)
-            )
-            for some in _split(list(by_image), most):
+        for by_image in by_size.values():
+            number, own = next(iter(by_image.items()))
+            for some in _split(list(by_image), min(self.piling(number).most for number in by_image)):
+                profile = self.piling(number).profiles[self.views[own[0]][1]]
                 piles.append(_Pile(profile, {number: by_image[number] for number in some}))
         return piles, left
 
-    def most_piled(self, plan: ViewPlan, views: int) -> int:
-        """How many images like this one share a call, `views` of each, at the scale where that is fewest."""
-        most = []
-        for view in plan.views:
-            profile = _profile(plan.image_px, [view], self.spec.preprocessing, self.shapes)
-            if profile is not None and self.shapes[profile].dense:
-                size = rescaled_px(plan.image_px, view.short_side_px, self.spec.preprocessing.long_side_rounding)
-                shape = self.shapes[profile]
-                most.append(min(_highest_pile(plan.image_px, size, shape), shape.views.max // views))
-        return max(1, min(most, default=1))
+    def piling(self, number: int) -> _Piling:
+        return _piling(self.plans[number], self.spec.preprocessing, tuple(self.shapes))
 
     def piled_call(self, pile: _Pile) -> Call:
         places = [place for own in pile.places.values() for place in own]
@@ -389,6 +378,26 @@ class _Pack:
         self.numbers[number] = None
         self.pixels += new
         return True
+
+
+class _Piling(NamedTuple):
+    """The profile of each dense view of a plan, and how many such images share a call at the scale where it is fewest."""
+
+    profiles: dict[View, int]
+    most: int
+
+
+@functools.lru_cache(maxsize=PLANS)
+def _piling(plan: ViewPlan, rules: Preprocessing, shapes: tuple[ShapeRange, ...]) -> _Piling:
+    found = {view: _profile(plan.image_px, [view], rules, shapes) for view in plan.views}
+    profiles = {view: number for view, number in found.items() if number is not None and shapes[number].dense}
+    together = Counter(view.short_side_px for view in profiles)
+    most = []
+    for view, number in profiles.items():
+        size = rescaled_px(plan.image_px, view.short_side_px, rules.long_side_rounding)
+        high = _highest_pile(plan.image_px, size, shapes[number])
+        most.append(min(high, shapes[number].views.max // together[view.short_side_px]))
+    return _Piling(profiles, max(1, min(most, default=1)))
 
 
 class _Pile(NamedTuple):

@@ -179,10 +179,12 @@ def test_the_evaluation_writes_the_same_posteriors(exported: Exported, miniature
 def test_the_evaluation_never_leaves_the_gpu_without_work(
     exported: Exported, miniature_dir: Path, tmp_path: Path
 ) -> None:
-    """Of an ensemble: when the host waits for an image, the next one is on the GPU for all engines already."""
+    """Of an ensemble: when the host waits for images, the next ones are on the GPU for all engines already."""
     plans = [str(write_plan(exported(net), tmp_path)) for net in ("A", "B")]
     code = f"""
+    import evaluation.run.score
     from evaluation.ilsvrc import main
+    evaluation.run.score.SMALL_BATCH = 1
     engines = [word for path in {plans!r} for word in ("--engine", path)]
     options = ["--protocol", "multicrop+dense", "--limit", "6", "--out", "out"]
     assert main([*engines, "--data", {str(miniature_dir)!r}, *options]) == 0
