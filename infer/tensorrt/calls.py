@@ -381,7 +381,7 @@ class _Pack:
 
 
 class _Piling(NamedTuple):
-    """The profile of each dense view of a plan, and how many such images share a call at the scale where it is fewest."""
+    """The profile of each dense view of a plan, and how many such images share a call where it is fewest."""
 
     profiles: dict[View, int]
     most: int
