@@ -24,7 +24,7 @@ from .scores import table as tables
 from .scores.comparison import Comparison, compare
 from .scores.metrics import TOP5_CLASSES
 from .scores.paired import say_verdict
-from .scores.table import WHY_UNROUNDED, Scores
+from .scores.table import CPU_DECODER, WHY_UNROUNDED, Scores
 from .text import cell
 
 LAYERS = "python -m export.to_trt MODEL.onnx --verify DIR names the layers in which FP16 or INT8 differs from FP32"
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 def _compare(args: argparse.Namespace) -> int:
     found = compare(*map(tables.parts, args.tables))
     if args.json:
-        print_notes(_say_unrounded(found))
+        print_notes([*_say_decoders(found), *_say_unrounded(found)])
         print(json.dumps(_finite(asdict(found)), allow_nan=False))
     else:
         one, other = map(tables.read_head, args.tables)
@@ -83,7 +83,7 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int,
                 f"top-{k} error {percents[0]:.2f} % and {percents[1]:.2f} %: only A wrong on {only[0]}, only B on "
                 f"{only[1]} images, McNemar's exact test p = {p:.2g}"
             )
-    lines += [*_say_unrounded(found), *_verdicts(found, has_top5=has_top5)]
+    lines += [*_say_decoders(found), *_say_unrounded(found), *_verdicts(found, has_top5=has_top5)]
     if _is_of_lower_precision(one, other):
         lines.append(LAYERS)
 
@@ -107,6 +107,14 @@ def format_comparison(found: Comparison, one: Scores, other: Scores, count: int,
         for said, names in (("gained: A wrong, B right", found.gained), ("lost: A right, B wrong", found.lost)):
             lines += ["", f"{said} ({len(names)})", *(f"- {cell(name)}" for name in names)]
     return "\n".join(lines)
+
+
+def _say_decoders(found: Comparison) -> list[str]:
+    """What decoded each, where it was not the same."""
+    one, other = found.decoders
+    if one == other:
+        return []
+    return [f"A was decoded by {one}, B by {other}: their pixels may differ by a grey level (docs/gpu.md)"]
 
 
 def _say_unrounded(found: Comparison) -> list[str]:
@@ -152,7 +160,8 @@ def _words(table: Scores) -> dict[str, str]:
 
 def _describe_table(table: Scores) -> str:
     metadata = table.metadata
-    return one_line(f"{table.model} ({metadata['runtime']}, {metadata['protocol']} at {metadata['scales']})")
+    decoder = "" if table.decoder == CPU_DECODER else f", decoded by {table.decoder}"
+    return one_line(f"{table.model} ({metadata['runtime']}, {metadata['protocol']} at {metadata['scales']}{decoder})")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infer.command import Parser, exit_with, run
+from infer.command import Parser, exit_with, print_notes, run
 from infer.errors import UsageError, one_line
 from infer.processes.owned import own_file
 
@@ -27,6 +27,10 @@ def _fuse(paths: list[Path], out: Path) -> int:
     if out.resolve() in [path.resolve() for path in paths]:
         raise UsageError(f"-o {out}: is one of the tables to fuse, which would be lost: expected another file")
     check_replaceable(out, tables.read_head)
+    decoders = list(dict.fromkeys(tables.read_head(path).decoder for path in paths))
+    if len(decoders) > 1:
+        said = f"the tables were decoded by {' and '.join(decoders)}: their pixels may differ by a grey level"
+        print_notes([f"{said} (docs/gpu.md), which the fusion says too"])
     tables.write(map(tables.fuse, tables.in_step(paths)), out)
     print(one_line(f"{out}: mean of {len(paths)} tables"))
     return 0

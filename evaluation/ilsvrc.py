@@ -47,7 +47,7 @@ from .run.mistakes import OURS as MISTAKES_OURS
 from .run.score import KnownEngines, score_opener
 from .run.store import UnfinishedScores, Watch, check_out
 from .run.submission import POOLING_OUTPUT, RunPlan, plan_every_engine, plan_submission, read_submission
-from .run.workers import add_run_options, check_run_options, open_crew, say_interrupted
+from .run.workers import add_run_options, check_run_options, decoder_remarks, open_crew, say_interrupted
 from .scores.metrics import explain_order
 from .scores.paired import WrongAnswers
 
@@ -139,13 +139,15 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
         strict=args.strict,
         mistakes=args.mistakes,
         classes_by_order=args.classes_by_order,
+        decoder=args.decoder,
     )
 
     with contextlib.ExitStack() as stack:
         crew = open_crew(opener, args, stack)
         earlier = _baseline_run(args.baseline, crew.known, plan, earlier)
         unfinished = UnfinishedScores(args.out, crew.known, dataset, args.mistakes, started=started, resume=args.resume)
-        notes = [*dataset.notes, *match_remarks(crew.known, dataset, by_order=args.classes_by_order)]
+        matches = match_remarks(crew.known, dataset, by_order=args.classes_by_order)
+        notes = [*dataset.notes, *matches, *decoder_remarks(args.decoder)]
         print_notes([*notes, *unfinished.remarks])
         watch = stack.enter_context(Watch(len(dataset.items), unfinished.done, log_json=args.log_json))
 

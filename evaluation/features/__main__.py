@@ -38,8 +38,8 @@ from infer.processes.pipeline import behind
 from ..parquet import check_replaceable
 from ..run.engines import our_commit
 from ..run.loop import MakerOpener, Shard
-from ..run.workers import add_run_options, check_run_options, open_crew, say_interrupted
-from ..scores.table import OK
+from ..run.workers import add_run_options, check_run_options, decoder_remarks, open_crew, say_interrupted
+from ..scores.table import OK, decoder_metadata
 from . import table as tables
 from .collection import Collection
 from .extract import Combine, FeatureMaker, KnownExtractors, Normalise, Regions, Settings
@@ -111,11 +111,11 @@ def _extract(parser: Parser, args: argparse.Namespace) -> int:
         largest = [max(settings.scales, default=0)] * len(args.engine)
         crew = open_crew(MakerOpener(args.engine, make, args.provider, largest), args, stack)
         known: KnownExtractors = crew.known
-        metadata = _metadata(known, collection, settings)
+        metadata = _metadata(known, collection, settings) | decoder_metadata(args.decoder)
         unfinished = UnfinishedTable(
             args.out, metadata, collection.listing_digest, known.width, len(pictures), resume=args.resume
         )
-        print_notes([*collection.notes, *unfinished.remarks])
+        print_notes([*collection.notes, *decoder_remarks(args.decoder), *unfinished.remarks])
         todo = len(pictures) - unfinished.done
         bar = stack.enter_context(tqdm(total=todo, desc="features", unit="img", disable=None))
 

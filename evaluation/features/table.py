@@ -109,7 +109,7 @@ class UnfinishedTable(UnfinishedShards[Sequence[FeatureRow], ShardNotes]):
         return ""
 
     def _difference(self, found: Mapping[str, str], run: Mapping[str, Any]) -> str | None:
-        return next((f"{key} changed" for key in run if found.get(key) != run[key]), None)
+        return next((f"{key} changed" for key in {**run, **found} if found.get(key) != run.get(key)), None)
 
 
 def _digest(row: FeatureRow) -> int:

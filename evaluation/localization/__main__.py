@@ -32,8 +32,9 @@ from infer.processes.owned import own_folder
 from ..errors import ScoresError
 from ..run.labels import BY_ORDER, match_classes
 from ..run.store import Watch, check_out
-from ..run.workers import add_run_options, check_run_options, open_crew, say_interrupted
+from ..run.workers import add_run_options, check_run_options, decoder_remarks, open_crew, say_interrupted
 from ..scores import table as tables
+from ..scores.table import decoder_metadata
 from .find_boxes import PROTOCOLS, BoxSettings, ImageToLocate, KnownNets, box_metadata, box_opener, read_likeliest
 from .ground_truth import GroundTruth, read_ground_truth
 from .report import count, results_of, unreadable_images, write_report
@@ -108,9 +109,9 @@ def _localize(args: argparse.Namespace, command: str) -> int:
     with contextlib.ExitStack() as stack:
         crew = open_crew(box_opener(settings, args.boxes, classifier, args.provider, options), args, stack)
         match = match_classes(dataset, crew.known.nets[0].spec, by_order=args.classes_by_order)
-        notes = [*dataset.notes, *filter(None, [match.remark])]
+        notes = [*dataset.notes, *filter(None, [match.remark]), *decoder_remarks(args.decoder)]
         images, scored_id = _images_to_locate(dataset, crew.known, args.scores, match.label_of)
-        metadata = box_metadata(settings, crew.known, dataset, args.scores)
+        metadata = box_metadata(settings, crew.known, dataset, args.scores) | decoder_metadata(args.decoder)
         if args.classes_by_order:
             metadata["classes"] = "by order"
         unfinished = UnfinishedBoxes(args.out, metadata, len(images), resume=args.resume)

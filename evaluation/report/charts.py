@@ -50,7 +50,7 @@ _STYLE: dict[Any, Any] = {
 class Point(NamedTuple):
     """A result to draw: `mark` has one marker, `color` is a place in SERIES; a hollow one is seen where others lie.
 
-    Points of one `series` have a line in the legend.
+    Points of one `series` have a line in the legend. `label` stands beside the marker.
     """
 
     series: str
@@ -60,6 +60,7 @@ class Point(NamedTuple):
     interval95: tuple[float, float]
     hollow: bool = False
     color: int = 0
+    label: str = ""
 
 
 def error_against_time(points: Sequence[Point]) -> str:
@@ -85,6 +86,30 @@ def error_against_time(points: Sequence[Point]) -> str:
         axes.set_xlabel("engine time, ms per image (log)")
 
     return _error_figure("time", points, draw, wide=True)
+
+
+def error_against_rate(points: Sequence[Point]) -> str:
+    """Top-1 error over images a second, and a line that joins the points that no other beats in both (Pareto).
+
+    `mark`: protocol. A single point is drawn, too: no table has its rate.
+    """
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (-point.x, point.percent)):
+        if not front or point.percent < front[-1].percent:
+            front.append(point)
+
+    def draw(axes: Axes) -> None:
+        xs, ys = [point.x for point in front], [point.percent for point in front]
+        axes.plot(xs, ys, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        for point in points:
+            _error_bar(axes, point, *_look(points, point))
+            at = point.x, point.percent
+            axes.annotate(point.label, at, (5, 4), textcoords="offset points", fontsize=8, color=MUTED)
+        axes.set_xscale("log")
+        _plain_numbers(axes, [point.x for point in points])
+        axes.set_xlabel("images per second (log)")
+
+    return _error_figure("rate", points, draw, wide=True)
 
 
 def error_against_scale(points: Sequence[Point], scales: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from infer.benchmark.points import Point as SpeedPoint
 from infer.engine import is_stand_in
 from infer.errors import one_line
 from infer.files import replacing
@@ -28,7 +29,7 @@ from ..scores.classes import ClassAverages, ClassMeasures, average_classes, meas
 from ..scores.comparison import Comparison, DifferingImage, compare
 from ..scores.metrics import BINS, Details, ErrorRate, details
 from ..scores.paired import LEVEL, Paired, WrongAnswers, pair_answers, say_p
-from ..scores.table import Mistake
+from ..scores.table import CPU_DECODER, Mistake
 from . import charts
 from .baseline import pair_up, unrounded_places, wrong_answers
 from .charts import Point
@@ -117,6 +118,8 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
         single, lower, counts = max(precisions, key=lambda one: thorough(one[0]))
         sentence = say_precision(single, lower, counts.top1_pairs)
 
+    speed, machines = _rate_figure(runs, names, comparable)
+
     script = SCRIPT.read_text(encoding="utf-8")
     template = _environment().get_template("page.html.jinja")
     page = template.render(
@@ -129,6 +132,8 @@ def write_html(runs: Sequence[ReportedRun], path: Path, baseline: str | None = N
         unrounded=list(dict.fromkeys(every[place][1].model for place in unrounded)),
         checked=any(is_stand_in(row.result.arithmetic) for row in rows),
         time=_time_figure(comparable, several=len(runs) > 1),
+        speed=speed,
+        machines=machines,
         scale=_scale_figure(comparable),
         details=_in_order(found, every[first.place][1], runs[0]) if first and found else [],
         thumbnails=listed[0][1],
@@ -386,6 +391,37 @@ def _time_figure(rows: Sequence[ResultRow], *, several: bool) -> str:
             hollow = result.runtime.endswith(("-fp16", "-int8"))
             points.append(Point(series, one_line(result.protocol), ms, *errors, hollow, colors[result.model]))
     return charts.error_against_time(points) if points else ""
+
+
+def _rate_figure(runs: Sequence[ReportedRun], names: Sequence[str], rows: Sequence[ResultRow]) -> tuple[str, list[str]]:
+    """The figure of the points that infer.benchmark measured of results that are compared here, and their machines."""
+    compared = {id(row.result) for row in rows}
+    found: list[tuple[str, Result, SpeedPoint]] = []
+    for run, name in zip(runs, names, strict=True):
+        prefix = f"{name}: " * (len(runs) > 1)
+        own = [(prefix, *pair) for pair in run.points()]
+        found += [one for one in own if id(one[1]) in compared and one[1].top1_interval95_percent is not None]
+    machines = list(dict.fromkeys(measured.device for _, _, measured in found))
+
+    points, colors = [], _colors(rows)
+    for prefix, result, measured in found:
+        series = f"{prefix}{result.model}, {result.runtime}"
+        series += f" on {measured.device}" if len(machines) > 1 else ""
+        series += f", {measured.decoder}" if measured.decoder != CPU_DECODER else ""
+        assert result.top1_interval95_percent is not None
+        points.append(
+            Point(
+                one_line(series),
+                one_line(result.protocol),
+                measured.images_per_second,
+                measured.top1_error_percent,
+                result.top1_interval95_percent,
+                hollow=result.runtime.endswith(("-fp16", "-int8")),
+                color=colors[result.model],
+                label=str(measured.batch),
+            )
+        )
+    return (charts.error_against_rate(points) if points else ""), machines
 
 
 def _scale_figure(rows: Sequence[ResultRow]) -> str:

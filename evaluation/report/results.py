@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from infer.benchmark.points import POINTS, Point
 from infer.engine import is_stand_in
 from infer.files import read_file
 from infer.pixels.header import HeaderError, read_header
@@ -236,6 +237,28 @@ class ReportedRun:
             raise ReportError(f"{self.out / REPORT}: names the table {name!r}, expected one within its folder")
         return path
 
+    def points(self) -> list[tuple[Result, Point]]:
+        """The points of speed that infer.benchmark measured of results of this run, each with its result.
+
+        Those of engines and images that the run is not of any more are left out. Raises ReportError.
+        """
+        path = self.out / POINTS
+        try:
+            points = _read_as(list[Point], path, self.out, "the points of infer.benchmark")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ReportError(f"{path}: {error.strerror}") from None
+
+        found = []
+        for point in points:
+            views = point.model, point.protocol, point.scales, point.pooling
+            engine = point.engine_sha256, point.runtime, point.dataset_id
+            for result in self.report.results:
+                if (result.views, (result.engine_sha256, result.runtime, self.report.dataset.id)) == (views, engine):
+                    found.append((result, point))
+        return found
+
     def parts(self, result: Result, path: Path) -> Iterator[Scores]:
         """Parts of a result's score table. Raises ScoresError, and ReportError for another table."""
         for part in tables.parts(path):
@@ -330,14 +353,14 @@ def _thumbnail(path: Path, out: Path) -> bytes:
     return data
 
 
-def _read_as(kind: type[T], path: Path, out: Path) -> T:
+def _read_as(kind: type[T], path: Path, out: Path, what: str = "a report of evaluation.ilsvrc") -> T:
     """A JSON file as a value of its type. Raises OSError, and ReportError that says which field is not right."""
     data = read_file(path, MOST_BYTES, ReportError, within=out)
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # also what a wrong encoding raises
-        raise _no_report(path, f"{type(error).__name__}: {error}") from None
+        raise _no_report(path, f"{type(error).__name__}: {error}", what) from None
 
 
-def _no_report(path: Path, said: str) -> ReportError:
-    return ReportError(f"{path}: not a report of evaluation.ilsvrc ({' '.join(said.split())[:100]})")
+def _no_report(path: Path, said: str, what: str = "a report of evaluation.ilsvrc") -> ReportError:
+    return ReportError(f"{path}: not {what} ({' '.join(said.split())[:100]})")

@@ -25,6 +25,7 @@ from infer.data.dataset import Item
 from infer.data.folder import OwnFault
 from infer.engine import Engine, Provider, Starting
 from infer.pixels.decode import ImageError, Pixels, decode, decoded_bytes
+from infer.pixels.nvjpeg import Decode, DecoderName, open_decoder
 from infer.pixels.render import Cache
 from infer.processes.pipeline import Budget, one_behind, ordered
 from infer.spec import Exif
@@ -107,7 +108,7 @@ class ShardMaker(ABC, Generic[Sample, Begun, Rows]):
 
     engines: all that take part; known: picklable, what others need to know of them, equal in every process of a run;
     shard_images: images of a shard; together: how many of them share a call; strict: whether an image that cannot be
-    read stops the run.
+    read stops the run; decode: what decodes, set by who opens a maker.
     """
 
     engines: Sequence[Engine]
@@ -115,6 +116,7 @@ class ShardMaker(ABC, Generic[Sample, Begun, Rows]):
     shard_images: int
     together: int = 1
     strict: bool = False
+    decode: Decode = staticmethod(decode)
 
     def item(self, sample: Any) -> Item:
         """Says where the image of a sample lies."""
@@ -144,7 +146,7 @@ class MakerOpener(Generic[Sample, Rows]):
 
     files: the engines'; make: makes a ShardMaker of the engines, in the order of the files, and raises EngineError,
     PlanError or RunError; largest_short_px: the largest scale each will be asked for; options: others of
-    infer.open.open_engine.
+    infer.open.open_engine; decoder: of the images, on the engines' GPU where it is one of a GPU.
     """
 
     files: Sequence[Path]
@@ -152,18 +154,22 @@ class MakerOpener(Generic[Sample, Rows]):
     provider: Provider
     largest_short_px: Sequence[int]
     options: Mapping[str, Any] = field(default_factory=dict)
+    decoder: DecoderName = "cpu"
 
     def open(self, stack: contextlib.ExitStack, *, device: int = 0, threads: int = 0) -> ShardMaker[Sample, Any, Rows]:
-        """Opens the engines, which `stack` closes. Raises EngineError, PlanError or RunError.
+        """Opens the engines, which `stack` closes. Raises DecoderError, EngineError, PlanError or RunError.
 
         device: ordinal of a GPU; threads: of a CPU, 0 for all.
         """
+        decode = open_decoder(self.decoder, device)
         engines: list[Engine] = []
         for path, largest in zip(self.files, self.largest_short_px, strict=True):
             place: dict[str, Any] = {"provider": self.provider, "device": device, "threads": threads}
             engines.append(open_any(path, largest_short_px=largest, **place, **self.options))
             stack.callback(engines[-1].close)
-        return self.make(engines)
+        maker = self.make(engines)
+        maker.decode = decode
+        return maker
 
 
 def digest_pixels(sums: NDArray[np.int32]) -> str:
@@ -172,7 +178,11 @@ def digest_pixels(sums: NDArray[np.int32]) -> str:
 
 
 def read_image(
-    item: Item, exifs: Sequence[Exif], strict: bool, wait: Callable[[int], object] = lambda _: None
+    item: Item,
+    exifs: Sequence[Exif],
+    strict: bool,
+    wait: Callable[[int], object] = lambda _: None,
+    decode: Decode = decode,
 ) -> DecodedImage:
     """Reads and decodes one image; what is its own fault becomes its status: no image, cut, too large.
 
@@ -223,7 +233,7 @@ def make_shards(
     def read(numbered: tuple[int, Item]) -> DecodedImage:
         number, item = numbered
         wait = functools.partial(budget.hold, number)
-        image = maker.shrink(read_image(item, exifs=exifs, strict=maker.strict, wait=wait))
+        image = maker.shrink(read_image(item, exifs=exifs, strict=maker.strict, wait=wait, decode=maker.decode))
         budget.hold(number, image.decoded_bytes)
         return image
 

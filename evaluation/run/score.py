@@ -20,13 +20,23 @@ from infer.data.dataset import Dataset, Item
 from infer.engine import HOST, DeviceImage, Engine, Provider, Started, start
 from infer.errors import one_line
 from infer.pixels import render
+from infer.pixels.nvjpeg import DecoderName
 from infer.pixels.render import Cache
 from infer.spec import Size
 from infer.views import MergedPlan, ViewPlan
 
 from ..errors import RunError
 from ..scores.metrics import is_wrong
-from ..scores.table import ARITHMETIC, OK, OUT_OF_RANGE, UNKNOWN_LABEL, Mistake, Scores
+from ..scores.table import (
+    ARITHMETIC,
+    CPU_DECODER,
+    OK,
+    OUT_OF_RANGE,
+    UNKNOWN_LABEL,
+    Mistake,
+    Scores,
+    decoder_metadata,
+)
 from .engines import KnownEngine, check_together, known_engine
 from .labels import match_classes
 from .loop import DecodedImage, MakerOpener, ShardMaker, digest_pixels
@@ -52,7 +62,9 @@ class KnownEngines:
     shard_images: int
 
 
-def table_metadata(engine: Engine, protocol: Protocol, pooling: Pooling, commit: str) -> dict[str, str]:
+def table_metadata(
+    engine: Engine, protocol: Protocol, pooling: Pooling, commit: str, decoder: DecoderName = CPU_DECODER
+) -> dict[str, str]:
     """Says what the rows of a table depend on beside the data set, whose id is known when it has been read."""
     return {
         "spec": engine.spec.to_json(),
@@ -61,6 +73,7 @@ def table_metadata(engine: Engine, protocol: Protocol, pooling: Pooling, commit:
         "protocol": protocol.name,
         "scales": ",".join(map(str, protocol.scales)),
         "pooling": pooling,
+        **decoder_metadata(decoder),
         "engine_sha256": engine.sha256,
         "commit": commit,
     }
@@ -167,12 +180,13 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], TableParts]):
         strict: bool = False,
         mistakes: int = 0,
         classes_by_order: bool = False,
+        decoder: DecoderName = CPU_DECODER,
     ) -> None:
         self.engines, self.strict, self._mistakes = engines, strict, mistakes
         self._output = POOLING_OUTPUT[pooling]
         self._tables = []
         for engine, own in zip(engines, protocols, strict=True):
-            metadata = tuple(table_metadata(engine, protocol, pooling, commit) for protocol in own)
+            metadata = tuple(table_metadata(engine, protocol, pooling, commit, decoder) for protocol in own)
             if classes_by_order:
                 metadata = tuple({**one, "classes": "by order"} for one in metadata)
             label_of = match_classes(dataset, engine.spec, by_order=classes_by_order).label_of
@@ -285,12 +299,19 @@ def score_opener(
     strict: bool,
     mistakes: int,
     classes_by_order: bool = False,
+    decoder: DecoderName = CPU_DECODER,
 ) -> MakerOpener[Item, TableParts]:
     """Makes the opener of a classification over the images of `dataset`."""
-    options = {"commit": commit, "strict": strict, "mistakes": mistakes, "classes_by_order": classes_by_order}
+    options = {
+        "commit": commit,
+        "strict": strict,
+        "mistakes": mistakes,
+        "classes_by_order": classes_by_order,
+        "decoder": decoder,
+    }
     make = functools.partial(_make, plan, replace(dataset, items=()), options)
     largest = [max((q for _, scales in engine.asked for q in scales or ()), default=0) for engine in plan.engines]
-    return MakerOpener([engine.path for engine in plan.engines], make, provider, largest)
+    return MakerOpener([engine.path for engine in plan.engines], make, provider, largest, decoder=decoder)
 
 
 def _make(plan: RunPlan, dataset: Dataset, options: dict[str, Any], engines: Sequence[Engine]) -> ScoreMaker:

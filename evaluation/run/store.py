@@ -31,7 +31,7 @@ from infer.processes.pipeline import behind
 from .. import parquet
 from ..errors import RunError
 from ..scores import table as tables
-from ..scores.table import Mistake, surest
+from ..scores.table import CPU_DECODER, DECODER, Mistake, surest
 from .loop import Rows, Shard, dataset_id
 from .score import KnownEngines, TableParts
 
@@ -48,11 +48,14 @@ SAID = {
     "protocol": "the protocol",
     "scales": "the scales",
     "pooling": "the pooling",
+    DECODER: "the decoder",
     "classes": "the matching of classes",
     "commit": "the code (commit)",
 }
 """Names of what the metadata of a score table says, in the order in which a difference is reported."""
 
+UNSAID = {"classes": "by name", DECODER: CPU_DECODER}
+"""What the metadata of a score table leaves unsaid where it is so."""
 RUN_BYTES = 64 << 20
 """Most that is read of run.json: a thousand classes of a hundred letters, for a hundred tables, are 10 MB."""
 NOTES = "shard"
@@ -441,7 +444,7 @@ class UnfinishedScores(UnfinishedShards[TableParts, ScoreNotes]):
 
         for key, said in SAID.items():
             for before, now in zip(found.tables, self.metadata, strict=True):
-                old, new = ([table.get(key, "by name") for table in side] for side in (before, now))
+                old, new = ([table.get(key, UNSAID.get(key, "")) for table in side] for side in (before, now))
                 if old == new:
                     continue
                 model = json.loads(now[0]["spec"])["name"]

@@ -29,6 +29,7 @@ import pyarrow as pa
 from infer.command import Parser, count_argument, whole_argument
 from infer.engine import Provider
 from infer.errors import Refused, one_line
+from infer.pixels.nvjpeg import DecoderName
 from infer.processes.owned import end_with_parent
 from infer.spec import Exif
 
@@ -57,6 +58,10 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     workers = "threads that decode; changes no result (default: 1)"
     resume = "go on with the unfinished run, if there is one and it is this one"
     exif = "what is done with the rotation that a camera noted (default: as the model has it)"
+    decoder = (
+        "what decodes JPEGs: the CPU, or the GPU by nvImageCodec, whose pixels may differ by a grey level, which the "
+        "tables say (docs/gpu.md; default: %(default)s)"
+    )
     strict = "stop at the first image that cannot be read or seen, instead of counting it wrong"
 
     add("--provider", choices=get_args(Provider), default="cpu", help="of ONNX Runtime (default: %(default)s)")
@@ -65,6 +70,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--ray-actors", type=whole_argument, default=0, metavar="N", help=actors)
     add("--workers", type=count_argument, default=1, metavar="N", help=workers)
     add("--exif", choices=get_args(Exif), help=exif)
+    add("--decoder", choices=get_args(DecoderName), default="cpu", help=decoder)
     add("--resume", action="store_true", help=resume)
     add("--strict", action="store_true", help=strict)
 
@@ -77,6 +83,16 @@ def check_run_options(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("--ray-actors is for --ray: add --ray auto, or use --device 0,1")
 
 
+def decoder_remarks(decoder: DecoderName) -> list[str]:
+    """Says of a run what its pixels are, where they are not the CPU decoder's."""
+    if decoder == "cpu":
+        return []
+    return [
+        f"decoded by {decoder} (--decoder): pixels may differ by a grey level from those of other runs, and so may "
+        "errors that are close"
+    ]
+
+
 def open_crew(
     opener: MakerOpener[Sample, Rows], args: argparse.Namespace, stack: ExitStack
 ) -> ThisProcess[Sample, Rows] | DeviceProcesses[Sample, Rows] | Cluster[Sample, Rows]:
@@ -84,8 +100,9 @@ def open_crew(
 
     Each of the three has `known`, which says what the engines are (see ShardMaker), and `make`, which makes the shards
     at the given starts and says to `on_images` how many more images are done.
-    Raises EngineError, PlanError or RunError.
+    Raises DecoderError, EngineError, PlanError or RunError.
     """
+    opener = replace(opener, decoder=args.decoder)
     if args.exif is not None:
         opener = replace(opener, options={**opener.options, "exif": args.exif})
     if args.ray is not None:
@@ -172,7 +189,8 @@ class Cluster(Generic[Sample, Rows]):
 
         files = [path.resolve() for path in opener.files]  # for processes with another working directory
         self._ray, self._opener, self._decoders = ray, replace(opener, files=files), decoders
-        self._on_gpu = opener.provider != "cpu" or any(path.suffix == ".engine" for path in opener.files)
+        is_plan = any(path.suffix == ".engine" for path in opener.files)
+        self._on_gpu = is_plan or (opener.provider, opener.decoder) != ("cpu", "cpu")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # whatever is lost is made again
         connect = functools.partial(ray.init, logging_level=logging.ERROR, log_to_driver=False)

@@ -56,6 +56,7 @@ class Comparison:
     scored_by_one: tuple[int, int]  # labelled images that only the one, only the other could score
     gained: tuple[str, ...]  # images that the one has wrong and the other right (top-1)
     lost: tuple[str, ...]  # images that the one has right and the other wrong
+    decoders: tuple[str, str]  # Scores.decoder: others give other pixels
     unrounded: tuple[bool, bool]  # Scores.unrounded; where one alone is, there is no difference
 
 
@@ -75,10 +76,12 @@ def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
     lost: list[str] = []
     models: tuple[str, ...] = ()
     unrounded = False, False
+    decoders = "", ""
 
     for a, b in _in_step(one, other):
         models, images = (a.model, b.model), images + len(a.images)
         unrounded = a.unrounded, b.unrounded
+        decoders = a.decoder, b.decoder
 
         # every labelled image counts for the errors, read or not
         first, second = wrong_answers(a), wrong_answers(b)  # [top-1, top-5][labelled]
@@ -130,6 +133,7 @@ def compare(one: Iterable[Scores], other: Iterable[Scores]) -> Comparison:
         (int(scored_by_one[0]), int(scored_by_one[1])),
         tuple(gained),
         tuple(lost),
+        decoders,
         unrounded,
     )
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from infer.engine import UNROUNDED
+from infer.pixels.nvjpeg import DecoderName
 
 from .. import parquet
 from ..errors import ScoresError
@@ -31,6 +32,9 @@ OUT_OF_RANGE = "out of range"
 """Status of an image that an engine's shapes do not admit."""
 ARITHMETIC = "arithmetic"
 """Key of what the engine computed in (infer.engine.Engine); tables of earlier versions have none."""
+DECODER = "decoder"
+"""Key of what decoded the images (infer/pixels/nvjpeg.py); tables by CPU_DECODER have none."""
+CPU_DECODER: DecoderName = "cpu"
 WHY_UNROUNDED = (
     "an FP16 model's table of an earlier version, which did not round on a CPU: no cost of half precision shows in it; "
     "evaluate it again"
@@ -59,7 +63,8 @@ class Scores:
     pixel_digests: of the pixel sums that the engine returned; "" where the image was not scored or the table is a
     fusion of models that saw different views.
     posterior: f32 [images, classes], zero where the status is not OK.
-    metadata: spec, protocol, scales, pooling, runtime, arithmetic, dataset_id, engine_sha256, commit.
+    metadata: spec, protocol, scales, pooling, runtime, arithmetic, dataset_id, engine_sha256, commit, and the decoder
+    where it was another than CPU_DECODER.
     """
 
     images: tuple[str, ...]
@@ -93,6 +98,11 @@ class Scores:
         return "onnxruntime-fp16" in self.metadata["runtime"].split("+")
 
     @property
+    def decoder(self) -> str:
+        """What decoded the images; of a fusion of several `cpu+nvjpeg`."""
+        return self.metadata.get(DECODER, CPU_DECODER)
+
+    @property
     def readable(self) -> NDArray[np.bool_]:
         """Mask of the images that were scored, [images]."""
         return np.array([status == OK for status in self.statuses], np.bool_)
@@ -114,6 +124,11 @@ def file_name(metadata: Mapping[str, str]) -> str:
     model = json.loads(metadata["spec"])["name"]
     scales = metadata["scales"].replace(",", "-")
     return f"{model}.{metadata['runtime']}.{metadata['protocol']}.q{scales}.{metadata['pooling']}.parquet"
+
+
+def decoder_metadata(decoder: DecoderName) -> dict[str, str]:
+    """Says which decoder it was; nothing of CPU_DECODER, whose pixels are the same everywhere."""
+    return {} if decoder == CPU_DECODER else {DECODER: decoder}
 
 
 def with_dataset_id(scores: Scores, dataset_id: str) -> Scores:
@@ -289,6 +304,9 @@ def fuse(members: Sequence[Scores], name: str = FUSED) -> Scores:
     metadata = {"spec": json.dumps(spec)}
     for key in KEYS:
         metadata[key] = _joined([member.metadata[key] for member in members])
+
+    if any(DECODER in member.metadata for member in members):
+        metadata[DECODER] = _joined([member.decoder for member in members])
 
     # a member of an earlier version does not say it: only of FP16 that may be unrounded does that leave it open
     if not any(member.unrounded and ARITHMETIC not in member.metadata for member in members):

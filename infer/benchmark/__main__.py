@@ -1,4 +1,4 @@
-"""python -m infer.benchmark --engine model.onnx [--protocol center,dense] [--batch 1,8] [--json]"""
+"""python -m infer.benchmark --engine model.onnx [--protocol center,dense] [--batch 1,8] [--run OUT] [--json]"""
 
 from __future__ import annotations
 
@@ -7,17 +7,31 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from ..command import Parser, add_engine_options, engine_options, exit_with, run, scales_argument
+from ..command import (
+    Parser,
+    add_engine_options,
+    count_argument,
+    engine_options,
+    exit_with,
+    print_notes,
+    run,
+    scales_argument,
+)
 from ..engine import INT8_IN_FP32, EngineError, is_stand_in
 from ..errors import UsageError, one_line
 from ..pixels.decode import read
+from ..pixels.nvjpeg import DecoderName
+from ..processes.owned import own_file
 from ..views import PROTOCOLS
-from .measure import LEAST_RUNS, LEAST_S, STEPS, WARM_UP, benchmark, synthetic_jpeg
+from .measure import STEPS, benchmark, cpus, synthetic_jpeg
+from .pipelined import LEAST_RUNS, LEAST_S, WARM_UP
+from .points import POINTS, EvaluatedRun, PointError
 
 HEADINGS = (
-    *("engine", "runtime", "protocol", "scales", "batch", "runs", "p50 ms", "p90 ms", "p99 ms", "images/s"),
+    *("engine", "runtime", "protocol", "scales", "batch", "runs", "p50 ms", "p90 ms", "p99 ms"),
+    *("compute images/s", "pipelined images/s", "in turn images/s"),
     *(*STEPS, "GFLOP/image", "% of peak"),
 )
 
@@ -36,6 +50,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--runs", type=int, metavar="N", help=f"default: {LEAST_RUNS}, and more until {LEAST_S:.0f} s are over"
     )
+    parser.add_argument(
+        "--workers", type=count_argument, metavar="N", help="threads that decode, pipelined (default: the CPUs)"
+    )
+    parser.add_argument(
+        "--decoder",
+        choices=get_args(DecoderName),
+        default="cpu",
+        help="what decodes JPEGs (docs/gpu.md; default: %(default)s)",
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="OUT",
+        help=f"folder of evaluation.ilsvrc that has these engines' errors: writes OUT/{POINTS}, which "
+        "evaluation.report draws",
+    )
     add_engine_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
@@ -47,7 +77,14 @@ def _work(args: argparse.Namespace) -> int:
     if args.runs is not None and args.runs < 1:
         raise UsageError(f"--runs: expected a positive number, got {args.runs}")
     data = synthetic_jpeg() if args.image is None else _whole_file(args.image)
+    if args.run is None:
+        return _measure(args, data, None)
+    evaluated = EvaluatedRun(args.run)
+    with own_file(args.run / POINTS):
+        return _measure(args, data, evaluated)
 
+
+def _measure(args: argparse.Namespace, data: bytes, evaluated: EvaluatedRun | None) -> int:
     rows: list[dict[str, Any]] = []
     failed = False
     for path in args.engine:
@@ -59,6 +96,9 @@ def _work(args: argparse.Namespace) -> int:
             batches=args.batch,
             runs=args.runs,
             options=engine_options(args),
+            decoder=args.decoder,
+            workers=args.workers or cpus(),
+            evaluated=evaluated,
             say=_say,
         )
         try:
@@ -67,7 +107,7 @@ def _work(args: argparse.Namespace) -> int:
                 rows.append(row)
                 if args.json:
                     print(json.dumps(row), flush=True)
-        except EngineError as error:  # the other engines are measured all the same
+        except (EngineError, PointError) as error:  # the other engines are measured all the same
             _say("")
             print(one_line(str(error)), file=sys.stderr)
             failed = True
@@ -77,6 +117,8 @@ def _work(args: argparse.Namespace) -> int:
 
     if rows and not args.json:
         print(table(rows))
+    if rows and evaluated is not None:
+        print_notes([f"{evaluated.add_points(rows)}: draw it by python -m evaluation.report {args.run}"])
     return 1 if failed else 0
 
 
@@ -89,7 +131,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     image = rows[0]["image"]
     text.append(
         f"A run is a batch of images of {image['width_px']}x{image['height_px']} px ({image['bytes'] / 1e3:.0f} kB), "
-        f"{WARM_UP} more to warm up; decode to readback are means in ms, readback with what makes inputs ready."
+        f"{WARM_UP} more to warm up; p50 to p99 are from its bytes to its answers, decode to readback means in ms, "
+        "readback with what makes inputs ready."
+    )
+    workers, decoder = rows[0]["workers"], rows[0]["decoder"]
+    by = "" if decoder == "cpu" else f" by {decoder}"
+    text.append(
+        f"images/s: compute, the runtime's own time alone; pipelined, decoding ({workers} threads{by}) and the engine "
+        "overlapped, as evaluation.ilsvrc has it; in turn, runs one after the other."
     )
     text += dict.fromkeys(_device_line(row["device"], row["peak"]) for row in rows)
     for engine, arithmetic in dict.fromkeys((row["engine"], row["arithmetic"]) for row in rows):
@@ -110,11 +159,17 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         *(row["engine"], row["runtime"], row["protocol"], ",".join(map(str, row["scales"]))),
         *(str(row["batch"]), str(row["runs"])),
         *(f"{value:.2f}" for value in row["latency_ms"].values()),
-        f"{row['images_per_second']:.1f}",
+        _rate(row["compute_images_per_second"]),
+        _rate(row["pipelined_images_per_second"]),
+        _rate(row["images_per_second"]),
         *(f"{value:.2f}" for value in row["split_ms"].values()),
         "-" if flops is None else f"{flops / 1e9:.2f}",
         "-" if share is None else f"{share:.0f}",
     )
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _say(text: str) -> None:

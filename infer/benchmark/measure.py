@@ -1,7 +1,9 @@
-"""Latency and throughput of engines on this machine, for each protocol and batch, and where the time goes.
+"""Three rates of engines on this machine, for each protocol and batch, and where the time goes.
 
-A run is what an application does with a batch of images that have just come in: decode, `load`, `run`, one after the
-other, with nothing else under way. Runs come after WARM_UP others that do not count.
+Latency: a run is what an application does with a batch of images that have just come in, from their bytes to the mean
+posterior of each: decode, plan, `load`, `run`, one after the other, with nothing else under way. Compute alone: the
+time inside the runtime in these runs. Pipelined: what a long run gives, where decoding and the engine overlap
+(pipelined.py). All come after WARM_UP runs that do not count.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,47 +27,52 @@ from ..cuda.driver import CudaError
 from ..engine import HOST, Engine, EngineError, Starting
 from ..open import open_engine
 from ..pixels.decode import decode
+from ..pixels.nvjpeg import Decode, DecoderName, open_decoder
 from ..spec import ModelSpec, Size
 from ..views import ViewPlan, default_scales, out_of_range, plan_views
+from .pipelined import LEAST_RUNS, LEAST_S, WARM_UP, Planner, mean_posteriors, time_pipelined
+from .points import EvaluatedRun
 
-WARM_UP = 2
-LEAST_RUNS, LEAST_S = 10, 5.0
 STEPS = ("decode", "upload", "compute", "readback")
-"""`upload` is Engine.load and Engine.start, but for what overlaps with `compute`, the time inside the runtime;
-`readback` is the rest of the wait for the result, in which an engine on the host makes its inputs ready, too."""
+"""`decode` is with the plan of the views. `upload` is Engine.load and Engine.start, but for what overlaps with
+`compute`, the time inside the runtime; `readback` is the rest of the wait for the answer, in which an engine on the
+host makes its inputs ready, too, and views are averaged."""
 
 Seconds = NDArray[np.float64]
 """[runs, steps]"""
 
 
-def time_runs(engine: Engine, data: bytes, plan: ViewPlan, batch: int, runs: int | None) -> Seconds:
+def time_runs(
+    engine: Engine, data: bytes, plan: Planner, batch: int, runs: int | None, decode: Decode = decode
+) -> Seconds:
     """Seconds of each step of each run. Raises EngineError, ImageError.
 
     Without `runs` there are LEAST_RUNS of them at least, and LEAST_S seconds.
     """
     for _ in range(WARM_UP):
-        _run(engine, data, plan, batch)
+        _run(engine, data, plan, batch, decode)
     seconds: list[list[float]] = []
     started = time.perf_counter()
     while len(seconds) < (runs or LEAST_RUNS) or (runs is None and time.perf_counter() - started < LEAST_S):
-        seconds.append(_run(engine, data, plan, batch))
+        seconds.append(_run(engine, data, plan, batch, decode))
     return np.array(seconds)
 
 
-def _run(engine: Engine, data: bytes, plan: ViewPlan, batch: int) -> list[float]:
+def _run(engine: Engine, data: bytes, plan: Planner, batch: int, decode: Decode) -> list[float]:
     """Seconds of each step. Every image is decoded for itself, since pixels on the device are not uploaded again."""
     before, started = engine.seconds, time.perf_counter()
     images = [decode(data, exif=engine.spec.preprocessing.exif) for _ in range(batch)]
+    plans = [plan((image.shape[0], image.shape[1])) for image in images]
     decoded = time.perf_counter()
-    loaded, plans = engine.load(images), [plan] * batch
+    loaded = engine.load(images)
 
     if isinstance(engine, Starting):
         work = engine.start(loaded, plans)
         uploaded = time.perf_counter()
-        work.result()
+        mean_posteriors(plans, work.result())
     else:
         uploaded = time.perf_counter()
-        engine.run(loaded, plans)
+        mean_posteriors(plans, engine.run(loaded, plans))
     ended, compute = time.perf_counter(), engine.seconds - before
 
     # A GPU begins while the host still hands over: what overlaps is time of computing.
@@ -75,12 +83,13 @@ def _run(engine: Engine, data: bytes, plan: ViewPlan, batch: int) -> list[float]
 def figures(seconds: Seconds, batch: int, flops_per_image: int | None, peak: Peak | None) -> dict[str, Any]:
     """The figures of some runs, as in --json.
 
-    Latencies are of a run, percentiles between neighbours linear; the split is a run's mean; the share of the peak
-    counts `compute` alone.
+    Latencies are of a run, percentiles between neighbours linear; `images_per_second` is that of runs one after the
+    other; the split is a run's mean; the share of the peak counts `compute` alone.
     """
     latency, share = seconds.sum(1), None  # [runs]
     if flops_per_image is not None and peak is not None:
         share = 100 * flops_per_image * batch / seconds[:, 2].mean() / peak.flops_per_second
+    compute_s = float(seconds[:, 2].sum())
     return {
         "runs": len(seconds),
         "latency_ms": {f"p{q}": 1e3 * float(np.percentile(latency, q)) for q in (50, 90, 99)},
@@ -88,6 +97,7 @@ def figures(seconds: Seconds, batch: int, flops_per_image: int | None, peak: Pea
         "split_ms": dict(zip(STEPS, (1e3 * seconds.mean(0)).tolist(), strict=True)),
         "flops_per_image": flops_per_image,
         "share_of_peak_percent": share,
+        "compute_images_per_second": batch * len(seconds) / compute_s if compute_s else None,
     }
 
 
@@ -100,14 +110,19 @@ def benchmark(
     batches: Sequence[int] = (1,),
     runs: int | None = None,
     options: Mapping[str, Any] | None = None,
+    decoder: DecoderName = "cpu",
+    workers: int = 1,
+    evaluated: EvaluatedRun | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[dict[str, Any]]:
     """A row of --json for each protocol and batch, of an encoded image.
 
-    options: keyword arguments of `open_engine`; say: is told what is measured next. Raises EngineError, ImageError,
-    PlanError.
+    options: keyword arguments of `open_engine`; workers: threads that decode where that overlaps; evaluated: a run
+    that must have this engine's error by each protocol; say: is told what is measured next. Raises DecoderError,
+    EngineError, ImageError, PlanError, PointError.
     """
     say(f"{path}: opening")
+    decode = open_decoder(decoder, (options or {}).get("device", 0))
     with contextlib.closing(open_engine(path, largest_short_px=max(scales or [0]), **options or {})) as engine:
         spec = engine.spec
         height, width, _ = decode(data, exif=spec.preprocessing.exif).shape
@@ -119,23 +134,36 @@ def benchmark(
             plan = plan_views(spec, protocol, (height, width), own_scales)
             if reason := out_of_range(plan, engine.shapes, spec):
                 raise EngineError(f"{path}: {reason}")
+            known = evaluated and evaluated.result_of(path, engine, protocol, own_scales)
+
+            def plan_image(size: Size, protocol: str = protocol, own_scales: Sequence[int] = own_scales) -> ViewPlan:
+                return plan_views(spec, protocol, size, own_scales)
+
             for batch in batches:
                 say(f"{path}: {protocol}, batch {batch}")
-                seconds = time_runs(engine, data, plan, batch, runs)
+                seconds = time_runs(engine, data, plan_image, batch, runs, decode)
+                say(f"{path}: {protocol}, batch {batch}, pipelined")
+                pipelined = time_pipelined(engine, data, plan_image, batch, runs, workers=workers, decode=decode)
                 yield {
                     "engine": str(path),
                     "protocol": protocol,
                     "device": device,
                     **figures(seconds, batch, plan_flops(spec, plan), peak),
+                    "pipelined_images_per_second": pipelined,
+                    "workers": workers,
+                    "decoder": decoder,
                     "batch": batch,
                     "scales": list(own_scales),
                     "views_per_image": len(plan),
                     "image": {"height_px": height, "width_px": width, "bytes": len(data)},
+                    "model": spec.name,
+                    "engine_sha256": engine.sha256,
                     "runtime": engine.runtime,
                     "arithmetic": engine.arithmetic,
                     "cuda_graphs": bool((options or {}).get("cuda_graphs")),
                     "warm_up_runs": WARM_UP,
                     "peak": peak and peak._asdict(),
+                    "evaluated": known and msgspec.to_builtins(known),
                 }
 
 
@@ -191,7 +219,7 @@ class Peak(NamedTuple):
 def device_name(engine: Engine) -> str:
     """The processor that an engine runs on, as its maker calls it."""
     if engine.device == HOST:
-        return f"{_cpu_model()}, {_cpus()} CPUs"
+        return f"{_cpu_model()}, {cpus()} CPUs"
     try:
         device = Device(int(engine.device.removeprefix("cuda:")))
     except CudaError:  # ONNX Runtime needs neither PyCUDA nor cuda-python
@@ -206,7 +234,7 @@ def device_peak(engine: Engine, name: str) -> Peak | None:
     if engine.spec.precision == "int8":
         return None  # the products are of two kinds
     if engine.device == HOST:
-        return Peak(f"float32 matrix product by NumPy, {_cpus()} CPUs, measured", _matrix_product())
+        return Peak(f"float32 matrix product by NumPy, {cpus()} CPUs, measured", _matrix_product())
     if engine.spec.precision != "fp16" or name not in TENSOR_TFLOPS:
         return None
     sums = "summed in FP16 or FP32"
@@ -228,7 +256,7 @@ def _matrix_product() -> float:
     return 2 * MATRIX**3 / min(seconds)
 
 
-def _cpus() -> int:
+def cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

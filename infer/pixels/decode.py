@@ -1,9 +1,11 @@
 """The only file that decodes images: bytes to u8 RGB [h, w, 3], by one rule each (docs/data.md), or an ImageError.
 
-OpenCV decodes, whatever the file is called. Grey becomes three equal channels, a palette its colours, 16 bits lose
-their lower 8, alpha is dropped, CMYK (taken as Adobe writes it, inverted) is c*k/255 by OpenCV's integers; of several
-pictures the first counts. EXIF rotation is ignored, as the authors' tools of 2014 did, unless the spec says "apply".
-A truncated file is an error. Kinds and sizes are read from the header (header.py) before anything is decoded.
+OpenCV decodes, whatever the file is called; of plain JPEGs libjpeg-turbo alone where its pixels are the same
+(plain_jpeg.py): which of the two it was changes no pixel, no error and no status. Grey becomes three equal channels, a
+palette its colours, 16 bits lose their lower 8, alpha is dropped, CMYK (taken as Adobe writes it, inverted) is c*k/255
+by OpenCV's integers; of several pictures the first counts. EXIF rotation is ignored, as the authors' tools of 2014 did,
+unless the spec says "apply". A truncated file is an error. Kinds and sizes are read from the header (header.py) before
+anything is decoded.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(LARGEST_PIXELS))  # shou
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from .plain_jpeg import decode_plain
 
 Pixels = NDArray[np.uint8]
 HEADER_BYTES = 1 << 16
@@ -46,7 +50,9 @@ def decode(data: bytes, *, exif: Exif = "ignore", name: str = "image") -> Pixels
     flags = cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_IGNORE_ORIENTATION if exif == "ignore" else 0)
     try:
         header = read_header(data)
-        pixels = _decoded(data, flags)
+        pixels: NDArray[Any] | None = decode_plain(data, header, exif)
+        if pixels is None:
+            pixels = _decoded(data, flags)
         if pixels is None:
             _require_memory(header, name)
             pixels = _decoded(data, flags)  # the memory may have been another thread's until now

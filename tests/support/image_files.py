@@ -1,4 +1,4 @@
-"""Image files of every kind that docs/data.md has a rule for."""
+"""Image files of every kind that docs/data.md has a rule for, and damage to them."""
 
 from __future__ import annotations
 
@@ -88,3 +88,23 @@ def rotations(jpeg: bytes, png: bytes) -> dict[str, bytes]:
     }
     found |= {f"exif{n}.png": png[:33] + chunk(b"eXIf", tiff(n, order="<>"[n % 2])) + png[33:] for n in range(10)}
     return found
+
+
+def mutate(data: bytes, rng: np.random.Generator) -> bytes:
+    """One to three of: cut, flipped bits, overwritten bytes, bytes put in, bytes taken out."""
+    changed = bytearray(data)
+    for _ in range(int(rng.integers(1, 4))):
+        place, count = int(rng.integers(len(changed) + 1)), int(rng.integers(1, 40))
+        match int(rng.integers(5)):
+            case 0:
+                del changed[place:]
+            case 1:
+                for at in rng.integers(0, max(1, len(changed)), 4)[: len(changed)]:
+                    changed[at] ^= 1 << int(rng.integers(8))
+            case 2:
+                changed[place : place + count] = rng.bytes(count)
+            case 3:
+                changed[place:place] = rng.bytes(count)
+            case _:
+                del changed[place : place + count]
+    return bytes(changed)

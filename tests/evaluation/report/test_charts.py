@@ -36,6 +36,7 @@ def scale() -> str:
 
 FIGURES: dict[str, Callable[[], str]] = {
     "time": lambda: charts.error_against_time(points()),
+    "rate": lambda: charts.error_against_rate([point._replace(label=str(int(point.x))) for point in points()]),
     "scale": scale,
     "reliability": lambda: charts.reliability(details([scores_of()])),
     "confusion": lambda: charts.confusion(["a", "b"], np.array([[3, 1], [0, 2]]), np.array([4, 2])),
@@ -48,7 +49,7 @@ def test_a_figure_is_the_same_each_time_and_stands_alone(figure: str) -> None:
     assert svg == FIGURES[figure]()
     root = ElementTree.fromstring(svg)
     assert [float(number) for number in root.attrib["viewBox"].split()][2] == pytest.approx(
-        374.4 if figure == "time" else 338.4
+        374.4 if figure in ("time", "rate") else 338.4
     )
     assert set(re.findall(r"https?:", svg)) == set() and "<style" not in svg and "<!--" not in svg
     colors = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", svg))
@@ -84,6 +85,32 @@ def test_rows_of_the_confusion_have_a_hundred_percent() -> None:
 
 def test_a_single_point_is_no_figure() -> None:
     assert charts.error_against_time(points()[:1]) == ""
+
+
+def test_the_points_that_no_other_beats_are_joined() -> None:
+    """Of error and images a second: faster and less wrong is better; the dashed line goes through those alone."""
+    at = {
+        "fast": (900.0, 12.0),
+        "middle": (300.0, 9.0),
+        "beaten": (200.0, 10.0),
+        "slow": (20.0, 7.0),
+        "worst": (10, 11),
+    }
+    svg = charts.error_against_rate(
+        [Point(name, "center", x, y, (y - 1, y + 1), label=name) for name, (x, y) in at.items()]
+    )
+    (dashed,) = re.findall(r'<path d="([^"]*)"[^>]*stroke-dasharray', svg)
+    line = np.array(re.findall(r"[ML] ([\d.]+) ([\d.]+)", dashed), float)
+    drawn = np.concatenate([circles(svg, f"c{1}")])
+    assert line.shape == (3, 2)
+    wanted = drawn[[list(at).index(name) for name in ("fast", "middle", "slow")]]
+    assert np.allclose(line, wanted, atol=0.01)
+    shown = texts(svg)
+    assert set(at) <= set(shown) and "images per second (log)" in shown
+
+
+def test_a_single_rate_is_a_figure() -> None:
+    assert "<svg" in charts.error_against_rate(points()[:1])
 
 
 def test_a_model_has_one_colour_whatever_its_precision() -> None:

@@ -357,6 +357,62 @@ def test_a_check_graph_has_no_time(tmp_path: Path) -> None:
     assert "check graph" not in page.text["results"] and "Error against time" in page.text["cost"]
 
 
+def speed_point(out: Path, **changes: Any) -> dict[str, Any]:
+    """A point as infer.benchmark writes it, of the first result of a run."""
+    report = json.loads((out / "report.json").read_text())
+    result = report["results"][0]
+    names = ("model", "runtime", "protocol", "scales", "pooling", "images", "top1_error_percent", "engine_sha256")
+    point = {name: result[name] for name in names} | {"dataset_id": report["dataset"]["id"]}
+    point |= {"batch": 8, "device": "a GPU", "decoder": "cpu", "workers": 2, "images_per_second": 123.0}
+    return point | {"compute_images_per_second": 200.0, "latency_ms": {"p50": 9.0, "p90": 10.0, "p99": 11.0}} | changes
+
+
+def test_points_of_speed_are_drawn(tmp_path: Path) -> None:
+    write_run(tmp_path, [scores_of()])
+    page = Page(tmp_path / "report.html")
+    assert "Error against speed" not in str(page.text)
+    before = (tmp_path / "report.html").read_bytes()
+    of_others = [speed_point(tmp_path, engine_sha256="0" * 64), speed_point(tmp_path, dataset_id="fedcba9876543210")]
+    (tmp_path / "points.json").write_text(json.dumps(of_others))
+    assert main([str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").read_bytes() == before  # they are of a run that was here before
+
+    points = [*of_others, speed_point(tmp_path), speed_point(tmp_path, batch=1, images_per_second=45.0)]
+    (tmp_path / "points.json").write_text(json.dumps(points))
+    assert main([str(tmp_path)]) == 0
+    page = Page(tmp_path / "report.html")
+    assert "overlapped, on a GPU. The number at a point is the batch" in page.text["cost"]
+    drawn = (tmp_path / "report.html").read_text()
+    assert ">one, torch-fp32</text>" in drawn and ">8</text>" in drawn and ">images per second (log)</text>" in drawn
+
+    points.append(speed_point(tmp_path, device="another GPU", decoder="nvjpeg"))
+    (tmp_path / "points.json").write_text(json.dumps(points))
+    assert main([str(tmp_path)]) == 0
+    drawn = (tmp_path / "report.html").read_text()
+    assert ">one, torch-fp32 on a GPU</text>" in drawn and ">one, torch-fp32 on another GPU, nvjpeg</text>" in drawn
+
+
+def test_points_of_several_runs_stand_in_one_figure(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        write_run(tmp_path / name, [scores_of(seed=seed)])
+        (tmp_path / name / "points.json").write_text(json.dumps([speed_point(tmp_path / name)]))
+    assert main([str(tmp_path / "a"), str(tmp_path / "b"), "-o", str(tmp_path / "page.html")]) == 0
+    drawn = (tmp_path / "page.html").read_text()
+    assert ">a: one, torch-fp32</text>" in drawn and ">b: one, torch-fp32</text>" in drawn
+
+
+@pytest.mark.parametrize(
+    "content", ["[{}]", "{", '[{"engine_sha256": 1}]', pytest.param(None, id="rate"), pytest.param(0.0, id="no rate")]
+)
+def test_damaged_points_are_a_line(content: str | float | None, tmp_path: Path, one_line: Callable[[], str]) -> None:
+    write_run(tmp_path, [scores_of()])
+    if not isinstance(content, str):
+        content = json.dumps([speed_point(tmp_path, images_per_second=content)])
+    (tmp_path / "points.json").write_text(content)
+    assert main([str(tmp_path)]) == 1
+    assert one_line().startswith(f"{tmp_path}/points.json: not the points of infer.benchmark (")
+
+
 def damage_report(out: Path) -> None:
     (out / "report.json").write_text('{"dataset": {')
 

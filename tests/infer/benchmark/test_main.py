@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from helpers import encode, noise, slim_spec
 from on_double import run as run_on_double
 from plans import write_plan
 
-from infer.benchmark import measure
+from infer.benchmark import measure, pipelined
 from infer.benchmark import measure as benchmark
 from infer.benchmark.__main__ import main
 from infer.benchmark.measure import WARM_UP, Peak, figures, plan_flops, synthetic_jpeg, time_runs
@@ -36,6 +37,7 @@ CONTRACT = [
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "_matrix_product", lambda: 1e12)
     monkeypatch.setattr(benchmark, "LEAST_S", 0.0)
+    monkeypatch.setattr(pipelined, "LEAST_S", 0.0)
 
 
 class ClockedEngine:
@@ -48,9 +50,9 @@ class ClockedEngine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.runs, self.batches = 0.0, 0, []  # type: float, int, list[int]
         monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: self.now))
-        monkeypatch.setattr(benchmark, "decode", self.decode)
+        self.plan = partial(plan_views, self.spec, "center")
 
-    def decode(self, data: bytes, exif: str) -> Any:
+    def decode(self, data: bytes, *, exif: str = "ignore", name: str = "") -> Any:
         assert (data, exif) == (b"jpeg", "ignore")
         self.now += 1
         return np.zeros((100, 120, 3), np.uint8)
@@ -66,16 +68,16 @@ class ClockedEngine:
         self.now += 2
         return self
 
-    def result(self) -> None:
+    def result(self) -> Any:
         self.now += 11 + self.runs
         self.seconds += self.compute_s
         self.runs += 1
+        return {"posterior": np.zeros((self.batches[-1], 8), np.float32)}
 
 
 def test_each_step_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     engine: Any = ClockedEngine(monkeypatch)
-    plan = plan_views(engine.spec, "center", (100, 120))
-    found = time_runs(engine, b"jpeg", plan, 3, 4)
+    found = time_runs(engine, b"jpeg", engine.plan, 3, 4, engine.decode)
     assert engine.batches == [3] * (WARM_UP + 4)
     assert found.tolist() == [[3, 5, 7, 4 + WARM_UP + number] for number in range(4)]
 
@@ -84,7 +86,7 @@ def test_what_overlaps_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU begins while the host still hands over: of 5 s for that, 1 s was not computed in."""
     engine: Any = ClockedEngine(monkeypatch)
     engine.compute_s = 15 + WARM_UP
-    found = time_runs(engine, b"jpeg", plan_views(engine.spec, "center", (100, 120)), 3, 1)
+    found = time_runs(engine, b"jpeg", engine.plan, 3, 1, engine.decode)
     assert found.tolist() == [[3, 1, 15 + WARM_UP, 0]]
 
 
@@ -97,7 +99,7 @@ def test_without_a_number_runs_go_on_for_a_while(
     monkeypatch.setattr(benchmark, "LEAST_S", least_s)
     engine: Any = ClockedEngine(monkeypatch)
     engine.runs = 10
-    assert len(time_runs(engine, b"jpeg", plan_views(engine.spec, "center", (100, 120)), 1, None)) == expected
+    assert len(time_runs(engine, b"jpeg", engine.plan, 1, None, engine.decode)) == expected
 
 
 def test_figures() -> None:
@@ -109,6 +111,7 @@ def test_figures() -> None:
     assert found["latency_ms"] == pytest.approx({"p50": 51, "p90": 91, "p99": 100})
     assert found["images_per_second"] == pytest.approx(4 * 101 / 5.151)
     assert found["split_ms"] == pytest.approx({"decode": 6.375, "upload": 12.75, "compute": 25.5, "readback": 6.375})
+    assert found["compute_images_per_second"] == pytest.approx(4 * 101 / 2.5755)
     assert found["flops_per_image"] == 10**9
     assert found["share_of_peak_percent"] == pytest.approx(100 * 4e9 / 25.5e-3 / 1e12)
     assert figures(seconds, 4, 10**9, None)["share_of_peak_percent"] is None
@@ -118,7 +121,20 @@ def test_figures() -> None:
 
 def test_json(exported: Exported, capsys: Capture) -> None:
     engine = str(exported("A"))
-    argv = ["--engine", engine, "--protocol", "center,dense", "--batch", "1,3", "--scales", "64,80", "--runs", "2"]
+    argv = [
+        "--engine",
+        engine,
+        "--protocol",
+        "center,dense",
+        "--batch",
+        "1,3",
+        "--scales",
+        "64,80",
+        "--runs",
+        "2",
+        "--workers",
+        "2",
+    ]
     assert main([*argv, "--json"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -137,9 +153,12 @@ def test_json(exported: Exported, capsys: Capture) -> None:
         assert all(value > 0 for value in row["split_ms"].values())
         assert row["latency_ms"]["p50"] == pytest.approx(sum(row["split_ms"].values()))  # the mean of two runs
         assert row["images_per_second"] == pytest.approx(1e3 * row["batch"] / row["latency_ms"]["p50"])
+        compute_s = row["split_ms"]["compute"] / 1e3
+        assert row["compute_images_per_second"] == pytest.approx(row["batch"] / compute_s)
+        assert row["pipelined_images_per_second"] > 0
+        assert (row["workers"], row["decoder"], row["evaluated"]) == (2, "cpu", None)
         plan = plan_views(spec, row["protocol"], (375, 500), [64, 80])
         assert (row["views_per_image"], row["flops_per_image"]) == (len(plan), plan_flops(spec, plan))
-        compute_s = row["split_ms"]["compute"] / 1e3
         share = 100 * row["flops_per_image"] * row["batch"] / compute_s / row["peak"]["flops_per_second"]
         assert row["share_of_peak_percent"] == pytest.approx(share)
         assert row["peak"]["name"].startswith("float32 matrix product")
@@ -172,9 +191,10 @@ def test_the_table(exported: Exported, tmp_path: Path, capsys: Capture, monkeypa
     assert len({len(line) for line in lines[:3]}) == 1  # columns
     assert lines[1].split()[-2] == "1.00" and lines[2].split()[-2:] == ["-", "-"]
     assert "90x70 px" in lines[3]
-    assert "1000 GFLOP/s (float32 matrix product by NumPy" in lines[4]
+    assert lines[4].startswith("images/s: compute, the runtime's own time alone; pipelined, decoding (")
+    assert "1000 GFLOP/s (float32 matrix product by NumPy" in lines[5]
     said = "fp16, rounded by A.views.fp16.check.onnx: its times are not those of half precision"
-    assert lines[5:] == [f"{engines[1]}: {said}"]
+    assert lines[6:] == [f"{engines[1]}: {said}"]
 
 
 def test_one_engine_fails_the_other_is_measured(

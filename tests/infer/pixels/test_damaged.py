@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import Photos
 from helpers import encode
+from image_files import mutate
 from numpy.typing import NDArray
 from paths import ROOT, SUPPORT
 from PIL import Image
@@ -53,26 +54,6 @@ def sources() -> dict[str, bytes]:
         "TIFF": encode(image, "TIFF", compression="tiff_lzw"),
         "PPM": encode(image, "PPM"),
     }
-
-
-def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    """One to three of: cut, flipped bits, overwritten bytes, bytes put in, bytes taken out."""
-    changed = bytearray(data)
-    for _ in range(int(rng.integers(1, 4))):
-        place, count = int(rng.integers(len(changed) + 1)), int(rng.integers(1, 40))
-        match int(rng.integers(5)):
-            case 0:
-                del changed[place:]
-            case 1:
-                for at in rng.integers(0, max(1, len(changed)), 4)[: len(changed)]:
-                    changed[at] ^= 1 << int(rng.integers(8))
-            case 2:
-                changed[place : place + count] = rng.bytes(count)
-            case 3:
-                changed[place:place] = rng.bytes(count)
-            case _:
-                del changed[place : place + count]
-    return bytes(changed)
 
 
 def mutants() -> list[tuple[str, bytes]]:

@@ -351,14 +351,14 @@ def test_for_want_of_memory_no_image_is_called_damaged(
     photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenCV answers the same to both: without room for a decoder nobody knows, with room it is asked again."""
-    data, decoded = encode(photo, "JPEG"), decode_module._decoded
+    data, decoded = encode(photo, "PNG"), decode_module._decoded
     answers = iter([None, decoded(data, cv2.IMREAD_COLOR_RGB)])
     with monkeypatch.context() as patch:
         patch.setattr(decode_module, "_decoded", lambda *_: next(answers))
         assert np.array_equal(decode(data), decoded(data, cv2.IMREAD_COLOR_RGB))
 
     monkeypatch.setattr(decode_module, "_decoded", lambda *_: None)
-    with pytest.raises(ImageError, match="a: truncated or damaged JPEG"):
+    with pytest.raises(ImageError, match="a: truncated or damaged PNG"):
         decode(data, name="a")
     monkeypatch.setattr(decode_module, "DECODER_BYTES", 1 << 40)
     with pytest.raises(MemoryError, match=rf"a: no memory to decode {photo.shape[1]}x{photo.shape[0]} px"):
