@@ -76,11 +76,11 @@ def build_engine(job: Job) -> None:
     """Builds `job.engine` from a .pt or .onnx and says so on stdout. Every step may refuse; the last ones write."""
     started = time.monotonic()
     source, (shapes, lines) = open_source(job)
-    for line in lines:
-        print(one_line(line), flush=True)
-    from .tensorrt.elements import check_elements  # imports onnx
+    from .tensorrt.elements import fit_shapes  # imports onnx
 
-    check_elements(source.path, source.spec, shapes)
+    shapes, changes = fit_shapes(source.path, source.spec, shapes)
+    for line in (*lines, *changes):
+        print(one_line(line), flush=True)
 
     proof = job.proof
     if source.spec.precision != "int8":

@@ -171,9 +171,23 @@ def start(engine: Engine, image: DeviceImage, plans: Sequence[ViewPlan], outputs
 
 
 def in_order(parts: Sequence[tuple[Sequence[int], Outputs]], names: Sequence[str]) -> Outputs:
-    """Outputs of parts of the views, each with the places of its views in the plans, as arrays of all views."""
-    order = np.argsort(np.concatenate([places for places, _ in parts]))
-    return {name: np.concatenate([outputs[name] for _, outputs in parts])[order] for name in names}
+    """Outputs of parts of the views, each with the places of its views in the plans, as arrays of all views: copies."""
+    views = sum(len(places) for places, _ in parts)
+    found: Outputs = {}
+    for name in names:
+        first = parts[0][1][name]
+        found[name] = np.empty((views, *first.shape[1:]), first.dtype)
+        for places, outputs in parts:
+            found[name][_as_slice(places)] = outputs[name]
+    return found
+
+
+def _as_slice(places: Sequence[int]) -> slice | NDArray[np.intp]:
+    """Places, as a slice where they follow each other."""
+    numbers = np.asarray(places)
+    if (np.diff(numbers) == 1).all():
+        return slice(places[0], places[0] + len(places))
+    return numbers
 
 
 def version_numbers(version: str) -> tuple[int, ...]:

@@ -7,6 +7,9 @@ it is.
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -14,7 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .pixels.decode import Pixels
-from .pixels.render import Taps, identity_taps, make_taps, normalise, pixel_sums
+from .pixels.render import (
+    AXES,
+    PRECISION_BITS,
+    Taps,
+    count_taps,
+    identity_taps,
+    make_taps,
+    normalise,
+    pixel_sums,
+)
 from .spec import Filter, Interface, ModelSpec, Size
 from .views import Extent, Rect, ShapeRange
 
@@ -37,10 +49,34 @@ INPUTS: dict[Interface, dict[str, tuple[TypeName, Shape]]] = {
 }
 """Type and shape of each input, by interface. A size that differs from call to call has a name."""
 
-Feed = dict[str, NDArray[Any]]
-"""Arrays by the names of the graph's inputs."""
+REGIONS: dict[str, tuple[TypeName, Shape]] = {
+    **INPUTS["views"],
+    "rows": ("int32", ("views", "lines")),
+    "region_col_taps": ("int32", ("region_col_taps", "views", "view_width")),
+    "region_row_first": ("int32", ("views", "view_height")),
+    "region_row_taps": ("int32", ("region_row_taps", "views", "view_height")),
+}
+"""Inputs of a `views` graph in an engine whose views are regions, each resized by taps of its own.
+
+`rows` are then the lines of the image that a view is made of; `cols` the first pixel of each of its columns there;
+`region_row_first` the first of those lines for each of its rows. What is resized is any rectangle of the image.
+"""
+
+
+def inputs_of(interface: Interface, shape: ShapeRange) -> dict[str, tuple[TypeName, Shape]]:
+    """The inputs of an engine that has the profile `shape`."""
+    return REGIONS if interface == "views" and shape.lines is not None else INPUTS[interface]
+
+
+Feed = dict[str, Any]
+"""Arrays by the names of the graph's inputs; `image` may be Packed. Read-only ones are kept and used again."""
 
 Table = NDArray[np.int32]
+
+TABLES = 64
+"""Sets of tables that are kept: most photographs of a data set have one of a few sizes."""
+LINE_STEP, PACKED_STEP = 16, 32
+"""Lines of regions and rows of packed images come in these steps, so that there are few shapes to have kernels for."""
 
 
 class Call(NamedTuple):
@@ -59,25 +95,86 @@ Source = TypeVar("Source", bound=Hashable)
 """The caller's key of the rescaled image that a view is cut from."""
 
 
-def feed_taps(image: Pixels, rescaled_px: Size, filter: Filter, cuts: Sequence[tuple[Rect, bool]]) -> Feed:
+def feed_taps(
+    image: Pixels, rescaled_px: Size, filter: Filter, cuts: Sequence[tuple[Rect, bool]], *, regions: bool = False
+) -> Feed:
     """Inputs for views (rectangle of the rescaled image, mirrored) of one size, of `image` u8 [H0, W0, 3].
 
-    The graph rescales the image.
+    The graph rescales the image. regions: the engine's views are regions, which then are resized to what they are.
     """
-    height, width = rescaled_px
-    columns = make_taps(image.shape[1], width, filter)
-    lines = make_taps(image.shape[0], height, filter)
-    return _feed(image, columns, lines, [_indices(rect, mirrored, width) for rect, mirrored in cuts])
+    return {"image": image, **cut_tables(image.shape[:2], rescaled_px, filter, cuts, regions=regions)}
+
+
+def cut_tables(
+    source_px: Size, rescaled_px: Size, filter: Filter, cuts: Sequence[tuple[Rect, bool]], *, regions: bool = False
+) -> Feed:
+    """The inputs of feed_taps for any image of this size, without the image."""
+    return {
+        **_passes(make_taps(source_px[1], rescaled_px[1], filter), make_taps(source_px[0], rescaled_px[0], filter)),
+        **_cuts(tuple(cuts), rescaled_px[1], regions=regions),
+    }
+
+
+def feed_pile(
+    pile: Packed, rescaled_px: Size, filter: Filter, cuts: Sequence[tuple[int, Rect, bool]], *, regions: bool = False
+) -> Feed:
+    """Inputs for views (number of the image, rectangle of it when rescaled, mirrored) of one size.
+
+    The images of `pile` are of one size and as wide as it is, so that they lie one below the other. The graph rescales
+    each to `rescaled_px`.
+    """
+    height, width, _ = pile.images[0].shape
+    lines = _piled_taps(height, rescaled_px[0], filter, len(pile.images))
+    placed = [((number * rescaled_px[0] + top, left, h, w), mirrored) for number, (top, left, h, w), mirrored in cuts]
+    tables = _cuts(tuple(placed), rescaled_px[1], regions=regions)
+    return {"image": pile, **_passes(make_taps(width, rescaled_px[1], filter), lines), **tables}
+
+
+@functools.lru_cache(maxsize=AXES)
+def _piled_taps(n_in: int, n_out: int, filter: Filter, count: int) -> Taps:
+    """Taps of an axis along which so many images lie, each rescaled for itself."""
+    first, taps = make_taps(n_in, n_out, filter)
+    firsts = np.arange(count, dtype=np.int32)[:, None] * np.int32(n_in) + first
+    return _read_only_taps(Taps(firsts.reshape(-1), np.tile(taps, count)))
+
+
+def resized_tables(
+    source_px: Size, rescaled_px: Size, filter: Filter, regions: Sequence[tuple[tuple[int, int], Region]]
+) -> Feed:
+    """Inputs for views ((top, left) of a rectangle of the rescaled image, what is made of it) of one size.
+
+    The graph rescales an image of size `source_px`, which is not among them, and resizes the rectangles.
+    """
+    width = rescaled_px[1]
+    places = tuple((top * width + left, width) for (top, left), _ in regions)
+    return {
+        **_passes(make_taps(source_px[1], width, filter), make_taps(source_px[0], rescaled_px[0], filter)),
+        **region_tables(tuple(region for _, region in regions), places),
+    }
+
+
+def feed_packed(packed: Packed, views: Sequence[tuple[int, Region]]) -> Feed:
+    """Inputs for views of packed images, each (number of the image, region of it), of one size.
+
+    The images are as they were decoded, and each view is rescaled for itself.
+    """
+    height, width, _ = packed.shape
+    places = tuple((packed.starts[number], packed.images[number].shape[1]) for number, _ in views)
+    tables = region_tables(tuple(region for _, region in views), places)
+    return {"image": packed, **_passes(identity_taps(width), identity_taps(height)), **tables}
 
 
 def feed_atlas(
     sources: Mapping[Source, Pixels],
     origins: Mapping[Source, tuple[int, int]],
     cuts: Sequence[tuple[Source, Rect, bool]],
+    *,
+    regions: bool = False,
 ) -> Feed:
     """Inputs for views (source, rectangle of it, mirrored) of one size, of rescaled images u8 [h, w, 3].
 
     Only the rectangle that its views cover goes into the atlas, with its upper left at the source's origin (top, left).
+    regions: the engine's views are regions, which then are resized to what they are.
     """
     covers = cover_sources((source, rect) for source, rect, _ in cuts)
     bottom = max(origins[source][0] + cover[2] for source, cover in covers.items())
@@ -88,12 +185,12 @@ def feed_atlas(
         y, x = origins[source]
         atlas[y : y + height, x : x + width] = sources[source][top : top + height, left : left + width]
 
-    indices = []
+    placed = []
     for source, (top, left, height, width), mirrored in cuts:
         y, x = origins[source]
-        placed = (top - covers[source][0] + y, left - covers[source][1] + x, height, width)
-        indices.append(_indices(placed, mirrored, right))
-    return _feed(atlas, identity_taps(right), identity_taps(bottom), indices)
+        placed.append(((top - covers[source][0] + y, left - covers[source][1] + x, height, width), mirrored))
+    tables = _cuts(tuple(placed), right, regions=regions)
+    return {"image": atlas, **_passes(identity_taps(right), identity_taps(bottom)), **tables}
 
 
 def feed_pixels(pixels: Pixels, spec: ModelSpec) -> tuple[Feed, NDArray[np.int32] | None]:
@@ -124,25 +221,164 @@ def stack_sources(rects: Iterable[tuple[Source, Rect]]) -> dict[Source, tuple[in
     return origins
 
 
-def _feed(image: Pixels, columns: Taps, lines: Taps, indices: Sequence[tuple[Table, Table]]) -> Feed:
-    rows, cols = zip(*indices, strict=True)
-    return {
-        "image": image,
-        "col_first": columns.first,
-        "col_taps": columns.taps,
-        "row_first": lines.first,
-        "row_taps": lines.taps,
-        "rows": np.stack(rows),  # [views, h]
-        "cols": np.stack(cols),  # [views, w]
+def _passes(columns: Taps, lines: Taps) -> Feed:
+    """Inputs of the rescaling of the whole image."""
+    return {"col_first": columns.first, "col_taps": columns.taps, "row_first": lines.first, "row_taps": lines.taps}
+
+
+def _cuts(cuts: tuple[tuple[Rect, bool], ...], image_width: int, *, regions: bool) -> Feed:
+    """Inputs for views that are cut out of the rescaled image."""
+    tables = _cut_tables(cuts, image_width)
+    if not regions:
+        return tables
+    return {**tables, **_identity_regions(*tables["rows"].shape, tables["cols"].shape[1])}
+
+
+@functools.lru_cache(maxsize=TABLES)
+def _cut_tables(cuts: tuple[tuple[Rect, bool], ...], image_width: int) -> Feed:
+    """The flat offset of each row, [V, h], and x of each column, [V, w]; a mirrored view lists these backwards."""
+    rects = np.array([rect for rect, _ in cuts], np.int32)  # [V, 4]
+    height, width = rects[0, 2:]
+    rows = (rects[:, :1] + np.arange(height, dtype=np.int32)) * np.int32(image_width)
+    cols = rects[:, 1:2] + np.arange(width, dtype=np.int32)
+    mirrored = np.array([mirrored for _, mirrored in cuts])
+    cols[mirrored] = cols[mirrored, ::-1]
+    return _read_only({"rows": rows, "cols": cols})
+
+
+# Regions
+
+
+class Region(NamedTuple):
+    """What a view is made of: a rectangle of `source_px` of an image, resized to `resized_px`, of which `cut` is cut.
+
+    Sizes are (height, width) in pixels. Where both are the same, nothing is resized.
+    """
+
+    source_px: Size
+    resized_px: Size
+    filter: Filter
+    cut: Rect
+    mirrored: bool
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        """How many taps its rows and columns need."""
+        counts = [1 if n == m else count_taps(n, m, self.filter) for n, m in zip(*self[:2], strict=True)]
+        return counts[0], counts[1]
+
+
+def padded_lines(region: Region) -> int:
+    """How many lines of the image a region is made of, as the inputs have them: in steps."""
+    return -(-_region(region).lines // LINE_STEP) * LINE_STEP
+
+
+class Packed:
+    """Images u8 [h, w, 3] one after the other as one of `width_px` columns, whose last pixels are of none.
+
+    It is not made before it is written to where it is used: by `write` or, as an array, by NumPy.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, images: tuple[Pixels, ...], least_px: int, width_px: int) -> None:
+        self.images = images
+        sizes = [image.shape[0] * image.shape[1] for image in images]
+        self.starts = [0, *itertools.accumulate(sizes)][:-1]
+        needed = max(least_px, -(-sum(sizes) // width_px))
+        self.shape = (-(-needed // PACKED_STEP) * PACKED_STEP, width_px, 3)
+        self.nbytes = math.prod(self.shape)
+
+    def write(self, buffer: NDArray[np.uint8]) -> None:
+        """Writes the pixels to u8 [nbytes]."""
+        place = 0
+        for image in self.images:
+            buffer[place : place + image.nbytes] = image.reshape(-1)
+            place += image.nbytes
+        buffer[place:] = 0
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
+        pixels = np.empty(self.nbytes, np.uint8)
+        self.write(pixels)
+        return pixels.reshape(self.shape)
+
+
+class _Axes(NamedTuple):
+    """A region's taps: of `lines` lines from `top` on; firsts are relative to the rectangle, and to `top`."""
+
+    top: int
+    lines: int
+    columns: Taps
+    rows: Taps
+
+
+@functools.lru_cache(maxsize=AXES)
+def _region(region: Region) -> _Axes:
+    top, left, height, width = region.cut
+    rows, columns = (
+        identity_taps(n) if n == m else make_taps(n, m, region.filter)
+        for n, m in zip(region.source_px, region.resized_px, strict=True)
+    )
+    rows, columns = (
+        Taps(taps.first[start : start + length], taps.taps[:, start : start + length])
+        for taps, start, length in ((rows, top, height), (columns, left, width))
+    )
+    if region.mirrored:
+        columns = Taps(columns.first[::-1], columns.taps[:, ::-1])
+    first = int(rows.first.min())
+    end = min(int(rows.first.max()) + len(rows.taps), region.source_px[0])
+    return _Axes(first, end - first, columns, Taps(rows.first - first, rows.taps))
+
+
+@functools.lru_cache(maxsize=TABLES)
+def region_tables(regions: tuple[Region, ...], places: tuple[tuple[int, int], ...]) -> Feed:
+    """Inputs for regions of one size; each has the flat offset of its rectangle and the width of the image it is in."""
+    axes = [_region(region) for region in regions]
+    lines = np.arange(max(map(padded_lines, regions)), dtype=np.int32)
+    tables = {
+        "rows": np.stack(
+            [
+                start + (one.top + np.minimum(lines, one.lines - 1)) * width
+                for one, (start, width) in zip(axes, places, strict=True)
+            ]
+        ),
+        "cols": np.stack([one.columns.first for one in axes]),
+        "region_col_taps": _stacked([one.columns.taps for one in axes]),
+        "region_row_first": np.stack([one.rows.first for one in axes]),
+        "region_row_taps": _stacked([one.rows.taps for one in axes]),
     }
+    return _read_only({name: np.ascontiguousarray(table, np.int32) for name, table in tables.items()})
 
 
-def _indices(rect: Rect, mirrored: bool, image_width: int) -> tuple[Table, Table]:
-    """(flat offset of each row, x of each column) of a view; a mirrored one lists its columns backwards."""
-    top, left, height, width = rect
-    rows = np.arange(top, top + height, dtype=np.int32) * image_width
-    cols = np.arange(left, left + width, dtype=np.int32)
-    return rows.astype(np.int32), np.ascontiguousarray(cols[::-1] if mirrored else cols)
+def _stacked(taps: Sequence[Table]) -> Table:
+    """Taps [K, n] of several axes as [largest K, axes, n]."""
+    stacked = np.zeros((max(map(len, taps)), len(taps), taps[0].shape[1]), np.int32)
+    for number, own in enumerate(taps):
+        stacked[: len(own), number] = own
+    return stacked
+
+
+@functools.lru_cache(maxsize=TABLES)
+def _identity_regions(views: int, height: int, width: int) -> Feed:
+    """The taps of regions that are cut and nothing else, whose lines are their rows."""
+    return _read_only(
+        {
+            "region_col_taps": np.full((1, views, width), 1 << PRECISION_BITS, np.int32),
+            "region_row_first": np.tile(np.arange(height, dtype=np.int32), (views, 1)),
+            "region_row_taps": np.full((1, views, height), 1 << PRECISION_BITS, np.int32),
+        }
+    )
+
+
+def _read_only(tables: Feed) -> Feed:
+    for table in tables.values():
+        table.flags.writeable = False
+    return tables
+
+
+def _read_only_taps(taps: Taps) -> Taps:
+    _read_only(taps._asdict())
+    return taps
 
 
 Entry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -158,6 +394,9 @@ RANGE_OF = {
     "source_width": "source_px",
     "row_taps": "taps",
     "col_taps": "taps",
+    "lines": "lines",
+    "region_col_taps": "region_taps",
+    "region_row_taps": "region_taps",
 }
 """The field of a ShapeRange for each dimension of the graph's inputs."""
 
@@ -165,7 +404,7 @@ RANGE_OF = {
 def profile_entries(shape: ShapeRange, interface: Interface) -> dict[str, Entry]:
     """The (min, opt, max) shape of every input of `interface`, all from `shape`."""
     entries = {}
-    for name, (_, sizes) in INPUTS[interface].items():
+    for name, (_, sizes) in inputs_of(interface, shape).items():
         fixed = {size: Extent(size, size, size) for size in sizes if isinstance(size, int)}
         extents = [fixed[size] if isinstance(size, int) else getattr(shape, RANGE_OF[size]) for size in sizes]
         entries[name] = (

@@ -10,9 +10,9 @@ import math
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,9 @@ class ShapeRange:
     It bounds the number and size of the views, the sides of the rescaled image (or atlas) that they are cut from, the
     sides of the image that is uploaded, and the filter taps a side. A larger source is rescaled on the host and
     uploaded with identity taps.
+
+    An engine whose views are regions (graph_inputs.py) resizes each once more: `lines` bounds those of the image that a
+    view is made of, `region_taps` the taps of that pass. Both are None for an engine that cuts views alone.
     """
 
     name: str
@@ -69,6 +72,8 @@ class ShapeRange:
     rescaled_px: Extent
     source_px: Extent
     taps: Extent
+    lines: Extent | None = None
+    region_taps: Extent | None = None
 
     def __post_init__(self) -> None:
         for side in (self.height_px, self.width_px):
@@ -77,6 +82,11 @@ class ShapeRange:
                 f"profile {self.name} contradicts itself: views of up to {side.max} px cannot be cut from images of "
                 f"{self.rescaled_px.min} to {self.rescaled_px.max} px, uploaded with up to {self.source_px.max} px",
             )
+
+    @property
+    def dense(self) -> bool:
+        """Whether it is of views of several sizes, not of crops."""
+        return self.height_px != self.width_px or self.height_px.min < self.height_px.max
 
     def admits(self, view_px: tuple[int, int], rescaled_px: tuple[int, int]) -> bool:
         """True where a view (height, width) of a rescaled image (height, width) fits."""
@@ -116,15 +126,43 @@ def crops_shape(spec: ModelSpec, views: int = 50) -> ShapeRange:
     return ShapeRange("crops", Extent(1, views, views), square, square, *_image_extents(spec, spec.test_short_px))
 
 
-def dense_shapes(spec: ModelSpec, short_px: Extent, long_px: Extent) -> tuple[ShapeRange, ShapeRange]:
-    """The profiles of a dense view and its mirror, landscape and portrait: far less memory than one square box."""
-    views = min(2, spec.max_views or 2)
-    pair = Extent(1, views, views)
+DENSE_PAIR, DENSE_VIEWS = 2, 16
+"""Dense views of a call: an image and its mirror, and what images of one size share on a GPU."""
+
+
+def dense_shapes(
+    spec: ModelSpec, short_px: Extent, long_px: Extent, views: int = DENSE_PAIR
+) -> tuple[ShapeRange, ShapeRange]:
+    """The profiles of dense views, landscape and portrait: far less memory than one square box.
+
+    Up to so many `views` share a call, or as many as the net takes; it is tuned for half of them.
+    """
+    views = min(views, spec.max_views or views)
+    pair = Extent(1, max(min(views, DENSE_PAIR), views // 2), views)
     image = _image_extents(spec, long_px.opt, long_px.max)
     return (
         ShapeRange("dense landscape", pair, short_px, long_px, *image),
         ShapeRange("dense portrait", pair, long_px, short_px, *image),
     )
+
+
+REGION_TAPS = 21
+"""Filter taps an axis of a region's own pass: bicubic shrinking by up to 5."""
+MAX_ELEMENTS = 2**31 - 1
+"""TensorRT counts the elements of a tensor in 32 bits. Its builder accepts more, which is no promise that they work."""
+
+
+def with_regions(shape: ShapeRange) -> ShapeRange:
+    """The profile for views that are regions: crops may each be resized, dense views are cut from the image as it is.
+
+    As many lines as the largest tensor of that pass allows, 3 x taps x views x lines x columns; of more views than
+    would leave a crop's own lines, none is resized.
+    """
+    crop_px = shape.width_px.max
+    most = min(shape.source_px.max, MAX_ELEMENTS // (3 * REGION_TAPS * shape.views.max * crop_px))
+    if shape.dense or most < 2 * crop_px:
+        return replace(shape, lines=shape.height_px, region_taps=Extent(1, 1, 1))
+    return replace(shape, lines=Extent(1, crop_px * 3 // 2, most), region_taps=Extent(1, 1, REGION_TAPS))
 
 
 def _image_extents(spec: ModelSpec, opt: int, largest: int = 0) -> tuple[Extent, Extent, Extent]:
@@ -179,6 +217,16 @@ class ViewPlan:
     protocol: str
     image_px: Size
     views: tuple[View, ...]
+    _hash: int = field(init=False, repr=False, compare=False)  # of many views, for those who look plans up
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.protocol, self.image_px, self.views)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ViewPlan, (self.protocol, self.image_px, self.views)  # another process hashes otherwise
 
     def __len__(self) -> int:
         return len(self.views)

@@ -44,7 +44,7 @@ from .mistakes import find_mistakes
 from .submission import POOLING_OUTPUT, Pooling, Protocol, RunPlan
 
 SMALL_BATCH, LARGE_BATCH = 40, 8
-"""Images of a shard: the first when their protocols have few views each, which then share calls."""
+"""Images of a shard: the first when their protocols have few views each, or on a GPU, where images share calls."""
 PLANS = 64
 """Image sizes whose plans are kept: most photographs of a data set have one of a few sizes."""
 
@@ -192,9 +192,10 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], TableParts]):
             label_of = match_classes(dataset, engine.spec, by_order=classes_by_order).label_of
             self._tables.append(EngineTables(engine, tuple(own), metadata, label_of, _planner(engine, own)))
 
-        # images with few views each share calls
+        # images with few views each share calls; on a GPU dense views of images of one size do, too
         single = all(protocol.name in view_plans.SINGLE_SCALE for own in protocols for protocol in own)
-        self.shard_images, self.together = (SMALL_BATCH, SMALL_BATCH) if single else (LARGE_BATCH, 1)
+        on_gpu = all(engine.device != HOST for engine in engines)
+        self.shard_images, self.together = (SMALL_BATCH, SMALL_BATCH) if single or on_gpu else (LARGE_BATCH, 1)
         metadata_of_all = tuple(tables.metadata for tables in self._tables)
         names = tuple(tables.protocols for tables in self._tables)
         self.known = KnownEngines(tuple(map(known_engine, engines)), names, metadata_of_all, self.shard_images)

@@ -251,7 +251,7 @@ def build(
         except (TypeError, RuntimeError) as error:  # what the bindings make of a null pointer
             raise BuildError(f"{library.name} cannot start: {log.said() or error}") from None
 
-        if not parser.parse_from_file(str(path)):
+        if not parser.parse(_model(path, shapes), str(path)):
             errors = (parser.get_error(i) for i in range(parser.num_errors))
             said = "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors)
             raise BuildError(f"{path}: {library.name} cannot read it: {' '.join(said.split()) or log.said()}")
@@ -312,6 +312,17 @@ def build(
         tuple(f"{n} in {other}" for other, n in Counter(expected.values()).items() if other != spec.precision),
         tuple(remarks),
     )
+
+
+def _model(path: Path, shapes: Sequence[ShapeRange]) -> bytes:
+    """The model, whose views are regions where the shapes have them."""
+    from ..graph.frame import add_regions  # imports onnx
+    from ..model.file import read_graph
+
+    model = read_graph(path)
+    if shapes[0].lines is not None:
+        add_regions(model)
+    return model.SerializeToString()
 
 
 def _precision_of(kernel: Kernel, expected: Mapping[str, Precision], spec: ModelSpec) -> Precision:

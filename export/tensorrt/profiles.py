@@ -24,7 +24,9 @@ from infer.errors import Refused
 from infer.pixels.decode import ImageError, image_size
 from infer.spec import Interface, ModelSpec, Size
 from infer.views import (
+    DENSE_VIEWS,
     MAX_ASPECT,
+    MAX_ELEMENTS,
     MIN_SOURCE_PX,
     Extent,
     ShapeRange,
@@ -34,9 +36,6 @@ from infer.views import (
     dense_shapes,
     plan_views,
 )
-
-MAX_ELEMENTS = 2**31 - 1
-"""TensorRT counts the elements of a tensor in 32 bits. Its builder accepts more, which is no promise that they work."""
 
 
 class ProfileError(Refused):
@@ -61,10 +60,11 @@ class _Keys:
 PROFILES = {
     "crops": _Keys(("views", "image"), (), "crops:views=50"),
     "batch": _Keys(("image",), (), "batch:image=2048"),
-    "dense": _Keys(("image",), ("min", "opt", "max"), "dense:min=224x224,opt=256x341,max=512x1365"),
+    "dense": _Keys(("views", "image"), ("min", "opt", "max"), "dense:min=224x224,opt=256x341,max=512x1365"),
     "auto": _Keys(("image",), (), "auto:image=2048"),
 }
-"""Keys of each profile. `image` is the longest side of an image, uploaded or rescaled: memory grows with its square.
+"""Keys of each profile. `views` is how many share a call at most. `image` is the longest side of an image, uploaded or
+rescaled: memory grows with its square.
 
 `batch` is `crops` for all grid crops of an image at once, 50 at each scale; `auto` is `dense` for the images of a data
 set (`dense_range` makes one of the other).
@@ -113,6 +113,8 @@ def shapes_from_options(spec: ModelSpec, options: Mapping[str, ProfileOption] | 
         given["crops"] = ProfileOption("crops", {"views": views, **given["batch"].numbers}, {})
 
     crops, *dense = default_shapes(spec)
+    if dense:
+        dense = list(dense_shapes(spec, dense[0].height_px, dense[0].width_px, DENSE_VIEWS))
     if "crops" in given:
         views = given["crops"].numbers.get("views", crops.views.max)
         if 0 < spec.max_views < views:
@@ -128,12 +130,24 @@ def shapes_from_options(spec: ModelSpec, options: Mapping[str, ProfileOption] | 
                 f"profile dense: {spec.name} takes nothing but {spec.crop_px}x{spec.crop_px} px crops: leave it out"
             )
         short, long = _dense_extents(dense[0], given["dense"], spec)
-        dense = [_with_image(shape, given["dense"], spec.interface) for shape in dense_shapes(spec, short, long)]
+        views = _dense_views(given["dense"], spec)
+        dense = [_with_image(shape, given["dense"], spec.interface) for shape in dense_shapes(spec, short, long, views)]
 
     shapes = (crops, *dense)
     for shape in shapes:
         _check(shape, spec)
     return shapes
+
+
+def _dense_views(option: ProfileOption, spec: ModelSpec) -> int:
+    """Dense views that share a call at most. Raises ProfileError for more than the net takes."""
+    views = option.numbers.get("views", DENSE_VIEWS)
+    if "views" in option.numbers and 0 < spec.max_views < views:
+        raise ProfileError(
+            f"profile dense: {views} views in a call, but {spec.name} takes {spec.max_views}: use "
+            f"dense:views={spec.max_views}"
+        )
+    return views
 
 
 def _number(text: str, item: str, keys: _Keys) -> int:

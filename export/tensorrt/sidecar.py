@@ -107,7 +107,7 @@ def example_inputs(spec: ModelSpec, crops: ShapeRange) -> Feed:
     views = plan_views(spec, "ten-crop", (spec.crop_px, spec.crop_px), [scale]).views[: crops.views.max]
     if spec.interface == "views":
         boxes = [(view.cut, view.mirrored) for view in views]
-        return feed_taps(image, (scale, scale), spec.preprocessing.filter, boxes)
+        return feed_taps(image, (scale, scale), spec.preprocessing.filter, boxes, regions=crops.lines is not None)
 
     pixels: NDArray[np.uint8] = np.stack(render(image, views, spec))  # [V, crop, crop, 3]
     return {"images": pixels} if spec.interface == "images" else {"input": normalise(pixels, spec)}

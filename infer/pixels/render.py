@@ -78,15 +78,19 @@ def make_taps(n_in: int, n_out: int, filter: Filter) -> Taps:
     weights /= total
 
     half = np.where(weights < 0, -0.5, 0.5)
-    taps = Taps(first.astype(np.int32), (weights * (1 << PRECISION_BITS) + half).astype(np.int32))
+    return _kept(Taps(first.astype(np.int32), (weights * (1 << PRECISION_BITS) + half).astype(np.int32)))
+
+
+def _kept(taps: Taps) -> Taps:
     for array in taps:
         array.flags.writeable = False
     return taps
 
 
+@functools.lru_cache(maxsize=AXES)
 def identity_taps(n: int) -> Taps:
-    """Taps that leave an axis as it is (K = 1), for pixels rescaled elsewhere."""
-    return Taps(np.arange(n, dtype=np.int32), np.full((1, n), 1 << PRECISION_BITS, np.int32))
+    """Taps that leave an axis as it is (K = 1), for pixels rescaled elsewhere; read-only, since they are kept."""
+    return _kept(Taps(np.arange(n, dtype=np.int32), np.full((1, n), 1 << PRECISION_BITS, np.int32)))
 
 
 FILTERS: dict[Filter, Image.Resampling] = {

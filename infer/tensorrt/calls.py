@@ -1,29 +1,50 @@
 """Calls of an engine with fixed ranges of shapes, for the views of loaded images: each with a profile and inputs.
 
 Views of one image and scale share a call, for which the engine rescales the image. Single views of many images share
-one too, as an atlas that the host has rescaled; so does what no profile admits otherwise: large sources, few pixels.
-Rescaling is exact, so the result is the same to the bit.
+one too: where the engine's views are regions, it gets the decoded images one after the other and rescales each view of
+them, as it resizes GoogLeNet's squares. The host rescales what no profile admits otherwise (large sources, few pixels)
+and what an engine without regions cannot, into an atlas. Rescaling is exact, so the result is the same to the bit.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..engine import DeviceImage, EngineError
-from ..graph_inputs import Call, Feed, cover_sources, feed_atlas, feed_pixels, feed_taps
+from ..graph_inputs import (
+    PACKED_STEP,
+    Call,
+    Feed,
+    Packed,
+    Region,
+    cover_sources,
+    cut_tables,
+    feed_atlas,
+    feed_packed,
+    feed_pile,
+    feed_pixels,
+    padded_lines,
+    resized_tables,
+)
 from ..pixels.decode import Pixels
 from ..pixels.render import count_taps
-from ..spec import ModelSpec, Size
-from ..views import NumberedView, Rect, ShapeRange, ViewPlan, numbered_views, out_of_range, rescaled_px
+from ..spec import ModelSpec, Preprocessing, Size
+from ..views import NumberedView, Rect, ShapeRange, View, ViewPlan, numbered_views, out_of_range, rescaled_px
 
 DRAWERS = min(8, os.cpu_count() or 1)
 """Threads that rescale the images of an atlas: one core does 400 a second, a GPU more."""
 FEW_VIEWS = 4
 """An image with fewer views of one size and scale shares calls with other images."""
+
+PLANS = 64
+"""Plans whose calls are kept: most photographs of a data set have one of a few sizes."""
 
 Source = tuple[int, tuple[int, Rect | None]]
 """The rescaled image that views are cut from: number of the image, View.source."""
@@ -33,20 +54,80 @@ def make_calls(
     image: DeviceImage, plans: Sequence[ViewPlan], spec: ModelSpec, shapes: Sequence[ShapeRange]
 ) -> Iterator[Call]:
     """The calls for all views of `plans`. Raises EngineError for a view that no profile admits."""
-    views = numbered_views(plans)
-    by_size: dict[Size, list[int]] = {}
-    for place, (_, view) in enumerate(views):
-        by_size.setdefault(view.size_px, []).append(place)
+    maker = _Maker(image, plans, spec, shapes, numbered_views(plans))
+    left: Sequence[int] = range(len(maker.views))
+    if spec.interface == "views":
+        calls, left = maker.own_calls()
+        yield from calls
 
-    maker = _Maker(image, plans, spec, shapes, views)
+    by_size: dict[Size, list[int]] = {}
+    for place in left:
+        by_size.setdefault(maker.views[place][1].size_px, []).append(place)
     for size, places in by_size.items():
         suited = _suited(size, shapes)
         if not suited:
-            raise maker.refused(views[places[0]][0])
+            raise maker.refused(maker.views[places[0]][0])
         if spec.interface == "views":
-            yield from maker.view_calls(places)
+            yield from maker.shared_calls(places)
         else:
             yield from maker.pixel_calls(places, suited[0])
+
+
+class _OwnCall(NamedTuple):
+    """A call for views of one image, by their places in its plan, with all inputs but the image."""
+
+    places: Sequence[int]
+    tables: Feed
+    profile: int
+
+
+@functools.lru_cache(maxsize=PLANS)
+def _own_calls(
+    plan: ViewPlan, several: bool, rules: Preprocessing, shapes: tuple[ShapeRange, ...]
+) -> tuple[list[_OwnCall], list[int]]:
+    """(calls for those views of an image that share one with each other, places of the others).
+
+    The engine rescales the image to the scale of a call, and resizes squares of it. several: other images are loaded,
+    with which few views share calls.
+    """
+    by_size: dict[Size, list[int]] = {}
+    for place, view in enumerate(plan.views):
+        by_size.setdefault(view.size_px, []).append(place)
+
+    calls: list[_OwnCall] = []
+    left: list[int] = []
+    for places in by_size.values():
+        if several and len(places) < FEW_VIEWS * len({plan.views[place].source for place in places}):
+            left += places
+            continue
+        by_scale: dict[tuple[int, bool], list[int]] = {}
+        for place in places:
+            view = plan.views[place]
+            by_scale.setdefault((view.short_side_px, bool(view.resize_px)), []).append(place)
+        for own in by_scale.values():
+            views = [plan.views[place] for place in own]
+            profile = _profile(plan.image_px, views, rules, shapes)
+            if profile is None:
+                left += own
+                continue
+            for some in _split(own, shapes[profile].views.max):
+                tables = _tables(plan.image_px, [plan.views[place] for place in some], rules, shapes)
+                calls.append(_OwnCall(some, tables, profile))
+    return calls, left
+
+
+def _tables(source_px: Size, views: Sequence[View], rules: Preprocessing, shapes: Sequence[ShapeRange]) -> Feed:
+    """Inputs for views of one image and scale, which are squares of it, resized, or cut from it."""
+    size = rescaled_px(source_px, views[0].short_side_px, rules.long_side_rounding)
+    if views[0].resize_px:
+        return resized_tables(source_px, size, rules.filter, [(view.box[:2], _square(view, rules)) for view in views])
+    cuts = [(view.cut, view.mirrored) for view in views]
+    return cut_tables(source_px, size, rules.filter, cuts, regions=shapes[0].lines is not None)
+
+
+def _square(view: View, rules: Preprocessing) -> Region:
+    """A resized square, as a region of the rescaled image."""
+    return Region(view.box[2:], view.size_px, rules.filter, view.cut, view.mirrored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +146,105 @@ class _Maker:
             pixels = self.image.render([self.views[place] for place in some], self.spec)  # [views, h, w, 3]
             yield Call(some, *feed_pixels(pixels, self.spec), profile)
 
-    def view_calls(self, places: Sequence[int]) -> Iterator[Call]:
-        """Calls for views of one size: those of one source share a call, and what is left shares atlases."""
-        sources: dict[Source, list[int]] = {}
+    def own_calls(self) -> tuple[list[Call], list[int]]:
+        """(calls that are of one image each, places of the other views)."""
+        calls: list[Call] = []
+        left: list[int] = []
+        first = 0
+        for pixels, plan in zip(self.image.images, self.plans, strict=True):
+            own, others = _own_calls(plan, len(self.plans) > 1, self.spec.preprocessing, tuple(self.shapes))
+            for call in own:
+                places = [first + place for place in call.places]
+                calls.append(Call(places, {"image": pixels, **call.tables}, profile=call.profile))
+            left += [first + place for place in others]
+            first += len(plan)
+        return calls, left
+
+    def shared_calls(self, places: Sequence[int]) -> Iterator[Call]:
+        """Calls for views of one size that images share."""
+        packs, others = self.packs(places)
+        for pack in packs:
+            yield self.packed_call(pack)
+        piles, others = self.piles(others)
+        for pile in piles:
+            yield self.piled_call(pile)
+        for sheet in self.sheets(others):
+            yield Call(sheet.places, self.atlas(sheet), profile=sheet.profile)
+
+    # Views of several images: regions of the decoded ones, each rescaled for itself
+
+    def packs(self, places: Sequence[int]) -> tuple[list[_Pack], list[int]]:
+        """(calls to be, places of the views that cannot be regions of their decoded images)."""
+        packs: list[_Pack] = []
+        left: list[int] = []
         for place in places:
             number, view = self.views[place]
-            sources.setdefault((number, view.source), []).append(place)
-        few = len(places) < FEW_VIEWS * len(sources) and len({number for number, _ in sources}) > 1
-
-        stacked: list[int] = []
-        rules = self.spec.preprocessing
-        for (number, _), own in sources.items():
-            view, pixels = self.views[own[0]][1], self.image.images[number]
-            source_px = (pixels.shape[0], pixels.shape[1])
-            rescaled = rescaled_px(source_px, view.short_side_px, rules.long_side_rounding)
-            profile = None
-            if not few and not view.resize_px:
-                profile = _profile(view.size_px, source_px, rescaled, self.spec, self.shapes)
+            source_px, size = self.source_px(number), self.rescaled_px(number, view)
+            region = Region(source_px, size, self.spec.preprocessing.filter, view.cut, view.mirrored)
+            profile = None if view.resize_px else _pack_profile(view.size_px, region, self.shapes)
             if profile is None:
-                stacked += own
-                continue
-            for some in _split(own, self.shapes[profile].views.max):
-                cuts = [(self.views[place][1].cut, self.views[place][1].mirrored) for place in some]
-                yield Call(some, feed_taps(pixels, rescaled, rules.filter, cuts), profile=profile)
+                left.append(place)
+            elif not packs or not packs[-1].add(profile, place, number, region):
+                packs.append(_Pack(profile, self.shapes[profile]))
+                packs[-1].add(profile, place, number, region)
+        return packs, left
 
-        for sheet in self.sheets(stacked):
-            yield Call(sheet.places, self.atlas(sheet), profile=sheet.profile)
+    def packed_call(self, pack: _Pack) -> Call:
+        numbers = list(pack.numbers)
+        views = [(numbers.index(number), region) for number, region in pack.regions]
+        return Call(pack.places, feed_packed(self.packed(numbers, *pack.packed_px), views), profile=pack.profile)
+
+    def packed(self, numbers: Sequence[int], least_px: int, width_px: int) -> Packed:
+        """Images one after the other; the same object for all calls that have the same ones."""
+        key = tuple(numbers), least_px, width_px
+        if key not in self.image.uploads:
+            self.image.uploads[key] = Packed(tuple(self.image.images[n] for n in numbers), least_px, width_px)
+        packed: Packed = self.image.uploads[key]
+        return packed
+
+    # Dense views of several images of one size: the images, one below the other, are one that is rescaled
+
+    def piles(self, places: Sequence[int]) -> tuple[list[_Pile], list[int]]:
+        """(calls to be, places of the other views), for dense views whose images the engine can rescale.
+
+        The same images share the calls of every scale, so that they go up once.
+        """
+        by_size: dict[tuple[Size, int], dict[int, list[int]]] = {}  # then by image
+        left: list[int] = []
+        for place in places:
+            number, view = self.views[place]
+            if view in self.piling(number).profiles:
+                by_size.setdefault((self.source_px(number), view.short_side_px), {}).setdefault(number, []).append(
+                    place
+                )
+            else:
+                left.append(place)
+
+        piles = []
+        for by_image in by_size.values():
+            number, own = next(iter(by_image.items()))
+            for some in _split(list(by_image), min(self.piling(number).most for number in by_image)):
+                profile = self.piling(number).profiles[self.views[own[0]][1]]
+                piles.append(_Pile(profile, {number: by_image[number] for number in some}))
+        return piles, left
+
+    def piling(self, number: int) -> _Piling:
+        return _piling(self.plans[number], self.spec.preprocessing, tuple(self.shapes))
+
+    def piled_call(self, pile: _Pile) -> Call:
+        places = [place for own in pile.places.values() for place in own]
+        number, first = self.views[places[0]]
+        size, filter = self.rescaled_px(number, first), self.spec.preprocessing.filter
+        if len(pile.places) == 1:
+            views = [self.views[place][1] for place in places]
+            tables = _tables(self.source_px(number), views, self.spec.preprocessing, self.shapes)
+            return Call(places, {"image": self.image.images[number], **tables}, profile=pile.profile)
+        level = {number: level for level, number in enumerate(pile.places)}
+        cuts = [(level[n], view.cut, view.mirrored) for n, view in (self.views[place] for place in places)]
+        packed = self.packed(list(pile.places), 1, self.source_px(number)[1])
+        return Call(places, feed_pile(packed, size, filter, cuts, regions=self.with_regions), profile=pile.profile)
+
+    # What is left: views of atlases that the host makes
 
     def sheets(self, places: Sequence[int]) -> Iterator[_Sheet]:
         """Atlases for the sources of these views, which are of one size: few, each with its views."""
@@ -125,7 +279,23 @@ class _Maker:
 
         with ThreadPoolExecutor(DRAWERS) as pool:  # Pillow lets go of Python's lock
             sources = dict(zip(one_of_each, pool.map(rescale, one_of_each.values()), strict=True))
-        return feed_atlas(sources, sheet.origins, [((n, v.source), v.cut, v.mirrored) for n, v in own])
+        cuts = [((n, v.source), v.cut, v.mirrored) for n, v in own]
+        return feed_atlas(sources, sheet.origins, cuts, regions=self.with_regions)
+
+    # What a view needs
+
+    @property
+    def with_regions(self) -> bool:
+        """Whether the engine's views are regions."""
+        return self.shapes[0].lines is not None
+
+    def source_px(self, number: int) -> Size:
+        height, width, _ = self.image.images[number].shape
+        return height, width
+
+    def rescaled_px(self, number: int, view: View) -> Size:
+        rounding = self.spec.preprocessing.long_side_rounding
+        return rescaled_px(self.source_px(number), view.short_side_px, rounding)
 
     def refused(self, number: int) -> EngineError:
         """The error of an image that no profile admits."""
@@ -146,15 +316,95 @@ def _suited(size: Size, shapes: Sequence[ShapeRange]) -> list[int]:
     return sorted(taking, key=distance)
 
 
-def _profile(size: Size, source_px: Size, rescaled: Size, spec: ModelSpec, shapes: Sequence[ShapeRange]) -> int | None:
-    """The best profile in which the engine can rescale the source itself."""
-    taps = [count_taps(n, m, spec.preprocessing.filter) for n, m in zip(source_px, rescaled, strict=True)]
-    for number in _suited(size, shapes):
+def _profile(source_px: Size, views: Sequence[View], rules: Preprocessing, shapes: Sequence[ShapeRange]) -> int | None:
+    """The best profile in which the engine can rescale an image for views of one size and scale, and resize squares."""
+    size = rescaled_px(source_px, views[0].short_side_px, rules.long_side_rounding)
+    taps = [count_taps(n, m, rules.filter) for n, m in zip(source_px, size, strict=True)]
+    for number in _suited(views[0].size_px, shapes):
         shape = shapes[number]
         fits = all(side in shape.source_px for side in source_px) and all(count in shape.taps for count in taps)
-        if fits and shape.admits(size, rescaled):
+        if fits and shape.admits(views[0].size_px, size):
+            return number if all(_admits(_square(v, rules), shape) for v in views if v.resize_px) else None
+    return None
+
+
+def _admits(region: Region, shape: ShapeRange) -> bool:
+    """Whether the engine can resize a region in this profile."""
+    if shape.lines is None or shape.region_taps is None:
+        return False
+    return padded_lines(region) in shape.lines and all(count in shape.region_taps for count in region.taps)
+
+
+def _pack_profile(size: Size, region: Region, shapes: Sequence[ShapeRange]) -> int | None:
+    """The best profile for a view of this size that is a region of a decoded image."""
+    for number in _suited(size, shapes):
+        shape = shapes[number]
+        if _admits(region, shape) and all(side in shape.source_px for side in region.source_px):
             return number
     return None
+
+
+def _highest_pile(source_px: Size, rescaled: Size, shape: ShapeRange) -> int:
+    """How many images of one size a profile takes, one below the other."""
+    return min(shape.source_px.max // PACKED_STEP * PACKED_STEP // source_px[0], shape.rescaled_px.max // rescaled[0])
+
+
+@dataclass(slots=True)
+class _Pack:
+    """A call in the making for regions of several decoded images, as many as a profile's sides hold."""
+
+    profile: int
+    shape: ShapeRange
+    places: list[int] = field(default_factory=list)
+    regions: list[tuple[int, Region]] = field(default_factory=list)
+    numbers: dict[int, None] = field(default_factory=dict)  # of the images, in order
+    pixels: int = 0
+
+    @property
+    def packed_px(self) -> Size:
+        """(least height, width) of the packed image."""
+        side = min(self.shape.rescaled_px.max, self.shape.source_px.max)
+        return max(self.shape.rescaled_px.min, self.shape.source_px.min), side
+
+    def add(self, profile: int, place: int, number: int, region: Region) -> bool:
+        """Takes a view of image `number`; False where there is no room."""
+        new = 0 if number in self.numbers else math.prod(region.source_px)
+        _, side = self.packed_px
+        room = side * (side // PACKED_STEP * PACKED_STEP)
+        if profile != self.profile or len(self.places) == self.shape.views.max or self.pixels + new > room:
+            return False
+        self.places.append(place)
+        self.regions.append((number, region))
+        self.numbers[number] = None
+        self.pixels += new
+        return True
+
+
+class _Piling(NamedTuple):
+    """The profile of each dense view of a plan, and how many such images share a call where it is fewest."""
+
+    profiles: dict[View, int]
+    most: int
+
+
+@functools.lru_cache(maxsize=PLANS)
+def _piling(plan: ViewPlan, rules: Preprocessing, shapes: tuple[ShapeRange, ...]) -> _Piling:
+    found = {view: _profile(plan.image_px, [view], rules, shapes) for view in plan.views}
+    profiles = {view: number for view, number in found.items() if number is not None and shapes[number].dense}
+    together = Counter(view.short_side_px for view in profiles)
+    most = []
+    for view, number in profiles.items():
+        size = rescaled_px(plan.image_px, view.short_side_px, rules.long_side_rounding)
+        high = _highest_pile(plan.image_px, size, shapes[number])
+        most.append(min(high, shapes[number].views.max // together[view.short_side_px]))
+    return _Piling(profiles, max(1, min(most, default=1)))
+
+
+class _Pile(NamedTuple):
+    """A call to be, for views of images of one size: their places by the number of the image."""
+
+    profile: int
+    places: dict[int, list[int]]
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..cuda.device import Device
 from ..cuda.driver import CudaError, Event, Graph, Memory, Pinned
 from ..engine import DeviceImage, EngineError, Outputs, in_order
-from ..graph_inputs import Call
+from ..graph_inputs import Call, Feed, Packed
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ ALIGNMENT = 256
 """Bytes: what TensorRT asks for of the memory for activations, and CUDA gives."""
 LARGE = 1 << 18
 """Bytes from which an array is not compared: tables and taps have less, pixels more."""
+TABLES_BYTES = 1 << 26
+"""Bytes of tables and taps that stay on the device from image to image."""
 SMALLEST_BUFFER, BUFFER_STEP = 1 << 16, 1 << 24
 SCRATCH_STEP = 1 << 21
 """Bytes in which buffers, and the memory for activations, grow."""
@@ -58,6 +60,8 @@ class Gpu:
         self._memory: list[Memory] = []
         self._pinned: list[Pinned] = []
         self._events: dict[bool, list[Event]] = {False: [], True: []}  # by timing
+        self._tables: OrderedDict[int, Table] = OrderedDict()  # by id, those last used at the end
+        self._tables_bytes = 0
 
         try:
             with self.device.current():
@@ -98,6 +102,27 @@ class Gpu:
         self._events[False] += events
         self._events[True] += timed
 
+    def tables(self, arrays: Iterable[NDArray[Any]], used: list[Uploaded]) -> dict[int, Tensor]:
+        """Read-only arrays on the device, by their id, where they stay for the next images as long as there is room.
+
+        used: gets what must be kept as long as the arrays are used.
+        """
+        wanted = {id(array): array for array in arrays}
+        new = {key: array for key, array in wanted.items() if key not in self._tables}
+        if new:
+            uploaded = Uploaded(self, new)
+            for key, array in new.items():
+                self._tables[key] = Table(array, uploaded.tensors[key], uploaded)
+                self._tables_bytes += array.nbytes
+        for key in wanted:
+            self._tables.move_to_end(key)
+        found = {key: self._tables[key].tensor for key in wanted}
+        used += {id(self._tables[key].uploaded): self._tables[key].uploaded for key in wanted}.values()
+        while self._tables_bytes > TABLES_BYTES and len(self._tables) > len(wanted):
+            _, oldest = self._tables.popitem(last=False)
+            self._tables_bytes -= oldest.array.nbytes
+        return found
+
     def drain(self) -> None:
         """Waits until the device has done all that the streams hold."""
         for stream in (self.upload, self.compute, self.download):
@@ -105,6 +130,11 @@ class Gpu:
             self.device.driver.record(event, stream)
             self.device.driver.synchronize(event)
             self._events[False].append(event)
+
+    def close(self) -> None:
+        """Gives everything back."""
+        self._tables.clear()
+        self.device.close()
 
     def _take(self, free: list[B], nbytes: int, make: Callable[[int], B]) -> B:
         """The smallest free buffer of this size at least, or a new one."""
@@ -142,61 +172,104 @@ class Left(NamedTuple):
     timed: Sequence[Event] = ()
 
 
+class Uploaded:
+    """Arrays that went to the device in one copy, which `compute` waits for. Gives their memory back when it goes."""
+
+    def __init__(self, gpu: Gpu, arrays: Mapping[Any, NDArray[Any] | Packed]) -> None:
+        self._gpu, driver = gpu, gpu.device.driver
+        self._buffers: list[Memory | Pinned] = []
+        self._events: list[Event] = []
+        self.idle = False  # nothing on the device uses it
+        self.tensors: dict[Any, Tensor] = {}
+
+        total = sum(aligned(array.nbytes) for array in arrays.values())
+        staging = gpu.pinned(total)
+        self._buffers.append(staging)
+        memory = gpu.memory(total)
+        self._buffers.append(memory)
+        place = 0
+        for key, array in arrays.items():
+            own = staging.array[place : place + array.nbytes]
+            if isinstance(array, Packed):
+                array.write(own)
+            else:
+                own[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            self.tensors[key] = Tensor(memory.address + place, tuple(array.shape))
+            place += aligned(array.nbytes)
+
+        event = gpu.event()
+        self._events.append(event)
+        driver.copy_in(memory.address, staging.array[:total], gpu.upload)
+        driver.record(event, gpu.upload)
+        driver.wait(gpu.compute, event)
+
+    def __del__(self) -> None:
+        self._gpu.returned.append(Left(self.idle, self._buffers, self._events))
+
+
+class Table(NamedTuple):
+    """A read-only array on the device."""
+
+    array: NDArray[Any]  # so that its id stays its own
+    tensor: Tensor
+    uploaded: Uploaded
+
+
 class Resident:
     """A loaded image on a GPU: pixels, taps, tables, each once, for every engine and protocol."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         self._tensors: dict[Any, Tensor] = {}
-        self._kept: list[NDArray[Any]] = []  # so that their ids stay theirs
-        self._buffers: list[Memory | Pinned] = []
-        self._events: list[Event] = []
-        self.idle = True  # nothing on the device uses it
-        self.user: object = None  # the last work that does
+        self._kept: list[NDArray[Any] | Packed] = []  # so that their ids stay theirs
+        self._tables: list[Uploaded] = []  # so that they stay where they are
+        self._uploaded: list[Uploaded] = []
+        self.user: object = None  # the last work that uses it
 
-    def put(self, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[dict[str, Tensor]]:
+    def put(self, feeds: Sequence[Feed]) -> list[dict[str, Tensor]]:
         """The inputs of some calls on the device. New arrays go up in one copy, which `compute` waits for.
 
-        Small arrays are known by their content, large ones by being the same object.
+        Read-only arrays are those of other images, too. Of others, small ones are known by their content, large ones
+        by being the same object.
         """
         keys = [{name: _key(array) for name, array in feed.items()} for feed in feeds]
-        new: dict[Any, NDArray[Any]] = {}
+        new: dict[Any, NDArray[Any] | Packed] = {}
+        tables: dict[Any, NDArray[Any]] = {}
         for feed, named in zip(feeds, keys, strict=True):
-            new |= {named[name]: array for name, array in feed.items() if named[name] not in self._tensors}
+            for name, array in feed.items():
+                if named[name] not in self._tensors:
+                    (tables if _is_table(array) else new)[named[name]] = array
 
+        if tables:
+            self._tensors |= self._gpu.tables(tables.values(), self._tables)
         if new:
-            self._upload(new)
+            self._uploaded.append(Uploaded(self._gpu, new))
+            self._tensors |= self._uploaded[-1].tensors
             self._kept += new.values()
+            self.busy()
         return [{name: self._tensors[key] for name, key in named.items()} for named in keys]
 
-    def _upload(self, new: Mapping[Any, NDArray[Any]]) -> None:
-        gpu, driver = self._gpu, self._gpu.device.driver
-        total = sum(aligned(array.nbytes) for array in new.values())
-        staging = gpu.pinned(total)
-        self._buffers.append(staging)
-        memory = gpu.memory(total)
-        self._buffers.append(memory)
+    def busy(self, user: object = None) -> None:
+        """Says that work on the device uses it: that of `user`."""
+        self.user = user
+        for uploaded in self._uploaded:
+            uploaded.idle = False
 
-        place, tensors = 0, {}
-        for key, array in new.items():
-            staging.array[place : place + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            tensors[key] = Tensor(memory.address + place, array.shape)
-            place += aligned(array.nbytes)
-
-        event = gpu.event()
-        self._events.append(event)
-        self.idle, self.user = False, None
-        driver.copy_in(memory.address, staging.array[:total], gpu.upload)
-        driver.record(event, gpu.upload)
-        driver.wait(gpu.compute, event)
-        self._tensors |= tensors
-
-    def __del__(self) -> None:
-        self._gpu.returned.append(Left(self.idle, self._buffers, self._events))
+    def done(self, user: object) -> None:
+        """Says that the work of `user` is done. If it was the last, nothing on the device uses the image any more."""
+        if self.user is user:
+            for uploaded in self._uploaded:
+                uploaded.idle = True
 
 
-def _key(array: NDArray[Any]) -> Any:
-    return id(array) if array.nbytes > LARGE else (array.dtype.str, array.shape, array.tobytes())
+def _is_table(array: NDArray[Any] | Packed) -> bool:
+    return not isinstance(array, Packed) and not array.flags.writeable
+
+
+def _key(array: NDArray[Any] | Packed) -> Any:
+    if isinstance(array, Packed) or not array.flags.writeable or array.nbytes > LARGE:
+        return id(array)
+    return array.dtype.str, array.shape, array.tobytes()
 
 
 def _rounded(nbytes: int) -> int:
@@ -223,7 +296,7 @@ def close_gpu(gpu: Gpu) -> None:
         gpu.users -= 1
         if gpu.users == 0:
             _GPUS.pop(gpu.device.ordinal, None)
-            gpu.device.close()
+            gpu.close()
 
 
 # Work that is on the GPU and has not been waited for.
@@ -284,8 +357,8 @@ class Pending:
         self._buffers: list[Memory | Pinned] = []
         self._events: list[Event] = []  # the end of all
         self._timed: list[Event] = []  # start and end of computing
-        self._token = resident.user = object()
-        resident.idle = False
+        self._token = object()
+        resident.busy(self._token)
 
     def run(self, warm_up: Callable[[Addresses], None], enqueue: Callable[[Addresses], None]) -> None:
         """Enqueues the calls and the read-back of their outputs.
@@ -332,8 +405,8 @@ class Pending:
                 self._spent(driver.elapsed_ms(*self._timed) / 1e3)
                 self._collected = True
                 gpu.reuse(self._buffers, self._events, self._timed)
-                if self._resident is not None and self._resident.user is self._token:
-                    self._resident.idle = True
+                if self._resident is not None:
+                    self._resident.done(self._token)
                 self._image = self._resident = None
         return results
 

@@ -87,7 +87,7 @@ class Sidecar:
     @property
     def identity(self) -> str:
         """Digest of the plan, and of what decides its answers beside it: the spec and the shapes."""
-        shapes = [msgspec.to_builtins(shape) for shape in self.shapes]
+        shapes = [_said(shape) for shape in self.shapes]
         said = json.dumps([self.content.sha256, msgspec.to_builtins(self.content.spec), shapes], sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()
 
@@ -95,6 +95,12 @@ class Sidecar:
     def rebuild(self) -> str:
         """The command that builds the plan again, here."""
         return f"python -m export.to_trt {self.path.with_suffix('.onnx')} -o {self.path} --builder {self.library}"
+
+
+def _said(shape: ShapeRange) -> dict[str, Any]:
+    """What a profile's sidecar says of it, as engines without regions always did."""
+    values: dict[str, Any] = msgspec.to_builtins(shape)
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def check_sidecar(path: Path) -> dict[str, Any]:

@@ -120,8 +120,8 @@ def test_profile_auto(slim_checkpoint: Checkpoints, tmp_path: Path) -> None:
     said = made.printed[1]
     assert said.startswith("profile auto: 3 images of ") and said.endswith("dense:min=72x108,opt=96x144,max=120x180")
     _, landscape, portrait = made.sidecar["profiles"]
-    assert landscape["inputs"]["rows"] == [[1, 72], [2, 96], [2, 120]]
-    assert landscape["inputs"]["cols"] == portrait["inputs"]["rows"] == [[1, 108], [2, 144], [2, 180]]
+    assert landscape["inputs"]["rows"] == [[1, 72], [8, 96], [16, 120]]
+    assert landscape["inputs"]["cols"] == portrait["inputs"]["rows"] == [[1, 108], [8, 144], [16, 180]]
 
 
 @pytest.mark.parametrize(

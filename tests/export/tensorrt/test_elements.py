@@ -14,10 +14,10 @@ from engines import OneLine
 from helpers import Exported, slim_spec
 from onnx import TensorProto, helper, numpy_helper
 
-from export.tensorrt.elements import check_elements
+from export.tensorrt.elements import fit_shapes
 from export.tensorrt.profiles import MAX_ELEMENTS, ProfileError, parse_profile, shapes_from_options
 from export.to_trt import main
-from infer.views import crops_shape
+from infer.views import DENSE_VIEWS, Extent, crops_shape, dense_shapes
 
 Checkpoints = Callable[..., Path]
 FIRST = 8 * 64 * 64
@@ -28,10 +28,10 @@ MOST = MAX_ELEMENTS // FIRST
 @pytest.mark.parametrize("interface", ["views", "images", "nchw"])
 def test_the_first_convolution_of_many_crops(interface: str, exported: Exported) -> None:
     path, spec = exported("A", interface=interface), slim_spec("A", interface=interface)
-    check_elements(path, spec, [crops_shape(spec, MOST)])
+    fit_shapes(path, spec, [crops_shape(spec, MOST)])
     sizes = f"{MOST + 1}x8x64x64 = {(MOST + 1) * FIRST} elements"
     with pytest.raises(ProfileError, match=rf"profile crops: slim-a has a tensor of {sizes} there \((conv|relu)1_1\)"):
-        check_elements(path, spec, [crops_shape(spec, MOST + 1)])
+        fit_shapes(path, spec, [crops_shape(spec, MOST + 1)])
 
 
 def test_it_is_refused_before_anything_is_built(exported: Exported, tmp_path: Path, one_line: OneLine) -> None:
@@ -57,8 +57,22 @@ def test_a_net_that_grows_in_the_middle(tmp_path: Path) -> None:
     graph = helper.make_graph(nodes, "grows", [image], [answer], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "grows.onnx")
     most = MAX_ELEMENTS // (4000 * math.prod((64, 64)))
-    check_elements(
+    fit_shapes(
         tmp_path / "grows.onnx", spec, shapes_from_options(spec, {"crops": parse_profile(f"crops:views={most}")})
     )
     with pytest.raises(ProfileError, match=rf"{most + 1}x4000x64x64 = \d+ elements there \(grown\)"):
-        check_elements(tmp_path / "grows.onnx", spec, [crops_shape(spec, most + 1)])
+        fit_shapes(tmp_path / "grows.onnx", spec, [crops_shape(spec, most + 1)])
+
+
+def test_dense_views_share_calls_as_far_as_they_are_counted(exported: Exported) -> None:
+    """8 views of 4096x8192 px have one element more in the first convolution than there may be."""
+    path, spec = exported("A", interface="nchw"), slim_spec("A", interface="nchw")
+    sides = Extent(64, 64, 4096), Extent(64, 64, 8192)
+    landscape, portrait = dense_shapes(spec, *sides, DENSE_VIEWS)
+    assert landscape.views == Extent(1, 8, 16)
+    fitted, lines = fit_shapes(path, spec, [landscape, portrait])
+    most = MAX_ELEMENTS // (8 * 4096 * 8192)
+    assert [shape.views for shape in fitted] == [Extent(1, 4, 4)] * 2 and 4 <= most < 8
+    assert lines == tuple(
+        f"profile dense {name}: 4 views in a call, 16 are too many" for name in ("landscape", "portrait")
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from helpers import full_spec, slim_spec
 
@@ -50,7 +52,11 @@ def test_entries_of_plain_interfaces_know_views_and_sides_only() -> None:
 
 def test_defaults_are_those_of_the_spec() -> None:
     spec = full_spec("D")
-    assert shapes_from_options(spec) == default_shapes(spec)
+    crops, *dense = default_shapes(spec)
+    assert [shape.views for shape in dense] == [Extent(1, 2, 2)] * 2  # on a CPU
+    built = (crops, *(replace(shape, views=Extent(1, 8, 16)) for shape in dense))
+    assert shapes_from_options(spec) == built
+    assert shapes_from_options(spec, options("crops", "dense:")) == built
 
 
 def test_options_override_what_they_name() -> None:
@@ -62,7 +68,9 @@ def test_options_override_what_they_name() -> None:
     assert crops.height_px == crops.width_px == Extent(224, 224, 224)
     assert landscape.height_px == portrait.width_px == Extent(224, 256, 1024)
     assert landscape.width_px == portrait.height_px == Extent(256, 341, 2048)
-    assert shapes_from_options(spec, options("crops", "dense:")) == default_shapes(spec)
+    assert landscape.views == portrait.views == Extent(1, 8, 16)
+    _, landscape, portrait = shapes_from_options(spec, options("dense:views=2"))
+    assert landscape.views == portrait.views == Extent(1, 2, 2)
 
 
 def test_what_is_not_given_gives_way_to_what_is() -> None:
@@ -99,7 +107,7 @@ def test_batch_is_crops_for_the_whole_grid() -> None:
         assert crops.views == Extent(1, 150, 150)
         assert crops.views.max == len(plan_views(spec, "multicrop", (375, 500)).views)
         assert crops.views.max >= len(plan_views(spec, "googlenet-144", (375, 500)).views)
-        assert crops.source_px.max == 1500 and landscape.views.max == 2
+        assert crops.source_px.max == 1500 and landscape.views.max == 16
         assert crops_shape(spec).views.max == 50  # and never by default
 
 
@@ -131,7 +139,7 @@ def test_examples_in_messages_are_right(text: str) -> None:
     [
         ("square", "unknown profile 'square', expected one of crops, batch, dense, auto"),
         ("crops:size=3", r"profile crops has no key 'size', only views, image: write it like crops:views=50"),
-        ("dense:views=4", "profile dense has no key 'views', only image, min, opt, max: write it like dense:min="),
+        ("dense:size=4", "profile dense has no key 'size', only views, image, min, opt, max: write it like dense:min="),
         ("crops:views=50,views=2", "profile crops names views twice"),
         ("crops:views=0", "cannot read 'crops:views=0': expected whole numbers above 0, like crops:views=50"),
         ("crops:views=-1", "cannot read 'crops:views=-1'"),

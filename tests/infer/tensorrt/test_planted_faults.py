@@ -33,9 +33,10 @@ from infer.views import ViewPlan, View
 
 trt = fake_tensorrt.install("tensorrt", "11.4.0.106")
 reference = OnnxEngine(Path(ONNX), rescale="graph")
+REGIONS = ("rows", "cols", "region_col_taps", "region_row_first", "region_row_taps")
 image = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
 view = View(72, (0, 0, 64, 64))
-feed = feed_taps(image, (72, 104), reference.spec.preprocessing.filter, [(view.cut, False)])
+feed = feed_taps(image, (72, 104), reference.spec.preprocessing.filter, [(view.cut, False)], regions=True)
 right = reference.run(reference.load([image]), [ViewPlan("one", (90, 130), (view,))])["posterior"]
 
 device = Device()
@@ -193,7 +194,9 @@ FAULTS = [
     Fault(
         "activations of other shapes",
         "    enqueue()\n    first",
-        "    context.set_input_shape('rows', (2, 64))\n    context.set_input_shape('cols', (2, 64))\n"
+        "    for name, array in feed.items():\n"
+        "        shape = (*array.shape[:-2], 2, 64) if name in REGIONS else array.shape\n"
+        "        context.set_input_shape(name, shape)\n"
         "    enqueue()\n    first",
         BREACH + "a run with",
     ),
@@ -233,7 +236,8 @@ FAULTS = [
         "    second_context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)\n"
         "    second_context.set_optimization_profile_async(1, other.address)\n"
         "    for name, array in feed.items():\n"
-        "        shape = {'rows': (1, 72), 'cols': (1, 96)}.get(name, array.shape)\n"
+        "        size = 96 if 'col' in name else 72\n"
+        "        shape = (*array.shape[:-1], size) if name in REGIONS else array.shape\n"
         "        assert second_context.set_input_shape(name, shape), log.said()\n"
         "    size = second_context.update_device_memory_size_for_shapes()\n"
         "    block = device.allocate(size + needed)\n"
@@ -241,7 +245,7 @@ FAULTS = [
         "    for name, memory in {**inputs, **{n: device.allocate(1 << 20) for n in outputs}}.items():\n"
         "        second_context.set_tensor_address(name, memory.address)\n"
         "    big = device.allocate(1 << 20)\n"
-        "    for name in ('rows', 'cols'): second_context.set_tensor_address(name, big.address)\n"
+        "    for name in REGIONS: second_context.set_tensor_address(name, big.address)\n"
         "    context.execute_async_v3(stream.address)\n"
         "    second_context.execute_async_v3(other.address)\n"
         "    upload()\n",

@@ -1,0 +1,91 @@
+"""Engines whose views are regions: the inputs that calls have, answered by the engine's own graph on ONNX Runtime.
+
+What the graph sees is compared with what Pillow makes, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from helpers import Checkpoints, noise, slim_spec
+
+from export.graph.frame import add_regions
+from export.model import file as model_file
+from export.to_onnx import export_onnx
+from infer.engine import load_on_host
+from infer.graph_inputs import Packed, profile_entries
+from infer.pixels.render import render
+from infer.spec import Filter, ModelSpec, Size
+from infer.tensorrt.calls import Call, make_calls
+from infer.views import ShapeRange, default_shapes, dense_shapes, plan_views, with_regions
+from trainer.checkpoint import load
+
+SIZES = [(90, 130), (131, 89), (64, 64), (300, 211), (70, 70), (90, 130), (33, 80), (90, 130)]
+
+
+@pytest.fixture(scope="module")
+def session(slim_checkpoint: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
+    """The graph of an engine with regions, which says what pixels it sees."""
+    path = tmp_path_factory.mktemp("regions") / "a.onnx"
+    export_onnx(load(slim_checkpoint("A")), path, outputs=["pixels"])
+    model = model_file.read(path)
+    assert add_regions(model)
+    return onnxruntime.InferenceSession(model.SerializeToString())
+
+
+def gpu_shapes(spec: ModelSpec) -> list[ShapeRange]:
+    crops, landscape, _ = default_shapes(spec)
+    dense = dense_shapes(spec, landscape.height_px, landscape.width_px, 16)
+    return [with_regions(shape) for shape in (crops, *dense)]
+
+
+def seen(
+    session: onnxruntime.InferenceSession,
+    protocol: str,
+    sizes: Sequence[Size],
+    spec: ModelSpec,
+    shapes: Sequence[ShapeRange],
+) -> list[Call]:
+    """The calls, after a check that the graph sees in them just what Pillow makes, within the profiles."""
+    images = load_on_host([noise(size, seed) for seed, size in enumerate(sizes)])
+    plans = [plan_views(spec, protocol, size) for size in sizes]
+    calls = list(make_calls(images, plans, spec, shapes))
+    parts: list[tuple[Sequence[int], dict[str, Any]]] = []
+    for call in calls:
+        feed = {name: np.asarray(array) for name, array in call.feed.items()}
+        for name, (low, _, high) in profile_entries(shapes[call.profile], "views").items():
+            assert all(a <= n <= b for a, n, b in zip(low, feed[name].shape, high, strict=True)), name
+        parts.append((call.places, list(session.run(["pixels"], feed)[0])))
+
+    found = {place: pixels for places, own in parts for place, pixels in zip(places, own, strict=True)}
+    assert sorted(found) == list(range(sum(map(len, plans))))
+    right = [
+        pixels for image, plan in zip(images.images, plans, strict=True) for pixels in render(image, plan.views, spec)
+    ]
+    for place, pixels in enumerate(right):
+        assert np.array_equal(found[place].transpose(1, 2, 0), pixels), place
+    return calls
+
+
+@pytest.mark.parametrize("filter", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("protocol", ["center", "ten-crop", "dense", "multicrop+dense", "googlenet-144"])
+def test_the_graph_sees_what_pillow_makes(session: onnxruntime.InferenceSession, protocol: str, filter: Filter) -> None:
+    spec = slim_spec("A")
+    rules = replace(spec.preprocessing, filter=filter)
+    spec = replace(spec, preprocessing=rules)
+    calls = seen(session, protocol, SIZES, spec, gpu_shapes(spec))
+    if protocol == "center":
+        assert len(calls) == 1 and isinstance(calls[0].feed["image"], Packed)  # nothing is rescaled by the host
+
+
+def test_torchvisions_rounding(session: onnxruntime.InferenceSession) -> None:
+    spec = slim_spec("A")
+    rules = replace(spec.preprocessing, long_side_rounding="floor", center_rounding="torchvision", filter="bilinear")
+    spec = replace(spec, preprocessing=rules)
+    for protocol in ("center", "dense", "googlenet-144"):
+        seen(session, protocol, SIZES, spec, gpu_shapes(spec))
