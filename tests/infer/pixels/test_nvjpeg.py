@@ -152,3 +152,23 @@ def test_the_real_library_says_that_there_is_no_gpu() -> None:
     pytest.importorskip("nvidia.nvimgcodec")
     with pytest.raises(DecoderError, match=r"cannot decode on GPU 0 \(.*\): it needs an NVIDIA driver, a GPU and nvJP"):
         open_decoder("nvjpeg")
+
+
+@pytest.mark.skipif(not Path("/dev/nvidia0").exists(), reason="no GPU")
+def test_on_a_gpu(photo: NDArray[np.uint8], record_property: Any) -> None:
+    """How far nvJPEG is from libjpeg; the same pixels every time, and in every thread."""
+    pytest.importorskip("nvidia.nvimgcodec")
+    decoder = NvJpeg()
+    for options in ({"subsampling": 0}, {"subsampling": 2}, {"progressive": True}):
+        data = encode(photo, "JPEG", quality=90, **options)
+        got = decoder._on_gpu(data, "ignore")
+        assert got is not None
+        difference = np.abs(got.astype(int) - decode(data))
+        record_property(f"{options}", f"mean {difference.mean():.3f}, largest {difference.max()}")
+        assert difference.mean() < nvjpeg.CLOSE
+
+        again: list[NDArray[np.uint8]] = []
+        thread = threading.Thread(target=lambda data=data, again=again: again.append(decoder(data)))
+        thread.start()
+        thread.join()
+        assert np.array_equal(again[0], got)
