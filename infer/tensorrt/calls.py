@@ -8,6 +8,7 @@ and what an engine without regions cannot, into an atlas. Rescaling is exact, so
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from ..graph_inputs import (
     feed_resized,
     feed_taps,
     padded_lines,
+    profile_entries,
 )
 from ..pixels.decode import Pixels
 from ..pixels.render import count_taps
@@ -58,10 +60,9 @@ def make_calls(
         suited = _suited(size, shapes)
         if not suited:
             raise maker.refused(views[places[0]][0])
-        if spec.interface == "views":
-            yield from maker.view_calls(places)
-        else:
-            yield from maker.pixel_calls(places, suited[0])
+        calls = maker.view_calls(places) if spec.interface == "views" else maker.pixel_calls(places, suited[0])
+        for call in calls:
+            yield _tuned(call, spec, shapes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,14 +259,42 @@ class _Maker:
 
 
 def _suited(size: Size, shapes: Sequence[ShapeRange]) -> list[int]:
-    """Profiles that take views of this size; the one whose kernels were tuned at the nearest size comes first."""
+    """Profiles that take views of this size; the one whose kernels were tuned at the nearest size comes first.
 
-    def distance(number: int) -> float:
+    Of several of one size that which takes the most views in a call does.
+    """
+
+    def order(number: int) -> tuple[float, int]:
         tuned = shapes[number].height_px.opt, shapes[number].width_px.opt
-        return sum(abs(math.log(side / opt)) for side, opt in zip(size, tuned, strict=True))
+        distance = sum(abs(math.log(side / opt)) for side, opt in zip(size, tuned, strict=True))
+        return distance, -shapes[number].views.max
 
     taking = [i for i, shape in enumerate(shapes) if size[0] in shape.height_px and size[1] in shape.width_px]
-    return sorted(taking, key=distance)
+    return sorted(taking, key=order)
+
+
+def _tuned(call: Call, spec: ModelSpec, shapes: Sequence[ShapeRange]) -> Call:
+    """The call with the profile that was tuned for the nearest number of views, of those for views of this size."""
+    chosen = shapes[call.profile]
+    sides = chosen.height_px, chosen.width_px
+    alike = [i for i, shape in enumerate(shapes) if (shape.height_px, shape.width_px) == sides]
+    if len(alike) == 1:
+        return call
+    taking = [i for i in alike if i == call.profile or _takes(shapes[i], spec, call.feed)]
+    return call._replace(profile=min(taking, key=lambda i: abs(math.log(len(call.places) / shapes[i].views.opt))))
+
+
+def _takes(shape: ShapeRange, spec: ModelSpec, feed: Feed) -> bool:
+    """Whether all inputs of a call are within a profile."""
+    entries = _entries(shape, spec.interface)
+    for name, array in feed.items():
+        smallest, _, largest = entries[name]
+        if not all(low <= n <= high for low, n, high in zip(smallest, array.shape, largest, strict=True)):
+            return False
+    return True
+
+
+_entries = functools.lru_cache(maxsize=64)(profile_entries)
 
 
 def _profile(size: Size, source_px: Size, rescaled: Size, spec: ModelSpec, shapes: Sequence[ShapeRange]) -> int | None:
