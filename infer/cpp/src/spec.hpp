@@ -52,6 +52,7 @@ struct Extent {
 struct ShapeRange {
   std::string name;
   Extent views, height_px, width_px, rescaled_px, source_px, taps;
+  bool regions = false;  // the engine's views are regions (infer/graph_inputs.py)
   std::string explain() const;
 };
 

@@ -312,7 +312,7 @@ class TensorRTBackend final : public Backend {
   }
 
   Answer call(const Feed& feed, bool with_pixel_sums) {
-    const Inputs inputs(feed, spec());
+    const Inputs inputs(feed, spec(), sidecar_.shapes.front().regions);
     const std::map<std::string, Output> places = launch(inputs, feed);
     const DevicePointer results = results_.at_least(1);
     Answer answer;
@@ -333,7 +333,7 @@ class TensorRTBackend final : public Backend {
   }
 
   Map call_map(const Feed& feed, const std::string& name) {
-    const Inputs inputs(feed, spec());
+    const Inputs inputs(feed, spec(), sidecar_.shapes.front().regions);
     const Output place = launch(inputs, feed).at(name);
     const auto* sides = place.dims.d;
     Map map;
