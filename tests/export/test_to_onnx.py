@@ -50,12 +50,16 @@ def test_spec_travels(exported: Exported) -> None:
 
 
 @pytest.mark.parametrize(("net", "norms"), [("A-LRN", 1), ("googlenet", 2)])
-def test_lrn_is_one_node_in_single_precision(net: str, norms: int, exported: Exported) -> None:
+def test_lrn_is_one_node_and_written_out_where_a_gpu_computes_in_half(net: str, norms: int, exported: Exported) -> None:
+    single = onnx.load(exported(net))
+    assert sum(node.op_type == "LRN" for node in single.graph.node) == norms
+
     model = onnx.shape_inference.infer_shapes(onnx.load(exported(net, precision="fp16")))
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
-    found = [node for node in model.graph.node if node.op_type == "LRN"]
-    assert len(found) == norms
-    assert {types[node.input[0]] for node in found} == {onnx.TensorProto.FLOAT}
+    found = [node for node in model.graph.node if ".lrn" in node.name]
+    assert len({node.name.split(".lrn")[0] for node in found}) == norms
+    assert "LRN" not in {node.op_type for node in model.graph.node}
+    assert {types[node.output[0]] for node in found} == {onnx.TensorProto.FLOAT}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     assert {types[node.output[0]] for node in convolutions} == {onnx.TensorProto.FLOAT16}
 
