@@ -258,7 +258,8 @@ def _parser() -> Parser:
         action="append",
         default=[],
         metavar="NAME:KEY=VALUE,...",
-        help="crops:views=50, or batch: all grid crops of an image in one call; "
+        help="crops:views=50, or batch: all grid crops of an image in one call; few:views=8, for calls of few crops, "
+        "which is there unless crops or batch is given; "
         "dense:min=224x224,opt=256x341,max=512x1365 (short x long side), or auto: as the images of --data need; each "
         "takes image=4096, the longest side of an image",
     )

@@ -31,6 +31,7 @@ from ..graph_inputs import (
     feed_pile,
     feed_pixels,
     padded_lines,
+    profile_entries,
     resized_tables,
 )
 from ..pixels.decode import Pixels
@@ -54,9 +55,14 @@ def make_calls(
     image: DeviceImage, plans: Sequence[ViewPlan], spec: ModelSpec, shapes: Sequence[ShapeRange]
 ) -> Iterator[Call]:
     """The calls for all views of `plans`. Raises EngineError for a view that no profile admits."""
-    maker = _Maker(image, plans, spec, shapes, numbered_views(plans))
+    for call in _calls(_Maker(image, plans, spec, shapes, numbered_views(plans))):
+        yield _tuned(call, spec, shapes)
+
+
+def _calls(maker: _Maker) -> Iterator[Call]:
+    """The calls as large as any profile takes them."""
     left: Sequence[int] = range(len(maker.views))
-    if spec.interface == "views":
+    if maker.spec.interface == "views":
         calls, left = maker.own_calls()
         yield from calls
 
@@ -64,10 +70,10 @@ def make_calls(
     for place in left:
         by_size.setdefault(maker.views[place][1].size_px, []).append(place)
     for size, places in by_size.items():
-        suited = _suited(size, shapes)
+        suited = _suited(size, maker.shapes)
         if not suited:
             raise maker.refused(maker.views[places[0]][0])
-        if spec.interface == "views":
+        if maker.spec.interface == "views":
             yield from maker.shared_calls(places)
         else:
             yield from maker.pixel_calls(places, suited[0])
@@ -306,14 +312,43 @@ class _Maker:
 
 
 def _suited(size: Size, shapes: Sequence[ShapeRange]) -> list[int]:
-    """Profiles that take views of this size; the one whose kernels were tuned at the nearest size comes first."""
+    """Profiles that take views of this size; the one whose kernels were tuned at the nearest size comes first.
 
-    def distance(number: int) -> float:
+    Of several of one size that which takes the most views in a call does.
+    """
+
+    def order(number: int) -> tuple[float, int]:
         tuned = shapes[number].height_px.opt, shapes[number].width_px.opt
-        return sum(abs(math.log(side / opt)) for side, opt in zip(size, tuned, strict=True))
+        distance = sum(abs(math.log(side / opt)) for side, opt in zip(size, tuned, strict=True))
+        return distance, -shapes[number].views.max
 
     taking = [i for i, shape in enumerate(shapes) if size[0] in shape.height_px and size[1] in shape.width_px]
-    return sorted(taking, key=distance)
+    return sorted(taking, key=order)
+
+
+def _tuned(call: Call, spec: ModelSpec, shapes: Sequence[ShapeRange]) -> Call:
+    """The call with the profile that was tuned for the nearest number of views, of those for views of this size."""
+    chosen = shapes[call.profile]
+    sides = chosen.height_px, chosen.width_px
+    alike = [i for i, shape in enumerate(shapes) if (shape.height_px, shape.width_px) == sides]
+    if len(alike) == 1:
+        return call
+    nearest = sorted(alike, key=lambda i: abs(math.log(len(call.places) / shapes[i].views.opt)))
+    best = next(i for i in nearest if i == call.profile or _takes(shapes[i], spec, call.feed))
+    return call if best == call.profile else call._replace(profile=best)
+
+
+def _takes(shape: ShapeRange, spec: ModelSpec, feed: Feed) -> bool:
+    """Whether all inputs of a call are within a profile."""
+    entries = _entries(shape, spec.interface)
+    for name, array in feed.items():
+        smallest, _, largest = entries[name]
+        if not all(low <= n <= high for low, n, high in zip(smallest, array.shape, largest, strict=True)):
+            return False
+    return True
+
+
+_entries = functools.lru_cache(maxsize=64)(profile_entries)
 
 
 def _profile(source_px: Size, views: Sequence[View], rules: Preprocessing, shapes: Sequence[ShapeRange]) -> int | None:

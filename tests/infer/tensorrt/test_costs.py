@@ -224,14 +224,14 @@ def test_a_context_is_told_what_changes_alone(exported: Exported, tmp_path: Path
         same(engine.run(engine.load([image]), [plan], OUTPUTS), reference.run(reference.load([image]), [plan], OUTPUTS))
         return [told[name] for name in shapes], told["set_device_memory"]
 
-    assert run((90, 130), 0)[0] == [14, 2, 2]  # crops and landscape, seven inputs each
+    assert run((90, 130), 0)[0] == [20, 2, 2]  # crops and landscape, ten inputs each
     for seed in (1, 2):
         assert run((90, 130), seed) == ([0, 0, 0], 0)
-    assert told["set_tensor_address"] <= 2 * 10
+    assert told["set_tensor_address"] <= 2 * 13
 
     # another size, of portrait; then the first again, by contexts of which the crops' has other shapes now
-    assert run((130, 90), 3)[0] == [14, 2, 2]
-    assert run((90, 130), 4)[0] == [7, 1, 1]
+    assert run((130, 90), 3)[0] == [20, 2, 2]
+    assert run((90, 130), 4)[0] == [10, 1, 1]
     engine.close()
     reference.close()
     del engine, reference
