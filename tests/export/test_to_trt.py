@@ -159,6 +159,27 @@ def test_outputs_and_profiles_on_request(slim_checkpoint: Checkpoints, tmp_path:
     assert "rows:4x64" in made.printed[-1]
 
 
+@pytest.mark.parametrize("of", ["checkpoint", "model", "foreign"])
+def test_the_answers_alone(of: str, slim_checkpoint: Checkpoints, single: Path, tmp_path: Path) -> None:
+    """An engine for apps; of a model it is made of a smaller one beside it."""
+    given = slim_checkpoint("A") if of == "checkpoint" else single
+    if of == "foreign":
+        onnx.save(foreign_net(foreign_weights(), batch=1, side=64), tmp_path / "foreign.onnx")
+        given = tmp_path / "ours.onnx"
+        preprocessing = Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear")
+        import_model(tmp_path / "foreign.onnx", given, ImportRequest(preprocessing))
+    precision = "fp32" if of == "model" else "fp16"
+    argv = ("--target", "sm86", "--outputs", "posterior", "--precision", precision)
+    made = build_engine(given, "-o", tmp_path / "m.engine", *argv)
+    built = tmp_path / {"checkpoint": "m.onnx", "model": "m.posterior.onnx", "foreign": "m.fp16.onnx"}[of]
+    assert made.printed[0].startswith(f"{built}: {precision}, views interface")
+    assert made.sidecar["onnx_sha256"] == file_sha256(built)
+    assert made.sidecar["spec"]["outputs"] == ["posterior"]
+    assert [value.name for value in onnx.load(built).graph.output] == ["posterior"]
+    assert made.sidecar["self_test"] and made.sidecar["self_test"] == read_source(built).self_test
+    assert not any("pixel_sums" in line for line in messages(rtx).lines if line.startswith("Name: "))
+
+
 def test_a_foreign_model_is_built_in_half_precision(tmp_path: Path, one_line: OneLine) -> None:
     """Its FP16 version is made beside the engine; FP32 stays as it is, and what has no half version is refused."""
     onnx.save(foreign_net(foreign_weights(), batch=1, side=64), tmp_path / "foreign.onnx")
