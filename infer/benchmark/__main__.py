@@ -137,8 +137,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     workers, decoder = rows[0]["workers"], rows[0]["decoder"]
     by = "" if decoder == "cpu" else f" by {decoder}"
     text.append(
-        f"images/s: compute, the runtime's own time alone; pipelined, decoding ({workers} threads{by}) and the engine "
-        "overlapped, as evaluation.ilsvrc has it; in turn, runs one after the other."
+        f"images/s: compute, the runtime's own time alone; pipelined, decoding ({workers} "
+        f"thread{'s' * (workers > 1)}{by}) and the engine overlapped, as evaluation.ilsvrc has it; in turn, "
+        "runs one after the other."
     )
     text += dict.fromkeys(_device_line(row["device"], row["peak"]) for row in rows)
     for engine, arithmetic in dict.fromkeys((row["engine"], row["arithmetic"]) for row in rows):

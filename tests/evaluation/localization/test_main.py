@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_nvimgcodec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from image_folders import keep_first
 from localization_runs import given_class, only, report
@@ -61,6 +63,18 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
     resumed, whole = (report(path) for path in (out, tmp_path / "whole"))
     assert without_seconds(resumed["results"]) == without_seconds(whole["results"])
     assert resumed["dataset"] == whole["dataset"]
+
+
+def test_tables_name_the_decoder_where_it_is_not_the_usual(
+    dense: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_nvimgcodec.install(monkeypatch)
+    for name, options in (("usual", []), ("gpu", ["--decoder", "nvjpeg"])):
+        assert main([*dense, "--limit", "8", *options, "--out", str(tmp_path / name)]) == 0
+    usual, gpu = (pq.read_schema(only(tmp_path / name)).metadata for name in ("usual", "gpu"))
+    assert b"decoder" not in usual
+    assert gpu[b"decoder"] == b"nvjpeg"
+    assert "decoded by nvjpeg (--decoder)" in capsys.readouterr().err
 
 
 def without_seconds(content: Any) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fake_nvimgcodec
 import numpy as np
 import pytest
 from helpers import encode, noise, slim_spec
@@ -241,6 +242,19 @@ def test_engines_are_closed(exported: Exported, one_line: Callable[[], str], mon
     assert main(["--engine", str(exported("A")), "--runs", "1", "--json"]) == 1
     assert len(closed) == 2
     assert one_line() == "out of memory"
+
+
+def test_the_decoder_is_said(exported: Exported, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a double that is NOT nvImageCodec."""
+    decoded = fake_nvimgcodec.install(monkeypatch)
+    argv = ["--engine", str(exported("A")), "--runs", "1", "--workers", "1", "--decoder", "nvjpeg"]
+    assert main([*argv, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["decoder"] == "nvjpeg"
+    assert len(decoded) > 2 * (WARM_UP + 1)
+    assert main(argv) == 0
+    assert "pipelined, decoding (1 thread by nvjpeg) and the engine overlapped" in capsys.readouterr().out
+    assert main([*argv, "--device", "1"]) == 1
+    assert capsys.readouterr().err.startswith("--decoder nvjpeg: nvImageCodec cannot decode on GPU 1 (")
 
 
 def test_progress_on_a_terminal_only(exported: Exported, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
