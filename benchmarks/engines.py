@@ -1,10 +1,10 @@
 """The cost of the engines of all seven nets: sizes, seconds to build, memory. Prints a markdown table.
 
-    python benchmarks/engines.py [--net D ...] [--target sm86 ...]
+    python benchmarks/engines.py [--net D ...] [--target sm86 ...] [--profile crops ...]
 
-Full size (224 px, 1000 classes), FP16, `views` interface, default profiles, random weights (no number depends on them),
-by TensorRT-RTX, which needs no GPU; each net in a process of its own. Seconds to ONNX and to build are of the whole
-command, from the checkpoint on; the peak is the largest memory that its process held.
+Full size (224 px, 1000 classes), FP16, `views` interface, default profiles unless --profile says others, random weights
+(no number depends on them), by TensorRT-RTX, which needs no GPU; each net in a process of its own. Seconds to ONNX and
+to build are of the whole command, from the checkpoint on; the peak is the largest memory that its process held.
 """
 
 from __future__ import annotations
@@ -41,28 +41,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--net", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--target", nargs="+", default=["sm86", "sm89"])
+    parser.add_argument("--profile", nargs="+", default=[], help="as export.to_trt takes them")
     args = parser.parse_args()
 
     rows, builder = [], ""
     for net in args.net:
         with tempfile.TemporaryDirectory() as folder:
-            row, builder = measure(net, args.target, Path(folder))
+            row, builder = measure(net, args.target, args.profile, Path(folder))
         rows.append(row)
         print(net, *row[1:], file=sys.stderr)
 
     headers = (
         *("net", "params, M", "ONNX, MB", "engine, MB", "to ONNX, s", "to build, s", "peak, GB"),
-        *("crops, MB", "landscape, MB", "portrait, MB"),
+        *("crops, MB", "landscape, MB", "portrait, MB", "few crops, MB")[: len(rows[0]) - 7],
     )
     print(f"{builder} for {' '.join(args.target)}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
-    print(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 9)))
+    print(
+        tabulate(
+            rows, headers, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * (len(headers) - 1))
+        )
+    )
 
 
-def measure(net: str, targets: list[str], folder: Path) -> tuple[tuple[str, ...], str]:
+def measure(net: str, targets: list[str], profiles: list[str], folder: Path) -> tuple[tuple[str, ...], str]:
     """(the row of a net, the builder and its version)."""
     checkpoint, engine = folder / "model.pt", folder / "model.engine"
     parameters = write_checkpoint(net, checkpoint)
     options = ["--builder", "tensorrt-rtx", "--target", *targets]
+    options += [part for profile in profiles for part in ("--profile", profile)]
     command = [sys.executable, "-m", "export.to_trt", str(checkpoint), *options]
 
     started = time.monotonic()

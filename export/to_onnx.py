@@ -30,7 +30,7 @@ from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.torch_engine import TorchEngine
 
 from .errors import ModelError
-from .graph.interface import ALWAYS, ALWAYS_OF_BOXES, NOT_OF_BOXES, ON_REQUEST
+from .graph.interface import ALWAYS, NOT_OF_BOXES, ON_REQUEST, OUTPUTS_HELP, outputs_asked_for
 from .graph.view_graph import write_graph
 from .model.check import save_model
 from .model.precision import check_weights
@@ -38,9 +38,11 @@ from .model.source import (
     GraphRequest,
     Graphs,
     Source,
+    answers_alone,
     check_request,
     half_source,
     is_to_be_made,
+    leaves_out,
     read_source,
 )
 from .proof.options import add_proof_options, check_proof_options, proof_of
@@ -69,7 +71,7 @@ def export_onnx(
     infinite_weights: Literal["refuse", "keep"] = "refuse",
     with_graphs: bool = False,
 ) -> Source:
-    """Writes `path`. `outputs` are those of ON_REQUEST, beside the usual ones.
+    """Writes `path`. `outputs` are beside the usual ones, unless they are ANSWERS.
 
     Raises PrecisionError for weights beyond the range of half, unless they are kept for the graph to be rescaled.
     """
@@ -95,8 +97,7 @@ def single_model(checkpoint: Checkpoint, interface: Interface, outputs: Sequence
 
 
 def _spec(checkpoint: Checkpoint, interface: Interface, precision: Precision, outputs: Sequence[str]) -> ModelSpec:
-    always = ALWAYS if checkpoint.spec.task == "classify" else ALWAYS_OF_BOXES
-    every = tuple(dict.fromkeys((*always, *outputs)))
+    every = outputs_asked_for(outputs, checkpoint.spec.task)
     return dataclasses.replace(checkpoint.spec, interface=interface, precision=precision, outputs=every)
 
 
@@ -104,14 +105,15 @@ def _work(args: argparse.Namespace, path: Path, request: GraphRequest) -> int:
     started = time.monotonic()
     if not args.model.is_file():
         raise ModelError(f"{args.model}: no such file, expected a checkpoint (.pt) or an ONNX model (.onnx)")
-    outputs = [name for name in request.outputs if name in ON_REQUEST]
     checkpoint = source = None
     if args.model.suffix == ".pt":
         checkpoint = load_with_source(args.model, request.outputs)
     else:
         source = read_source(args.model, with_graphs=True)
         check_request(source, request)
-        if not is_to_be_made(source, request):
+        if leaves_out(source, request):
+            source = answers_alone(source)
+        elif not is_to_be_made(source, request):
             raise ModelError(f"{args.model}: {source.spec.precision.upper()} already: use it as it is")
 
     # INT8 of an FP32 model, FP16 of a foreign one, or what the checkpoint says
@@ -119,17 +121,20 @@ def _work(args: argparse.Namespace, path: Path, request: GraphRequest) -> int:
         from .int8.making import int8_source
 
         if checkpoint is not None:
-            single = single_model(checkpoint, request.interface or "views", outputs)
+            single = single_model(checkpoint, request.interface or "views", request.outputs)
         else:
             assert source is not None and source.graphs is not None
             single = source.graphs.single
         made = int8_source(single, path, proof_of(args), request.keep_half, path.with_suffix(".layers.svg"))
     elif checkpoint is not None:
         interface = request.interface or "views"
-        made = export_onnx(checkpoint, path, interface=interface, precision=request.precision, outputs=outputs)
-    else:
-        assert source is not None
+        made = export_onnx(checkpoint, path, interface=interface, precision=request.precision, outputs=request.outputs)
+    elif source is not None and is_to_be_made(source, request):
         made = half_source(source, path)
+    else:
+        assert source is not None and source.graphs is not None
+        save_model(source.graphs.built, path)
+        made = dataclasses.replace(source, path=path)
 
     spec, size = made.spec, path.stat().st_size / 1e6
     seconds = time.monotonic() - started
@@ -143,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--out", type=Path, help="default: the model's name with .onnx, or .int8.onnx")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="(default: %(default)s)")
     parser.add_argument("--interface", choices=get_args(Interface), help="default: views; an ONNX model's own")
-    parser.add_argument("--outputs", default="", help=f"more outputs, comma-separated: {', '.join(ON_REQUEST)}")
+    parser.add_argument("--outputs", default="", help=OUTPUTS_HELP)
     add_proof_options(parser)
     args = parser.parse_args(argv)
 

@@ -34,14 +34,17 @@ from infer.tensorrt.library import LIBRARIES, Library
 from infer.views import ShapeRange, check_protocol, default_scales
 
 from .errors import ModelError
+from .graph.interface import ALWAYS, ANSWERS, ON_REQUEST, OUTPUTS_HELP
 from .model.source import (
     GraphRequest,
     Proof,
     Source,
+    answers_alone,
     check_request,
     half_source,
     is_to_be_made,
     kept_source,
+    leaves_out,
     read_source,
 )
 from .proof.options import add_proof_options, check_proof_options, layers_argument, proof_of
@@ -120,35 +123,43 @@ def open_source(job: Job) -> tuple[Source, Profiles]:
 
     # a checkpoint's model is written, an ONNX model read, and perhaps written in another precision
     if job.model.suffix == ".pt":
-        from .graph.interface import ON_REQUEST
         from .to_onnx import export_onnx, load_with_source, single_model
 
         checkpoint = load_with_source(job.model, request.outputs)
         interface = request.interface or "views"
         profiles = choose_profiles(job, dataclasses.replace(checkpoint.spec, interface=interface))
-        outputs = [name for name in request.outputs if name in ON_REQUEST]
         if request.precision == "int8":
-            source = _int8(single_model(checkpoint, interface, outputs), job.engine.with_suffix(".onnx"), job)
+            source = _int8(single_model(checkpoint, interface, request.outputs), job.engine.with_suffix(".onnx"), job)
         else:
             source = export_onnx(
                 checkpoint,
                 job.engine.with_suffix(".onnx"),
                 interface=interface,
                 precision=request.precision,
-                outputs=outputs,
+                outputs=request.outputs,
                 infinite_weights="keep" if job.proof.calibrate or request.keep_single else "refuse",
                 with_graphs=with_graphs,
             )
     else:
-        source = read_source(job.model, with_graphs=with_graphs)
+        source = read_source(job.model, with_graphs=with_graphs or request.outputs == ANSWERS)
         check_request(source, request)
         profiles = choose_profiles(job, source.spec)
+        fewer = leaves_out(source, request)
+        if fewer:
+            source = answers_alone(source)
         if not is_to_be_made(source, request):
             if source.spec.precision == "int8" and with_graphs:
                 raise ModelError(f"{job.model}: INT8 already; --calibrate and --verify are for the FP32 model it is of")
-            return source, profiles
-        if request.precision == "int8":
-            if source.graphs is None:
+            if not fewer:
+                return source, profiles
+            from .model.check import save_model
+
+            assert source.graphs is not None
+            path = job.engine.with_suffix(".posterior.onnx")
+            save_model(source.graphs.built, path)
+            source = dataclasses.replace(source, path=path)
+        elif request.precision == "int8":
+            if source.graphs is None or not with_graphs:
                 raise ModelError(f"{job.model}: INT8 is made of it with images: --calibrate DIR")
             source = _int8(source.graphs.single, job.engine.with_suffix(".int8.onnx"), job)
         else:
@@ -258,7 +269,8 @@ def _parser() -> Parser:
         action="append",
         default=[],
         metavar="NAME:KEY=VALUE,...",
-        help="crops:views=50, or batch: all grid crops of an image in one call; "
+        help="crops:views=50, or batch: all grid crops of an image in one call; few:views=8, for calls of few crops, "
+        "which is there unless crops or batch is given; "
         "dense:min=224x224,opt=256x341,max=512x1365 (short x long side), or auto: as the images of --data need; each "
         "takes image=4096, the longest side of an image",
     )
@@ -272,7 +284,7 @@ def _parser() -> Parser:
         metavar="LAYER,...",
         help="layers of an FP16 engine that compute in FP32",
     )
-    parser.add_argument("--outputs", default="", help="more outputs, comma-separated: score_map, features")
+    parser.add_argument("--outputs", default="", help=OUTPUTS_HELP)
     parser.add_argument(
         "--workspace", type=_megabytes_argument, metavar="MB", help="most memory that a kernel may need beside tensors"
     )
@@ -287,8 +299,6 @@ def _parser() -> Parser:
 
 def _check_usage(parser: Parser, args: argparse.Namespace, engine: Path, outputs: Sequence[str]) -> None:
     """Refuses options that contradict each other, before anything is read."""
-    from .graph.interface import ALWAYS, ON_REQUEST
-
     # files
     if args.model.suffix not in (".pt", ".onnx"):
         parser.error(f"{args.model}: expected a checkpoint (.pt) or an ONNX model (.onnx)")

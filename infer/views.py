@@ -126,6 +126,16 @@ def crops_shape(spec: ModelSpec, views: int = 50) -> ShapeRange:
     return ShapeRange("crops", Extent(1, views, views), square, square, *_image_extents(spec, spec.test_short_px))
 
 
+FEW_CROPS = 8
+"""Crops of a call for which engines have a profile of their own."""
+
+
+def few_crops_shape(spec: ModelSpec, views: int = FEW_CROPS) -> ShapeRange:
+    """The profile of crops in calls of one view or few, as an app makes them; it is tuned for half of `views`."""
+    shape = crops_shape(spec, views)
+    return replace(shape, name="few crops", views=Extent(1, max(1, shape.views.max // 2), shape.views.max))
+
+
 DENSE_PAIR, DENSE_VIEWS = 2, 16
 """Dense views of a call: an image and its mirror, and what images of one size share on a GPU."""
 

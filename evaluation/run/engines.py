@@ -48,7 +48,7 @@ def our_commit() -> str:
 def open_any(path: Path, *, checkpoints: bool = True, **options: Any) -> Engine:
     """Opens a .onnx or .engine file, or a .pt where `checkpoints` may take part, as an engine.
 
-    Raises EngineError, also for one whose answers do not show what its precision costs.
+    Raises EngineError, also for one whose answers do not show what its precision costs or which pixels it saw.
 
     options: of infer.open.open_engine; a checkpoint only looks at provider, device, largest_short_px and exif.
     """
@@ -60,6 +60,12 @@ def open_any(path: Path, *, checkpoints: bool = True, **options: Any) -> Engine:
                 f"{path}: an FP16 model, which ONNX Runtime does not round on a CPU, so that half precision would seem "
                 f"to cost nothing; there is no {path.with_suffix(CHECK).name} beside it, which does: make it by "
                 f"python -m export.to_check {path}"
+            )
+        if "pixel_sums" not in engine.spec.outputs:
+            engine.close()
+            raise EngineError(
+                f"{path}: a model for apps, without the pixel_sums by which tables say what an engine saw: evaluate "
+                "one that was exported without --outputs posterior"
             )
         return engine
 

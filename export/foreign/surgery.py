@@ -25,7 +25,7 @@ from ..graph import frame
 from ..graph.interface import outputs_in_graph
 from ..graph.writer import GraphWriter
 from ..importing.preprocessing import Channels
-from ..model.file import RepeatedValues, copied, keep_initializers, names_read, set_values, sort_nodes
+from ..model.file import RepeatedValues, copied, prune, set_values, sort_nodes
 from ..model.precision import computes_in_half
 from .fixed import TrainingError, check_fixed, is_quantised, nodes_of
 
@@ -190,7 +190,7 @@ def with_our_input(model: onnx.ModelProto, image: ImageInput, output: str, chann
     kept = next(value for value in graph.output if value.name == f"net/{output}")
     set_values(graph.output, [helper.make_tensor_value_info(kept.name, kept.type.tensor_type.elem_type, None)])
     set_input(graph, image.views, image.side_px)
-    _prune(graph)
+    prune(graph)
     return wrapped
 
 
@@ -242,7 +242,7 @@ def with_any_views(model: onnx.ModelProto, views: int) -> onnx.ModelProto:
             graph.initializer.append(numpy_helper.from_array(sizes, node.input[1]))
 
     set_input(graph, 0, graph.input[0].type.tensor_type.shape.dim[2].dim_value)
-    _prune(graph)
+    prune(graph)
     return free
 
 
@@ -325,15 +325,3 @@ def _declared(value: onnx.ValueInfoProto) -> str:
     kind = next((name for name, n in TensorProto.DataType.items() if n == tensor.elem_type), "no tensor")
     sizes = [str(dim.dim_value or dim.dim_param or "?") for dim in tensor.shape.dim]
     return f"{value.name!r} ({kind.lower()} [{', '.join(sizes)}])"
-
-
-def _prune(graph: onnx.GraphProto) -> None:
-    """Removes everything that the outputs do not need: ONNX Runtime would warn of each weight that nobody reads."""
-    read = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if read & set(node.output):
-            kept.append(node)
-            read |= names_read(node)
-    set_values(graph.node, kept[::-1])
-    keep_initializers(graph, read)

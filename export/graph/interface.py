@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from infer.graph_inputs import INPUTS, Shape, TypeName
-from infer.spec import ModelSpec
+from infer.spec import ModelSpec, Task
 
 ALWAYS = ("posterior", "posterior_positions", "pixel_sums")
 """Outputs of every classifier (for `nchw` the host sums the pixels)."""
@@ -11,8 +13,18 @@ ALWAYS_OF_BOXES = ("box_map", "pixel_sums")
 """Outputs of every box net; infer/boxes/finding.py explains `box_map`."""
 ON_REQUEST = ("score_map", "features", "pixels")
 """Outputs that are asked for. `pixels` are the views as the graph sees them, for tests."""
+ANSWERS = ("posterior",)
+"""The one list of outputs that is not beside the usual ones: for apps, which need nothing else."""
+OUTPUTS_HELP = f"more outputs, comma-separated: {', '.join(ON_REQUEST)}; posterior alone: nothing else, for apps"
 NOT_OF_BOXES = ("posterior", "posterior_positions", "score_map")
 """Outputs that a box net does not have."""
+
+
+def outputs_asked_for(asked: Sequence[str], task: Task) -> tuple[str, ...]:
+    """The outputs of a graph of which some were asked: ANSWERS alone, or the usual ones and those."""
+    if tuple(asked) == ANSWERS:
+        return ANSWERS
+    return tuple(dict.fromkeys((*(ALWAYS if task == "classify" else ALWAYS_OF_BOXES), *asked)))
 
 
 def outputs_in_graph(spec: ModelSpec) -> dict[str, tuple[TypeName, Shape]]:

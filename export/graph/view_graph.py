@@ -3,7 +3,7 @@
 Three interfaces share the same end: `views` and `images` begin with bytes (frame.py), `nchw` takes preprocessed floats.
 In a half graph everything behind the mean is FP16, but for LRN, the spatial mean and the softmax.
 
-The graph is written operator by operator, so that it says what we mean (integer division, one LRN node) under names
+The graph is written operator by operator, so that it says what we mean (such as integer division) under names
 that a reader knows; the net's layers come from torch.fx's record of its forward.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper
+from onnx import helper
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
@@ -24,6 +24,7 @@ from trainer.nets.zoo import Net
 
 from .frame import declared, declared_inputs, normalise, sum_pixels, write_pixels
 from .interface import outputs_in_graph
+from .normalisation import Norm, write_lrn
 from .writer import F16, F32, GraphWriter
 
 OPSET, IR_VERSION = 20, 9
@@ -112,6 +113,7 @@ def write_net(w: GraphWriter, net: Net, x: str, *, half: bool) -> tuple[str, str
     modules = dict(net.named_modules())
     values: dict[fx.Node, str] = {}
     penultimate = scores = x
+    channels = 3
 
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -119,9 +121,10 @@ def write_net(w: GraphWriter, net: Net, x: str, *, half: bool) -> tuple[str, str
         elif node.op == "call_module":
             source = values[node.args[0]]
             layer = modules[str(node.target)]
-            values[node] = _module(w, layer, source, str(node.target), half)
+            values[node] = _module(w, layer, source, str(node.target), half, channels)
             if isinstance(layer, nn.Conv2d):
                 penultimate, scores = source, values[node]
+                channels = layer.out_channels  # no layer that needs them stands behind a branch
         elif node.op == "call_function":
             values[node] = _function(w, node, values)
         elif node.op == "output":
@@ -129,7 +132,7 @@ def write_net(w: GraphWriter, net: Net, x: str, *, half: bool) -> tuple[str, str
     return penultimate, scores
 
 
-def _module(w: GraphWriter, layer: nn.Module, x: str, name: str, half: bool) -> str:
+def _module(w: GraphWriter, layer: nn.Module, x: str, name: str, half: bool, channels: int) -> str:
     match layer:
         case nn.Conv2d():
             assert layer.groups == 1
@@ -143,12 +146,12 @@ def _module(w: GraphWriter, layer: nn.Module, x: str, name: str, half: bool) -> 
             kind = "MaxPool" if isinstance(layer, nn.MaxPool2d) else "AveragePool"
             return w.op(kind, [x], name, **_window(layer), ceil_mode=int(layer.ceil_mode))
         case LRN():
-            # in FP32: squares leave half's range
-            if half:
-                x = w.op("Cast", [x], f"{name}.single", to=TensorProto.FLOAT)
-            settings = {"size": layer.n, "alpha": layer.alpha, "beta": layer.beta, "bias": layer.k}
-            x = w.op("LRN", [x], f"{name}.lrn" if half else name, **settings)
-            return w.op("Cast", [x], name, to=TensorProto.FLOAT16) if half else x
+            norm = Norm(layer.n, layer.alpha, layer.beta, layer.k)
+            if not half:
+                return w.op("LRN", [x], name, **norm._asdict())
+            x = w.op("Cast", [x], f"{name}.single", to=F32)  # squares leave half's range
+            x = write_lrn(w, x, f"{name}.lrn", channels, norm)
+            return w.op("Cast", [x], name, to=F16)
         case nn.Dropout():
             return x
     raise NotImplementedError(f"{name}: no ONNX form for {type(layer).__name__}")

@@ -108,6 +108,18 @@ def keep_initializers(graph: onnx.GraphProto, names: Collection[str]) -> None:
     set_values(graph.initializer, (initializer for initializer in graph.initializer if initializer.name in names))
 
 
+def prune(graph: onnx.GraphProto) -> None:
+    """Removes everything that the outputs do not need: ONNX Runtime would warn of each weight that nobody reads."""
+    read = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if read & set(node.output):
+            kept.append(node)
+            read |= names_read(node)
+    set_values(graph.node, kept[::-1])
+    keep_initializers(graph, read)
+
+
 def sort_nodes(graph: onnx.GraphProto) -> None:
     """Puts each node behind those that it reads from, as ONNX has it and some converters do not.
 

@@ -24,6 +24,8 @@ from infer.errors import Refused
 from infer.spec import ModelSpec
 
 from ..errors import ModelError
+from ..graph.normalisation import Norm, write_lrn
+from ..graph.writer import GraphWriter
 from .file import PROTOBUF_BYTES, copied, keep_initializers, metadata, names_read, set_values, without_weights
 
 HALF_MAX = 65_504.0
@@ -215,9 +217,10 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
 #
 # Half are the layers with weights and, behind them, what only moves, compares or adds up values. All else stays FP32
 # between casts: reductions and what squares or exponentiates, which leave half's range or its precision first; and what
-# comes before the first layer, such as a normalisation inside the graph. Batch norms are folded into the convolutions
-# before them, in double precision, since their statistics may lie beyond half's range; others stay FP32. So do layers
-# that are quantised (export/int8/), with the scales of their inputs.
+# comes before the first layer, such as a normalisation inside the graph. An LRN is written out, and what follows it is
+# half again. Batch norms are folded into the convolutions before them, in double precision, since their statistics may
+# lie beyond half's range; others stay FP32. So do layers that are quantised (export/int8/), with the scales of their
+# inputs.
 #
 # Own code, because onnxruntime.transformers.float16 clips weights to half's range without a word and rounds to half
 # even between two FP32 operators, where a sum of exponentials overflows; the tests compare with it.
@@ -256,9 +259,32 @@ def half_model(model: onnx.ModelProto) -> onnx.ModelProto:
     constants_to_initializers(half.graph)
     fold_batch_norms(half.graph)
     _Halves(half).convert()
+    write_out_norms(half)
     spec = dataclasses.replace(spec, precision="fp16")
     helper.set_model_props(half, {**said, "spec": spec.to_json()})
     return half
+
+
+def write_out_norms(model: onnx.ModelProto) -> None:
+    """Replaces each LRN node of a map f32 [N, channels, h, w] by what it computes, one kernel on a GPU."""
+    if all(node.op_type != "LRN" for node in model.graph.node):
+        return
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model)).graph
+    values = (*inferred.value_info, *inferred.input)
+    shapes = {value.name: list(value.type.tensor_type.shape.dim) for value in values}
+
+    nodes = []
+    for node in model.graph.node:
+        shape = shapes.get(node.input[0], []) if node.op_type == "LRN" else []
+        if len(shape) != 4 or not shape[1].dim_value:
+            nodes.append(node)
+            continue
+        writer = GraphWriter()
+        norm = Norm(**{attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute})
+        write_lrn(writer, node.input[0], node.output[0], shape[1].dim_value, norm)
+        nodes += writer.nodes
+        model.graph.initializer.extend(writer.initializers.values())
+    set_values(model.graph.node, nodes)
 
 
 class _Halves:
@@ -273,6 +299,7 @@ class _Halves:
         self.quantised = {node.output[0] for node in self.graph.node if node.op_type == "DequantizeLinear"}
         self.nodes: list[onnx.NodeProto] = []
         self.computed_half: set[str] = set()
+        self.normalised: set[str] = set()  # by an LRN: no larger than the half that it is of
         self.cast: set[str] = set()  # tensors that have both versions by now
 
     def convert(self) -> None:
@@ -299,7 +326,7 @@ class _Halves:
                 f"{node.op_type} {node.name}: {beyond[0]} goes up to {_largest(self.weights[beyond[0]]):.3g}, the "
                 f"largest half is {HALF_MAX:.0f}: build with --precision fp32"
             )
-        behind = not self.computed_half.isdisjoint(node.input)
+        behind = not (self.computed_half | self.normalised).isdisjoint(node.input)
         return node.op_type in LAYERS or (node.op_type in FOLLOWERS and behind and not beyond)
 
     def _add_half(self, node: onnx.NodeProto) -> None:
@@ -319,6 +346,9 @@ class _Halves:
         for name in sorted(names_read(node)):
             self._need_single(name)
         self.nodes.append(node)
+        bias = next((attribute.f for attribute in node.attribute if attribute.name == "bias"), 1.0)
+        if node.op_type == "LRN" and bias >= 1 and node.input[0] in self.computed_half:
+            self.normalised.add(node.output[0])
 
     def _need_half(self, name: str) -> None:
         if name in self.computed_half or name in self.cast:

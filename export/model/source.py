@@ -18,6 +18,7 @@ from infer.model_file import CHECK_OF, INT8
 from infer.spec import Interface, ModelSpec, Precision, SpecError
 
 from ..errors import ModelError, naming
+from ..graph.interface import ANSWERS
 
 if TYPE_CHECKING:  # onnx is imported by those who read or write a model
     import onnx
@@ -125,6 +126,33 @@ def is_to_be_made(source: Source, request: GraphRequest) -> bool:
     if source.spec.precision != "fp32":
         return False
     return request.precision == "int8" or (source.spec.net, request.precision) == ("foreign", "fp16")
+
+
+def leaves_out(source: Source, request: GraphRequest) -> bool:
+    """True where the answers alone are asked of a model that has more outputs."""
+    return request.outputs == ANSWERS and source.spec.outputs != ANSWERS
+
+
+def answers_alone(source: Source) -> Source:
+    """The model in memory with the answers as its only outputs, for apps; its file is what it was."""
+    assert source.graphs is not None
+    single = _answers_alone(source.graphs.single)
+    built = single if source.graphs.built is source.graphs.single else _answers_alone(source.graphs.built)
+    spec = dataclasses.replace(source.spec, outputs=ANSWERS)
+    return dataclasses.replace(source, spec=spec, graphs=Graphs(built, single))
+
+
+def _answers_alone(model: onnx.ModelProto) -> onnx.ModelProto:
+    from onnx import helper
+
+    from . import file as model_file
+
+    changed, said = model_file.copied(model), model_file.metadata(model)
+    model_file.set_values(changed.graph.output, (one for one in changed.graph.output if one.name in ANSWERS))
+    model_file.prune(changed.graph)
+    spec = dataclasses.replace(ModelSpec.from_json(said["spec"]), outputs=ANSWERS)
+    helper.set_model_props(changed, {**said, "spec": spec.to_json()})
+    return changed
 
 
 def half_source(source: Source, path: Path) -> Source:

@@ -25,6 +25,7 @@ from infer.pixels.decode import ImageError, image_size
 from infer.spec import Interface, ModelSpec, Size
 from infer.views import (
     DENSE_VIEWS,
+    FEW_CROPS,
     MAX_ASPECT,
     MAX_ELEMENTS,
     MIN_SOURCE_PX,
@@ -34,6 +35,7 @@ from infer.views import (
     default_scales,
     default_shapes,
     dense_shapes,
+    few_crops_shape,
     plan_views,
 )
 
@@ -60,14 +62,16 @@ class _Keys:
 PROFILES = {
     "crops": _Keys(("views", "image"), (), "crops:views=50"),
     "batch": _Keys(("image",), (), "batch:image=2048"),
+    "few": _Keys(("views", "image"), (), "few:views=8"),
     "dense": _Keys(("views", "image"), ("min", "opt", "max"), "dense:min=224x224,opt=256x341,max=512x1365"),
     "auto": _Keys(("image",), (), "auto:image=2048"),
 }
 """Keys of each profile. `views` is how many share a call at most. `image` is the longest side of an image, uploaded or
 rescaled: memory grows with its square.
 
-`batch` is `crops` for all grid crops of an image at once, 50 at each scale; `auto` is `dense` for the images of a data
-set (`dense_range` makes one of the other).
+`batch` is `crops` for all grid crops of an image at once, 50 at each scale; `few` is of crops too, tuned for few in a
+call, and there by default unless `crops` or `batch` says which crops there are; `auto` is `dense` for the images of a
+data set (`dense_range` makes one of the other).
 """
 EXCLUSIVE = (("crops", "batch"), ("dense", "auto"))
 """Two names for one profile: only one may be given."""
@@ -102,8 +106,8 @@ def parse_profile(text: str) -> ProfileOption:
 
 
 def shapes_from_options(spec: ModelSpec, options: Mapping[str, ProfileOption] | None = None) -> tuple[ShapeRange, ...]:
-    """The profiles of an engine, by default or as `options` (by name, without `auto`) say: crops, dense landscape and
-    dense portrait, or crops alone for a net of fixed size.
+    """The profiles of an engine, by default or as `options` (by name, without `auto`) say: crops, dense landscape,
+    dense portrait and few crops, or crops alone for a net of fixed size.
 
     Raises ProfileError for ranges that contradict themselves, each other or the net.
     """
@@ -133,10 +137,23 @@ def shapes_from_options(spec: ModelSpec, options: Mapping[str, ProfileOption] | 
         views = _dense_views(given["dense"], spec)
         dense = [_with_image(shape, given["dense"], spec.interface) for shape in dense_shapes(spec, short, long, views)]
 
-    shapes = (crops, *dense)
+    shapes = (crops, *dense, *_few_crops(spec, given, crops))
     for shape in shapes:
         _check(shape, spec)
     return shapes
+
+
+def _few_crops(spec: ModelSpec, given: Mapping[str, ProfileOption], crops: ShapeRange) -> list[ShapeRange]:
+    """The profile of few crops, where there is one beside `crops`. Raises ProfileError for one that is not of fewer."""
+    if "few" not in given:
+        return [few_crops_shape(spec)] if "crops" not in given and crops.views.max > FEW_CROPS else []
+    views = given["few"].numbers.get("views", FEW_CROPS)
+    if views >= crops.views.max:
+        raise ProfileError(
+            f"profile few: {views} views in a call are no fewer than the {crops.views.max} of profile crops: use "
+            "fewer, or leave it out"
+        )
+    return [_with_image(few_crops_shape(spec, views), given["few"], spec.interface)]
 
 
 def _dense_views(option: ProfileOption, spec: ModelSpec) -> int:

@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from ..engine import DeviceImage, EngineError
 from ..graph_inputs import (
     PACKED_STEP,
@@ -31,11 +33,12 @@ from ..graph_inputs import (
     feed_pile,
     feed_pixels,
     padded_lines,
+    profile_entries,
     resized_tables,
 )
 from ..pixels.decode import Pixels
 from ..pixels.render import count_taps
-from ..spec import ModelSpec, Preprocessing, Size
+from ..spec import Interface, ModelSpec, Preprocessing, Size
 from ..views import NumberedView, Rect, ShapeRange, View, ViewPlan, numbered_views, out_of_range, rescaled_px
 
 DRAWERS = min(8, os.cpu_count() or 1)
@@ -57,8 +60,8 @@ def make_calls(
     maker = _Maker(image, plans, spec, shapes, numbered_views(plans))
     left: Sequence[int] = range(len(maker.views))
     if spec.interface == "views":
-        calls, left = maker.own_calls()
-        yield from calls
+        own, left = maker.own_calls()
+        yield from own
 
     by_size: dict[Size, list[int]] = {}
     for place in left:
@@ -67,10 +70,9 @@ def make_calls(
         suited = _suited(size, shapes)
         if not suited:
             raise maker.refused(maker.views[places[0]][0])
-        if spec.interface == "views":
-            yield from maker.shared_calls(places)
-        else:
-            yield from maker.pixel_calls(places, suited[0])
+        calls = maker.shared_calls(places) if spec.interface == "views" else maker.pixel_calls(places, suited[0])
+        for call in calls:
+            yield _tuned(call, spec.interface, shapes)
 
 
 class _OwnCall(NamedTuple):
@@ -112,7 +114,9 @@ def _own_calls(
                 continue
             for some in _split(own, shapes[profile].views.max):
                 tables = _tables(plan.image_px, [plan.views[place] for place in some], rules, shapes)
-                calls.append(_OwnCall(some, tables, profile))
+                any_image = np.broadcast_to(np.uint8(0), (*plan.image_px, 3))
+                call = _tuned(Call(some, {"image": any_image, **tables}, profile=profile), "views", shapes)
+                calls.append(_OwnCall(some, tables, call.profile))
     return calls, left
 
 
@@ -306,14 +310,42 @@ class _Maker:
 
 
 def _suited(size: Size, shapes: Sequence[ShapeRange]) -> list[int]:
-    """Profiles that take views of this size; the one whose kernels were tuned at the nearest size comes first."""
+    """Profiles that take views of this size; the one whose kernels were tuned at the nearest size comes first.
 
-    def distance(number: int) -> float:
+    Of several of one size that which takes the most views in a call does.
+    """
+
+    def order(number: int) -> tuple[float, int]:
         tuned = shapes[number].height_px.opt, shapes[number].width_px.opt
-        return sum(abs(math.log(side / opt)) for side, opt in zip(size, tuned, strict=True))
+        distance = sum(abs(math.log(side / opt)) for side, opt in zip(size, tuned, strict=True))
+        return distance, -shapes[number].views.max
 
     taking = [i for i, shape in enumerate(shapes) if size[0] in shape.height_px and size[1] in shape.width_px]
-    return sorted(taking, key=distance)
+    return sorted(taking, key=order)
+
+
+def _tuned(call: Call, interface: Interface, shapes: Sequence[ShapeRange]) -> Call:
+    """The call with the profile that was tuned for the nearest number of views, of those for views of this size."""
+    chosen = shapes[call.profile]
+    sides = chosen.height_px, chosen.width_px
+    alike = [i for i, shape in enumerate(shapes) if (shape.height_px, shape.width_px) == sides]
+    if len(alike) == 1:
+        return call
+    taking = [i for i in alike if i == call.profile or _takes(shapes[i], interface, call.feed)]
+    return call._replace(profile=min(taking, key=lambda i: abs(math.log(len(call.places) / shapes[i].views.opt))))
+
+
+def _takes(shape: ShapeRange, interface: Interface, feed: Feed) -> bool:
+    """Whether all inputs of a call are within a profile."""
+    entries = _entries(shape, interface)
+    for name, array in feed.items():
+        smallest, _, largest = entries[name]
+        if not all(low <= n <= high for low, n, high in zip(smallest, array.shape, largest, strict=True)):
+            return False
+    return True
+
+
+_entries = functools.lru_cache(maxsize=64)(profile_entries)
 
 
 def _profile(source_px: Size, views: Sequence[View], rules: Preprocessing, shapes: Sequence[ShapeRange]) -> int | None:

@@ -36,6 +36,16 @@ class Bucket(NamedTuple):
 
 
 @dataclass(slots=True)
+class Told:
+    """What an execution context was told and keeps: a call's shapes, the bytes that they need, and where all lies."""
+
+    shapes: Any = None
+    scratch_bytes: int = 0
+    memory: tuple[int, int] = (0, 0)
+    addresses: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Loaded:
     """The library's objects for one plan, in the order in which they are made; they go in the reverse one."""
 
@@ -104,6 +114,7 @@ class TensorRTEngine:
         self.device = f"cuda:{device}"
         self.seconds = 0.0
         self._buckets: dict[Any, Bucket] = {}
+        self._told: dict[int, Told] = {}  # the context of each profile
         self._just_in_time = just_in_time
         self._warm: set[Any] = set()  # what has run: see _warm_up
 
@@ -185,15 +196,8 @@ class TensorRTEngine:
                 shapes[name] = tuple(self._ask(f"the shape of {name}", context.get_tensor_shape, name))
                 self._must(min(shapes[name], default=0) >= 0, f"to say the shape of {name}, only {shapes[name]}")
             check_graph(self._sidecar.path, self.spec, shapes)
-            self._buckets[key] = Bucket(shapes, self._scratch_bytes(context))
+            self._buckets[key] = Bucket(shapes, self._told[call.profile].scratch_bytes)
         return self._buckets[key]
-
-    def _scratch_bytes(self, context: Any) -> int:
-        """Bytes for activations that the shapes need, and lays them out. Raises EngineError for 0, a failure."""
-        what = "to say how much memory a run needs"
-        nbytes = int(self._ask(what, context.update_device_memory_size_for_shapes))
-        self._must(nbytes > 0, what)
-        return nbytes
 
     def _warm_up(self, calls: Sequence[Call], inputs: Sequence[Mapping[str, Tensor]], outputs: Addresses) -> None:
         """Runs the first call of each new profile, which loads its kernels, before time counts.
@@ -224,13 +228,19 @@ class TensorRTEngine:
                 graphs.run(*_bucket_key(call), (*tensors.values(), scratch.address), prepare, execute)
 
     def _prepare(self, call: Call, tensors: Mapping[str, int], scratch: Memory) -> None:
-        """Tells the call's context all that it has to know: shapes, memory, the addresses of tensors."""
+        """Tells the call's context what it does not know yet: shapes, memory, the addresses of tensors."""
         context = self._shaped(call)
-        self._scratch_bytes(context)
-        self._ask("memory for a run", context.set_device_memory, scratch.address, scratch.nbytes)
+        told = self._told[call.profile]
+
+        memory = scratch.address, scratch.nbytes
+        if told.memory != memory:
+            self._ask("memory for a run", context.set_device_memory, *memory)
+            told.memory = memory
         for name, address in tensors.items():
-            what = f"an address for {name}"
-            self._must(self._ask(what, context.set_tensor_address, name, address), what)
+            if told.addresses.get(name) != address:
+                what = f"an address for {name}"
+                self._must(self._ask(what, context.set_tensor_address, name, address), what)
+                told.addresses[name] = address
 
     def _execute(self, call: Call) -> None:
         """Puts the call that its context was prepared for on the compute stream, and does nothing else."""
@@ -239,13 +249,25 @@ class TensorRTEngine:
         self._must(self._ask(what, execute, self._gpu.compute.address), what)
 
     def _shaped(self, call: Call) -> Any:
-        """The context of a call's profile, told the shapes of the call's inputs."""
-        context = self._context(call.profile)
+        """The context of a call's profile, told the shapes of the call's inputs, for which it lays its memory out.
+
+        With new shapes it is told all else anew. Raises EngineError where it fails, and then nothing counts as told.
+        """
+        context, key = self._context(call.profile), _bucket_key(call)
+        if self._told[call.profile].shapes == key:
+            return context
+
+        told = self._told[call.profile] = Told()
         for name, array in call.feed.items():
             what = f"{name} of shape {array.shape}"
             self._must(self._ask(what, context.set_input_shape, name, array.shape), what)
         missing = self._ask("the inputs' shapes, which do not go together", context.infer_shapes)
         self._must(not missing, f"inputs without {', '.join(missing)}")
+
+        what = "to say how much memory a run needs"
+        told.scratch_bytes = int(self._ask(what, context.update_device_memory_size_for_shapes))
+        self._must(told.scratch_bytes > 0, what)  # 0: it failed
+        told.shapes = key
         return context
 
     def _context(self, profile: int) -> Any:
@@ -258,7 +280,7 @@ class TensorRTEngine:
 
             what, choose = f"profile {profile}", context.set_optimization_profile_async
             self._must(self._ask(what, choose, profile, self._gpu.compute.address), what)
-            self._loaded.contexts[profile] = context
+            self._loaded.contexts[profile], self._told[profile] = context, Told()
         return self._loaded.contexts[profile]
 
     def _runtime_config(self, *, cuda_graphs: bool, lazy: bool) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
+from helpers import encode
 
 from export.to_onnx import main
 from infer.spec import ModelSpec
@@ -50,12 +52,16 @@ def test_spec_travels(exported: Exported) -> None:
 
 
 @pytest.mark.parametrize(("net", "norms"), [("A-LRN", 1), ("googlenet", 2)])
-def test_lrn_is_one_node_in_single_precision(net: str, norms: int, exported: Exported) -> None:
+def test_lrn_is_one_node_and_written_out_where_a_gpu_computes_in_half(net: str, norms: int, exported: Exported) -> None:
+    single = onnx.load(exported(net))
+    assert sum(node.op_type == "LRN" for node in single.graph.node) == norms
+
     model = onnx.shape_inference.infer_shapes(onnx.load(exported(net, precision="fp16")))
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
-    found = [node for node in model.graph.node if node.op_type == "LRN"]
-    assert len(found) == norms
-    assert {types[node.input[0]] for node in found} == {onnx.TensorProto.FLOAT}
+    found = [node for node in model.graph.node if ".lrn" in node.name]
+    assert len({node.name.split(".lrn")[0] for node in found}) == norms
+    assert "LRN" not in {node.op_type for node in model.graph.node}
+    assert {types[node.output[0]] for node in found} == {onnx.TensorProto.FLOAT}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     assert {types[node.output[0]] for node in convolutions} == {onnx.TensorProto.FLOAT16}
 
@@ -82,6 +88,60 @@ def test_command_prints_only_its_own_line(
     assert len(json.loads(properties["self_test"])["pixel_sums"]) == 16
     assert len(ModelSpec.from_json(properties["spec"]).source["checkpoint_sha256"]) == 64
     assert [p.name for p in path.parent.iterdir()] == ["m.onnx"]
+
+
+def names_of(values: Iterable[onnx.ValueInfoProto]) -> list[str]:
+    return [value.name for value in values]
+
+
+@pytest.mark.parametrize("of", ["checkpoint", "model", "model in half"])
+def test_the_answers_alone(
+    of: str, slim_checkpoint: Exported, exported: Exported, photos: Any, tmp_path: Path, one_line: Callable[[], str]
+) -> None:
+    """A model for apps: nothing else is computed, the answers are the same bits, and no evaluation takes it."""
+    from evaluation.ilsvrc import main as evaluate
+    from infer.classify import Classifier
+    from infer.open import open_engine
+
+    path = tmp_path / "app.onnx"
+    precision = "fp16" if of == "model in half" else "fp32"
+    whole = exported("A", precision=precision)
+    given = slim_checkpoint("A") if of == "checkpoint" else whole
+    assert main([str(given), "-o", str(path), "--outputs", "posterior", "--precision", precision]) == 0
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert names_of(model.graph.output) == ["posterior"]
+    assert ModelSpec.from_json(metadata(model)["spec"]).outputs == ("posterior",)
+    assert not [node.name for node in model.graph.node if "pixel_sums" in node.name or "positions" in node.name]
+    assert len(names_of(model.graph.input)) == 7
+
+    open_engine(path, self_test=True).close()
+    one, other = (Classifier(model, protocol="multicrop")(photos["cat"], top=10) for model in (path, whole))
+    assert one == other
+    data = ["--data", str(tmp_path), "--protocol", "center", "--out", str(tmp_path / "out")]
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").write_bytes(encode(photos["cat"], "PNG"))
+    assert evaluate(["--engine", str(path), *data]) == 1
+    assert "app.onnx: a model for apps, without the pixel_sums by which tables say" in one_line()
+
+    # of a model that has no other
+    assert (
+        main([str(path), "-o", str(tmp_path / "again.onnx"), "--outputs", "posterior", "--precision", precision]) == 1
+    )
+    assert "already: use it as it is" in one_line()
+    assert main([str(path), "-o", str(tmp_path / "x.onnx"), "--outputs", "pixel_sums", "--precision", precision]) == 1
+    assert "no output 'pixel_sums', only posterior: export it with" in one_line()
+
+
+def test_a_list_of_outputs_is_beside_the_usual_ones(slim_checkpoint: Exported, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    assert main([str(slim_checkpoint("A")), "-o", str(path), "--outputs", "posterior,score_map"]) == 0
+    assert set(names_of(onnx.load(path).graph.output)) == {
+        "posterior",
+        "posterior_positions",
+        "pixel_sums",
+        "score_map",
+    }
 
 
 def test_command_refuses(

@@ -34,7 +34,7 @@ from infer.spec import ModelSpec, Preprocessing
 from infer.tensorrt.library import LIBRARIES
 from infer.tensorrt.log import messages
 from infer.tensorrt.sidecar import check_sidecar
-from infer.views import crops_shape, default_shapes, plan_views
+from infer.views import crops_shape, default_shapes, few_crops_shape, plan_views
 from trainer.checkpoint import Checkpoint
 
 RTX = LIBRARIES["tensorrt-rtx"]
@@ -71,8 +71,8 @@ def test_sidecar(built: Built) -> None:
 def test_profiles_of_the_sidecar(built: Built) -> None:
     spec = ModelSpec.from_json(json.dumps(built.sidecar["spec"]))
     profiles = built.sidecar["profiles"]
-    assert [profile["name"] for profile in profiles] == ["crops", "dense landscape", "dense portrait"]
-    for profile, shape in zip(profiles, default_shapes(spec), strict=True):
+    assert [profile["name"] for profile in profiles] == ["crops", "dense landscape", "dense portrait", "few crops"]
+    for profile, shape in zip(profiles, (*default_shapes(spec), few_crops_shape(spec)), strict=True):
         for name in ("views", "height_px", "width_px", "rescaled_px", "source_px", "taps"):
             assert profile[name] == dataclasses.asdict(getattr(shape, name))
         assert profile["inputs"]["rows"][2] == [shape.views.max, shape.height_px.max]
@@ -88,7 +88,7 @@ def test_what_is_printed(built: Built) -> None:
     for part in (
         f"{built.engine}: fp16, views interface, {size:.1f} MB, tensorrt-rtx {rtx.__version__} for sm86 sm89; ",
         f"{built.sidecar['half_tensors']} half and {built.sidecar['float_tensors']} float tensors, ",
-        "11 convolutions all fp16 (33 kernels of them in the builder's log); ",
+        "11 convolutions all fp16 (44 kernels of them in the builder's log); ",
         "activations: crops ",
         f"dense portrait {built.sidecar['profiles'][2]['activation_bytes'] / 1e6:.0f} MB",
     ):
@@ -135,7 +135,7 @@ def test_plain_interfaces(interface: str, slim_checkpoint: Checkpoints, tmp_path
 def test_nets_with_lrn(net: str, convolutions: int, slim_checkpoint: Checkpoints, tmp_path: Path) -> None:
     made = build_engine(slim_checkpoint(net), "-o", tmp_path / "m.engine", "--target", "sm86")
     summary = made.printed[-2]
-    assert f"{convolutions} convolutions all fp16 ({3 * convolutions} kernels" in summary
+    assert f"{convolutions} convolutions all fp16 ({4 * convolutions} kernels" in summary
 
 
 def test_single_precision_has_no_half_tensor(single: Path, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_single_precision_has_no_half_tensor(single: Path, tmp_path: Path) -> No
     assert (made.sidecar["half_tensors"], made.sidecar["spec"]["precision"]) == (0, "fp32")
     assert made.sidecar["float_tensors"] > 25
     assert made.sidecar["onnx_sha256"] == file_sha256(single)
-    assert "11 convolutions all fp32 (33 kernels" in made.printed[-2]
+    assert "11 convolutions all fp32 (44 kernels" in made.printed[-2]
 
 
 def test_outputs_and_profiles_on_request(slim_checkpoint: Checkpoints, tmp_path: Path) -> None:
@@ -159,6 +159,27 @@ def test_outputs_and_profiles_on_request(slim_checkpoint: Checkpoints, tmp_path:
     assert "rows:4x64" in made.printed[-1]
 
 
+@pytest.mark.parametrize("of", ["checkpoint", "model", "foreign"])
+def test_the_answers_alone(of: str, slim_checkpoint: Checkpoints, single: Path, tmp_path: Path) -> None:
+    """An engine for apps; of a model it is made of a smaller one beside it."""
+    given = slim_checkpoint("A") if of == "checkpoint" else single
+    if of == "foreign":
+        onnx.save(foreign_net(foreign_weights(), batch=1, side=64), tmp_path / "foreign.onnx")
+        given = tmp_path / "ours.onnx"
+        preprocessing = Preprocessing((123.0, 116.0, 103.0), (58.0, 57.0, 56.0), "bilinear")
+        import_model(tmp_path / "foreign.onnx", given, ImportRequest(preprocessing))
+    precision = "fp32" if of == "model" else "fp16"
+    argv = ("--target", "sm86", "--outputs", "posterior", "--precision", precision)
+    made = build_engine(given, "-o", tmp_path / "m.engine", *argv)
+    built = tmp_path / {"checkpoint": "m.onnx", "model": "m.posterior.onnx", "foreign": "m.fp16.onnx"}[of]
+    assert made.printed[0].startswith(f"{built}: {precision}, views interface")
+    assert made.sidecar["onnx_sha256"] == file_sha256(built)
+    assert made.sidecar["spec"]["outputs"] == ["posterior"]
+    assert [value.name for value in onnx.load(built).graph.output] == ["posterior"]
+    assert made.sidecar["self_test"] and made.sidecar["self_test"] == read_source(built).self_test
+    assert not any("pixel_sums" in line for line in messages(rtx).lines if line.startswith("Name: "))
+
+
 def test_a_foreign_model_is_built_in_half_precision(tmp_path: Path, one_line: OneLine) -> None:
     """Its FP16 version is made beside the engine; FP32 stays as it is, and what has no half version is refused."""
     onnx.save(foreign_net(foreign_weights(), batch=1, side=64), tmp_path / "foreign.onnx")
@@ -172,7 +193,7 @@ def test_a_foreign_model_is_built_in_half_precision(tmp_path: Path, one_line: On
     assert made.sidecar["self_test"] == read_source(path).self_test
     spec = ModelSpec.from_json(json.dumps(made.sidecar["spec"]))
     assert spec == read_source(half).spec == dataclasses.replace(read_source(path).spec, precision="fp16")
-    assert made.sidecar["half_tensors"] > 5 and len(made.sidecar["profiles"]) == (1 if spec.fixed_size else 3)
+    assert made.sidecar["half_tensors"] > 5 and len(made.sidecar["profiles"]) == (2 if spec.fixed_size else 4)
     single = build_engine(path, "-o", tmp_path / "s.engine", "--target", "sm86", "--precision", "fp32")
     assert (single.sidecar["half_tensors"], len(single.printed)) == (0, 2)
     assert main([str(path), "-o", str(tmp_path / "x.engine"), "--target", "sm86", "--outputs", "score_map"]) == 1
@@ -260,7 +281,7 @@ def logged_kernels() -> Counter[str]:
             "--target: tensorrt-rtx does not know 'sm87', only sm75, sm80, sm86, sm89, sm120",
         ),
         (["--target", "native"], "--target: tensorrt-rtx does not know 'native', only sm75"),
-        (["--profile", "wide:max=3x4"], "unknown profile 'wide', expected one of crops, batch, dense, auto"),
+        (["--profile", "wide:max=3x4"], "unknown profile 'wide', expected one of crops, batch, few, dense, auto"),
         (["--profile", "crops:max=3"], "profile crops has no key 'max', only views, image"),
         (["--profile", "crops", "--profile", "crops:views=2"], "--profile: each may be given once, got crops, crops"),
         (["-o", "m.plan"], "-o m.plan: an engine's name ends in .engine"),

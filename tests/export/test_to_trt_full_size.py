@@ -43,7 +43,7 @@ def test_full_size(net: str, tmp_path: Path) -> None:
     assert process.returncode == 0
     sidecar = check_sidecar(tmp_path / "model.engine")
     convolutions = {"A": 11, "A-LRN": 11, "B": 13, "C": 16, "D": 16, "E": 19, "googlenet": 58}[net]
-    assert f"{convolutions} convolutions all fp16 ({3 * convolutions} kernels" in printed[-2]
+    assert f"{convolutions} convolutions all fp16 ({4 * convolutions} kernels" in printed[-2]
     assert sidecar["half_tensors"] > 2 * convolutions and sidecar["targets"] == ["sm86", "sm89"]
     if net == "D":
         assert peak_gb < 6

@@ -143,6 +143,12 @@ class TorchSession:
     def _ReduceMean(self, x: Tensor, axes: Tensor, keepdims: int = 1) -> Tensor:
         return x.mean(axes.tolist(), keepdim=bool(keepdims))
 
+    def _Sqrt(self, x: Tensor) -> Tensor:
+        return x.sqrt()
+
+    def _Reciprocal(self, x: Tensor) -> Tensor:
+        return x.reciprocal()
+
     def _Relu(self, x: Tensor) -> Tensor:
         return F.relu(x)
 

@@ -10,7 +10,7 @@ std::size_t Input::elements() const {
   return count;
 }
 
-Inputs::Inputs(const Feed& feed, const ModelSpec& spec) : feed_(feed), spec_(spec) {
+Inputs::Inputs(const Feed& feed, const ModelSpec& spec, bool regions) : feed_(feed), spec_(spec) {
   const std::int64_t views = feed.views, height = feed.height, width = feed.width;
   if (spec.interface == "views") {
     const Taps &columns = feed.columns, &lines = feed.lines;
@@ -21,6 +21,7 @@ Inputs::Inputs(const Feed& feed, const ModelSpec& spec) : feed_(feed), spec_(spe
                {"row_taps", Type::i32, {lines.count, feed.rescaled_height}, lines.taps.data()},
                {"rows", Type::i32, {views, height}, feed.rows.data()},
                {"cols", Type::i32, {views, width}, feed.cols.data()}};
+    if (regions) add_regions();
     return;
   }
   ready_pixels();
@@ -30,6 +31,16 @@ Inputs::Inputs(const Feed& feed, const ModelSpec& spec) : feed_(feed), spec_(spe
   }
   normalise();
   inputs_ = {{"input", Type::f32, {views, 3, height, width}, planes_.data()}};
+}
+
+void Inputs::add_regions() {
+  const std::int64_t views = feed_.views, height = feed_.height, width = feed_.width;
+  whole_.assign(static_cast<std::size_t>(views * std::max(height, width)), 1 << kPrecisionBits);
+  for (std::int64_t v = 0; v < views; ++v)
+    for (std::int64_t y = 0; y < height; ++y) lines_.push_back(static_cast<std::int32_t>(y));
+  inputs_.push_back({"region_col_taps", Type::i32, {1, views, width}, whole_.data()});
+  inputs_.push_back({"region_row_first", Type::i32, {views, height}, lines_.data()});
+  inputs_.push_back({"region_row_taps", Type::i32, {1, views, height}, whole_.data()});
 }
 
 void Inputs::ready_pixels() {

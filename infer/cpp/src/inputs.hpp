@@ -23,7 +23,8 @@ struct Input {
 // The inputs of one feed. They point into it, and into pixels and planes made for the interfaces that want them.
 class Inputs {
  public:
-  Inputs(const Feed& feed, const ModelSpec& spec);
+  // regions: the engine's views are regions, which then are what they are cut from, not resized.
+  Inputs(const Feed& feed, const ModelSpec& spec, bool regions = false);
   Inputs(const Inputs&) = delete;
   Inputs& operator=(const Inputs&) = delete;
 
@@ -32,6 +33,7 @@ class Inputs {
   std::vector<std::int32_t> pixel_sums() const;
 
  private:
+  void add_regions();
   void ready_pixels();
   void normalise();
 
@@ -39,6 +41,8 @@ class Inputs {
   const ModelSpec& spec_;
   std::vector<std::uint8_t> pixels_;  // [views, height, width, 3]
   std::vector<float> planes_;         // [views, 3, height, width]
+  std::vector<std::int32_t> whole_;   // taps that leave a region as it is: as many as its views have rows or columns
+  std::vector<std::int32_t> lines_;   // [views, height], the line of each row
   std::vector<Input> inputs_;
 };
 

@@ -53,7 +53,7 @@ Sidecar understood(const std::string& path, const nlohmann::json& content) {
     found.shapes.push_back({profile.at("name").get<std::string>(), extent(profile.at("views")),
                             extent(profile.at("height_px")), extent(profile.at("width_px")),
                             extent(profile.at("rescaled_px")), extent(profile.at("source_px")),
-                            extent(profile.at("taps"))});
+                            extent(profile.at("taps")), profile.contains("lines") && !profile["lines"].is_null()});
   found.targets = content.at("targets").get<std::vector<std::string>>();
   if (content.contains("options")) {
     const auto& options = content["options"];

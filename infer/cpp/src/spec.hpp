@@ -1,6 +1,7 @@
 // The description that travels with a model (infer/spec.py), and the shapes its engine takes.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -27,6 +28,10 @@ struct ModelSpec {
   std::pair<int, int> train_range_px{};
   int test_short_px = 0, crop_px = 224, stride_px = 32, max_views = 0;
   bool fixed_size = false;
+
+  bool has(const std::string& output) const {
+    return std::find(outputs.begin(), outputs.end(), output) != outputs.end();
+  }
 };
 
 // Raises Error (unusable_engine) for what is no spec.
@@ -40,12 +45,14 @@ void check_output(const ModelSpec& spec, const std::string& path, const std::str
 struct Extent {
   int min = 0, opt = 0, max = 0;
   bool holds(int value) const { return min <= value && value <= max; }
+  bool operator==(const Extent& other) const { return min == other.min && opt == other.opt && max == other.max; }
 };
 
 // What an engine takes in one optimisation profile.
 struct ShapeRange {
   std::string name;
   Extent views, height_px, width_px, rescaled_px, source_px, taps;
+  bool regions = false;  // the engine's views are regions (infer/graph_inputs.py)
   std::string explain() const;
 };
 

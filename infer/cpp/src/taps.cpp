@@ -6,7 +6,6 @@
 namespace verydeep {
 namespace {
 
-constexpr int kPrecisionBits = 22;
 constexpr std::int32_t kHalf = 1 << (kPrecisionBits - 1);
 
 double bicubic(double x) {

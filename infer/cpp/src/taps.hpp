@@ -8,6 +8,8 @@
 
 namespace verydeep {
 
+constexpr int kPrecisionBits = 22;  // of a filter coefficient
+
 // One axis: first[i], the first source index of output i; taps[k * n_out + i], zero beyond the filter's end.
 struct Taps {
   int count = 0;  // K

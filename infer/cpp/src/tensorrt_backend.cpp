@@ -170,7 +170,8 @@ class TensorRTBackend final : public Backend {
       if (engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kOUTPUT) outputs_.push_back(name);
     }
     const char* answer = spec().task == "classify" ? "posterior" : "box_map";
-    for (const char* needed : {answer, spec().interface == "nchw" ? answer : "pixel_sums"})
+    const bool sums = spec().interface != "nchw" && spec().has("pixel_sums");
+    for (const char* needed : {answer, sums ? "pixel_sums" : answer})
       if (std::find(outputs_.begin(), outputs_.end(), needed) == outputs_.end())
         throw Error(ErrorCode::unusable_engine, path + ": has no output " + needed + ": " + sidecar_.rebuild());
     for (const std::string& name : outputs_) {
@@ -205,7 +206,8 @@ class TensorRTBackend final : public Backend {
     runtime_.reset();
   }
 
-  // Profiles that take views of this size; that whose kernels were tuned at the nearest one first.
+  // Profiles that take views of this size; that whose kernels were tuned at the nearest one first, and of several of
+  // one size that which takes the most views.
   std::vector<std::size_t> profiles_for(Size view) const {
     std::vector<std::size_t> suited;
     const auto& shapes = sidecar_.shapes;
@@ -215,20 +217,36 @@ class TensorRTBackend final : public Backend {
       return std::fabs(std::log(static_cast<double>(view.height) / shapes[i].height_px.opt)) +
              std::fabs(std::log(static_cast<double>(view.width) / shapes[i].width_px.opt));
     };
-    std::stable_sort(suited.begin(), suited.end(), [&](auto a, auto b) { return distance(a) < distance(b); });
+    std::stable_sort(suited.begin(), suited.end(), [&](auto a, auto b) {
+      return std::make_pair(distance(a), -shapes[a].views.max) < std::make_pair(distance(b), -shapes[b].views.max);
+    });
     return suited;
   }
 
-  int find_profile(Size view, Size image, Size rescaled, int lines, int columns) const {
+  // The best profile for a call of so many views (0: of any number), or -1: of those for views of its size that which
+  // was tuned for the nearest number of them.
+  int find_profile(Size view, Size image, Size rescaled, int lines, int columns, int views = 0) const {
+    int best = -1;
     for (const std::size_t i : profiles_for(view)) {
       const ShapeRange& shape = sidecar_.shapes[i];
       const bool ready = spec().interface != "views";
       const bool fits = shape.source_px.holds(image.height) && shape.source_px.holds(image.width) &&
                         shape.rescaled_px.holds(rescaled.height) && shape.rescaled_px.holds(rescaled.width) &&
                         shape.taps.holds(lines) && shape.taps.holds(columns);
-      if (ready || fits) return static_cast<int>(i);
+      if (!ready && !fits) continue;
+      if (views == 0) return static_cast<int>(i);
+      if (!shape.views.holds(views)) continue;
+      const auto distance = [&](const ShapeRange& tuned) {
+        return std::fabs(std::log(static_cast<double>(views) / tuned.views.opt));
+      };
+      if (best >= 0) {
+        const ShapeRange& other = sidecar_.shapes[static_cast<std::size_t>(best)];
+        const bool alike = shape.height_px == other.height_px && shape.width_px == other.width_px;
+        if (!alike || distance(shape) >= distance(other)) continue;
+      }
+      best = static_cast<int>(i);
     }
-    return -1;
+    return best;
   }
 
   nvinfer1::IExecutionContext& context(int profile) {
@@ -255,8 +273,8 @@ class TensorRTBackend final : public Backend {
   std::map<std::string, Output> launch(const Inputs& inputs, const Feed& feed) {
     const Size view{feed.height, feed.width}, image{feed.image->height, feed.image->width};
     const int profile = find_profile(view, image, {feed.rescaled_height, feed.rescaled_width}, feed.lines.count,
-                                     feed.columns.count);
-    if (profile < 0 || !sidecar_.shapes[static_cast<std::size_t>(profile)].views.holds(feed.views)) {
+                                     feed.columns.count, feed.views);
+    if (profile < 0) {
       std::string ranges;
       for (const ShapeRange& shape : sidecar_.shapes) ranges += (ranges.empty() ? "" : "; ") + shape.explain();
       throw Error(ErrorCode::out_of_range, spec().name + ": " + std::to_string(feed.views) + " views of " +
@@ -294,7 +312,7 @@ class TensorRTBackend final : public Backend {
   }
 
   Answer call(const Feed& feed, bool with_pixel_sums) {
-    const Inputs inputs(feed, spec());
+    const Inputs inputs(feed, spec(), sidecar_.shapes.front().regions);
     const std::map<std::string, Output> places = launch(inputs, feed);
     const DevicePointer results = results_.at_least(1);
     Answer answer;
@@ -315,7 +333,7 @@ class TensorRTBackend final : public Backend {
   }
 
   Map call_map(const Feed& feed, const std::string& name) {
-    const Inputs inputs(feed, spec());
+    const Inputs inputs(feed, spec(), sidecar_.shapes.front().regions);
     const Output place = launch(inputs, feed).at(name);
     const auto* sides = place.dims.d;
     Map map;

@@ -12,7 +12,7 @@ from helpers import random_net, slim_spec
 from loud import LOUD, OUTPUTS, graphs, loud_net
 from onnx import TensorProto, helper, numpy_helper
 
-from export.model.precision import HALF_MAX, check_graph, half_tensors, single_graph
+from export.model.precision import HALF_MAX, check_graph, half_tensors, single_graph, write_out_norms
 from export.proof.calibrate import LIMIT, RescaleError, choose_exponents, rescale
 from infer.onnx_engine import OnnxEngine
 from infer.views import plan_views
@@ -50,6 +50,7 @@ def test_a_net_that_overflows_is_mended(net: str, photos: Any, tmp_path: Path) -
     single, half = graphs(*loud_net(net))
     image = photos["china"]
     truth = run(single, image, tmp_path)
+    write_out_norms(single)  # ONNX Runtime's own is 2 % wrong at values as loud as these: its sum slides on
     assert not np.isfinite(run(check_graph(half), image, tmp_path)["posterior"]).all()
     measured = largest(single, half_tensors(half), image, tmp_path)
     assert max(measured.values()) > HALF_MAX

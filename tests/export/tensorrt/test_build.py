@@ -76,7 +76,7 @@ def test_the_log_finds_what_the_network_hid(
 
     monkeypatch.setattr(trt_builder, "_tensor_types", all_half)
     assert main([str(path), "--target", "sm86"]) == 1
-    assert "33 of 33 kernels of convolutions in the builder's log are not fp16, first conv1_1 (Float)" in one_line()
+    assert "44 of 44 kernels of convolutions in the builder's log are not fp16, first conv1_1 (Float)" in one_line()
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -169,7 +169,7 @@ def test_a_log_of_tensorrt_that_says_something_else_is_a_remark(
     made = build_engine(built.engine.with_suffix(".onnx"), "-o", tmp_path / "m.engine")
     assert made.sidecar["half_tensors"] == built.sidecar["half_tensors"]
     line = one_line()
-    assert "33 of 33 kernels of convolutions in the builder's log are not fp16, first conv1_1 (Float)" in line
+    assert "44 of 44 kernels of convolutions in the builder's log are not fp16, first conv1_1 (Float)" in line
     assert line.endswith(" (the log of tensorrt may be read wrongly here: the network is the proof)")
 
 
@@ -193,7 +193,7 @@ def test_a_log_that_says_nothing(
 
     monkeypatch.setattr(trt_log.messages(rtx), "lines", Deaf())
     made = build_engine(built.engine.with_suffix(".onnx"), "-o", tmp_path / "m.engine")
-    assert [profile["activation_bytes"] for profile in made.sidecar["profiles"]] == [None] * 3
+    assert [profile["activation_bytes"] for profile in made.sidecar["profiles"]] == [None] * 4
     assert "(none named in the builder's log); activations: crops unknown, dense" in made.printed[-2]
 
 

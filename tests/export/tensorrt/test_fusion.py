@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from helpers import Exported
 
+from export.model.precision import half_model
 from export.model.source import read_source
 from export.tensorrt.build import LIBRARIES, build
 from export.tensorrt.profiles import shapes_from_options
@@ -53,3 +55,26 @@ def test_each_rescaling_pass_is_one_kernel(net: str, exported: Exported) -> None
         together = [kernel for kernel in kernels if steps <= kernel]
         gathering = [kernel for kernel in kernels if f"rescale.{axis}.gather" in kernel]
         assert len(together) == len(gathering) == len(shapes)  # one for each profile
+
+
+@pytest.mark.parametrize(("net", "norms"), [("A-LRN", ["norm1"]), ("googlenet", ["norm1", "norm2"])])
+@pytest.mark.parametrize("of", ["checkpoint", "model"])
+def test_each_normalisation_is_one_kernel_from_half_to_half(
+    net: str, norms: list[str], of: str, exported: Exported, tmp_path: Path
+) -> None:
+    """Its FP32 numbers, five squares for each value, stay in the kernel; also in the half version of an FP32 model."""
+    path = exported(net, precision="fp16")
+    if of == "model":
+        path = tmp_path / "half.onnx"
+        onnx.save(half_model(onnx.load(exported(net))), path)
+    source = read_source(path)
+    shapes = shapes_from_options(source.spec)
+    build(LIBRARIES["tensorrt-rtx"], path, source.spec, shapes, ("sm86",))
+    for norm in norms:
+        kernels = [
+            line for line in messages(rtx).lines if line.startswith("Name: ") and f"[ONNX Layer: {norm}." in line
+        ]
+        assert len(kernels) == len(shapes)  # one for each profile
+        for line in kernels:
+            tensors = re.sub(r"Constants: \[.*?\], Outputs", "Outputs", line)
+            assert set(re.findall(r"Datatype: (\w+)", tensors)) == {"Half"}

@@ -16,7 +16,7 @@ from export.tensorrt.profiles import (
     shapes_from_options,
 )
 from infer.graph_inputs import profile_entries
-from infer.views import Extent, ShapeRange, crops_shape, default_shapes, out_of_range, plan_views
+from infer.views import Extent, ShapeRange, crops_shape, default_shapes, few_crops_shape, out_of_range, plan_views
 
 SHAPE = ShapeRange(
     "dense landscape",
@@ -55,8 +55,28 @@ def test_defaults_are_those_of_the_spec() -> None:
     crops, *dense = default_shapes(spec)
     assert [shape.views for shape in dense] == [Extent(1, 2, 2)] * 2  # on a CPU
     built = (crops, *(replace(shape, views=Extent(1, 8, 16)) for shape in dense))
-    assert shapes_from_options(spec) == built
+    assert shapes_from_options(spec) == (*built, few_crops_shape(spec))
     assert shapes_from_options(spec, options("crops", "dense:")) == built
+
+
+def test_few_crops_have_a_profile_by_default_and_on_request() -> None:
+    """Whoever says which crops there are gets no others."""
+    spec = full_spec("D")
+    *_, few = shapes_from_options(spec)
+    assert (few.name, few.views) == ("few crops", Extent(1, 4, 8))
+    assert replace(few, name="crops", views=Extent(1, 50, 50)) == crops_shape(spec)
+    assert shapes_from_options(spec, options("dense:max=512x1000"))[-1] == few
+    for given in ("crops", "crops:views=20", "batch"):
+        assert len(shapes_from_options(spec, options(given))) == 3
+        assert shapes_from_options(spec, options(given, "few"))[-1] == few
+    asked = shapes_from_options(spec, options("crops:views=20", "few:views=3,image=400"))[-1]
+    assert (asked.views, asked.source_px.max) == (Extent(1, 1, 3), 400)
+
+    with pytest.raises(
+        ProfileError, match=r"few: 8 views in a call are no fewer than the 8 of profile crops: use fewer"
+    ):
+        shapes_from_options(spec, options("crops:views=8", "few"))
+    assert len(shapes_from_options(slim_spec("A", max_views=8, interface="nchw"))) == 3
 
 
 def test_options_override_what_they_name() -> None:
@@ -69,7 +89,7 @@ def test_options_override_what_they_name() -> None:
     assert landscape.height_px == portrait.width_px == Extent(224, 256, 1024)
     assert landscape.width_px == portrait.height_px == Extent(256, 341, 2048)
     assert landscape.views == portrait.views == Extent(1, 8, 16)
-    _, landscape, portrait = shapes_from_options(spec, options("dense:views=2"))
+    _, landscape, portrait, _ = shapes_from_options(spec, options("dense:views=2"))
     assert landscape.views == portrait.views == Extent(1, 2, 2)
 
 
@@ -137,7 +157,7 @@ def test_examples_in_messages_are_right(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("square", "unknown profile 'square', expected one of crops, batch, dense, auto"),
+        ("square", "unknown profile 'square', expected one of crops, batch, few, dense, auto"),
         ("crops:size=3", r"profile crops has no key 'size', only views, image: write it like crops:views=50"),
         ("dense:size=4", "profile dense has no key 'size', only views, image, min, opt, max: write it like dense:min="),
         ("crops:views=50,views=2", "profile crops names views twice"),

@@ -19,8 +19,11 @@ from box_engines import box_net, classifier
 from helpers import encode, noise, slim_spec
 from plans import build_whole, write_plan
 
+from export.model.source import read_source
 from export.tensorrt.build import BuildOptions
-from infer.views import PROTOCOLS
+from export.to_onnx import export_onnx
+from infer.views import PROTOCOLS, default_shapes, few_crops_shape
+from trainer.checkpoint import load
 
 Exported = Callable[..., Path]
 
@@ -190,7 +193,7 @@ def test_a_failure_is_told_in_one_line_and_everything_given_back(
     ("returns", "message"),
     [
         ("createExecutionContext=0", "tensorrt refused a context: told to fail"),
-        ("setOptimizationProfileAsync=0", "tensorrt refused profile 0: told to fail"),
+        ("setOptimizationProfileAsync=0", "tensorrt refused profile 3: told to fail"),
         ("setInputShape=0", "tensorrt refused the shape of image: told to fail"),
         ("setTensorAddress=0", "tensorrt refused an address for image: told to fail"),
         ("inferShapes=-1", "tensorrt refused the inputs' shapes, which do not go together: told to fail"),
@@ -198,7 +201,7 @@ def test_a_failure_is_told_in_one_line_and_everything_given_back(
         ("updateDeviceMemorySizeForShapes=0", "tensorrt refused to say how much memory a run needs: told to fail"),
         ("getTensorShape=-1", "tensorrt refused to say the shape of p[a-z_]+: told to fail"),
         ("getTensorLocation=1", "wants image on the host, expected all tensors on the GPU: python -m export.to_trt"),
-        ("enqueueV3=0", "tensorrt refused a run of profile crops: told to fail"),
+        ("enqueueV3=0", "tensorrt refused a run of profile few crops: told to fail"),
     ],
 )
 def test_whatever_a_call_returns_is_looked_at(
@@ -209,6 +212,43 @@ def test_whatever_a_call_returns_is_looked_at(
     assert seen.code == 1 and len(seen.stderr.splitlines()) == 1, seen.stderr
     assert re.search(message, seen.stderr), seen.stderr
     check(seen)
+
+
+@pytest.mark.parametrize("interface", ["views", "images"])
+@pytest.mark.parametrize(("protocol", "profile"), [("center", 3), ("ten-crop", 0), ("multicrop", 0), ("dense", 1)])
+def test_a_call_has_the_profile_tuned_for_its_number_of_views(
+    interface: str, protocol: str, profile: int, exported: Exported, images: list[Path], tmp_path: Path
+) -> None:
+    """Of engines with a profile of few crops and without; crops are in calls as large as either takes."""
+    onnx = exported("A", interface=interface)
+    spec = read_source(onnx).spec
+    options = ["--protocol", protocol, "--json"]
+    expected = classify(tmp_path, images[0], "--engine", onnx, *options)
+    for shapes, number in (
+        (default_shapes(spec), profile % 3),
+        ((*default_shapes(spec), few_crops_shape(spec)), profile),
+    ):
+        plan = write_plan(onnx, tmp_path, shapes, builder=VERSION)
+        found = classify(tmp_path, images[0], "--engine", plan, *options)
+        assert (found.code, expected.code) == (0, 0), found.stderr
+        check(found)
+        rows = [json.loads(seen.stdout)["predictions"][0] for seen in (expected, found)]
+        assert rows[0]["index"] == rows[1]["index"]
+        assert rows[1]["probability"] == pytest.approx(rows[0]["probability"], abs=1e-6)
+        refused = classify(tmp_path, images[0], "--engine", plan, *options, returns="setOptimizationProfileAsync=0")
+        assert f"tensorrt refused profile {number}: told to fail" in refused.stderr
+
+
+def test_an_engine_for_apps(slim_checkpoint: Exported, images: list[Path], tmp_path: Path) -> None:
+    """Without pixel sums: it answers and passes its self-test, as the ONNX model does."""
+    onnx = tmp_path / "app.onnx"
+    export_onnx(load(slim_checkpoint("A")), onnx, outputs=["posterior"])
+    plan = write_plan(onnx, tmp_path, default_shapes(read_source(onnx).spec), builder=VERSION)
+    options = ["--protocol", "ten-crop", "--self-test", "--json"]
+    one, other = (classify(tmp_path, images[0], "--engine", engine, *options) for engine in (onnx, plan))
+    assert (one.code, other.code) == (0, 0), one.stderr + other.stderr
+    check(other)
+    assert json.loads(one.stdout)["predictions"][0]["index"] == json.loads(other.stdout)["predictions"][0]["index"]
 
 
 def test_code_in_a_plan_is_allowed_where_the_sidecar_says_it(

@@ -13,7 +13,7 @@ from infer.engine import EngineError, load_on_host
 from infer.pixels.render import render
 from infer.spec import ModelSpec, Size
 from infer.tensorrt.calls import Call, make_calls
-from infer.views import Extent, ShapeRange, View, ViewPlan, default_shapes, plan_views
+from infer.views import Extent, ShapeRange, View, ViewPlan, crops_shape, default_shapes, few_crops_shape, plan_views
 
 SPEC = slim_spec("A")  # crops of 64 px, at most 50 a call; dense views of up to 146x389 px; images of up to 2048 px
 CROPS, LANDSCAPE, PORTRAIT = range(3)
@@ -62,6 +62,37 @@ def test_single_views_of_many_images_share_atlases() -> None:
     assert calls[0].feed["image"].shape == (2 * 64, 31 * 64 + 64, 3)  # in rows of up to 2048 px
     assert described(calls_of("center", sizes[:1])) == [(CROPS, 1, True)]
     assert described(calls_of("ten-crop", sizes[:3])) == [(CROPS, 10, True)] * 3  # enough views of each
+
+
+def test_few_views_take_the_profile_that_was_tuned_for_few() -> None:
+    """The nearest number of views, by its ratio; splits are those of the profile that takes the most."""
+    few = few_crops_shape(SPEC)
+    for shapes in ((*default_shapes(SPEC), few), (few, *default_shapes(SPEC))):
+        names = {shape.name: number for number, shape in enumerate(shapes)}
+        assert few.views == Extent(1, 4, 8)
+        for protocol, sizes, expected in (
+            ("center", [(90, 130)], [("few crops", 1, True)]),
+            ("center", [(70 + seed, 100) for seed in range(60)], [("crops", 50, False), ("crops", 10, False)]),
+            ("center", [(70 + seed, 100) for seed in range(5)], [("few crops", 5, False)]),
+            ("ten-crop", [(90, 130)], [("crops", 10, True)]),
+            ("multicrop+dense", [(90, 130)], [("crops", 50, True)] * 3 + [("dense landscape", 2, True)] * 3),
+        ):
+            found = described(calls_of(protocol, sizes, shapes=shapes))
+            assert found == [(names[name], views, rescaled) for name, views, rescaled in expected], protocol
+
+    # of two that take a call the one tuned nearer: 7 of 4 is less than 10 of 7
+    ten = crops_shape(SPEC, 10)
+    calls = calls_of("center", [(70 + seed, 100) for seed in range(7)], shapes=[ten, few])
+    assert described(calls) == [(0, 7, False)]
+    calls = calls_of("center", [(70 + seed, 100) for seed in range(6)], shapes=[ten, few])
+    assert described(calls) == [(1, 6, False)]
+
+
+def test_what_few_views_share_must_be_within_their_profile() -> None:
+    """An atlas of the crops' profile that is too large for theirs."""
+    few = replace(few_crops_shape(SPEC), rescaled_px=Extent(64, 96, 150), source_px=Extent(8, 150, 150))
+    calls = calls_of("center", [(70, 100)] * 6, shapes=[*default_shapes(SPEC), few])
+    assert calls[0].feed["image"].shape == (64, 6 * 64, 3) and described(calls) == [(CROPS, 6, False)]
 
 
 def test_an_atlas_ends_where_the_profile_does() -> None:

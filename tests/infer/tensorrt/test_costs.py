@@ -198,3 +198,59 @@ def test_the_evaluation_never_leaves_the_gpu_without_work(
     for image in range(5):
         enqueued = sum(place < waits[image] for place in read_backs)
         assert enqueued == (image + 2) * 2, (image, enqueued)
+
+
+def test_a_context_is_told_what_changes_alone(exported: Exported, tmp_path: Path) -> None:
+    """Shapes once for images of one size, by each profile; all anew for another size, and memory where it moved."""
+    code = f"""
+    from collections import Counter
+    told = Counter()
+    def count(name):
+        own = getattr(fake_tensorrt.IExecutionContext, name)
+        def counted(self, *arguments):
+            told[name] += 1
+            return own(self, *arguments)
+        setattr(fake_tensorrt.IExecutionContext, name, counted)
+    shapes = ("set_input_shape", "infer_shapes", "update_device_memory_size_for_shapes")
+    for name in (*shapes, "set_device_memory", "set_tensor_address"):
+        count(name)
+
+    onnx = Path({str(exported("A"))!r})
+    engine, reference = TensorRTEngine(Path({str(write_plan(exported("A"), tmp_path))!r})), OnnxEngine(onnx)
+    def run(size, seed, protocol="multicrop+dense"):
+        told.clear()
+        image = noise(*size, seed)
+        plan = plan_views(engine.spec, protocol, size, [96])
+        same(engine.run(engine.load([image]), [plan], OUTPUTS), reference.run(reference.load([image]), [plan], OUTPUTS))
+        return [told[name] for name in shapes], told["set_device_memory"]
+
+    assert run((90, 130), 0)[0] == [20, 2, 2]  # crops and landscape, ten inputs each
+    for seed in (1, 2):
+        assert run((90, 130), seed) == ([0, 0, 0], 0)
+    assert told["set_tensor_address"] <= 2 * 13
+
+    # another size, of portrait; then the first again, by contexts of which the crops' has other shapes now
+    assert run((130, 90), 3)[0] == [20, 2, 2]
+    assert run((90, 130), 4)[0] == [10, 1, 1]
+    engine.close()
+    reference.close()
+    del engine, reference
+    """
+    check(run(code, tmp_path))
+
+
+def test_contexts_follow_the_memory_that_engines_share(exported: Exported, tmp_path: Path) -> None:
+    """The second engine's larger shapes move the memory for activations under the first, whose shapes stay."""
+    small, large = (write_plan(exported(net), tmp_path) for net in ("A", "googlenet"))
+    code = f"""
+    engines = [TensorRTEngine(Path(path)) for path in ({str(small)!r}, {str(large)!r})]
+    image, first = noise(90, 130), {{}}
+    for which, protocol in ((0, "center"), (1, "center"), (0, "center"), (1, "multicrop+dense"), (0, "center")):
+        engine = engines[which]
+        found = engine.run(engine.load([image]), [plan_views(engine.spec, protocol, (90, 130))], OUTPUTS)
+        same(found, first.setdefault((which, protocol), found))
+    assert all(np.isfinite(found["posterior"]).all() for found in first.values())
+    del engine
+    while engines: engines.pop().close()
+    """
+    check(run(code, tmp_path))

@@ -38,7 +38,7 @@ REFUSALS = {
         ["sm80", "sm90"],
         r"built for sm80, sm90, but cudasim .* is sm86: python -m export\.to_trt .* \(on this ",
     ),
-    "profiles": ([], "has 3 profiles, but its sidecar names 0: python -m export"),
+    "profiles": ([], "has 4 profiles, but its sidecar names 0: python -m export"),
     "spec": ({}, r"\.json: cannot be understood \(not a model spec: Object missing required field `name`\), "),
     "outputs": ("", r"has outputs .*pixel_sums.*, but its spec says posterior: python -m export"),
     "classes": (3, "its posterior.* has 10 values, expected 3 for the 3 classes that its spec names"),
