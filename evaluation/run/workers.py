@@ -30,6 +30,7 @@ from infer.command import Parser, count_argument, whole_argument
 from infer.engine import Provider
 from infer.errors import Refused, one_line
 from infer.pixels.nvjpeg import DecoderName
+from infer.processes.cores import usable_cores
 from infer.processes.owned import end_with_parent
 from infer.spec import Exif
 
@@ -55,7 +56,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "the one at ADDRESS"
     )
     actors = "processes of the cluster (default: one for each GPU; with --provider cpu one for each machine)"
-    workers = "threads that decode; changes no result (default: 1)"
+    workers = "threads of a process that decode; changes no result (default: the cores, shared by the processes)"
     resume = "go on with the unfinished run, if there is one and it is this one"
     exif = "what is done with the rotation that a camera noted (default: as the model has it)"
     decoder = (
@@ -68,7 +69,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--device", type=_devices, metavar="N[,N...]", help=device)
     add("--ray", metavar="auto|ADDRESS", help=ray)
     add("--ray-actors", type=whole_argument, default=0, metavar="N", help=actors)
-    add("--workers", type=count_argument, default=1, metavar="N", help=workers)
+    add("--workers", type=count_argument, metavar="N", help=workers)
     add("--exif", choices=get_args(Exif), help=exif)
     add("--decoder", choices=get_args(DecoderName), default="cpu", help=decoder)
     add("--resume", action="store_true", help=resume)
@@ -122,8 +123,9 @@ def say_interrupted(kept: str) -> int:
 class ThisProcess(Generic[Sample, Rows]):
     """The engines open in this process, on one device."""
 
-    def __init__(self, opener: MakerOpener[Sample, Rows], decoders: int, device: int, stack: ExitStack) -> None:
-        self._maker, self._decoders, self._stack = opener.open(stack, device=device), decoders, stack
+    def __init__(self, opener: MakerOpener[Sample, Rows], decoders: int | None, device: int, stack: ExitStack) -> None:
+        self._maker, self._stack = opener.open(stack, device=device), stack
+        self._decoders = decoders or usable_cores()
         self.known = self._maker.known
 
     def make(self, samples: Sequence[Sample], starts: Sequence[int], on_images: OnImages) -> Iterator[Shard[Rows]]:
@@ -135,7 +137,7 @@ class ThisProcess(Generic[Sample, Rows]):
 class DeviceProcesses(Generic[Sample, Rows]):
     """A process for each of `devices`. The engines are opened here too for a moment, to say what they are."""
 
-    def __init__(self, opener: MakerOpener[Sample, Rows], decoders: int, devices: Sequence[int]) -> None:
+    def __init__(self, opener: MakerOpener[Sample, Rows], decoders: int | None, devices: Sequence[int]) -> None:
         self._opener, self._decoders, self._devices = opener, decoders, devices
         with ExitStack() as soon:
             maker = opener.open(soon, device=devices[0])
@@ -147,8 +149,8 @@ class DeviceProcesses(Generic[Sample, Rows]):
         ordinals = context.Queue()
         for device in self._devices:
             ordinals.put(device)
-        threads = max(1, (os.cpu_count() or 1) // len(self._devices))
-        begin = (self._opener, self.known, self._decoders, ordinals, threads)
+        threads = max(1, usable_cores() // len(self._devices))
+        begin = (self._opener, self.known, self._decoders or threads, ordinals, threads)
         groups = group_shards(samples, self._shard_images, starts)
 
         with concurrent.futures.ProcessPoolExecutor(len(self._devices), context, _begin, begin) as pool:
@@ -179,7 +181,7 @@ class Cluster(Generic[Sample, Rows]):
     """
 
     def __init__(
-        self, opener: MakerOpener[Sample, Rows], address: str, actors: int, decoders: int, stack: ExitStack
+        self, opener: MakerOpener[Sample, Rows], address: str, actors: int, decoders: int | None, stack: ExitStack
     ) -> None:
         try:
             ray: Any = importlib.import_module("ray")
@@ -200,7 +202,7 @@ class Cluster(Generic[Sample, Rows]):
         except (ConnectionError, ValueError, RuntimeError) as error:
             if address != "auto":
                 raise RunError(f"--ray {address}: no cluster there ({str(error).splitlines()[0]})") from None
-            cpus = max(os.cpu_count() or 1, LOCAL_CPUS_PER_ACTOR * max(1, actors))
+            cpus = max(usable_cores(), LOCAL_CPUS_PER_ACTOR * max(1, actors))
             with _silent():
                 connect(num_cpus=cpus, include_dashboard=False)
         stack.callback(ray.shutdown)
@@ -264,7 +266,9 @@ class Actor:
     def __init__(self, worker: bytes, per_machine: int) -> None:
         self._worker: Worker[Any, Any] | None = None
         try:
-            self._worker = Worker(*pickle.loads(worker), threads=max(1, (os.cpu_count() or 1) // per_machine))
+            opener, known, decoders = pickle.loads(worker)
+            threads = max(1, usable_cores() // per_machine)
+            self._worker = Worker(opener, known, decoders or threads, threads=threads)
         except Refused as error:
             self._failure = error
 

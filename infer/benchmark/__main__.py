@@ -23,9 +23,10 @@ from ..engine import INT8_IN_FP32, EngineError, is_stand_in
 from ..errors import UsageError, one_line
 from ..pixels.decode import read
 from ..pixels.nvjpeg import DecoderName
+from ..processes.cores import usable_cores
 from ..processes.owned import own_file
 from ..views import PROTOCOLS
-from .measure import STEPS, benchmark, cpus, synthetic_jpeg
+from .measure import STEPS, benchmark, synthetic_jpeg
 from .pipelined import LEAST_RUNS, LEAST_S, WARM_UP
 from .points import POINTS, EvaluatedRun, PointError
 
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         "--runs", type=int, metavar="N", help=f"default: {LEAST_RUNS}, and more until {LEAST_S:.0f} s are over"
     )
     parser.add_argument(
-        "--workers", type=count_argument, metavar="N", help="threads that decode, pipelined (default: the CPUs)"
+        "--workers", type=count_argument, metavar="N", help="threads that decode, pipelined (default: the cores)"
     )
     parser.add_argument(
         "--decoder",
@@ -97,7 +98,7 @@ def _measure(args: argparse.Namespace, data: bytes, evaluated: EvaluatedRun | No
             runs=args.runs,
             options=engine_options(args),
             decoder=args.decoder,
-            workers=args.workers or cpus(),
+            workers=args.workers or usable_cores(),
             evaluated=evaluated,
             say=_say,
         )

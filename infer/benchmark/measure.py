@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from ..engine import HOST, Engine, EngineError, Starting
 from ..open import open_engine
 from ..pixels.decode import decode
 from ..pixels.nvjpeg import Decode, DecoderName, open_decoder
+from ..processes.cores import usable_cores
 from ..spec import ModelSpec, Size
 from ..views import ViewPlan, default_scales, out_of_range, plan_views
 from .pipelined import LEAST_RUNS, LEAST_S, WARM_UP, Planner, mean_posteriors, time_pipelined
@@ -220,7 +220,7 @@ class Peak(NamedTuple):
 def device_name(engine: Engine) -> str:
     """The processor that an engine runs on, as its maker calls it."""
     if engine.device == HOST:
-        return f"{_cpu_model()}, {cpus()} CPUs"
+        return f"{_cpu_model()}, {usable_cores()} CPUs"
     try:
         device = Device(int(engine.device.removeprefix("cuda:")))
     except CudaError:  # ONNX Runtime needs neither PyCUDA nor cuda-python
@@ -235,7 +235,7 @@ def device_peak(engine: Engine, name: str) -> Peak | None:
     if engine.spec.precision == "int8":
         return None  # the products are of two kinds
     if engine.device == HOST:
-        return Peak(f"float32 matrix product by NumPy, {cpus()} CPUs, measured", _matrix_product())
+        return Peak(f"float32 matrix product by NumPy, {usable_cores()} CPUs, measured", _matrix_product())
     if engine.spec.precision != "fp16" or name not in TENSOR_TFLOPS:
         return None
     sums = "summed in FP16 or FP32"
@@ -255,11 +255,6 @@ def _matrix_product() -> float:
         np.matmul(a, a, out=out)
         seconds.append(time.perf_counter() - started)
     return 2 * MATRIX**3 / min(seconds)
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_model() -> str:

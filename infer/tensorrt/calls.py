@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,10 +37,11 @@ from ..graph_inputs import (
 )
 from ..pixels.decode import Pixels
 from ..pixels.render import count_taps
+from ..processes.cores import usable_cores
 from ..spec import Interface, ModelSpec, Preprocessing, Size
 from ..views import NumberedView, Rect, ShapeRange, View, ViewPlan, numbered_views, out_of_range, rescaled_px
 
-DRAWERS = min(8, os.cpu_count() or 1)
+DRAWERS = min(8, usable_cores())
 """Threads that rescale the images of an atlas: one core does 400 a second, a GPU more."""
 FEW_VIEWS = 4
 """An image with fewer views of one size and scale shares calls with other images."""

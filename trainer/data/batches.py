@@ -22,6 +22,7 @@ from infer.errors import Refused
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.render import FILTERS, render
 from infer.processes.bounded import how_ended
+from infer.processes.cores import usable_cores
 from infer.processes.owned import end_with_parent
 from infer.processes.pipeline import ahead
 from infer.spec import Exif, ModelSpec
@@ -81,9 +82,8 @@ class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor]]):
 
 def cores_here() -> int:
     """This process's share of the cores that it may use; a cluster's job has fewer of them than its machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of this run, as torchrun says
-    return max(1, cores // processes_here)
+    return max(1, usable_cores() // processes_here)
 
 
 def loader_workers() -> int:
