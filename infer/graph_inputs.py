@@ -75,6 +75,8 @@ Table = NDArray[np.int32]
 
 TABLES = 64
 """Sets of tables that are kept: most photographs of a data set have one of a few sizes."""
+ALIGNMENT = 256
+"""Bytes: where TensorRT's tensors begin."""
 LINE_STEP, PACKED_STEP = 16, 32
 """Lines of regions and rows of packed images come in these steps, so that there are few shapes to have kernels for."""
 
@@ -124,17 +126,17 @@ def feed_pile(
     each to `rescaled_px`.
     """
     height, width, _ = pile.images[0].shape
-    lines = _piled_taps(height, rescaled_px[0], filter, len(pile.images))
+    lines = _piled_taps(height, rescaled_px[0], filter, len(pile.images), piled_rows((height, width)))
     placed = [((number * rescaled_px[0] + top, left, h, w), mirrored) for number, (top, left, h, w), mirrored in cuts]
     tables = _cuts(tuple(placed), rescaled_px[1], regions=regions)
     return {"image": pile, **_passes(make_taps(width, rescaled_px[1], filter), lines), **tables}
 
 
 @functools.lru_cache(maxsize=AXES)
-def _piled_taps(n_in: int, n_out: int, filter: Filter, count: int) -> Taps:
-    """Taps of an axis along which so many images lie, each rescaled for itself."""
+def _piled_taps(n_in: int, n_out: int, filter: Filter, count: int, apart: int) -> Taps:
+    """Taps of an axis along which so many images lie, so many pixels from first to first, each rescaled for itself."""
     first, taps = make_taps(n_in, n_out, filter)
-    firsts = np.arange(count, dtype=np.int32)[:, None] * np.int32(n_in) + first
+    firsts = np.arange(count, dtype=np.int32)[:, None] * np.int32(apart) + first
     return _read_only_taps(Taps(firsts.reshape(-1), np.tile(taps, count)))
 
 
@@ -274,33 +276,43 @@ def padded_lines(region: Region) -> int:
 
 
 class Packed:
-    """Images u8 [h, w, 3] one after the other as one of `width_px` columns, whose last pixels are of none.
+    """Images u8 [h, w, 3] one after the other as one of `width_px` columns, with pixels of none between and behind.
 
-    It is not made before it is written to where it is used: by `write` or, as an array, by NumPy.
+    It is not made before it is written to where it is used: by `write` or, as an array, by NumPy. `starts` are the flat
+    places of the images' first pixels. In a pile, of images as wide as it is, each begins on a row and a whole multiple
+    of ALIGNMENT, so that it is an image for other calls, too.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, images: tuple[Pixels, ...], least_px: int, width_px: int) -> None:
+    def __init__(self, images: tuple[Pixels, ...], least_px: int, width_px: int, *, piled: bool = False) -> None:
         self.images = images
-        sizes = [image.shape[0] * image.shape[1] for image in images]
-        self.starts = [0, *itertools.accumulate(sizes)][:-1]
-        needed = max(least_px, -(-sum(sizes) // width_px))
+        apart = [piled_rows(image.shape[:2]) * width_px if piled else image.size // 3 for image in images]
+        self.starts = [0, *itertools.accumulate(apart)][:-1]
+        needed = max(least_px, -(-sum(apart) // width_px))
         self.shape = (-(-needed // PACKED_STEP) * PACKED_STEP, width_px, 3)
         self.nbytes = math.prod(self.shape)
 
     def write(self, buffer: NDArray[np.uint8]) -> None:
         """Writes the pixels to u8 [nbytes]."""
-        place = 0
-        for image in self.images:
-            buffer[place : place + image.nbytes] = image.reshape(-1)
-            place += image.nbytes
-        buffer[place:] = 0
+        end = 0
+        for start, image in zip(self.starts, self.images, strict=True):
+            buffer[end : 3 * start] = 0
+            end = 3 * start + image.nbytes
+            buffer[3 * start : end] = image.reshape(-1)
+        buffer[end:] = 0
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
         pixels = np.empty(self.nbytes, np.uint8)
         self.write(pixels)
         return pixels.reshape(self.shape)
+
+
+def piled_rows(image_px: Size) -> int:
+    """Rows from one image of a pile to the next: its own, and as many as it takes to a multiple of ALIGNMENT bytes."""
+    height, width = image_px
+    step = ALIGNMENT // math.gcd(ALIGNMENT, 3 * width)
+    return -(-height // step) * step
 
 
 class _Axes(NamedTuple):

@@ -32,6 +32,7 @@ from ..graph_inputs import (
     feed_pile,
     feed_pixels,
     padded_lines,
+    piled_rows,
     profile_entries,
     resized_tables,
 )
@@ -198,11 +199,12 @@ class _Maker:
         views = [(numbers.index(number), region) for number, region in pack.regions]
         return Call(pack.places, feed_packed(self.packed(numbers, *pack.packed_px), views), profile=pack.profile)
 
-    def packed(self, numbers: Sequence[int], least_px: int, width_px: int) -> Packed:
+    def packed(self, numbers: Sequence[int], least_px: int, width_px: int, *, piled: bool = False) -> Packed:
         """Images one after the other; the same object for all calls that have the same ones."""
-        key = tuple(numbers), least_px, width_px
+        key = tuple(numbers), least_px, width_px, piled
         if key not in self.image.uploads:
-            self.image.uploads[key] = Packed(tuple(self.image.images[n] for n in numbers), least_px, width_px)
+            images = tuple(self.image.images[number] for number in numbers)
+            self.image.uploads[key] = Packed(images, least_px, width_px, piled=piled)
         packed: Packed = self.image.uploads[key]
         return packed
 
@@ -245,7 +247,7 @@ class _Maker:
             return Call(places, {"image": self.image.images[number], **tables}, profile=pile.profile)
         level = {number: level for level, number in enumerate(pile.places)}
         cuts = [(level[n], view.cut, view.mirrored) for n, view in (self.views[place] for place in places)]
-        packed = self.packed(list(pile.places), 1, self.source_px(number)[1])
+        packed = self.packed(list(pile.places), 1, self.source_px(number)[1], piled=True)
         return Call(places, feed_pile(packed, size, filter, cuts, regions=self.with_regions), profile=pile.profile)
 
     # What is left: views of atlases that the host makes
@@ -378,7 +380,8 @@ def _pack_profile(size: Size, region: Region, shapes: Sequence[ShapeRange]) -> i
 
 def _highest_pile(source_px: Size, rescaled: Size, shape: ShapeRange) -> int:
     """How many images of one size a profile takes, one below the other."""
-    return min(shape.source_px.max // PACKED_STEP * PACKED_STEP // source_px[0], shape.rescaled_px.max // rescaled[0])
+    rows = shape.source_px.max // PACKED_STEP * PACKED_STEP
+    return min(rows // piled_rows(source_px), shape.rescaled_px.max // rescaled[0])
 
 
 @dataclass(slots=True)

@@ -19,12 +19,10 @@ from numpy.typing import NDArray
 from ..cuda.device import Device
 from ..cuda.driver import CudaError, Event, Graph, Memory, Pinned
 from ..engine import DeviceImage, EngineError, Outputs, in_order
-from ..graph_inputs import Call, Feed, Packed
+from ..graph_inputs import ALIGNMENT, Call, Feed, Packed
 
 log = logging.getLogger(__name__)
 
-ALIGNMENT = 256
-"""Bytes: what TensorRT asks for of the memory for activations, and CUDA gives."""
 LARGE = 1 << 18
 """Bytes from which an array is not compared: tables and taps have less, pixels more."""
 TABLES_BYTES = 1 << 26
@@ -195,6 +193,9 @@ class Uploaded:
             else:
                 own[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             self.tensors[key] = Tensor(memory.address + place, tuple(array.shape))
+            if isinstance(array, Packed):
+                for start, image in _parts(array):
+                    self.tensors[_key(image)] = Tensor(memory.address + place + start, image.shape)
             place += aligned(array.nbytes)
 
         event = gpu.event()
@@ -238,10 +239,13 @@ class Resident:
         for feed, named in zip(feeds, keys, strict=True):
             for name, array in feed.items():
                 if named[name] not in self._tensors:
-                    (tables if _is_table(array) else new)[named[name]] = array
+                    (tables if name != "image" and _is_table(array) else new)[named[name]] = array
 
         if tables:
             self._tensors |= self._gpu.tables(tables.values(), self._tables)
+        for packed in [array for array in new.values() if isinstance(array, Packed)]:
+            for _, image in _parts(packed):
+                new.pop(_key(image), None)  # it goes up within
         if new:
             self._uploaded.append(Uploaded(self._gpu, new))
             self._tensors |= self._uploaded[-1].tensors
@@ -260,6 +264,12 @@ class Resident:
         if self.user is user:
             for uploaded in self._uploaded:
                 uploaded.idle = True
+
+
+def _parts(packed: Packed) -> list[tuple[int, NDArray[np.uint8]]]:
+    """(place in bytes, image) of those images that calls may have for themselves."""
+    places = [3 * start for start in packed.starts]
+    return [(place, image) for place, image in zip(places, packed.images, strict=True) if place % ALIGNMENT == 0]
 
 
 def _is_table(array: NDArray[Any] | Packed) -> bool:

@@ -85,6 +85,28 @@ def test_decoded_images_go_up_once_for_an_ensemble(ensemble: list[Path], tmp_pat
     assert count(calls, ["cuLaunchHostFunc"]) == 2 * 2  # one to warm up, one that counts
 
 
+def test_images_of_one_size_share_dense_calls(ensemble: list[Path], tmp_path: Path) -> None:
+    """8 images of 375x500 px by `multicrop+dense`: 24 calls of crops, 6 dense ones of 8 views, and each image once."""
+    code = f"""
+    from cudasim import mark
+    engine = TensorRTEngine(Path({str(ensemble[0])!r}))
+    plan = plan_views(engine.spec, "multicrop+dense", (375, 500), [256, 384, 512])
+    for first in (0, 8):
+        mark()
+        images = [noise(375, 500, seed) for seed in range(first, first + 8)]
+        engine.run(engine.load(images), [plan] * 8)
+    mark()
+    engine.close()
+    del engine
+    """
+    seen = run(code, tmp_path, settings={"FAKE_TENSORRT": "idle"})
+    check(seen)
+    _, calls = seen.between_marks()
+    assert count(calls, ["cuLaunchHostFunc"]) == 8 * 3 + 2 * 3
+    assert count(calls, ["cuMemcpyHtoDAsync"]) == 1
+    assert copied_bytes(calls, "cuMemcpyHtoDAsync") == 2 * 4 * 384 * 500 * 3  # 375 rows and 9 up to a multiple of 256
+
+
 def test_the_first_run_of_a_profile_is_not_counted_as_time(exported: Exported, tmp_path: Path) -> None:
     """Of each profile an image comes to one more run than it has calls, before the time starts."""
     code = f"""
