@@ -35,6 +35,7 @@ from export.model.file import FLAT, copied, opened, save, sort_nodes, with_flat_
 from export.model.precision import check_graph
 from export.model.source import read_source
 from export.tensorrt.build import build
+from export.tensorrt.elements import fit_shapes
 from export.tensorrt.profiles import shapes_from_options
 from export.to_onnx import export_onnx, single_model
 from infer.tensorrt.library import LIBRARIES
@@ -121,7 +122,7 @@ def main() -> None:
                 merged_rows += merged_as_kernels(folder)
                 same = same_bits_when_merged(folder)
 
-    sides = ("crops, MB", "landscape, MB", "portrait, MB")
+    sides = ("crops, MB", "landscape, MB", "portrait, MB", "few crops, MB")
     show(kernel_rows, ("net", "form", "kernels of its normalisations", "all kernels", *sides))
     show(error_rows, ("settings", "form", *INPUTS))
     if merged_rows:
@@ -150,7 +151,7 @@ class Built(NamedTuple):
 def built(path: Path) -> Built:
     """Builds a model with its default profiles."""
     source = read_source(path)
-    shapes = shapes_from_options(source.spec)
+    shapes, _ = fit_shapes(path, source.spec, shapes_from_options(source.spec))
     plan = build(LIBRARIES["tensorrt-rtx"], path, source.spec, shapes, ("sm86",))
     lines = [line for line in messages(tensorrt_rtx).lines if line.startswith("Name: ")]
     first = next(place for place, line in enumerate(lines) if "[profile 1]" in line)
