@@ -31,10 +31,11 @@ from export.graph import view_graph
 from export.graph.frame import declared
 from export.graph.normalisation import Norm, write_lrn
 from export.graph.writer import F16, F32, GraphWriter
-from export.model.file import FLAT, copied, opened, save, sort_nodes, with_flat_outputs
+from export.model.file import FLAT, copied, opened, save, set_values, with_flat_outputs
 from export.model.precision import check_graph
 from export.model.source import read_source
 from export.tensorrt.build import build
+from export.tensorrt.elements import fit_shapes
 from export.tensorrt.profiles import shapes_from_options
 from export.to_onnx import export_onnx, single_model
 from infer.tensorrt.library import LIBRARIES
@@ -121,7 +122,7 @@ def main() -> None:
                 merged_rows += merged_as_kernels(folder)
                 same = same_bits_when_merged(folder)
 
-    sides = ("crops, MB", "landscape, MB", "portrait, MB")
+    sides = ("crops, MB", "landscape, MB", "portrait, MB", "few crops, MB")
     show(kernel_rows, ("net", "form", "kernels of its normalisations", "all kernels", *sides))
     show(error_rows, ("settings", "form", *INPUTS))
     if merged_rows:
@@ -150,7 +151,7 @@ class Built(NamedTuple):
 def built(path: Path) -> Built:
     """Builds a model with its default profiles."""
     source = read_source(path)
-    shapes = shapes_from_options(source.spec)
+    shapes, _ = fit_shapes(path, source.spec, shapes_from_options(source.spec))
     plan = build(LIBRARIES["tensorrt-rtx"], path, source.spec, shapes, ("sm86",))
     lines = [line for line in messages(tensorrt_rtx).lines if line.startswith("Name: ")]
     first = next(place for place, line in enumerate(lines) if "[profile 1]" in line)
@@ -285,10 +286,10 @@ def merge(model: onnx.ModelProto, together: tuple[str, ...]) -> None:
     """Makes one convolution of each inception's `together`, with one ReLU, whose channels are split."""
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    nodes = {node.name: node for node in graph.node}
+    nodes = {node.name: [node] for node in graph.node}  # what becomes of each, in their order
     for block in TABLE:
-        parts = [nodes.pop(f"inception.{block}.{part}") for part in together]
-        ends = [nodes.pop(f"inception.{block}.{part}.relu").output[0] for part in together]
+        parts = [nodes[f"inception.{block}.{part}"].pop() for part in together]
+        ends = [nodes[f"inception.{block}.{part}.relu"].pop().output[0] for part in together]
         name = f"inception.{block}.merged"
         for place, kind in ((1, "weight"), (2, "bias")):
             values = [numpy_helper.to_array(weights.pop(part.input[place])) for part in parts]
@@ -296,17 +297,13 @@ def merge(model: onnx.ModelProto, together: tuple[str, ...]) -> None:
             sizes = np.array([len(one) for one in values], np.int64)
         weights[f"{name}.sizes"] = numpy_helper.from_array(sizes, f"{name}.sizes")
 
-        nodes[name] = helper.make_node("Conv", [parts[0].input[0], f"{name}.weight", f"{name}.bias"], [name], name)
-        nodes[name].attribute.extend(parts[0].attribute)
-        nodes[f"{name}.relu"] = helper.make_node("Relu", [name], [f"{name}.relu"], f"{name}.relu")
-        nodes[f"{name}.split"] = helper.make_node(
-            "Split", [f"{name}.relu", f"{name}.sizes"], ends, f"{name}.split", axis=1
-        )
-    for values, new in ((graph.node, nodes), (graph.initializer, weights)):
-        kept = list(new.values())
-        del values[:]
-        values.extend(kept)
-    sort_nodes(graph)
+        conv = helper.make_node("Conv", [parts[0].input[0], f"{name}.weight", f"{name}.bias"], [name], name)
+        conv.attribute.extend(parts[0].attribute)
+        relu = helper.make_node("Relu", [name], [f"{name}.relu"], f"{name}.relu")
+        split = helper.make_node("Split", [relu.output[0], f"{name}.sizes"], ends, f"{name}.split", axis=1)
+        nodes[parts[0].name] += [conv, relu, split]
+    set_values(graph.node, [node for made in nodes.values() for node in made])
+    set_values(graph.initializer, list(weights.values()))
 
 
 if __name__ == "__main__":
