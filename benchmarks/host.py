@@ -1,12 +1,14 @@
 """The host's speed where the engine costs nothing: images a second that it can feed to a GPU, by each protocol.
 
-    python benchmarks/host.py [--images 400] [--workers 1,2] [--before COMMIT] [--shares]
+    python benchmarks/host.py [--images 400] [--workers 1,2] [--before COMMIT] [--shares] [--free-decoding]
 
 `python -m evaluation.ilsvrc` runs as a user runs it, on different 500x375 JPEGs of about ILSVRC's size, with a plan for
 TensorRT: the engine's own code on a simulated CUDA driver whose copies are real (tests/cudasim), and a runtime that
 answers at once (benchmarks/costless.py). A rate is of the images beyond the first few, so that what comes once, such as
 starting Python, does not count; all else does: reading, SHA-256, decoding, plans, inputs, copies, averages, score
 files, report. `--before` measures a commit, too, in turns. `--shares` says where the CPU's time goes.
+`--free-decoding` is a machine of many cores as far as two can be one: a decoder pauses for a millisecond and then has
+the pixels, so that with many workers all that is left is what one process has to do itself.
 
 In the same run the inputs of some images are kept, as the engine made them. Afterwards ONNX Runtime answers to them:
 the rows and the sums of the pixels seen must be those of the CPU engine, which rescales by Pillow.
@@ -38,7 +40,7 @@ FEW = 80
 
 PROGRAM = """
 import sys
-tree, home, folder, protocol, workers, few, all_images, data, shares = sys.argv[1:]
+tree, home, folder, protocol, workers, few, all_images, data, shares, free = sys.argv[1:]
 import contextlib, functools, importlib, io, json, threading, time
 from pathlib import Path
 import costless
@@ -73,6 +75,18 @@ def start(self, image, plans, outputs=("posterior",)):
             kept.append((image.images, [views[place] for place in call.places], dict(call.feed)))
     return original(self, image, plans, outputs)
 TensorRTEngine.start = start
+
+if free == "1":
+    import evaluation.run.loop as loop
+    decode = loop.open_decoder("cpu", 0)
+    pictures = {}
+    def elsewhere(data, **options):
+        time.sleep(0.001)
+        key = hash(data)
+        if key not in pictures:
+            pictures[key] = decode(data, **options)
+        return pictures[key].copy()
+    loop.open_decoder = lambda name, device: elsewhere
 
 spent = {}
 class Clock(threading.local):
@@ -161,6 +175,7 @@ def main() -> None:
     parser.add_argument("--protocol", default=",".join(SHARE))
     parser.add_argument("--before", metavar="COMMIT", help="measure this commit, too")
     parser.add_argument("--shares", action="store_true", help="say where the CPU's time goes")
+    parser.add_argument("--free-decoding", action="store_true", help="as if other cores decoded: a pause, then pixels")
     args = parser.parse_args()
 
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
@@ -189,7 +204,7 @@ def measure(trees: dict[str, Path], folder: Path, data: Path, args: argparse.Nam
                 out = folder / f"{protocol}-{workers}-{tree}"
                 out.mkdir()
                 images = args.images * SHARE[protocol]
-                found = run(path, out, protocol, workers, images, data, args.shares)
+                found = run(path, out, protocol, workers, images, data, args.shares, args.free_decoding)
                 rows.append((protocol, workers, tree, found["rate"], found["views"], f"{found['differs']:.0e}"))
                 shares[protocol, workers, tree] = {
                     label: 1e3 * seconds / found["images"] for label, seconds in found["spent"].items()
@@ -205,7 +220,7 @@ def measure(trees: dict[str, Path], folder: Path, data: Path, args: argparse.Nam
 
 
 def run(
-    tree: Path, folder: Path, protocol: str, workers: str, images: int, data: Path, shares: bool
+    tree: Path, folder: Path, protocol: str, workers: str, images: int, data: Path, shares: bool, free: bool
 ) -> dict[str, float]:
     paths = [str(tree / "tests" / "support"), str(tree / "tests"), str(tree), str(ROOT / "benchmarks")]
     environment = {
@@ -214,7 +229,7 @@ def run(
         "PYTHONPATH": os.pathsep.join(paths),
         "CUSIM_MEM_MB": "16000",
     }
-    arguments = [tree, ROOT, folder, protocol, workers, FEW, images, data, int(shares)]
+    arguments = [tree, ROOT, folder, protocol, workers, FEW, images, data, int(shares), int(free)]
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     if done.returncode:
