@@ -41,7 +41,7 @@ FEW = 80
 PROGRAM = """
 import sys
 tree, home, folder, protocol, workers, few, all_images, data, shares, free = sys.argv[1:]
-import contextlib, functools, importlib, io, json, threading, time
+import contextlib, functools, importlib, io, json, resource, threading, time
 from pathlib import Path
 import costless
 costless.install("tensorrt", "11.4.0.106")
@@ -145,6 +145,7 @@ whole = run(int(all_images), "all")
 images = int(all_images) - int(few)
 seconds = whole - first
 taken = dict(spent)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 # what the engine was fed gives the CPU engine's rows
 session = onnxruntime.InferenceSession(str(json.loads(engine.read_bytes().partition(b"\\n")[2])["onnx"]))
@@ -164,7 +165,7 @@ for pixels, own, feed in kept:
 if differs > 1e-6:
     raise SystemExit(f"posteriors differ by {differs}")
 print(json.dumps({"rate": images / seconds, "differs": differs, "views": views, "spent": taken, "whole": whole,
-                  "images": int(all_images)}))
+                  "images": int(all_images), "peak": peak}))
 """
 
 
@@ -205,12 +206,22 @@ def measure(trees: dict[str, Path], folder: Path, data: Path, args: argparse.Nam
                 out.mkdir()
                 images = args.images * SHARE[protocol]
                 found = run(path, out, protocol, workers, images, data, args.shares, args.free_decoding)
-                rows.append((protocol, workers, tree, found["rate"], found["views"], f"{found['differs']:.0e}"))
+                rows.append(
+                    (
+                        protocol,
+                        workers,
+                        tree,
+                        found["rate"],
+                        found["views"],
+                        f"{found['differs']:.0e}",
+                        found["peak"] / 1e6,
+                    )
+                )
                 shares[protocol, workers, tree] = {
                     label: 1e3 * seconds / found["images"] for label, seconds in found["spent"].items()
                 }
                 print(*rows[-1], file=sys.stderr)
-    headers = ("protocol", "workers", "tree", "images/s", "views proven", "posteriors differ by")
+    headers = ("protocol", "workers", "tree", "images/s", "views proven", "posteriors differ by", "peak MB")
     print(tabulate(rows, headers, tablefmt="pipe", floatfmt=".0f"))
     for (protocol, workers, tree), steps in shares.items():
         if steps:
