@@ -1,6 +1,6 @@
 """The host's speed where the engine costs nothing: images a second that it can feed to a GPU, by each protocol.
 
-    python benchmarks/host.py [--images 400] [--workers 1,2] [--before COMMIT] [--shares] [--free-decoding]
+    python benchmarks/host.py [--images 400] [--cores 1,2] [--before COMMIT] [--shares] [--free-decoding]
 
 `python -m evaluation.ilsvrc` runs as a user runs it, on different 500x375 JPEGs of about ILSVRC's size, with a plan for
 TensorRT: the engine's own code on a simulated CUDA driver whose copies are real (tests/cudasim), and a runtime that
@@ -40,9 +40,10 @@ FEW = 80
 
 PROGRAM = """
 import sys
-tree, home, folder, protocol, workers, few, all_images, data, shares, free = sys.argv[1:]
-import contextlib, functools, importlib, io, json, resource, threading, time
+tree, home, folder, protocol, cores, workers, few, all_images, data, shares, free = sys.argv[1:]
+import contextlib, functools, importlib, io, json, os, resource, threading, time
 from pathlib import Path
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
 import costless
 costless.install("tensorrt", "11.4.0.106")
 from helpers import full_spec, write_checkpoint
@@ -172,7 +173,9 @@ print(json.dumps({"rate": images / seconds, "differs": differs, "views": views, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=400, help="of each protocol, twice as many of center")
-    parser.add_argument("--workers", default=str(os.cpu_count()), help="N[,N...] (default: the cores)")
+    cores = "cores for the process to run on, each with a thread that decodes: N[,N...] (default: 1 and all)"
+    parser.add_argument("--cores", default=f"1,{os.cpu_count()}", help=cores)
+    parser.add_argument("--workers", help="threads that decode (default: the cores)")
     parser.add_argument("--protocol", default=",".join(SHARE))
     parser.add_argument("--before", metavar="COMMIT", help="measure this commit, too")
     parser.add_argument("--shares", action="store_true", help="say where the CPU's time goes")
@@ -200,12 +203,13 @@ def measure(trees: dict[str, Path], folder: Path, data: Path, args: argparse.Nam
     rows = []
     shares: dict[tuple[str, str, str], dict[str, float]] = {}
     for protocol in args.protocol.split(","):
-        for workers in args.workers.split(","):
+        for cores in args.cores.split(","):
             for tree, path in trees.items():
-                out = folder / f"{protocol}-{workers}-{tree}"
+                out = folder / f"{protocol}-{cores}-{tree}"
                 out.mkdir()
                 images = args.images * SHARE[protocol]
-                found = run(path, out, protocol, workers, images, data, args.shares, args.free_decoding)
+                rest = images, data, args.shares, args.free_decoding
+                found = run(path, out, protocol, cores, args.workers or cores, *rest)
                 rows.append(
                     (
                         protocol,
@@ -217,21 +221,29 @@ def measure(trees: dict[str, Path], folder: Path, data: Path, args: argparse.Nam
                         found["peak"] / 1e6,
                     )
                 )
-                shares[protocol, workers, tree] = {
+                shares[protocol, cores, tree] = {
                     label: 1e3 * seconds / found["images"] for label, seconds in found["spent"].items()
                 }
                 print(*rows[-1], file=sys.stderr)
-    headers = ("protocol", "workers", "tree", "images/s", "views proven", "posteriors differ by", "peak MB")
+    headers = ("protocol", "cores", "tree", "images/s", "views proven", "posteriors differ by", "peak MB")
     print(tabulate(rows, headers, tablefmt="pipe", floatfmt=".0f"))
-    for (protocol, workers, tree), steps in shares.items():
+    for (protocol, cores, tree), steps in shares.items():
         if steps:
             said = sorted(steps.items(), key=lambda step: -step[1])
-            print(f"\n{protocol}, {workers} workers, {tree}: CPU ms an image, {sum(steps.values()):.2f} in all")
+            print(f"\n{protocol}, {cores} cores, {tree}: CPU ms an image, {sum(steps.values()):.2f} in all")
             print(tabulate(said, ("step", "ms"), tablefmt="pipe", floatfmt=".3f"))
 
 
 def run(
-    tree: Path, folder: Path, protocol: str, workers: str, images: int, data: Path, shares: bool, free: bool
+    tree: Path,
+    folder: Path,
+    protocol: str,
+    cores: str,
+    workers: str,
+    images: int,
+    data: Path,
+    shares: bool,
+    free: bool,
 ) -> dict[str, float]:
     paths = [str(tree / "tests" / "support"), str(tree / "tests"), str(tree), str(ROOT / "benchmarks")]
     environment = {
@@ -240,7 +252,19 @@ def run(
         "PYTHONPATH": os.pathsep.join(paths),
         "CUSIM_MEM_MB": "16000",
     }
-    arguments = [tree, ROOT, folder, protocol, workers, min(FEW, images // 2), images, data, int(shares), int(free)]
+    arguments = [
+        tree,
+        ROOT,
+        folder,
+        protocol,
+        cores,
+        workers,
+        min(FEW, images // 2),
+        images,
+        data,
+        int(shares),
+        int(free),
+    ]
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     if done.returncode:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.processes]
 
 def test_a_row_for_each_protocol() -> None:
     cudasim.require("cuda-python")
-    command = [sys.executable, str(ROOT / "benchmarks" / "host.py"), "--images", "12", "--workers", "2", "--shares"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "host.py"), "--images", "12", "--cores", "2", "--shares"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")]
