@@ -210,17 +210,8 @@ def measure(trees: dict[str, Path], folder: Path, data: Path, args: argparse.Nam
                 images = args.images * SHARE[protocol]
                 rest = images, data, args.shares, args.free_decoding
                 found = run(path, out, protocol, cores, args.workers or cores, *rest)
-                rows.append(
-                    (
-                        protocol,
-                        workers,
-                        tree,
-                        found["rate"],
-                        found["views"],
-                        f"{found['differs']:.0e}",
-                        found["peak"] / 1e6,
-                    )
-                )
+                proof = found["views"], f"{found['differs']:.0e}"
+                rows.append((protocol, cores, tree, found["rate"], *proof, found["peak"] / 1e6))
                 shares[protocol, cores, tree] = {
                     label: 1e3 * seconds / found["images"] for label, seconds in found["spent"].items()
                 }
@@ -265,7 +256,7 @@ def run(
         int(shares),
         int(free),
     ]
-    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    command = [sys.executable, "-c", PROGRAM, *map(str, [*arguments, int(shares), int(free)])]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{protocol}, {tree}: {done.stderr[-3000:]}")
