@@ -243,19 +243,7 @@ def run(
         "PYTHONPATH": os.pathsep.join(paths),
         "CUSIM_MEM_MB": "16000",
     }
-    arguments = [
-        tree,
-        ROOT,
-        folder,
-        protocol,
-        cores,
-        workers,
-        min(FEW, images // 2),
-        images,
-        data,
-        int(shares),
-        int(free),
-    ]
+    arguments = [tree, ROOT, folder, protocol, cores, workers, min(FEW, images // 2), images, data]
     command = [sys.executable, "-c", PROGRAM, *map(str, [*arguments, int(shares), int(free)])]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     if done.returncode:
