@@ -19,15 +19,15 @@ test: $(INSTALLED)
 test-quick: $(INSTALLED)
 	$(PYTEST) -m 'not slow and not processes'
 
-# Two nets at full size and long chains of kills; the importers beside OpenCV 4's reader of Caffe models and torchvision,
+# GoogLeNet at full size and chains of kills; the importers beside OpenCV 4's reader of Caffe models and torchvision,
 # each in an environment of its own.
 CAFFE := .venv-caffe
 TORCHVISION := .venv-torchvision
 test-slow: $(INSTALLED) $(CAFFE)/.installed $(TORCHVISION)/.installed
 	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m 'slow and not full'
 
-# The nets at full size that test-slow leaves out, the rehearsal of benchmarks/gpu_bare.py and all
-# that gpu_check runs: minutes each.
+# The nets at full size that test-slow leaves out, compiled training, the rehearsals of benchmarks/gpu_bare.py and
+# gpu_check, benchmarks/host.py: minutes each.
 test-full: $(INSTALLED) $(TORCHVISION)/.installed
 	VERYDEEP_TORCHVISION_PYTHON="$(CURDIR)/$(TORCHVISION)/bin/python" $(PYTEST) -m full
 

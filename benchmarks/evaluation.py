@@ -76,11 +76,15 @@ def main() -> None:
 def photographs(folder: Path, count: int) -> Path:
     """A data set of `count` images in two classes, FILES of them different."""
     root = folder / f"data-{count}"
-    jpegs = [photograph(seed) for seed in range(min(count, FILES))]
+    first: list[Path] = []
     for number in range(count):
         path = root / f"n{number % 2:08d}" / f"{number:06d}.jpeg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpegs[number % FILES])
+        if number < FILES:
+            path.write_bytes(photograph(number))
+            first.append(path)
+        else:
+            os.link(first[number % FILES], path)
     return root
 
 

@@ -1,12 +1,14 @@
 """The host's speed where the engine costs nothing: images a second that it can feed to a GPU, by each protocol.
 
-    python benchmarks/host.py [--images 400] [--workers 1,2] [--before COMMIT] [--shares]
+    python benchmarks/host.py [--images 400] [--cores 1,2] [--before COMMIT] [--shares] [--free-decoding]
 
 `python -m evaluation.ilsvrc` runs as a user runs it, on different 500x375 JPEGs of about ILSVRC's size, with a plan for
 TensorRT: the engine's own code on a simulated CUDA driver whose copies are real (tests/cudasim), and a runtime that
 answers at once (benchmarks/costless.py). A rate is of the images beyond the first few, so that what comes once, such as
 starting Python, does not count; all else does: reading, SHA-256, decoding, plans, inputs, copies, averages, score
 files, report. `--before` measures a commit, too, in turns. `--shares` says where the CPU's time goes.
+`--free-decoding` is a machine of many cores as far as two can be one: a decoder pauses for a millisecond and then has
+the pixels, so that with many workers all that is left is what one process has to do itself.
 
 In the same run the inputs of some images are kept, as the engine made them. Afterwards ONNX Runtime answers to them:
 the rows and the sums of the pixels seen must be those of the CPU engine, which rescales by Pillow.
@@ -38,9 +40,10 @@ FEW = 80
 
 PROGRAM = """
 import sys
-tree, home, folder, protocol, workers, few, all_images, data, shares = sys.argv[1:]
-import contextlib, functools, importlib, io, json, threading, time
+tree, home, folder, protocol, cores, workers, few, all_images, data, shares, free = sys.argv[1:]
+import contextlib, functools, importlib, io, json, os, resource, threading, time
 from pathlib import Path
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
 import costless
 costless.install("tensorrt", "11.4.0.106")
 from helpers import full_spec, write_checkpoint
@@ -73,6 +76,18 @@ def start(self, image, plans, outputs=("posterior",)):
             kept.append((image.images, [views[place] for place in call.places], dict(call.feed)))
     return original(self, image, plans, outputs)
 TensorRTEngine.start = start
+
+if free == "1":
+    import evaluation.run.loop as loop
+    decode = loop.open_decoder("cpu", 0)
+    pictures = {}
+    def elsewhere(data, **options):
+        time.sleep(0.001)
+        key = hash(data)
+        if key not in pictures:
+            pictures[key] = decode(data, **options)
+        return pictures[key].copy()
+    loop.open_decoder = lambda name, device: elsewhere
 
 spent = {}
 class Clock(threading.local):
@@ -131,6 +146,7 @@ whole = run(int(all_images), "all")
 images = int(all_images) - int(few)
 seconds = whole - first
 taken = dict(spent)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 # what the engine was fed gives the CPU engine's rows
 session = onnxruntime.InferenceSession(str(json.loads(engine.read_bytes().partition(b"\\n")[2])["onnx"]))
@@ -150,17 +166,20 @@ for pixels, own, feed in kept:
 if differs > 1e-6:
     raise SystemExit(f"posteriors differ by {differs}")
 print(json.dumps({"rate": images / seconds, "differs": differs, "views": views, "spent": taken, "whole": whole,
-                  "images": int(all_images)}))
+                  "images": int(all_images), "peak": peak}))
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=400, help="of each protocol, twice as many of center")
-    parser.add_argument("--workers", default=str(os.cpu_count()), help="N[,N...] (default: the cores)")
+    cores = "cores for the process to run on, each with a thread that decodes: N[,N...] (default: 1 and all)"
+    parser.add_argument("--cores", default=f"1,{os.cpu_count()}", help=cores)
+    parser.add_argument("--workers", help="threads that decode (default: the cores)")
     parser.add_argument("--protocol", default=",".join(SHARE))
     parser.add_argument("--before", metavar="COMMIT", help="measure this commit, too")
     parser.add_argument("--shares", action="store_true", help="say where the CPU's time goes")
+    parser.add_argument("--free-decoding", action="store_true", help="as if other cores decoded: a pause, then pixels")
     args = parser.parse_args()
 
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
@@ -184,28 +203,38 @@ def measure(trees: dict[str, Path], folder: Path, data: Path, args: argparse.Nam
     rows = []
     shares: dict[tuple[str, str, str], dict[str, float]] = {}
     for protocol in args.protocol.split(","):
-        for workers in args.workers.split(","):
+        for cores in args.cores.split(","):
             for tree, path in trees.items():
-                out = folder / f"{protocol}-{workers}-{tree}"
+                out = folder / f"{protocol}-{cores}-{tree}"
                 out.mkdir()
                 images = args.images * SHARE[protocol]
-                found = run(path, out, protocol, workers, images, data, args.shares)
-                rows.append((protocol, workers, tree, found["rate"], found["views"], f"{found['differs']:.0e}"))
-                shares[protocol, workers, tree] = {
+                rest = images, data, args.shares, args.free_decoding
+                found = run(path, out, protocol, cores, args.workers or cores, *rest)
+                proof = found["views"], f"{found['differs']:.0e}"
+                rows.append((protocol, cores, tree, found["rate"], *proof, found["peak"] / 1e6))
+                shares[protocol, cores, tree] = {
                     label: 1e3 * seconds / found["images"] for label, seconds in found["spent"].items()
                 }
                 print(*rows[-1], file=sys.stderr)
-    headers = ("protocol", "workers", "tree", "images/s", "views proven", "posteriors differ by")
+    headers = ("protocol", "cores", "tree", "images/s", "views proven", "posteriors differ by", "peak MB")
     print(tabulate(rows, headers, tablefmt="pipe", floatfmt=".0f"))
-    for (protocol, workers, tree), steps in shares.items():
+    for (protocol, cores, tree), steps in shares.items():
         if steps:
             said = sorted(steps.items(), key=lambda step: -step[1])
-            print(f"\n{protocol}, {workers} workers, {tree}: CPU ms an image, {sum(steps.values()):.2f} in all")
+            print(f"\n{protocol}, {cores} cores, {tree}: CPU ms an image, {sum(steps.values()):.2f} in all")
             print(tabulate(said, ("step", "ms"), tablefmt="pipe", floatfmt=".3f"))
 
 
 def run(
-    tree: Path, folder: Path, protocol: str, workers: str, images: int, data: Path, shares: bool
+    tree: Path,
+    folder: Path,
+    protocol: str,
+    cores: str,
+    workers: str,
+    images: int,
+    data: Path,
+    shares: bool,
+    free: bool,
 ) -> dict[str, float]:
     paths = [str(tree / "tests" / "support"), str(tree / "tests"), str(tree), str(ROOT / "benchmarks")]
     environment = {
@@ -214,8 +243,20 @@ def run(
         "PYTHONPATH": os.pathsep.join(paths),
         "CUSIM_MEM_MB": "16000",
     }
-    arguments = [tree, ROOT, folder, protocol, workers, FEW, images, data, int(shares)]
-    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    arguments = [
+        tree,
+        ROOT,
+        folder,
+        protocol,
+        cores,
+        workers,
+        min(FEW, images // 2),
+        images,
+        data,
+        int(shares),
+        int(free),
+    ]
+    command = [sys.executable, "-c", PROGRAM, *map(str, [*arguments, int(shares), int(free)])]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{protocol}, {tree}: {done.stderr[-3000:]}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,11 +23,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import tensorrt_rtx
-from engines import write_checkpoint
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from tabulate import tabulate
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.engines import write_checkpoint
 from export.graph import view_graph
 from export.graph.frame import declared
 from export.graph.normalisation import Norm, write_lrn

@@ -22,7 +22,7 @@ import msgspec
 
 from infer.command import Parser, exit_with, run
 from infer.errors import Refused, one_line
-from infer.graph_inputs import INPUTS, Entry, profile_entries
+from infer.graph_inputs import TYPE_OF, Entry, profile_entries
 from infer.processes.owned import check_ours, own_file, remove_ours
 from infer.spec import ModelSpec, SpecError
 from infer.tensorrt.sidecar import check_sidecar
@@ -118,7 +118,7 @@ def config(name: str, served: Served) -> str:
 
     # inputs and outputs, without their first axis where the server makes batches
     for input_name, dims in sizes.items():
-        kind = TYPES[INPUTS[spec.interface][input_name][0]]
+        kind = TYPES[TYPE_OF[input_name]]
         lines.append(f'input {{ name: "{input_name}" data_type: {kind} dims: {_list(dims[1:] if batched else dims)} }}')
     views = () if batched else (spec.max_views if spec.max_views == 1 else -1,)
     for output_name, (type_name, shape) in outputs_in_graph(spec).items():

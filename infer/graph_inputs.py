@@ -63,6 +63,10 @@ REGIONS: dict[str, tuple[TypeName, Shape]] = {
 """
 
 
+TYPE_OF = {name: kind for inputs in (*INPUTS.values(), REGIONS) for name, (kind, _) in inputs.items()}
+"""Type of each input that an engine may have."""
+
+
 def inputs_of(interface: Interface, shape: ShapeRange) -> dict[str, tuple[TypeName, Shape]]:
     """The inputs of an engine that has the profile `shape`."""
     return REGIONS if interface == "views" and shape.lines is not None else INPUTS[interface]

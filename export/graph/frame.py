@@ -85,7 +85,8 @@ def _resize_regions(w: GraphWriter, flat: str) -> str:
 
 def _offsets(w: GraphWriter, taps: str, name: str, dimensions: int) -> str:
     """0, 1, ... for each tap, i32 [K, 1, ...] with so many dimensions behind."""
-    offsets = w.op("Range", [w.i32(0), w.size(taps, 0, f"{name}.taps"), w.i32(1)], f"{name}.range")
+    count = w.size(taps, 0, f"{name}.taps")
+    offsets = w.op("Range", [w.i32(0), count, w.i32(1)], f"{name}.range")
     return w.op("Unsqueeze", [offsets, w.axes(*range(1, dimensions + 1))], f"{name}.offsets")
 
 

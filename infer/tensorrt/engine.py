@@ -22,7 +22,8 @@ from ..pixels.decode import Pixels
 from ..spec import ModelSpec
 from ..views import ShapeRange, ViewPlan
 from .calls import make_calls
-from .gpu import Addresses, Gpu, Graphs, Layout, Output, Pending, Resident, Tensor, aligned, close_gpu, open_gpu
+from .gpu import Addresses, Gpu, Layout, Output, Pending, Resident, Tensor, aligned, close_gpu, open_gpu
+from .graphs import Graphs
 from .library import LIBRARIES
 from .log import messages
 from .sidecar import check_target, import_library, load_plan, read_sidecar

@@ -26,7 +26,7 @@ from export.model import file as model_file
 from export.to_triton import Served, TritonError, main, open_onnx, write
 from infer.graph_inputs import profile_entries
 from infer.spec import ModelSpec, Preprocessing
-from infer.views import default_shapes
+from infer.views import default_shapes, with_regions
 
 model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 Exported = Callable[..., Path]
@@ -88,11 +88,12 @@ def test_an_onnx_model(net: str, interface: str, exported: Exported, tmp_path: P
     assert [file.name for file in (tmp_path / "models").iterdir()] == [folder.name]
 
 
-def write_plan(folder: Path, spec: ModelSpec, builder: str = "tensorrt 11.4.0.106") -> Path:
-    """A plan by its sidecar; Triton's side of it needs no more."""
+def write_plan(folder: Path, spec: ModelSpec, builder: str = "tensorrt 11.4.0.106", *, regions: bool = False) -> Path:
+    """A plan by its sidecar; Triton's side of it needs no more. regions: its views are regions."""
     path = folder / "model.engine"
     path.write_bytes(b"plan")
-    profiles = [{"name": s.name, "inputs": profile_entries(s, spec.interface)} for s in default_shapes(spec)]
+    shapes = [with_regions(shape) if regions else shape for shape in default_shapes(spec)]
+    profiles = [{"name": s.name, "inputs": profile_entries(s, spec.interface)} for s in shapes]
     content = {
         **{"spec": json.loads(spec.to_json()), "sha256": hashlib.sha256(b"plan").hexdigest()},
         **{"builder": builder, "profiles": profiles},
@@ -121,6 +122,15 @@ def test_a_plan(interface: Any, tmp_path: Path) -> None:
         assert len(config.instance_group) == 0 and list(config.output[0].dims) == [10]
     names = [output.name for output in config.output]
     assert names == ["posterior", "posterior_positions", *(["pixel_sums"] if interface != "nchw" else [])]
+
+
+def test_a_plan_whose_views_are_regions(tmp_path: Path) -> None:
+    spec = slim_spec("A", precision="fp16")
+    _, config = served(write_plan(tmp_path, spec, regions=True), tmp_path / "models")
+    found = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in config.input}
+    assert len(found) == 10 and found["rows"] == (model_config_pb2.TYPE_INT32, [-1, -1])
+    assert found["region_col_taps"] == found["region_row_taps"] == (model_config_pb2.TYPE_INT32, [-1, -1, -1])
+    assert found["region_row_first"] == (model_config_pb2.TYPE_INT32, [-1, -1])
 
 
 def test_a_plan_with_its_own_runtime_needs_a_server_that_allows_it(

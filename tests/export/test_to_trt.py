@@ -21,10 +21,13 @@ from foreign_nets import foreign_net
 from foreign_nets import weights as foreign_weights
 from helpers import random_net, slim_spec
 from onnx import TensorProto, helper
+from plans import built_graph
 
 from export.from_onnx import ImportRequest, import_model
 from export.model.source import read_source
 from export.tensorrt.build import build
+from export.tensorrt.elements import fit_shapes
+from export.tensorrt.profiles import shapes_from_options
 from export.to_onnx import export_onnx
 from export.to_trt import main
 from infer.files import file_sha256
@@ -34,7 +37,7 @@ from infer.spec import ModelSpec, Preprocessing
 from infer.tensorrt.library import LIBRARIES
 from infer.tensorrt.log import messages
 from infer.tensorrt.sidecar import check_sidecar
-from infer.views import crops_shape, default_shapes, few_crops_shape, plan_views
+from infer.views import crops_shape, plan_views
 from trainer.checkpoint import Checkpoint
 
 RTX = LIBRARIES["tensorrt-rtx"]
@@ -72,10 +75,13 @@ def test_profiles_of_the_sidecar(built: Built) -> None:
     spec = ModelSpec.from_json(json.dumps(built.sidecar["spec"]))
     profiles = built.sidecar["profiles"]
     assert [profile["name"] for profile in profiles] == ["crops", "dense landscape", "dense portrait", "few crops"]
-    for profile, shape in zip(profiles, (*default_shapes(spec), few_crops_shape(spec)), strict=True):
-        for name in ("views", "height_px", "width_px", "rescaled_px", "source_px", "taps"):
+    shapes, _ = fit_shapes(built.engine.with_suffix(".onnx"), spec, shapes_from_options(spec))
+    for profile, shape in zip(profiles, shapes, strict=True):
+        for name in ("views", "height_px", "width_px", "rescaled_px", "source_px", "taps", "lines", "region_taps"):
             assert profile[name] == dataclasses.asdict(getattr(shape, name))
-        assert profile["inputs"]["rows"][2] == [shape.views.max, shape.height_px.max]
+        assert shape.lines is not None
+        assert profile["inputs"]["rows"][2] == [shape.views.max, shape.lines.max]
+        assert profile["inputs"]["cols"][2] == [shape.views.max, shape.width_px.max]
         # the rescaled image, i32 [3, 2048, 2048], is most of it
         assert 3 * 2048**2 * 4 < profile["activation_bytes"] < 1e9
 
@@ -96,7 +102,7 @@ def test_what_is_printed(built: Built) -> None:
     assert "tensorrt_rtx --loadEngine=" in command
 
 
-def test_the_printed_command_has_real_inputs(built: Built) -> None:
+def test_the_printed_command_has_real_inputs(built: Built, tmp_path: Path) -> None:
     """ONNX Runtime on the files that the tool would read sees ten crops of the synthetic image."""
     tool, *arguments = shlex.split(built.printed[-1].split(": ", 1)[1])
     values = dict(argument.split("=", 1) for argument in arguments)
@@ -109,7 +115,8 @@ def test_the_printed_command_has_real_inputs(built: Built) -> None:
         )
         for name, file in files.items()
     }
-    session = onnxruntime.InferenceSession(built.engine.with_suffix(".onnx"))
+    graph = built_graph(built.engine.with_suffix(".onnx"), tmp_path, built.sidecar["profiles"][0]["inputs"])
+    session = onnxruntime.InferenceSession(graph)
     posterior, sums = session.run(["posterior", "pixel_sums"], feed)
     assert posterior.shape == (10, 10) and np.isfinite(posterior).all()
     spec = slim_spec("A")
@@ -153,8 +160,8 @@ def test_outputs_and_profiles_on_request(slim_checkpoint: Checkpoints, tmp_path:
     )
     assert made.sidecar["spec"]["outputs"][-1] == "features"
     crops, landscape, portrait = made.sidecar["profiles"]
-    assert crops["inputs"]["rows"][2] == [4, 64] and crops["inputs"]["image"][2] == [400, 400, 3]
-    assert (landscape["inputs"]["rows"][2], portrait["inputs"]["rows"][2]) == ([2, 80], [2, 100])
+    assert crops["inputs"]["cols"][2] == [4, 64] and crops["inputs"]["image"][2] == [400, 400, 3]
+    assert (landscape["inputs"]["rows"][2], portrait["inputs"]["rows"][2]) == ([16, 80], [16, 100])
     assert max(profile["activation_bytes"] for profile in (crops, landscape, portrait)) < 20e6
     assert "rows:4x64" in made.printed[-1]
 

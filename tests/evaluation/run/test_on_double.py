@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Exported, encode, noise
+from helpers import Exported, encode, noise, slim_spec
 from on_double import check, run
 from plans import write_plan
 
 from evaluation import ilsvrc
 from evaluation.scores import table
+from infer.views import default_shapes
 
 pytestmark = pytest.mark.processes
 
@@ -30,10 +31,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("net", "protocol"), [("A", "center,dense"), ("A", "multicrop+dense"), ("googlenet", "googlenet-144")]
+    ("net", "protocol", "regions"),
+    [
+        ("A", "center,dense", True),
+        ("A", "multicrop+dense", True),
+        ("googlenet", "googlenet-144", True),
+        ("A", "center,googlenet-144", False),  # an engine built before views were regions
+    ],
 )
-def test_the_cpus_pixels_and_answers(net: str, protocol: str, data: Path, exported: Exported, tmp_path: Path) -> None:
-    plan = write_plan(exported(net), tmp_path)
+def test_the_cpus_pixels_and_answers(
+    net: str, protocol: str, regions: bool, data: Path, exported: Exported, tmp_path: Path
+) -> None:
+    plan = write_plan(exported(net), tmp_path, () if regions else default_shapes(slim_spec(net)))
     options = ["--data", str(data), "--protocol", protocol]
     assert ilsvrc.main(["--engine", str(exported(net)), *options, "--out", str(tmp_path / "cpu")]) == 0
     code = f"""

@@ -265,7 +265,7 @@ def stop_and_go_on(heavy: list[str], out: Path, which: signal.Signals) -> None:
     finish(heavy, out)
 
 
-KILLS = int(os.environ.get("VERYDEEP_KILLS", "25"))
+KILLS = int(os.environ.get("VERYDEEP_KILLS", "8"))
 """100 take eight minutes; that many were tried when the shards were written."""
 
 

@@ -152,6 +152,7 @@ def test_other_ways_train_nearly_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile makes C++ of a CPU's steps: no g++ here")
 def test_compiled_steps_train_nearly_the_same(
     miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
