@@ -197,7 +197,9 @@ class _Maker:
     def packed_call(self, pack: _Pack) -> Call:
         numbers = list(pack.numbers)
         views = [(numbers.index(number), region) for number, region in pack.regions]
-        return Call(pack.places, feed_packed(self.packed(numbers, *pack.packed_px), views), profile=pack.profile)
+        return Call(
+            pack.places, feed_packed(self.packed(numbers, *_packed_px(pack.shape)), views), profile=pack.profile
+        )
 
     def packed(self, numbers: Sequence[int], least_px: int, width_px: int, *, piled: bool = False) -> Packed:
         """Images one after the other; the same object for all calls that have the same ones."""
@@ -213,7 +215,8 @@ class _Maker:
     def piles(self, places: Sequence[int]) -> tuple[list[_Pile], list[int]]:
         """(calls to be, places of the other views), for dense views whose images the engine can rescale.
 
-        The same images share the calls of every scale, so that they go up once.
+        The same images share the calls of every scale, so that they go up once. An image with more views than a call
+        takes has several.
         """
         by_size: dict[tuple[Size, int], dict[int, list[int]]] = {}  # then by image
         left: list[int] = []
@@ -231,7 +234,11 @@ class _Maker:
             number, own = next(iter(by_image.items()))
             for some in _split(list(by_image), min(self.piling(number).most for number in by_image)):
                 profile = self.piling(number).profiles[self.views[own[0]][1]]
-                piles.append(_Pile(profile, {number: by_image[number] for number in some}))
+                if len(some) > 1:
+                    piles.append(_Pile(profile, {number: by_image[number] for number in some}))
+                    continue
+                parts = _split(by_image[some[0]], self.shapes[profile].views.max)
+                piles += [_Pile(profile, {some[0]: part}) for part in parts]
         return piles, left
 
     def piling(self, number: int) -> _Piling:
@@ -373,9 +380,22 @@ def _pack_profile(size: Size, region: Region, shapes: Sequence[ShapeRange]) -> i
     """The best profile for a view of this size that is a region of a decoded image."""
     for number in _suited(size, shapes):
         shape = shapes[number]
-        if _admits(region, shape) and all(side in shape.source_px for side in region.source_px):
+        fits = all(side in shape.source_px for side in region.source_px)
+        if fits and math.prod(region.source_px) <= _packed_room(shape) and _admits(region, shape):
             return number
     return None
+
+
+def _packed_px(shape: ShapeRange) -> Size:
+    """(least height, width) of the images that a profile takes one after the other."""
+    side = min(shape.rescaled_px.max, shape.source_px.max)
+    return max(shape.rescaled_px.min, shape.source_px.min), side
+
+
+def _packed_room(shape: ShapeRange) -> int:
+    """Pixels of images that a profile takes one after the other, in whole steps of rows."""
+    _, side = _packed_px(shape)
+    return side * (side // PACKED_STEP * PACKED_STEP)
 
 
 def _highest_pile(source_px: Size, rescaled: Size, shape: ShapeRange) -> int:
@@ -395,18 +415,11 @@ class _Pack:
     numbers: dict[int, None] = field(default_factory=dict)  # of the images, in order
     pixels: int = 0
 
-    @property
-    def packed_px(self) -> Size:
-        """(least height, width) of the packed image."""
-        side = min(self.shape.rescaled_px.max, self.shape.source_px.max)
-        return max(self.shape.rescaled_px.min, self.shape.source_px.min), side
-
     def add(self, profile: int, place: int, number: int, region: Region) -> bool:
         """Takes a view of image `number`; False where there is no room."""
         new = 0 if number in self.numbers else math.prod(region.source_px)
-        _, side = self.packed_px
-        room = side * (side // PACKED_STEP * PACKED_STEP)
-        if profile != self.profile or len(self.places) == self.shape.views.max or self.pixels + new > room:
+        full = len(self.places) == self.shape.views.max or self.pixels + new > _packed_room(self.shape)
+        if profile != self.profile or full:
             return False
         self.places.append(place)
         self.regions.append((number, region))
@@ -424,7 +437,7 @@ class _Piling(NamedTuple):
 
 @functools.lru_cache(maxsize=PLANS)
 def _piling(plan: ViewPlan, rules: Preprocessing, shapes: tuple[ShapeRange, ...]) -> _Piling:
-    found = {view: _profile(plan.image_px, [view], rules, shapes) for view in plan.views}
+    found = {view: _profile(plan.image_px, [view], rules, shapes) for view in plan.views if not view.resize_px}
     profiles = {view: number for view, number in found.items() if number is not None and shapes[number].dense}
     together = Counter(view.short_side_px for view in profiles)
     most = []

@@ -16,6 +16,7 @@ from helpers import Checkpoints, noise, slim_spec
 
 from export.graph.frame import add_regions
 from export.model import file as model_file
+from export.tensorrt.profiles import parse_profile, shapes_from_options
 from export.to_onnx import export_onnx
 from infer.engine import load_on_host
 from infer.graph_inputs import Packed, profile_entries
@@ -50,10 +51,11 @@ def seen(
     sizes: Sequence[Size],
     spec: ModelSpec,
     shapes: Sequence[ShapeRange],
+    scales: Sequence[int] | None = None,
 ) -> list[Call]:
     """The calls, after a check that the graph sees in them just what Pillow makes, within the profiles."""
     images = load_on_host([noise(size, seed) for seed, size in enumerate(sizes)])
-    plans = [plan_views(spec, protocol, size) for size in sizes]
+    plans = [plan_views(spec, protocol, size, scales) for size in sizes]
     calls = list(make_calls(images, plans, spec, shapes))
     parts: list[tuple[Sequence[int], dict[str, Any]]] = []
     for call in calls:
@@ -89,3 +91,26 @@ def test_torchvisions_rounding(session: onnxruntime.InferenceSession) -> None:
     spec = replace(spec, preprocessing=rules)
     for protocol in ("center", "dense", "googlenet-144"):
         seen(session, protocol, SIZES, spec, gpu_shapes(spec))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "protocol", "scales", "profiles"),
+    [
+        # an image that fills all of a profile whose sides are no whole number of steps
+        ([(300, 300), (90, 130), (300, 299)], "center", [96], ["crops:image=300"]),
+        # dense views one a call, though an image has two
+        ([(90, 130), (90, 130), (131, 89)], "dense", [96, 120], ["dense:views=1"]),
+        # squares for which nothing is to be resized, from images that only the dense profiles hold
+        ([(128, 200)] * 3, "googlenet-144", [64], ["crops:image=70"]),
+    ],
+)
+def test_images_share_calls_within_odd_profiles(
+    session: onnxruntime.InferenceSession,
+    sizes: list[Size],
+    protocol: str,
+    scales: list[int],
+    profiles: list[str],
+) -> None:
+    spec = slim_spec("A")
+    options = {option.name: option for option in map(parse_profile, profiles)}
+    seen(session, protocol, sizes, spec, [with_regions(s) for s in shapes_from_options(spec, options)], scales)
