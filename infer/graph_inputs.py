@@ -81,8 +81,11 @@ TABLES = 64
 """Sets of tables that are kept: most photographs of a data set have one of a few sizes."""
 ALIGNMENT = 256
 """Bytes: where TensorRT's tensors begin."""
-LINE_STEP, PACKED_STEP = 16, 32
-"""Lines of regions and rows of packed images come in these steps, so that there are few shapes to have kernels for."""
+PACKED_STEP, PILED_STEP, LINE_STEP, TAP_STEP = 256, 32, 64, 8
+"""Rows of packed and piled images, lines and taps of regions come in these steps, so that calls have few shapes.
+
+TensorRT-RTX compiles kernels for each new one.
+"""
 
 
 class Call(NamedTuple):
@@ -269,9 +272,13 @@ class Region(NamedTuple):
 
     @property
     def taps(self) -> tuple[int, int]:
-        """How many taps its rows and columns need."""
+        """How many taps its rows and columns have, as the inputs have them: in steps."""
         counts = [1 if n == m else count_taps(n, m, self.filter) for n, m in zip(*self[:2], strict=True)]
-        return counts[0], counts[1]
+        return _padded_taps(counts[0]), _padded_taps(counts[1])
+
+
+def _padded_taps(count: int) -> int:
+    return 1 if count == 1 else -(-count // TAP_STEP) * TAP_STEP
 
 
 def padded_lines(region: Region) -> int:
@@ -294,7 +301,8 @@ class Packed:
         apart = [piled_rows(image.shape[:2]) * width_px if piled else image.size // 3 for image in images]
         self.starts = [0, *itertools.accumulate(apart)][:-1]
         needed = max(least_px, -(-sum(apart) // width_px))
-        self.shape = (-(-needed // PACKED_STEP) * PACKED_STEP, width_px, 3)
+        step = PILED_STEP if piled else PACKED_STEP
+        self.shape = (-(-needed // step) * step, width_px, 3)
         self.nbytes = math.prod(self.shape)
 
     def write(self, buffer: NDArray[np.uint8]) -> None:
@@ -368,7 +376,7 @@ def region_tables(regions: tuple[Region, ...], places: tuple[tuple[int, int], ..
 
 def _stacked(taps: Sequence[Table]) -> Table:
     """Taps [K, n] of several axes as [largest K, axes, n]."""
-    stacked = np.zeros((max(map(len, taps)), len(taps), taps[0].shape[1]), np.int32)
+    stacked = np.zeros((_padded_taps(max(map(len, taps))), len(taps), taps[0].shape[1]), np.int32)
     for number, own in enumerate(taps):
         stacked[: len(own), number] = own
     return stacked

@@ -156,7 +156,7 @@ def dense_shapes(
     )
 
 
-REGION_TAPS = 21
+REGION_TAPS = 24
 """Filter taps an axis of a region's own pass: bicubic shrinking by up to 5."""
 MAX_ELEMENTS = 2**31 - 1
 """TensorRT counts the elements of a tensor in 32 bits. Its builder accepts more, which is no promise that they work."""

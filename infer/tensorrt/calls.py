@@ -20,7 +20,6 @@ import numpy as np
 
 from ..engine import DeviceImage, EngineError
 from ..graph_inputs import (
-    PACKED_STEP,
     Call,
     Feed,
     Packed,
@@ -31,22 +30,30 @@ from ..graph_inputs import (
     feed_packed,
     feed_pile,
     feed_pixels,
-    padded_lines,
-    piled_rows,
-    profile_entries,
     resized_tables,
 )
 from ..pixels.decode import Pixels
-from ..pixels.render import count_taps
 from ..processes.cores import usable_cores
-from ..spec import Interface, ModelSpec, Preprocessing, Size
+from ..spec import ModelSpec, Preprocessing, Size
 from ..views import NumberedView, Rect, ShapeRange, View, ViewPlan, numbered_views, out_of_range, rescaled_px
+from .fitting import (
+    highest_pile,
+    pack_profile,
+    packed_px,
+    packed_room,
+    profile_for,
+    square_region,
+    suited_profiles,
+    tuned,
+)
 
 DRAWERS = min(8, usable_cores())
 """Threads that rescale the images of an atlas: one core does 400 a second, a GPU more."""
 FEW_VIEWS = 4
 """An image with fewer views of one size and scale shares calls with other images."""
 
+VIEW_STEP = 8
+"""Calls of regions have a whole number of these, so that there are few shapes to have kernels for."""
 PLANS = 64
 """Plans whose calls are kept: most photographs of a data set have one of a few sizes."""
 
@@ -68,12 +75,12 @@ def make_calls(
     for place in left:
         by_size.setdefault(maker.views[place][1].size_px, []).append(place)
     for size, places in by_size.items():
-        suited = _suited(size, shapes)
+        suited = suited_profiles(size, shapes)
         if not suited:
             raise maker.refused(maker.views[places[0]][0])
         calls = maker.shared_calls(places) if spec.interface == "views" else maker.pixel_calls(places, suited[0])
         for call in calls:
-            yield _tuned(call, spec.interface, shapes)
+            yield tuned(call, spec.interface, shapes)
 
 
 class _OwnCall(NamedTuple):
@@ -109,14 +116,14 @@ def _own_calls(
             by_scale.setdefault((view.short_side_px, bool(view.resize_px)), []).append(place)
         for own in by_scale.values():
             views = [plan.views[place] for place in own]
-            profile = _profile(plan.image_px, views, rules, shapes)
+            profile = profile_for(plan.image_px, views, rules, shapes)
             if profile is None:
                 left += own
                 continue
             for some in _split(own, shapes[profile].views.max):
                 tables = _tables(plan.image_px, [plan.views[place] for place in some], rules, shapes)
                 any_image = np.broadcast_to(np.uint8(0), (*plan.image_px, 3))
-                call = _tuned(Call(some, {"image": any_image, **tables}, profile=profile), "views", shapes)
+                call = tuned(Call(some, {"image": any_image, **tables}, profile=profile), "views", shapes)
                 calls.append(_OwnCall(some, tables, call.profile))
     return calls, left
 
@@ -125,14 +132,11 @@ def _tables(source_px: Size, views: Sequence[View], rules: Preprocessing, shapes
     """Inputs for views of one image and scale, which are squares of it, resized, or cut from it."""
     size = rescaled_px(source_px, views[0].short_side_px, rules.long_side_rounding)
     if views[0].resize_px:
-        return resized_tables(source_px, size, rules.filter, [(view.box[:2], _square(view, rules)) for view in views])
+        return resized_tables(
+            source_px, size, rules.filter, [(view.box[:2], square_region(view, rules)) for view in views]
+        )
     cuts = [(view.cut, view.mirrored) for view in views]
     return cut_tables(source_px, size, rules.filter, cuts, regions=shapes[0].lines is not None)
-
-
-def _square(view: View, rules: Preprocessing) -> Region:
-    """A resized square, as a region of the rescaled image."""
-    return Region(view.box[2:], view.size_px, rules.filter, view.cut, view.mirrored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,24 +186,35 @@ class _Maker:
         """(calls to be, places of the views that cannot be regions of their decoded images)."""
         packs: list[_Pack] = []
         left: list[int] = []
+
+        def begin(items: Sequence[_Item]) -> None:
+            """Puts items into new packs."""
+            packs.append(_Pack(self.shapes[items[0].profile]))
+            for item in items:
+                if not packs[-1].add(item):
+                    packs.append(_Pack(self.shapes[item.profile]))
+                    packs[-1].add(item)
+
         for place in places:
             number, view = self.views[place]
             source_px, size = self.source_px(number), self.rescaled_px(number, view)
             region = Region(source_px, size, self.spec.preprocessing.filter, view.cut, view.mirrored)
-            profile = None if view.resize_px else _pack_profile(view.size_px, region, self.shapes)
+            profile = None if view.resize_px else pack_profile(view.size_px, region, self.shapes)
             if profile is None:
                 left.append(place)
-            elif not packs or not packs[-1].add(profile, place, number, region):
-                packs.append(_Pack(profile, self.shapes[profile]))
-                packs[-1].add(profile, place, number, region)
+                continue
+            item = _Item(profile, place, number, region)
+            if not packs:
+                begin([item])
+            elif not packs[-1].add(item):
+                begin([*packs[-1].spill(), item])
         return packs, left
 
     def packed_call(self, pack: _Pack) -> Call:
-        numbers = list(pack.numbers)
-        views = [(numbers.index(number), region) for number, region in pack.regions]
-        return Call(
-            pack.places, feed_packed(self.packed(numbers, *_packed_px(pack.shape)), views), profile=pack.profile
-        )
+        numbers = pack.numbers
+        views = [(numbers.index(item.number), item.region) for item in pack.items]
+        feed = feed_packed(self.packed(numbers, *packed_px(pack.shape)), views)
+        return Call([item.place for item in pack.items], feed, profile=pack.items[0].profile)
 
     def packed(self, numbers: Sequence[int], least_px: int, width_px: int, *, piled: bool = False) -> Packed:
         """Images one after the other; the same object for all calls that have the same ones."""
@@ -318,114 +333,44 @@ class _Maker:
         return EngineError(f"{self.spec.name}: {reason}")
 
 
-def _suited(size: Size, shapes: Sequence[ShapeRange]) -> list[int]:
-    """Profiles that take views of this size; the one whose kernels were tuned at the nearest size comes first.
+class _Item(NamedTuple):
+    """A view that is a region of the decoded image `number`."""
 
-    Of several of one size that which takes the most views in a call does.
-    """
-
-    def order(number: int) -> tuple[float, int]:
-        tuned = shapes[number].height_px.opt, shapes[number].width_px.opt
-        distance = sum(abs(math.log(side / opt)) for side, opt in zip(size, tuned, strict=True))
-        return distance, -shapes[number].views.max
-
-    taking = [i for i, shape in enumerate(shapes) if size[0] in shape.height_px and size[1] in shape.width_px]
-    return sorted(taking, key=order)
-
-
-def _tuned(call: Call, interface: Interface, shapes: Sequence[ShapeRange]) -> Call:
-    """The call with the profile that was tuned for the nearest number of views, of those for views of this size."""
-    chosen = shapes[call.profile]
-    sides = chosen.height_px, chosen.width_px
-    alike = [i for i, shape in enumerate(shapes) if (shape.height_px, shape.width_px) == sides]
-    if len(alike) == 1:
-        return call
-    taking = [i for i in alike if i == call.profile or _takes(shapes[i], interface, call.feed)]
-    return call._replace(profile=min(taking, key=lambda i: abs(math.log(len(call.places) / shapes[i].views.opt))))
-
-
-def _takes(shape: ShapeRange, interface: Interface, feed: Feed) -> bool:
-    """Whether all inputs of a call are within a profile."""
-    entries = _entries(shape, interface)
-    for name, array in feed.items():
-        smallest, _, largest = entries[name]
-        if not all(low <= n <= high for low, n, high in zip(smallest, array.shape, largest, strict=True)):
-            return False
-    return True
-
-
-_entries = functools.lru_cache(maxsize=64)(profile_entries)
-
-
-def _profile(source_px: Size, views: Sequence[View], rules: Preprocessing, shapes: Sequence[ShapeRange]) -> int | None:
-    """The best profile in which the engine can rescale an image for views of one size and scale, and resize squares."""
-    size = rescaled_px(source_px, views[0].short_side_px, rules.long_side_rounding)
-    taps = [count_taps(n, m, rules.filter) for n, m in zip(source_px, size, strict=True)]
-    for number in _suited(views[0].size_px, shapes):
-        shape = shapes[number]
-        fits = all(side in shape.source_px for side in source_px) and all(count in shape.taps for count in taps)
-        if fits and shape.admits(views[0].size_px, size):
-            return number if all(_admits(_square(v, rules), shape) for v in views if v.resize_px) else None
-    return None
-
-
-def _admits(region: Region, shape: ShapeRange) -> bool:
-    """Whether the engine can resize a region in this profile."""
-    if shape.lines is None or shape.region_taps is None:
-        return False
-    return padded_lines(region) in shape.lines and all(count in shape.region_taps for count in region.taps)
-
-
-def _pack_profile(size: Size, region: Region, shapes: Sequence[ShapeRange]) -> int | None:
-    """The best profile for a view of this size that is a region of a decoded image."""
-    for number in _suited(size, shapes):
-        shape = shapes[number]
-        fits = all(side in shape.source_px for side in region.source_px)
-        if fits and math.prod(region.source_px) <= _packed_room(shape) and _admits(region, shape):
-            return number
-    return None
-
-
-def _packed_px(shape: ShapeRange) -> Size:
-    """(least height, width) of the images that a profile takes one after the other."""
-    side = min(shape.rescaled_px.max, shape.source_px.max)
-    return max(shape.rescaled_px.min, shape.source_px.min), side
-
-
-def _packed_room(shape: ShapeRange) -> int:
-    """Pixels of images that a profile takes one after the other, in whole steps of rows."""
-    _, side = _packed_px(shape)
-    return side * (side // PACKED_STEP * PACKED_STEP)
-
-
-def _highest_pile(source_px: Size, rescaled: Size, shape: ShapeRange) -> int:
-    """How many images of one size a profile takes, one below the other."""
-    rows = shape.source_px.max // PACKED_STEP * PACKED_STEP
-    return min(rows // piled_rows(source_px), shape.rescaled_px.max // rescaled[0])
+    profile: int
+    place: int
+    number: int
+    region: Region
 
 
 @dataclass(slots=True)
 class _Pack:
     """A call in the making for regions of several decoded images, as many as a profile's sides hold."""
 
-    profile: int
     shape: ShapeRange
-    places: list[int] = field(default_factory=list)
-    regions: list[tuple[int, Region]] = field(default_factory=list)
-    numbers: dict[int, None] = field(default_factory=dict)  # of the images, in order
-    pixels: int = 0
+    items: list[_Item] = field(default_factory=list)
 
-    def add(self, profile: int, place: int, number: int, region: Region) -> bool:
-        """Takes a view of image `number`; False where there is no room."""
-        new = 0 if number in self.numbers else math.prod(region.source_px)
-        full = len(self.places) == self.shape.views.max or self.pixels + new > _packed_room(self.shape)
-        if profile != self.profile or full:
+    @property
+    def numbers(self) -> list[int]:
+        """The images, each once, in order."""
+        return list(dict.fromkeys(item.number for item in self.items))
+
+    def add(self, item: _Item) -> bool:
+        """Takes a view; False where there is no room."""
+        sizes = {one.number: math.prod(one.region.source_px) for one in (*self.items, item)}
+        full = len(self.items) == self.shape.views.max or sum(sizes.values()) > packed_room(self.shape)
+        if full or (self.items and self.items[0].profile != item.profile):
             return False
-        self.places.append(place)
-        self.regions.append((number, region))
-        self.numbers[number] = None
-        self.pixels += new
+        self.items.append(item)
         return True
+
+    def spill(self) -> list[_Item]:
+        """Gives back what is more than a whole number of VIEW_STEP, where that leaves something."""
+        kept = len(self.items) // VIEW_STEP * VIEW_STEP
+        if kept == 0 or len(self.items) == self.shape.views.max:
+            return []
+        spilled = self.items[kept:]
+        del self.items[kept:]
+        return spilled
 
 
 class _Piling(NamedTuple):
@@ -437,13 +382,13 @@ class _Piling(NamedTuple):
 
 @functools.lru_cache(maxsize=PLANS)
 def _piling(plan: ViewPlan, rules: Preprocessing, shapes: tuple[ShapeRange, ...]) -> _Piling:
-    found = {view: _profile(plan.image_px, [view], rules, shapes) for view in plan.views if not view.resize_px}
+    found = {view: profile_for(plan.image_px, [view], rules, shapes) for view in plan.views if not view.resize_px}
     profiles = {view: number for view, number in found.items() if number is not None and shapes[number].dense}
     together = Counter(view.short_side_px for view in profiles)
     most = []
     for view, number in profiles.items():
         size = rescaled_px(plan.image_px, view.short_side_px, rules.long_side_rounding)
-        high = _highest_pile(plan.image_px, size, shapes[number])
+        high = highest_pile(plan.image_px, size, shapes[number])
         most.append(min(high, shapes[number].views.max // together[view.short_side_px]))
     return _Piling(profiles, max(1, min(most, default=1)))
 
@@ -485,7 +430,7 @@ class _Sheet:
 
 def _new_sheet(view_px: Size, source_px: Size, shapes: Sequence[ShapeRange]) -> _Sheet | None:
     """An empty sheet for the best profile that takes views of this size and whose atlas holds a source of this size."""
-    for number in _suited(view_px, shapes):
+    for number in suited_profiles(view_px, shapes):
         side = min(shapes[number].rescaled_px.max, shapes[number].source_px.max)
         if max(source_px) <= side:
             return _Sheet(number, side)

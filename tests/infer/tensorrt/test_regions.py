@@ -114,3 +114,15 @@ def test_images_share_calls_within_odd_profiles(
     spec = slim_spec("A")
     options = {option.name: option for option in map(parse_profile, profiles)}
     seen(session, protocol, sizes, spec, [with_regions(s) for s in shapes_from_options(spec, options)], scales)
+
+
+def test_calls_of_many_images_have_few_shapes(session: onnxruntime.InferenceSession) -> None:
+    """A profile of 400 px a side has room for twelve such images, of which a call takes eight; rows, lines, taps
+    come in steps, too."""
+    spec = slim_spec("A")
+    shapes = [with_regions(s) for s in shapes_from_options(spec, {"crops": parse_profile("crops:image=400")})]
+    calls = seen(session, "center", [(80 + n % 3, 100) for n in range(20)], spec, shapes)
+    assert [len(call.places) for call in calls] == [8, 12]  # the last has what is left
+    assert {np.asarray(call.feed["image"]).shape for call in calls} == {(256, 400, 3)}
+    assert {call.feed["rows"].shape[1] for call in calls} == {64}
+    assert {len(call.feed[f"region_{side}_taps"]) for call in calls for side in ("row", "col")} == {8}
