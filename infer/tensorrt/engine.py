@@ -17,7 +17,7 @@ import numpy as np
 from ..cuda.driver import Memory
 from ..engine import DeviceImage, EngineError, Outputs, check_graph, check_outputs, load_on_host
 from ..files import replacing
-from ..graph_inputs import Call
+from ..graph_inputs import Call, inputs_of
 from ..pixels.decode import Pixels
 from ..spec import ModelSpec
 from ..views import ShapeRange, ViewPlan
@@ -307,7 +307,7 @@ class TensorRTEngine:
         return config
 
     def _tensor_types(self) -> tuple[dict[str, np.dtype[Any]], list[str]]:
-        """(types of all inputs and outputs, names of the outputs). Raises EngineError unless the spec has these.
+        """(types of all inputs and outputs, names of the outputs). Raises EngineError unless the sidecar has these.
 
         Their channels are compared with the spec's classes where they are fixed, and else when a call's are known.
         """
@@ -319,6 +319,12 @@ class TensorRTEngine:
             raise EngineError(
                 f"{self._sidecar.path}: has outputs {', '.join(sorted(outputs))}, but its spec says "
                 f"{', '.join(sorted(expected))}: {self._sidecar.rebuild}"
+            )
+        inputs, wanted = set(names) - set(outputs), inputs_of(self.spec.interface, self.shapes[0])
+        if inputs != wanted.keys():
+            raise EngineError(
+                f"{self._sidecar.path}: has inputs {', '.join(sorted(inputs))}, but its sidecar says "
+                f"{', '.join(sorted(wanted))}: {self._sidecar.rebuild}"
             )
         for name in names:
             if engine.get_tensor_location(name) != on_gpu:

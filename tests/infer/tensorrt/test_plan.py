@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import cudasim
+import msgspec
 import pytest
 from engines import Built
 from helpers import Exported
@@ -18,7 +19,9 @@ from plans import write_plan
 
 from export.model.source import read_source
 from export.tensorrt.build import BuildOptions
+from export.tensorrt.elements import fit_shapes
 from export.tensorrt.profiles import shapes_from_options
+from infer.views import ShapeRange
 
 pytestmark = pytest.mark.processes
 
@@ -41,6 +44,16 @@ REFUSALS = {
     "profiles": ([], "has 4 profiles, but its sidecar names 0: python -m export"),
     "spec": ({}, r"\.json: cannot be understood \(not a model spec: Object missing required field `name`\), "),
     "outputs": ("", r"has outputs .*pixel_sums.*, but its spec says posterior: python -m export"),
+    "regions": (
+        False,
+        r"has inputs .*, region_row_taps, .*, but its sidecar says col_first, col_taps, cols, image, row_first, "
+        r"row_taps, rows: python -m",
+    ),
+    "no regions": (
+        True,
+        r"has inputs col_first, col_taps, cols, image, row_first, row_taps, rows, but its sidecar says .*, "
+        r"region_row_taps, .*: python -m",
+    ),
     "classes": (3, "its posterior.* has 10 values, expected 3 for the 3 classes that its spec names"),
     "plan": (
         b"something else",
@@ -64,10 +77,16 @@ def test_what_cannot_be_opened(exported: Exported, tmp_path: Path) -> None:
         folder = tmp_path / case
         folder.mkdir()
         onnx, changes = exported("A"), {}
+        shapes: tuple[ShapeRange, ...] = ()
         if case in ("builder", "version", "absent"):
             changes["builder"] = value
         elif case in ("targets", "profiles", "spec"):
             changes[case] = value
+        elif case in ("regions", "no regions"):  # a sidecar with the lines of the other kind
+            spec = read_source(onnx).spec
+            kinds = shapes_from_options(spec), fit_shapes(onnx, spec, shapes_from_options(spec))[0]
+            changes["profiles"] = [{**msgspec.to_builtins(shape), "inputs": {}} for shape in kinds[value]]
+            shapes = kinds[not value]
         elif case == "sha256":
             changes["sha256"] = "0" * 64
         elif case == "outputs":
@@ -76,7 +95,7 @@ def test_what_cannot_be_opened(exported: Exported, tmp_path: Path) -> None:
         elif case == "classes":
             spec = read_source(onnx).spec
             changes["spec"] = json.loads(dataclasses.replace(spec, classes=spec.classes[:3]).to_json())
-        path = write_plan(onnx, folder, **changes)
+        path = write_plan(onnx, folder, shapes, **changes)
         if case == "plan":
             assert isinstance(value, bytes)
             path = write_plan(onnx, folder, sha256=hashlib.sha256(value).hexdigest())
