@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
@@ -19,6 +18,6 @@ def usable_cores() -> int:
 def _quota(otherwise: int) -> int:
     try:
         allowed, period = QUOTA.read_text().split()
-        return math.ceil(int(allowed) / int(period))
+        return -(-int(allowed) // int(period))
     except (OSError, ValueError, ZeroDivisionError):  # none, or no Linux
         return otherwise

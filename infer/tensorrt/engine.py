@@ -149,9 +149,9 @@ class TensorRTEngine:
         calls = self._calls(image, plans)
 
         with self._gpu.lock, self._gpu.device.current():
-            if ("resident", self.device) not in image.uploads:
-                image.uploads["resident", self.device] = Resident(self._gpu)
-            resident: Resident = image.uploads["resident", self.device]
+            if ("resident", self._gpu) not in image.uploads:
+                image.uploads["resident", self._gpu] = Resident(self._gpu)
+            resident: Resident = image.uploads["resident", self._gpu]
             inputs = resident.put([call.feed for call in calls])
 
             pending = Pending(self._gpu, image, resident, calls, self._layout(calls, outputs), self._spent)

@@ -240,6 +240,7 @@ class Resident:
 
         if tables:
             self._tensors |= self._gpu.tables(tables.values(), self._tables)
+            self._kept += tables.values()
         for packed in [array for array in new.values() if isinstance(array, Packed)]:
             for _, image in _parts(packed):
                 new.pop(_key(image), None)  # it goes up within

@@ -19,6 +19,7 @@ from infer.processes import cores
         ("max 100000", 8),
         ("9900000 100000", 8),
         ("?", 8),
+        ("9" * 400 + " 100000", 8),
     ],
 )
 def test_a_containers_share(quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

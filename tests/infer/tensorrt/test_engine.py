@@ -257,6 +257,49 @@ def test_what_is_not_collected_is_waited_for_before_its_memory_is_used_again(
     assert seen.stdout == "GPU 0 was closed: open the engine again\n"
 
 
+def test_an_image_outlives_the_engines_that_loaded_it(exported: Exported, tmp_path: Path) -> None:
+    """What the last engine of a GPU gave back is uploaded anew for the next one."""
+    code = f"""
+    path, expected = Path({str(write_plan(exported("A"), tmp_path))!r}), None
+    for attempt in range(3):
+        engine = TensorRTEngine(path)
+        if expected is None:
+            plan = plan_views(engine.spec, "dense", (90, 130))
+            loaded = engine.load([noise(90, 130)])
+            expected = engine.run(loaded, [plan], OUTPUTS)
+        same(engine.run(loaded, [plan], OUTPUTS), expected)
+        engine.close()
+        del engine
+    """
+    check(run(code, tmp_path))
+
+
+def test_an_image_keeps_its_tables_whose_ids_it_knows(tmp_path: Path) -> None:
+    """Also where calls go, as one of two threads' do, and where tables of others have taken the room."""
+    code = """
+    import weakref
+    import infer.tensorrt.gpu as gpus
+    gpus.TABLES_BYTES = 0
+    gpu = gpus.open_gpu(0)
+    def table(value):
+        array = np.full(100, value, np.int32)
+        array.flags.writeable = False
+        return array
+    with gpu.lock, gpu.device.current():
+        first, second, array = gpus.Resident(gpu), gpus.Resident(gpu), table(1)
+        alive = weakref.ref(array)
+        first.put([{"rows": array}])
+        second.put([{"rows": table(2)}])
+        del array
+        assert alive() is not None
+        del first
+        assert alive() is None
+        del second
+    gpus.close_gpu(gpu)
+    """
+    check(run(code, tmp_path))
+
+
 def test_the_self_test_is_asked_for_by_open_engine(exported: Exported, tmp_path: Path) -> None:
     wrong = {"pixel_sums": [[0] * 6] * 16, "log_posterior": [[0.0] * 10] * 16}
     code = f"""
