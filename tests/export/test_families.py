@@ -117,7 +117,7 @@ def test_engines_in_half(
     made = build_engine(path, "-o", tmp_path / "m.engine", "--target", "sm86", *images, "--tolerance", "0.05")
     assert "not measured" not in "".join(made.printed) + capfd.readouterr().err
     assert made.sidecar["ranges"]["images"] == 4 and made.sidecar["verify"]["layers"]
-    assert made.sidecar["half_tensors"] > 10 and len(made.sidecar["profiles"]) == (1 if spec.fixed_size else 3)
+    assert made.sidecar["half_tensors"] > 10 and len(made.sidecar["profiles"]) == (2 if spec.fixed_size else 4)
     engine = open_engine(tmp_path / "m.fp16.onnx", self_test=True)
     photo = photos["cat"]
     plan = plan_views(spec, "ten-crop", photo.shape[:2])

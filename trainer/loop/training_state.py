@@ -22,6 +22,10 @@ from .execution import Execution
 from .objective import Objective, make_objective
 from .schedule import Plateau
 
+FRACTIONS = 2.0**24
+"""Of 1, in which the sums of an epoch are counted: below 2^29 such numbers add up without rounding, in whatever order
+steps, processes and what a checkpoint kept are added."""
+
 
 class WeightAverage:
     """The average of the weights over the steps (Polyak and Juditsky 1992; GoogLeNet section 6), for inference.
@@ -94,7 +98,8 @@ class TrainingState:
                     loss, wrong = self._module(*batch)
                 self.scaler.scale(loss / len(parts)).backward()
             images = torch.full_like(loss, len(target))
-            self.sums += torch.stack([loss.detach() * images, wrong.to(loss.dtype), images]).double()
+            of_step = torch.stack([loss.detach() * images, wrong.to(loss.dtype), images]).double()
+            self.sums += torch.round(of_step * FRACTIONS) / FRACTIONS
 
         self.scaler.step(self.optimizer)
         self.scaler.update()

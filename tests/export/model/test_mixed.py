@@ -147,7 +147,7 @@ def test_the_real_builder_keeps_them(tmp_path: Path, miniature_dir: Path, capsys
     assert build(model, *keep, "--verify", miniature_dir, "--limit", 8) == 0
     said = capsys.readouterr().out
     assert f"{tmp_path / 'loud.onnx'}: conv3_1, relu3_1, conv3_2 in FP32" in said
-    assert "11 convolutions fp16 but 2 in fp32 (33 kernels" in said
+    assert "11 convolutions fp16 but 2 in fp32 (44 kernels" in said
     sidecar = json.loads(Path(f"{engine}.json").read_text())
     assert sidecar["keep_single"] == list(LAYERS) and sidecar["spec"]["precision"] == "fp16"
     assert sidecar["verify"]["largest_posterior_difference"] < 0.02
