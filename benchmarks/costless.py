@@ -14,7 +14,6 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 
 SCRATCH_BYTES = 1 << 20
@@ -130,8 +129,11 @@ class IExecutionContext:
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
+        sizes = self._sizes
         for name in self._engine.outputs:
-            nbytes = int(np.prod(self.get_tensor_shape(name))) * 4  # of f32 or i32
+            nbytes = 4  # of f32 or i32
+            for dim in self._engine.dims[name]:
+                nbytes *= sizes.get(dim, dim)  # type: ignore[operator]
             ctypes.memset(_host_address(self._places[name], nbytes), 0, nbytes)
         return True
 
