@@ -26,6 +26,7 @@ from .pixels.render import (
     make_taps,
     normalise,
     pixel_sums,
+    read_only,
 )
 from .spec import Filter, Interface, ModelSpec, Size
 from .views import Extent, Rect, ShapeRange
@@ -144,7 +145,7 @@ def _piled_taps(n_in: int, n_out: int, filter: Filter, count: int, apart: int) -
     """Taps of an axis along which so many images lie, so many pixels from first to first, each rescaled for itself."""
     first, taps = make_taps(n_in, n_out, filter)
     firsts = np.arange(count, dtype=np.int32)[:, None] * np.int32(apart) + first
-    return _read_only_taps(Taps(firsts.reshape(-1), np.tile(taps, count)))
+    return read_only(Taps(firsts.reshape(-1), np.tile(taps, count)))
 
 
 def resized_tables(
@@ -398,11 +399,6 @@ def _read_only(tables: Feed) -> Feed:
     for table in tables.values():
         table.flags.writeable = False
     return tables
-
-
-def _read_only_taps(taps: Taps) -> Taps:
-    _read_only(taps._asdict())
-    return taps
 
 
 Entry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]

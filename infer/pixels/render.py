@@ -78,10 +78,11 @@ def make_taps(n_in: int, n_out: int, filter: Filter) -> Taps:
     weights /= total
 
     half = np.where(weights < 0, -0.5, 0.5)
-    return _kept(Taps(first.astype(np.int32), (weights * (1 << PRECISION_BITS) + half).astype(np.int32)))
+    return read_only(Taps(first.astype(np.int32), (weights * (1 << PRECISION_BITS) + half).astype(np.int32)))
 
 
-def _kept(taps: Taps) -> Taps:
+def read_only(taps: Taps) -> Taps:
+    """Taps that nobody changes, since they are kept."""
     for array in taps:
         array.flags.writeable = False
     return taps
@@ -90,7 +91,7 @@ def _kept(taps: Taps) -> Taps:
 @functools.lru_cache(maxsize=AXES)
 def identity_taps(n: int) -> Taps:
     """Taps that leave an axis as it is (K = 1), for pixels rescaled elsewhere; read-only, since they are kept."""
-    return _kept(Taps(np.arange(n, dtype=np.int32), np.full((1, n), 1 << PRECISION_BITS, np.int32)))
+    return read_only(Taps(np.arange(n, dtype=np.int32), np.full((1, n), 1 << PRECISION_BITS, np.int32)))
 
 
 FILTERS: dict[Filter, Image.Resampling] = {
