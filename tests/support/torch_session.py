@@ -102,7 +102,9 @@ class TorchSession:
         return x.squeeze(int(axes))
 
     def _Unsqueeze(self, x: Tensor, axes: Tensor) -> Tensor:
-        return x.unsqueeze(int(axes))
+        for axis in sorted(axes.reshape(-1).tolist()):
+            x = x.unsqueeze(axis)
+        return x
 
     def _Concat(self, *xs: Tensor, axis: int) -> Tensor:
         return torch.cat(xs, axis)
