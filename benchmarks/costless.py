@@ -7,7 +7,6 @@ time is the host's. Plans are those of tests/support/fake_tensorrt.py.
 from __future__ import annotations
 
 import ctypes
-import enum
 import json
 import sys
 import types
@@ -15,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
+from fake_tensorrt import ExecutionContextAllocationStrategy, ILogger, TensorIOMode, TensorLocation
 
 SCRATCH_BYTES = 1 << 20
 _DRIVER: list[Any] = []
@@ -26,30 +26,6 @@ def install(name: str, version: str) -> None:
     module.__dict__.update({key: value for key, value in globals().items() if not key.startswith("_")})
     module.__dict__["__version__"] = version
     sys.modules[name] = module
-
-
-class TensorLocation(enum.Enum):
-    DEVICE = 0
-    HOST = 1
-
-
-class TensorIOMode(enum.Enum):
-    NONE = 0
-    INPUT = 1
-    OUTPUT = 2
-
-
-class ExecutionContextAllocationStrategy(enum.Enum):
-    USER_MANAGED = 2
-
-
-class ILogger:
-    class Severity(enum.Enum):
-        INTERNAL_ERROR = 0
-        ERROR = 1
-        WARNING = 2
-        INFO = 3
-        VERBOSE = 4
 
 
 def nptype(kind: int) -> Any:

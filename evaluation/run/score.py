@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from infer import views as view_plans
 from infer.data.dataset import Dataset, Item
-from infer.engine import HOST, DeviceImage, Engine, Provider, Started, start
+from infer.engine import HOST, DeviceImage, Engine, Provider, Started, Starting, start
 from infer.errors import one_line
 from infer.pixels import render
 from infer.pixels.nvjpeg import DecoderName
@@ -44,7 +44,7 @@ from .mistakes import find_mistakes
 from .submission import POOLING_OUTPUT, Pooling, Protocol, RunPlan
 
 SMALL_BATCH, LARGE_BATCH = 40, 8
-"""Images of a shard: the first when their protocols have few views each, or on a GPU, where images share calls."""
+"""Images of a shard: the first when their protocols have few views each, or of plans, in which images share calls."""
 PLANS = 64
 """Image sizes whose plans are kept: most photographs of a data set have one of a few sizes."""
 
@@ -192,10 +192,10 @@ class ScoreMaker(ShardMaker[Item, list[BegunBatch], TableParts]):
             label_of = match_classes(dataset, engine.spec, by_order=classes_by_order).label_of
             self._tables.append(EngineTables(engine, tuple(own), metadata, label_of, _planner(engine, own)))
 
-        # images with few views each share calls; on a GPU dense views of images of one size do, too
+        # images with few views each share calls; in a plan for TensorRT dense views of images of one size do, too
         single = all(protocol.name in view_plans.SINGLE_SCALE for own in protocols for protocol in own)
-        on_gpu = all(engine.device != HOST for engine in engines)
-        self.shard_images, self.together = (SMALL_BATCH, SMALL_BATCH) if single or on_gpu else (LARGE_BATCH, 1)
+        plans = all(isinstance(engine, Starting) for engine in engines)
+        self.shard_images, self.together = (SMALL_BATCH, SMALL_BATCH) if single or plans else (LARGE_BATCH, 1)
         metadata_of_all = tuple(tables.metadata for tables in self._tables)
         names = tuple(tables.protocols for tables in self._tables)
         self.known = KnownEngines(tuple(map(known_engine, engines)), names, metadata_of_all, self.shard_images)
