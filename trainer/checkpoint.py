@@ -56,7 +56,7 @@ class Checkpoint:
     sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
     iterate: dict[str, Tensor] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
-    averaged: int = 0
+    averaged: int | None = None
     plateau: tuple[int, float, int] = (0, math.inf, 0)
     best: tuple[int, float, float] = NONE_BEST
     answers: dict[str, Tensor] = field(default_factory=dict)
@@ -158,7 +158,7 @@ class _State(msgspec.Struct, frozen=True):
     recipe: Annotated[str, msgspec.Meta(max_length=100_000)] = ""
     steps_of_epoch: Count = 0
     sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    averaged: Count = 0
+    averaged: Count | None = None
     plateau: tuple[Count, float, Count] = (0, math.inf, 0)
     best: tuple[Count, float, float] = NONE_BEST
     scaler: dict[str, int | float | None] = {}

@@ -88,7 +88,7 @@ class Recipe:
     class_weights: ClassWeights = "none"  # balanced: an image counts by how rare its class is
     stop_after: int = 0  # validations without a new best after which the run ends; 0: it goes on
     keep: Keep = "last"  # the epoch whose weights are the result: the last, or that of the best validation
-    feature_draws: int = 4  # train_layers=last: crops of an image whose features are computed, used in turn
+    feature_draws: int = 2  # train_layers=last: crops of an image whose features are computed, used in turn
     average: Average = "none"
     average_decay: float = 0.9999  # polyak; 1: the plain mean of all iterates
 

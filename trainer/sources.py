@@ -82,7 +82,7 @@ FINE_TUNE = dict.fromkeys(
     "start": "our choice: AlexNet's 0.01, of the last layer where the classes are others",
     "schedule": "our choice: a run of minutes has no time to see a plateau",
     "norms": "our choice: a batch of a few photographs has poorer statistics than ImageNet",
-    "feature_draws": "our choice: as many crops of an image as a fifth of the epochs",
+    "feature_draws": "our choice: on a CPU the features of photographs take most of the time",
     "momentum": "VGG section 3.1",
     "weight_decay": "VGG section 3.1; bvlc_googlenet for GoogLeNet",
     "color_sigma": "AlexNet section 4.1, with ImageNet's colours",

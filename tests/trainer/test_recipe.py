@@ -9,7 +9,6 @@ import re
 import pytest
 import torch
 
-from trainer.fine_tuning import fit_recipe
 from trainer.loop.schedule import phase_at
 from trainer.nets.zoo import build_net
 from trainer.recipe import DEFAULTS, FIELDS, LATER, Phase, Recipe, RecipeError, override

@@ -179,7 +179,7 @@ class TrainingState:
             sums=self.sums_of_epoch(),
             iterate=self._changing_on_host(self.net.state_dict()) if others else {},
             average=self._changing_on_host(own) if averages else {},
-            averaged=0 if self.average is None else self.average.steps,
+            averaged=None if self.average is None else self.average.steps,
             plateau=(self.plateau.drops, self.plateau.best_percent, self.plateau.since_best),
             best=self.best,
             answers=self.answers,
@@ -202,7 +202,7 @@ class TrainingState:
             for name, tensor in {**inferred, **previous.average}.items():
                 self.average.weights[name].copy_(tensor)
             steps = previous.epochs_done * (previous.images // self.recipe.batch) + previous.steps_of_epoch
-            self.average.steps = previous.averaged or steps  # older files do not say how many are in it
+            self.average.steps = steps if previous.averaged is None else previous.averaged  # older files do not say how many are in it
 
         for name, buffer in previous.momentum.items():
             parameter = self.trained[name]
