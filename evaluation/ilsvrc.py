@@ -130,7 +130,7 @@ def _evaluate(args: argparse.Namespace, command: str) -> int:
     check_ours(args.out / MISTAKES, MISTAKES_OURS, RunError)
     earlier = _earlier_run(args)
     plan = _plan(args)
-    dataset = open_dataset(args.data, "val", **data_options(args))
+    dataset = open_dataset(args.data, "named", **data_options(args))
     opener = score_opener(
         plan,
         dataset,

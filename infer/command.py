@@ -90,15 +90,17 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `infer.data.dataset.open_dataset` that a user may choose."""
     labels = "a list of the labels, for images in no class folders: rows IMAGE,LABEL, with a header or none"
     columns = "columns of Parquet files, where they have other names"
+    only = "a list of the images to take, a name a line"
     limit = "only N images, evenly spaced over all classes, always the same"
     parser.add_argument("--labels", type=Path, metavar="FILE.csv", help=labels)
     parser.add_argument("--columns", type=columns_argument, metavar="image=NAME,label=NAME", help=columns)
+    parser.add_argument("--only", type=Path, metavar="FILE.txt", help=only)
     parser.add_argument("--limit", type=count_argument, metavar="N", help=limit)
 
 
 def data_options(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `open_dataset`, from what `add_data_options` added."""
-    return {name: getattr(args, name) for name in ("labels", "columns", "limit")}
+    return {name: getattr(args, name) for name in ("labels", "columns", "only", "limit")}
 
 
 def print_notes(notes: Iterable[str]) -> None:

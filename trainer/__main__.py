@@ -133,6 +133,7 @@ def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str)
 
     words = ["--engine", path, "--data", data, "--out", out, "--protocol", protocol, "--provider", provider, "--resume"]
     words += ["--labels", args.labels] if args.labels else []
+    words += ["--only", args.only] if args.only else []
     words += ["--columns", ",".join(f"{key}={name}" for key, name in args.columns.items())] if args.columns else []
     environment = {**os.environ, PARENT: str(os.getpid())}  # so that it ends with this process
     command = [sys.executable, "-m", "evaluation.ilsvrc", *map(str, words)]

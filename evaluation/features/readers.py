@@ -21,16 +21,21 @@ SETS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
 CALTECH_FOLDERS: dict[str, Kind] = {"101_ObjectCategories": "caltech-101", "256_ObjectCategories": "caltech-256"}
 
 
-def open_folders(root: Path, labels: Path | None = None, columns: Mapping[str, str] | None = None) -> Collection:
+def open_folders(
+    root: Path,
+    labels: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    only: Path | None = None,
+) -> Collection:
     """Opens a data set of infer.data: its train and val images where there are both, else all without a split.
 
-    labels, columns: as of `open_dataset`. Raises DatasetError, also where train and val have different classes.
+    labels, columns, only: as of `open_dataset`. Raises DatasetError, also where train and val have different classes.
     """
     if not (has_validation(root) and has_training(root)):
-        dataset = open_dataset(root, "val", labels=labels, columns=columns)
+        dataset = open_dataset(root, "val", labels=labels, columns=columns, only=only)
         return Collection("folders", dataset.classes, from_dataset(dataset, ""), tuple(dataset.notes))
 
-    train, val = (open_dataset(root, split, labels=labels, columns=columns) for split in SETS)
+    train, val = (open_dataset(root, split, labels=labels, columns=columns, only=only) for split in SETS)
     if train.classes != val.classes:
         different = sorted(set(train.classes) ^ set(val.classes))
         raise DatasetError(
@@ -82,16 +87,17 @@ def open_collection(
     limit: int | None = None,
     labels: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    only: Path | None = None,
 ) -> Collection:
     """Opens a data set by the reader of its kind, or of the kind that its folders say.
 
-    limit: so many pictures, evenly spaced over sets and classes. Raises DatasetError, also for labels or columns of a
-    kind that has its own.
+    limit: so many pictures, evenly spaced over sets and classes. labels, columns, only: as of
+    `open_dataset`. Raises DatasetError, also for these of a kind that has its own.
     """
     kind = kind_of(root) if kind == "auto" else kind
-    given = [name for name, value in (("--labels", labels), ("--columns", columns)) if value]
+    given = [name for name, value in (("--labels", labels), ("--columns", columns), ("--only", only)) if value]
     if kind == "folders":
-        return limited(open_folders(root, labels, columns), limit, root)
+        return limited(open_folders(root, labels, columns, only), limit, root)
     if given:
         raise DatasetError(f"{root}: {given[0]} is for folders and shards of images, a {kind} data set has its own")
     return limited(READERS[kind](root), limit, root)

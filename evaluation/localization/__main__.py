@@ -98,7 +98,7 @@ def _check_together(parser: Parser, args: argparse.Namespace) -> None:
 
 def _localize(args: argparse.Namespace, command: str) -> int:
     check_out(args.out, KIND)
-    dataset = open_dataset(args.data, "val", **data_options(args))
+    dataset = open_dataset(args.data, "named", **data_options(args))
     truth = read_ground_truth(dataset, args.annotations, args.blacklist)
     print_notes(f"{said}: not counted" for said in truth.broken)
     merge_at = MATCHES[args.match][1] if args.merge_at is None else args.merge_at

@@ -41,7 +41,13 @@ class Reading:
 
     labels: Path | None = None
     columns: Mapping[str, str] | None = None
+    only: Path | None = None
     classes_by_order: bool = False
+
+    @property
+    def of_dataset(self) -> dict[str, Any]:
+        """Those of `open_dataset` itself."""
+        return {"labels": self.labels, "columns": self.columns, "only": self.only}
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ def add_proof_options(parser: Parser) -> None:
     )
     add("--labels", type=Path, metavar="FILE.csv", help="of --verify, for images in no class folders")
     add("--columns", type=columns_argument, metavar="image=NAME,label=NAME", help="of --verify, of Parquet files")
+    add("--only", type=Path, metavar="FILE.txt", help="of --verify: a list of the images to take, a name a line")
     add("--classes-by-order", action="store_true", help="of --verify: take classes by their places, not their names")
     add(
         "--keep-half",
@@ -92,8 +93,8 @@ def check_proof_options(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("--keep-half is of INT8: use it with --precision int8")
     if (args.protocol or args.limit is not None) and not (args.calibrate or args.verify):
         parser.error("--protocol and --limit are of --calibrate DIR and --verify DIR: give one of these")
-    if (args.labels or args.columns or args.classes_by_order) and args.verify is None:
-        parser.error("--labels, --columns and --classes-by-order are of --verify DIR: give both")
+    if (args.labels or args.columns or args.only or args.classes_by_order) and args.verify is None:
+        parser.error("--labels, --columns, --only and --classes-by-order are of --verify DIR: give both")
     if args.limit is not None and args.limit < 0:
         parser.error(f"--limit: expected a number of images or 0 for all, got {args.limit}")
 
@@ -102,4 +103,4 @@ def proof_of(args: argparse.Namespace) -> Proof:
     """The proof that the options ask for."""
     names = ("calibrate", "verify", "protocol", "limit", "tolerance", "max_drop", "max_drop_bound")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return Proof(**given, reading=Reading(args.labels, args.columns, args.classes_by_order))
+    return Proof(**given, reading=Reading(args.labels, args.columns, args.only, args.classes_by_order))

@@ -92,7 +92,7 @@ def prove_graph(source: Source, proof: Proof, chart: Path) -> Source:
 
 def few_views(spec: ModelSpec, data: Path, reading: Reading) -> layers.Views:
     """One centre crop of each of a few images of a data set; those that cannot be used are left out."""
-    dataset = open_dataset(data, limit=layers.IMAGES, labels=reading.labels, columns=reading.columns)
+    dataset = open_dataset(data, "named", limit=layers.IMAGES, **reading.of_dataset)
     found = []
     for item in dataset.items:
         for pixels in read_image(item, [spec.preprocessing.exif], strict=False).images.values():
@@ -183,7 +183,7 @@ def _open_images(engine: Engine, proof: Proof) -> tuple[Dataset, NDArray[np.int3
     assert proof.verify is not None
     reading = proof.reading
     try:
-        dataset = open_dataset(proof.verify, limit=proof.limit or None, labels=reading.labels, columns=reading.columns)
+        dataset = open_dataset(proof.verify, "named", limit=proof.limit or None, **reading.of_dataset)
         if engine.spec.task != "classify":
             return dataset, np.zeros(0, np.int32), dataset.notes
         match = match_classes(dataset, engine.spec, by_order=reading.classes_by_order)

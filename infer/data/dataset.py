@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from . import kaggle, parquet, webdataset
 from .devkit import DEVKIT, GROUND_TRUTH, META, Synsets, read_synsets, read_validation_ids
 from .folder import SUFFIXES, TAR, File, Folder, Listing, Sample, Stored, composed, ending_of, open_folder, printable
 from .folder import DatasetError as DatasetError
 from .label_file import label_paths, read_label_file
+from .only import find_places, read_names
 from .shards import PARQUET, SPLITS, Split, find_shards, label_samples
 from .spread import say_part, spread
 from .webdataset import is_webdataset
@@ -98,13 +100,14 @@ def say_left_out(left_out: Mapping[str, int]) -> str:
 
 def open_dataset(
     root: Path,
-    split: Split = "val",
+    split: Split | Literal["named"] = "val",
     *,
     limit: int | None = None,
     labels: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    only: Path | None = None,
 ) -> Dataset:
-    """The images of one split. Raises DatasetError.
+    """The images of one split; "named": of val, or of train where `only` names none of val. Raises DatasetError.
 
     root: ILSVRC-2012 (ILSVRC2012_img_val flat or in WNID folders, ILSVRC2012_img_train, the devkit; or Kaggle's
     folders), or class folders, directly or below train/ and val/. A tar archive stands for the folder of its name, at
@@ -113,14 +116,46 @@ def open_dataset(
 
     limit: so many of them, evenly spaced over all classes, always the same. labels: a file that has the label of each
     image, whatever folder it is in. columns: names of Parquet's columns `image` and `label`, where they are others.
+    only: a list of the images that are taken, a name a line; it may name images of the other split, too.
     """
+    if only is None:
+        return _limited(_open_split(root, "val" if split == "named" else split, labels, columns), limit)
+
+    # the other split is opened only where names are not of this one
+    names, both = read_names(only), has_validation(root) and has_training(root)
+    own: Split = "train" if split == "train" else "val"
+    if split == "named" and not both and has_training(root) and not root.is_file():
+        own = "train"
+    dataset = _open_split(root, own, labels, columns)
+    places, absent = find_places(names, [item.name for item in dataset.items], only)
+    others = 0
+    if absent and both:
+        other: Split = "val" if own == "train" else "train"
+        beside = _open_split(root, other, labels, columns)
+        there, absent = find_places(absent, [item.name for item in beside.items], only)
+        others = len(there)
+        if not places and split == "named":
+            own, other, dataset, places, others = other, own, beside, there, 0
+
+    if absent:
+        raise DatasetError(
+            f"{only}: {len(absent)} of {len(names)} names are of no image of {root} ({printable(absent[0])[:200]}"
+            f"{' ...' * (len(absent) > 1)}): expected names like {dataset.items[0].name}"
+        )
+    if not places:
+        raise DatasetError(f"{only}: names no {own} image of {root}, only {others} of the other split: name some")
+    return _limited(_chosen(dataset, places, only, others), limit)
+
+
+def _open_split(root: Path, split: Split, labels: Path | None, columns: Mapping[str, str] | None) -> Dataset:
+    """All images of a split. Raises DatasetError."""
     shards = _shards(root, split)
     if columns and not (shards and shards[0].suffix == PARQUET):
         raise DatasetError(f"--columns names columns of Parquet files, but {root} holds none")
     if shards:
         if labels is not None:
             raise DatasetError(f"--labels {labels}: shards hold the labels of their images themselves: leave it out")
-        return _limited(_open_packed(shards, root, columns or {}), limit)
+        return _open_packed(shards, root, columns or {})
 
     top = open_folder(root)
     if root.stem in (TRAIN, VAL) and root.suffix == TAR:
@@ -137,7 +172,7 @@ def open_dataset(
     if not dataset.items:
         said = f"; {say_left_out(dataset.left_out)}" if dataset.left_out else ""
         raise DatasetError(f"{root}: no {split} images found (endings {', '.join(SUFFIXES)}){said}")
-    return _limited(dataset, limit)
+    return dataset
 
 
 def has_validation(root: Path) -> bool:
@@ -165,6 +200,18 @@ def _shards(root: Path, split: Split) -> list[Path]:
     """The shards of a data set that is packed into shards; an empty list for any other data set."""
     shards = find_shards(root, split)
     return shards if shards and (shards[0].suffix == PARQUET or is_webdataset(shards[0])) else []
+
+
+def _chosen(dataset: Dataset, places: Sequence[int], only: Path, others: int) -> Dataset:
+    """The images at `places`, which a list named beside so many of the other split."""
+    said = f"{len(places)} of {len(dataset.items)} images, those of {only.name}"
+    if others:
+        said += f", which names {others} of the other split, too"
+    remarks = (*dataset.remarks, printable(said))
+    if len(places) == len(dataset.items):
+        return replace(dataset, remarks=remarks)
+    items = [dataset.items[place] for place in places]
+    return replace(dataset, items=items, is_ilsvrc2012_val=False, remarks=remarks, is_part=True)
 
 
 def _limited(dataset: Dataset, limit: int | None) -> Dataset:

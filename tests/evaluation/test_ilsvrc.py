@@ -319,3 +319,20 @@ def test_data_and_out_that_cannot_be(
     (tmp_path / "file").write_text("x")
     assert main(arguments([engine], miniature_dir, tmp_path / "file", "--limit", "1")) == 1
     assert str(tmp_path / "file") in one_line()
+
+
+def test_named_images_alone_are_evaluated(
+    slim_checkpoint: Checkpoints, miniature_dir: Path, tmp_path: Path, one_line: OneLine
+) -> None:
+    items = open_dataset(miniature_dir).items
+    (tmp_path / "few.txt").write_text(f"{items[3].name}\n{items[1].path.name}\n")
+    engines, named = [slim_checkpoint("A")], ("--only", str(tmp_path / "few.txt"))
+    assert main(arguments(engines, miniature_dir, tmp_path / "out", *named)) == 0
+    (table,) = (tmp_path / "out" / "scores").glob("*.parquet")
+    assert read(table).images == (items[1].name, items[3].name)
+    said = f"{miniature_dir}: 2 of {len(items)} images, those of few.txt"
+    assert one_line() == said and said in report(tmp_path / "out")["remarks"]
+
+    (tmp_path / "few.txt").write_text("none.JPEG\n")
+    assert main(arguments(engines, miniature_dir, tmp_path / "other", *named)) == 1
+    assert "few.txt: 1 of 1 names are of no image of" in one_line()

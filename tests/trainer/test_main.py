@@ -219,6 +219,19 @@ def test_an_evaluation_that_the_system_ended_is_said(
 ) -> None:
     monkeypatch.setattr("trainer.__main__.has_validation", lambda data: True)
     monkeypatch.setattr(subprocess, "run", lambda words, env: subprocess.CompletedProcess(words, -9))
-    args = argparse.Namespace(data=tmp_path, labels=None, columns=None)
+    args = argparse.Namespace(data=tmp_path, labels=None, columns=None, only=None)
     assert evaluate(tmp_path / "ckpt.pt", args, "center", "cpu") == 137
     assert one_line().startswith(f"{tmp_path / 'evaluation'}: the evaluation was ended by SIGKILL, as the system does")
+
+
+def test_the_final_evaluation_reads_the_data_as_the_training_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("trainer.__main__.has_validation", lambda data: True)
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, env: said.extend(words) or subprocess.CompletedProcess(words, 0)
+    )
+    args = argparse.Namespace(data=tmp_path, labels=Path("l.csv"), columns={"image": "img"}, only=Path("few.txt"))
+    assert evaluate(tmp_path / "ckpt.pt", args, "center", "cpu") == 0
+    assert said[-6:] == ["--labels", "l.csv", "--only", "few.txt", "--columns", "image=img"]

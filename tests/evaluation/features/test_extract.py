@@ -319,3 +319,14 @@ def test_an_engine_without_features_and_strictness(
     # nothing was done: neither is it in the way, nor does it bind the next run
     assert main(command([exported("A")], data, tmp_path / "h.parquet", "--resume", scales="96")) == 0
     assert "a/9.png: image 4x100 px" in one_line()
+
+
+def test_named_images_of_both_sets_are_taken(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("a/1.png", "a/2.png", "b/3.png"):
+            path = tmp_path / "d" / split / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    (tmp_path / "few.txt").write_text("train/a/2.png\nval/b/3.png\ntrain/b/3.png\n")
+    pictures = open_folders(tmp_path / "d", only=tmp_path / "few.txt").pictures
+    assert [picture.item.name for picture in pictures] == ["train/a/2.png", "train/b/3.png", "val/b/3.png"]

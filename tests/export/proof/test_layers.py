@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 from foreign_nets import foreign_net, weights
-from helpers import loud_checkpoint
+from helpers import loud_checkpoint, slim_spec
 
 from export.from_onnx import ImportRequest, import_model
 from export.model.file import metadata
@@ -138,3 +138,10 @@ def test_a_foreign_net_is_measured(miniature_dir: Path, tmp_path: Path) -> None:
         {},
     )
     assert len(found) > 4 and all(0 <= one.relative < 0.01 for one in found)
+
+
+def test_named_images_alone_are_seen(miniature_dir: Path, tmp_path: Path) -> None:
+    names = [item.name for item in open_dataset(miniature_dir).items]
+    (tmp_path / "few.txt").write_text("\n".join(names[2:5]))
+    found = few_views(slim_spec("A"), miniature_dir, Reading(only=tmp_path / "few.txt"))
+    assert len(found) == 3
