@@ -37,7 +37,7 @@ from ..nets.zoo import Net, build_net
 from ..processes import Peers, join, say
 from ..recipe import Recipe
 from .execution import Execution
-from .progress import CURVES, METRICS, TrainingProgress
+from .progress import CURVES, METRICS, RunSize, TrainingProgress
 from .schedule import learning_rate, phase_at
 from .start import copy_layers, start_weights
 from .stopping import Wish, wish_to_stop
@@ -256,7 +256,8 @@ class Program:
 
         # The first process alone shows the run to the user.
         shown = (self.path.parent, recipe.name, self.steps, self.steps_per_epoch, recipe.batch, run.epochs_done)
-        self.progress = None if run.peers.rank else TrainingProgress(*shown)
+        size = run_size(recipe, self.examples, self.held_out, run.peers)
+        self.progress = None if run.peers.rank else TrainingProgress(*shown, size=size)
         self.saved = time.monotonic()
         self.listing = self.examples.listing_digest
 
@@ -371,6 +372,19 @@ class Program:
         if signal:
             done = f"{iteration} of {self.steps} iterations are in {self.path}"
             raise Stopped(signal, f"stopped: {done}, go on with --resume")
+
+
+def run_size(recipe: Recipe, examples: Examples, held_out: Examples | None, peers: Peers) -> RunSize:
+    """What a run is made of, with what would make one like it shorter."""
+    fewer = "--set iterations=N" if recipe.iterations else "--set epochs=N"
+    gpu = "--device cuda" if torch.cuda.is_available() else "a machine with a GPU"
+    return RunSize(
+        images=len(examples.dataset.items),
+        classes=len(examples.dataset.classes),
+        held_out=len(held_out.dataset.items) if held_out is not None else 0,
+        device=peers.device.type if peers.world == 1 else f"{peers.world} processes, {peers.device.type}",
+        shorter=f"{gpu}, or {fewer}" if peers.device.type == "cpu" else f"more GPUs by torchrun, or {fewer}",
+    )
 
 
 def batches_of_steps(crops: Crops, run: TrainingState) -> Generator[list[TrainingBatch]]:

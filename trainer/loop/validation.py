@@ -6,6 +6,7 @@ import torch
 from torch.func import functional_call
 
 from ..data.batches import Centers, center_batches
+from ..processes import Bar
 from .training_state import TrainingState
 
 BATCH = 64  # images in a forward pass
@@ -23,12 +24,14 @@ def validate(state: TrainingState, centers: Centers) -> dict[str, float]:
     net.eval()
 
     sums = torch.zeros(1 + len(objective.errors), dtype=torch.float64)  # images seen, and wrong in each way
-    for pixels, target in center_batches(centers, BATCH, rank=peers.rank, world=peers.world):
-        pixels, target = pixels.to(peers.device), target.to(peers.device)
-        with state.execution.autocast(peers.device):
-            x = objective.pixels(pixels, torch.zeros(len(pixels), 3, device=peers.device))
-            outputs = functional_call(net, weights, (x,)).mean((2, 3))  # [N, channels]
-        sums += torch.cat([torch.tensor([len(target)]), objective.wrong(outputs.float(), target).cpu()])
+    with Bar("validation", -(-len(centers.items) // peers.world)) as bar:
+        for pixels, target in center_batches(centers, BATCH, rank=peers.rank, world=peers.world):
+            pixels, target = pixels.to(peers.device), target.to(peers.device)
+            with state.execution.autocast(peers.device):
+                x = objective.pixels(pixels, torch.zeros(len(pixels), 3, device=peers.device))
+                outputs = functional_call(net, weights, (x,)).mean((2, 3))  # [N, channels]
+            sums += torch.cat([torch.tensor([len(target)]), objective.wrong(outputs.float(), target).cpu()])
+            bar.update(len(target))
     net.train()
 
     seen, *wrong = peers.total(sums).tolist()
