@@ -25,7 +25,7 @@ EVERY_SECONDS = 30.0
 
 
 class ExecutionError(Refused):
-    """A device, precision or number of processes that cannot be had; one line."""
+    """A device, precision, number of processes or memory that cannot be had; one line."""
 
 
 @dataclass(frozen=True, slots=True)

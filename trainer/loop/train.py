@@ -37,6 +37,7 @@ from ..nets.zoo import Net, build_net
 from ..processes import Peers, join, say
 from ..recipe import Recipe
 from .execution import Execution
+from .memory import check_memory
 from .progress import CURVES, METRICS, RunSize, TrainingProgress
 from .schedule import learning_rate, phase_at
 from .start import copy_layers, start_weights
@@ -142,6 +143,7 @@ def _train(
     if previous is not None:
         with naming_checkpoint(path):
             run.restore(previous)
+    check_memory(run)
     peers.wait()  # all have read the checkpoint before one writes it
 
     # The epochs.
