@@ -38,6 +38,8 @@ TrainingBatch = tuple[Tensor, Tensor, Tensor]
 
 
 SECONDS_TO_BE_SEEN = 0.5
+PREFETCHED = 4
+"""Batches that each loading process makes ahead of their turn."""
 
 
 class ProcessLost(Refused):
@@ -210,7 +212,7 @@ def load(items: TorchDataset[Any], places: Iterable[NDArray[np.int64]], *, pin: 
         items,
         batch_sampler=places,  # type: ignore[arg-type]  # arrays serve as lists of numbers, and take less memory
         num_workers=loader_workers(),
-        prefetch_factor=4,
+        prefetch_factor=PREFETCHED,
         collate_fn=_collate,
         worker_init_fn=_quiet_worker,
         pin_memory=pin,

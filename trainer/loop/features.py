@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from infer.errors import Refused
 from infer.files import replacing
@@ -24,7 +23,7 @@ from infer.files import replacing
 from ..data.augment import augmentation_from_recipe
 from ..data.batches import Centers, Crops, TrainingBatch, load, share_draws
 from ..data.examples import Examples
-from ..processes import say
+from ..processes import Bar, say
 from .stopping import Wish
 from .training_state import TrainingState
 
@@ -146,7 +145,7 @@ class Features:
         crops = sum(len(store.places(chunk)) for store, _, chunk in todo)
         done, begun, said = 0, (0, 0.0), False
         run.net.eval()
-        with tqdm(desc="features of frozen layers", total=crops // peers.world, unit="crop", disable=None) as bar:
+        with Bar("features of frozen layers", -(-crops // peers.world), unit="crop") as bar:
             for number in range(0, len(todo), peers.world):
                 for store, images, chunk in todo[number : number + peers.world][peers.rank : peers.rank + 1]:
                     rows = []

@@ -40,7 +40,8 @@ from ..processes import Peers, join, say
 from ..recipe import Recipe
 from .execution import Execution
 from .features import Features
-from .progress import CURVES, METRICS, TrainingProgress
+from .memory import check_memory
+from .progress import CURVES, METRICS, RunSize, TrainingProgress
 from .schedule import learning_rate, phase_at
 from .start import check_scale, copy_for_fine_tuning, copy_layers, start_weights
 from .stopping import Wish, wish_to_stop
@@ -166,6 +167,7 @@ def _train(
     if held_names and peers.rank == 0:
         with replacing(out / HELD_OUT) as unfinished:
             unfinished.write_text("".join(f"{name}\n" for name in held_names))
+    check_memory(run)
     peers.wait()  # all have read the checkpoint before one writes it
 
     # The epochs.
@@ -329,8 +331,9 @@ class Program:
 
         # The first process alone shows the run to the user.
         shown = (self.path.parent, recipe.name, self.steps, self.steps_per_epoch, recipe.batch, run.epochs_done)
-        self.progress = None if run.peers.rank else TrainingProgress(*shown)
         self.saved, self.saving_seconds = time.monotonic(), 0.0
+        size = run_size(recipe, self.examples, self.held_out, run.peers)
+        self.progress = None if run.peers.rank else TrainingProgress(*shown, size=size)
         self.listing = self.examples.listing_digest
 
         self.features: Features | None = None
@@ -485,6 +488,19 @@ class Program:
     def stop(self, signal: int, done: str) -> None:
         """Raises Stopped for a signal that asked one of the processes to, when what is `done` is on the disk."""
         raise Stopped(signal, f"stopped: {done}, go on with --resume")
+
+
+def run_size(recipe: Recipe, examples: Examples, held_out: Examples | None, peers: Peers) -> RunSize:
+    """What a run is made of, with what would make one like it shorter."""
+    fewer = "--set iterations=N" if recipe.iterations else "--set epochs=N"
+    gpu = "--device cuda" if torch.cuda.is_available() else "a machine with a GPU"
+    return RunSize(
+        images=len(examples.dataset.items),
+        classes=len(examples.dataset.classes),
+        held_out=len(held_out.dataset.items) if held_out is not None else 0,
+        device=peers.device.type if peers.world == 1 else f"{peers.world} processes, {peers.device.type}",
+        shorter=f"{gpu}, or {fewer}" if peers.device.type == "cpu" else f"more GPUs by torchrun, or {fewer}",
+    )
 
 
 def batches_of_steps(crops: Crops, run: TrainingState) -> Generator[list[TrainingBatch]]:

@@ -202,7 +202,9 @@ class TrainingState:
             for name, tensor in {**inferred, **previous.average}.items():
                 self.average.weights[name].copy_(tensor)
             steps = previous.epochs_done * (previous.images // self.recipe.batch) + previous.steps_of_epoch
-            self.average.steps = steps if previous.averaged is None else previous.averaged  # older files do not say how many are in it
+            self.average.steps = (
+                steps if previous.averaged is None else previous.averaged
+            )  # older files do not say how many are in it
 
         for name, buffer in previous.momentum.items():
             parameter = self.trained[name]
@@ -259,7 +261,9 @@ def freeze(net: Net, recipe: Recipe) -> None:
         net.get_submodule(name).requires_grad_(False)
     for path, module in net.named_modules():
         if isinstance(module, BatchNorm):
-            module.frozen = (recipe.fine_tune and recipe.norms == "frozen") or path.startswith(tuple(f"{name}." for name in frozen))
+            module.frozen = (recipe.fine_tune and recipe.norms == "frozen") or path.startswith(
+                tuple(f"{name}." for name in frozen)
+            )
 
 
 def has_norms(net: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..data.batches import Centers, center_batches
+from ..processes import Bar
 from .features import FeatureStore
 from .training_state import TrainingState
 
@@ -43,13 +44,15 @@ def validate(state: TrainingState, images: Centers | FeatureStore) -> Validation
 
     sums = torch.zeros(2 + len(objective.errors), dtype=torch.float64)  # images seen, their loss, and wrong in each way
     answers = torch.zeros(2, count, dtype=torch.float64)  # 1 + the answer, and its probability
-    for outputs, target, places in _outputs(state, images):
-        seen = torch.tensor([len(target)])
-        loss = objective.loss(outputs, target).cpu()[None] * len(target)
-        sums += torch.cat([seen, loss, objective.wrong(outputs, target).cpu()])
-        if state.spec.task == "classify":
-            surest = torch.softmax(outputs, 1).max(1)
-            answers[0, places], answers[1, places] = 1 + surest.indices.double().cpu(), surest.values.double().cpu()
+    with Bar("validation", -(-count // peers.world)) as bar:
+        for outputs, target, places in _outputs(state, images):
+            seen = torch.tensor([len(target)])
+            loss = objective.loss(outputs, target).cpu()[None] * len(target)
+            sums += torch.cat([seen, loss, objective.wrong(outputs, target).cpu()])
+            if state.spec.task == "classify":
+                surest = torch.softmax(outputs, 1).max(1)
+                answers[0, places], answers[1, places] = 1 + surest.indices.double().cpu(), surest.values.double().cpu()
+            bar.update(len(target))
     state.net.train()
 
     seen_images, loss_sum, *wrong = peers.total(sums).tolist()
