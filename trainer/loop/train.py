@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from infer.data.dataset import Dataset
+from infer.data.known_images import known_images, with_trained_on
 from infer.errors import Refused
 from infer.processes.owned import own_folder
 from infer.spec import ModelSpec
@@ -137,8 +138,11 @@ def _train(
 
     # The net.
     out.mkdir(parents=True, exist_ok=True)
+    source = checkpoints.load(init) if init is not None else None
     spec = previous.spec if previous else make_spec(recipe, examples.dataset, statistics)
-    run = TrainingState(recipe, spec, make_initial_net(recipe, spec, init), execution, peers)
+    if previous is None and source is not None:
+        spec = with_trained_on(spec, known_images(source.spec))
+    run = TrainingState(recipe, spec, make_initial_net(recipe, spec, source), execution, peers)
     if previous is not None:
         with naming_checkpoint(path):
             run.restore(previous)
@@ -173,7 +177,7 @@ def check_resumable(
             f"{path} was trained on other images, or other labels, than {dataset.root} has: resume with the same, or "
             "start from it by --init in a new --out"
         )
-    if statistics is not None and previous.spec != make_spec(recipe, dataset, statistics):
+    if statistics is not None and with_trained_on(previous.spec, None) != make_spec(recipe, dataset, statistics):
         raise TrainingError(f"{path} was made with other --statistics: resume with the same, or use a new --out")
 
 
@@ -228,14 +232,14 @@ def is_text_order_of_numbers(classes: Sequence[str]) -> bool:
     return len(numbers) == len(classes) and numbers != sorted(numbers)
 
 
-def make_initial_net(recipe: Recipe, spec: ModelSpec, init: Path | None) -> Net:
+def make_initial_net(recipe: Recipe, spec: ModelSpec, source: Checkpoint | None) -> Net:
     """The net as its first step finds it. Random numbers fill a tensor in the order of its memory: channels last."""
     torch.manual_seed(recipe.seed)
     net = build_net(spec, auxiliary_heads=True)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     start_weights(net, recipe.start, sigma=recipe.start_sigma)
-    if init is not None:
-        copy_layers(net, checkpoints.load(init), spec.task)
+    if source is not None:
+        copy_layers(net, source, spec.task)
     return net
 
 

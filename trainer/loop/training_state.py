@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from infer.data.known_images import KnownImages, known_images, with_trained_on
 from infer.spec import ModelSpec
 
 from ..checkpoint import Checkpoint, CheckpointError, split_weights
@@ -49,7 +50,8 @@ class WeightAverage:
 class TrainingState:
     """A net with its optimiser, average and schedule between two steps.
 
-    sums f64 [3]: loss, wrong answers and images of the epoch so far, of this process alone.
+    sums f64 [3]: loss, wrong answers and images of the epoch so far, of this process alone; trained_on: the images that
+    its steps have seen, and those that the spec knows already.
     """
 
     def __init__(self, recipe: Recipe, spec: ModelSpec, net: Net, execution: Execution, peers: Peers) -> None:
@@ -58,6 +60,7 @@ class TrainingState:
         self.plateau = Plateau()
         self.epochs_done, self.steps_of_epoch, self.finished = 0, 0, False
         self.sums = torch.zeros(3, dtype=torch.float64, device=peers.device)
+        self.trained_on = known_images(spec) or KnownImages()
 
         if recipe.train_layers == "fully-connected":
             for name, parameter in net.named_parameters():
@@ -90,7 +93,8 @@ class TrainingState:
         self.optimizer.zero_grad()
 
         # Gradients add up over the pieces; processes exchange them once, with the last one.
-        for number, (pixels, shift, target) in enumerate(parts, start=1):
+        for number, (pixels, shift, target, images_of_part) in enumerate(parts, start=1):
+            self.trained_on = self.trained_on.with_more(images_of_part.tolist())
             last = number == len(parts)
             with contextlib.nullcontext() if last or self.peers.world == 1 else self._module.no_sync():  # type: ignore[operator]
                 batch = (tensor.to(self.peers.device, non_blocking=True) for tensor in (pixels, shift, target))
@@ -125,7 +129,7 @@ class TrainingState:
         others = self.average is not None or exact
 
         return Checkpoint(
-            spec=self.spec,
+            spec=with_trained_on(self.spec, self.peers.united(self.trained_on)),
             weights=weights,
             auxiliary=auxiliary,
             momentum={name: _on_host(t) for name, t in momentum.items() if t is not None},
