@@ -273,7 +273,8 @@ def _report(
         raise RunError(f"no image could be scored: {unscored[0]}")
 
     orders = (explain_order(one.answers, dataset.class_names, dataset.devkit_order) for one in of_tables)
-    found = list(dict.fromkeys(remark for remark in (*unscored, *orders) if remark))
+    trained = unfinished.say_trained_on([engine.spec.name for engine in known.engines])
+    found = list(dict.fromkeys(remark for remark in (*unscored, *orders, *trained) if remark))
     print_notes(found)
     remarks = [*notes, *found]
     unreadable = {name: status for one in of_tables for name, status in one.unreadable.items()}

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
+from infer.data.known_images import KnownImages
 from infer.errors import Refused, one_line
 
 EVERY_SECONDS = 30.0
@@ -52,6 +53,14 @@ class Peers:
         largest = torch.tensor(numbers)
         dist.all_reduce(largest, dist.ReduceOp.MAX, self.group)
         return [int(number) for number in largest]
+
+    def united(self, images: KnownImages) -> KnownImages:
+        """The images of all processes."""
+        if self.world == 1:
+            return images
+        texts: list[Any] = [None] * self.world
+        dist.all_gather_object(texts, images.to_text(), self.group)
+        return functools.reduce(KnownImages.united, map(KnownImages.from_text, texts))
 
     def wait(self) -> None:
         """Waits until all processes are here."""

@@ -193,7 +193,7 @@ def _report(
     )
 
     # what one should know before believing them
-    remarks = []
+    remarks = unfinished.say_trained_on([engine.spec.name for engine in known.engines])
     if truth.without:
         remarks.append(f"{truth.without} images have no box of their class, so that whatever was found counts as wrong")
     if dataset.is_ilsvrc2012_val and not truth.has_blacklist:

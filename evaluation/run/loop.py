@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from infer.data.dataset import Item
 from infer.data.folder import OwnFault
+from infer.data.known_images import KnownImages, known_images, number_of_sha256
 from infer.engine import Engine, Provider, Starting
 from infer.pixels.decode import ImageError, Pixels, decode, decoded_bytes
 from infer.pixels.nvjpeg import Decode, DecoderName, open_decoder
@@ -86,11 +87,16 @@ def dataset_id(images: int, content: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """The seconds that a shard took, in each engine and in all. `content` is the sum of its images' digests."""
+    """The seconds that a shard took, in each engine and in all. `content` is the sum of its images' digests.
+
+    trained_on: for each engine, how many of its images the engine was trained on, of those that its sample would have
+    (infer/data/known_images.py).
+    """
 
     content: int
     engine_seconds: tuple[float, ...]
     wall_seconds: float
+    trained_on: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,8 @@ class ShardMaker(ABC, Generic[Sample, Begun, Rows]):
 
     engines: all that take part; known: picklable, what others need to know of them, equal in every process of a run;
     shard_images: images of a shard; together: how many of them share a call; strict: whether an image that cannot be
-    read stops the run; decode: what decodes, set by who opens a maker.
+    read stops the run; decode: what decodes, and trained_on: the images that each engine was trained on, None where
+    it does not say, both set by who opens a maker.
     """
 
     engines: Sequence[Engine]
@@ -117,6 +124,7 @@ class ShardMaker(ABC, Generic[Sample, Begun, Rows]):
     together: int = 1
     strict: bool = False
     decode: Decode = staticmethod(decode)
+    trained_on: Sequence[KnownImages | None] = ()
 
     def item(self, sample: Any) -> Item:
         """Says where the image of a sample lies."""
@@ -157,7 +165,8 @@ class MakerOpener(Generic[Sample, Rows]):
     decoder: DecoderName = "cpu"
 
     def open(self, stack: contextlib.ExitStack, *, device: int = 0, threads: int = 0) -> ShardMaker[Sample, Any, Rows]:
-        """Opens the engines, which `stack` closes. Raises DecoderError, EngineError, PlanError or RunError.
+        """Opens the engines, which `stack` closes. Raises DecoderError, EngineError, PlanError or RunError,
+        and SpecError where a spec's images cannot be read.
 
         device: ordinal of a GPU; threads: of a CPU, 0 for all.
         """
@@ -169,6 +178,7 @@ class MakerOpener(Generic[Sample, Rows]):
             stack.callback(engines[-1].close)
         maker = self.make(engines)
         maker.decode = decode
+        maker.trained_on = [known_images(engine.spec) for engine in engines]
         return maker
 
 
@@ -262,19 +272,33 @@ def make_shards(
             started, before = time.monotonic(), [engine.seconds for engine in maker.engines]
             answers: list[Any] = []
             content = 0
+            counts = [[0, 0] for _ in maker.trained_on]
             while len(answers) < len(places):
                 images, running = next(begun)
                 answers += maker.collect(running)
                 content += sum(image.digest for image in images)
+                _count_known(images, maker.trained_on, counts)
                 on_images(len(images))
                 del images, running  # before the next ones are there
 
             seconds = tuple(engine.seconds - earlier for engine, earlier in zip(maker.engines, before, strict=True))
-            effort = Effort(content, seconds, time.monotonic() - started)
+            known = tuple((trained, comparable) for trained, comparable in counts)
+            effort = Effort(content, seconds, time.monotonic() - started, known)
             rows = maker.rows(samples[places.start : places.stop], answers)
             yield Shard(offset + places.start, len(places), rows, effort)
     finally:
         budget.close()
+
+
+def _count_known(
+    images: Sequence[DecodedImage], trained_on: Sequence[KnownImages | None], counts: list[list[int]]
+) -> None:
+    """Adds to the counts of each engine, (trained on, comparable), what images are to it."""
+    numbers = [number_of_sha256(image.sha256) for image in images if image.sha256]
+    for known, count in zip(trained_on, counts, strict=True):
+        if known is not None:
+            count[0] += sum(number in known for number in numbers)
+            count[1] += len(images) if known.is_whole else sum(map(known.admits, numbers))
 
 
 def _held(images: Sequence[DecodedImage]) -> int:

@@ -24,6 +24,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from infer.data.dataset import Dataset
+from infer.data.known_images import say_trained_on
 from infer.files import read_file, replacing
 from infer.processes.owned import check_ours, remove_ours
 from infer.processes.pipeline import behind
@@ -135,6 +136,7 @@ class ShardNotes(msgspec.Struct, frozen=True, kw_only=True):
     """What a shard says of itself: of which run it is, of which images, and what they took.
 
     content: sum of the images' digests, as a hexadecimal number, since it is larger than numbers of JSON are.
+    trained_on: of each engine, (images that it was trained on, those of which that would be known).
     """
 
     run: str
@@ -144,6 +146,7 @@ class ShardNotes(msgspec.Struct, frozen=True, kw_only=True):
     content: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,80}$")]
     engine_seconds: tuple[Seconds, ...]
     wall_seconds: Seconds
+    trained_on: tuple[tuple[Count, Count], ...] = ()
 
 
 Notes = TypeVar("Notes", bound=ShardNotes)
@@ -210,6 +213,16 @@ class UnfinishedShards(ABC, Generic[Rows, Notes]):
         """The error over what is done, where a run has one."""
         return None
 
+    def say_trained_on(self, models: Sequence[str]) -> list[str]:
+        """Lines that engines of these names, in their order, were trained on images of the run."""
+        every = [notes[0].trained_on for notes in self._notes.values()]
+        said = []
+        for number, name in enumerate(models):
+            counts = [of_shard[number] for of_shard in every if number < len(of_shard)]
+            trained, comparable = (sum(count[part] for count in counts) for part in (0, 1))
+            said.append(say_trained_on(name, trained, comparable, self.done))
+        return list(dict.fromkeys(line for line in said if line))
+
     @abstractmethod
     def add(self, shard: Shard[Rows]) -> None:
         """Commits a shard."""
@@ -247,6 +260,7 @@ class UnfinishedShards(ABC, Generic[Rows, Notes]):
         effort = shard.effort
         known = {"run": self._run, "first": shard.first, "images": shard.images, "rows": rows}
         taken = {"engine_seconds": effort.engine_seconds, "wall_seconds": wall_seconds}
+        taken |= {"trained_on": effort.trained_on}
         return {**known, "content": f"{effort.content:x}", **taken}
 
     # What is found

@@ -235,8 +235,8 @@ def test_an_evaluation_that_the_system_ended_is_said(
 ) -> None:
     monkeypatch.setattr("trainer.__main__.has_validation", lambda data: True)
     monkeypatch.setattr("trainer.__main__.run_until_wished", lambda command, wish: -9)
-    args = argparse.Namespace(data=tmp_path, labels=None, columns=None, only=None, limit=None)
-    assert evaluate(tmp_path / "ckpt.pt", args, "center", "cpu") == 137
+    args = argparse.Namespace(data=tmp_path, labels=None, columns=None, only=None)
+    assert evaluate(tmp_path / "ckpt.pt", args, "center", "cpu", None) == 137
     assert one_line().startswith(f"{tmp_path / 'evaluation'}: the evaluation was ended by SIGKILL, as the system does")
 
 
@@ -246,9 +246,9 @@ def test_the_final_evaluation_reads_the_data_as_the_training_did(
     said: list[str] = []
     monkeypatch.setattr("trainer.__main__.has_validation", lambda data: True)
     monkeypatch.setattr("trainer.__main__.run_until_wished", lambda command, wish: said.extend(command) or 0)
-    options = {"labels": Path("l.csv"), "columns": {"image": "img"}, "only": Path("few.txt"), "limit": 9}
+    options = {"labels": Path("l.csv"), "columns": {"image": "img"}, "only": Path("few.txt")}
     args = argparse.Namespace(data=tmp_path, **options)
-    assert evaluate(tmp_path / "ckpt.pt", args, "center", "cpu") == 0
+    assert evaluate(tmp_path / "ckpt.pt", args, "center", "cpu", None) == 0
     assert said[-6:] == ["--labels", "l.csv", "--only", "few.txt", "--columns", "image=img"]
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from infer.data.dataset import Dataset, DatasetError, Item
+from infer.data.known_images import image_number
 from infer.errors import Refused
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.render import FILTERS, render
@@ -33,8 +34,9 @@ from .augment import Augmentation, Placement
 
 TargetFunction = Callable[[int, Placement], Tensor]
 """Makes the target of an image, from its index and the place of its crop."""
-TrainingBatch = tuple[Tensor, Tensor, Tensor]
-"""u8 pixels [N, crop, crop, 3], colour shifts f32 [N, 3] in grey levels, targets [N, ...]."""
+TrainingBatch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""u8 pixels [N, crop, crop, 3], colour shifts f32 [N, 3] in grey levels, targets [N, ...], and the numbers i64 [N] by
+which the images' files are known (infer/data/known_images.py)."""
 
 
 SECONDS_TO_BE_SEEN = 0.5
@@ -48,15 +50,22 @@ class ProcessLost(Refused):
 
 def read_pixels(item: Item, exif: Exif = "ignore") -> Pixels:
     """u8 RGB [h, w, 3]. Raises ImageError for what is no whole image, DatasetError for what cannot be read at all."""
+    return decode(read_bytes(item), exif=exif, name=item.name)
+
+
+def read_bytes(item: Item) -> bytes:
+    """The bytes of an image's file. Raises DatasetError."""
     try:
-        data = item.read_bytes()
+        return item.read_bytes()
     except OSError as error:
         raise DatasetError(f"{item.name}: cannot be read ({error.strerror}) from {item.path}") from None
-    return decode(data, exif=exif, name=item.name)
 
 
-class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor]]):
-    """Augmented crops of one epoch. An item is (u8 [crop, crop, 3], colour shift f32 [3], label or `target`)."""
+class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor, int]]):
+    """Augmented crops of one epoch.
+
+    An item is (u8 [crop, crop, 3], colour shift f32 [3], label or `target`, number of the image's file).
+    """
 
     def __init__(
         self,
@@ -74,15 +83,16 @@ class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor]]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, draw: int) -> tuple[Tensor, Tensor, int | Tensor]:
+    def __getitem__(self, draw: int) -> tuple[Tensor, Tensor, int | Tensor, int]:
         """Draws from 0 are the images in order, from len(self) on the images once more, each with another crop."""
         index = draw % len(self.items)
         item, rng = self.items[index], default_rng((*self.key, draw))
-        image = read_pixels(item, self.exif)  # [h, w, 3]
+        data = read_bytes(item)
+        image = decode(data, exif=self.exif, name=item.name)  # [h, w, 3]
         place = self.augment.place((image.shape[0], image.shape[1]), rng)
         crop, shift = self.augment.cut(image, place, rng)
         target = item.label if self.target is None else self.target(index, place)
-        return torch.from_numpy(crop), torch.from_numpy(shift), target
+        return torch.from_numpy(crop), torch.from_numpy(shift), target, image_number(data)
 
 
 def cores_here() -> int:

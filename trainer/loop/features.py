@@ -40,12 +40,12 @@ class FeaturesError(Refused):
 class FeatureStore:
     """The features f32 [V, width] of a view of each of V images, in files of CHUNK images each.
 
-    A row of NaN is of an image that cannot be read.
+    A row of NaN is of an image that cannot be read. Beside those to train on lie the numbers i64 [V] of their files.
     """
 
     def __init__(self, folder: Path, name: str, labels: Sequence[int]) -> None:
         self.folder, self.name, self.labels = folder, name, torch.tensor(labels)
-        self._open: dict[int, NDArray[np.float32]] = {}
+        self._open: dict[Path, NDArray[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,11 +62,24 @@ class FeatureStore:
         """The indices of the images of a file."""
         return np.arange(chunk * CHUNK, min(len(self), (chunk + 1) * CHUNK))
 
+    def numbers_path(self, chunk: int) -> Path:
+        return self.folder / f"{self.name}-{chunk:06d}.numbers.npy"
+
     def rows(self, places: NDArray[np.int64]) -> Tensor:
         """The features f32 [N, width] of the images at some places."""
-        for chunk in set((places // CHUNK).tolist()) - self._open.keys():
-            self._open[chunk] = np.load(self.path(chunk), mmap_mode="r", allow_pickle=False)
-        return torch.from_numpy(np.stack([self._open[int(place) // CHUNK][int(place) % CHUNK] for place in places]))
+        return torch.from_numpy(np.stack([self._row(self.path, int(place)) for place in places]))
+
+    def numbers(self, places: NDArray[np.int64]) -> Tensor:
+        """The numbers i64 [N] of the images' files (infer/data/known_images.py)."""
+        return torch.from_numpy(np.stack([self._row(self.numbers_path, int(place)) for place in places]))
+
+    def _row(self, path_of: Callable[[int], Path], place: int) -> NDArray[Any]:
+        chunk, row = divmod(place, CHUNK)
+        path = path_of(chunk)
+        if path not in self._open:
+            self._open[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+        found: NDArray[Any] = self._open[path][row]
+        return found
 
     def batches(self, batch: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(features f32 [N, width], labels i64 [N], places i64 [N]) of a process's images, without unreadable ones."""
@@ -123,7 +136,8 @@ class Features:
         times, places = np.divmod(draws, len(self.draws[0]))
         stores = (epoch + times) % len(self.draws)
         rows = [self.draws[store].rows(places[number : number + 1]) for number, store in enumerate(stores)]
-        return torch.cat(rows), torch.zeros(len(draws), 3), self.draws[0].labels[places]
+        first = self.draws[0]
+        return torch.cat(rows), torch.zeros(len(draws), 3), first.labels[places], first.numbers(places)
 
     def fill(self, wish: Wish, stop: Callable[[int, str], None]) -> None:
         """Computes what is missing; the processes share it. stop: is called with the signal and what is done."""
@@ -147,17 +161,19 @@ class Features:
         with Bar("features of frozen layers", -(-crops // peers.world), unit="crop") as bar:
             for number in range(0, len(todo), peers.world):
                 for store, images, chunk in todo[number : number + peers.world][peers.rank : peers.rank + 1]:
-                    rows = []
-                    for part in self._computed(images, store.places(chunk)):
+                    rows, numbers = [], []
+                    for part, of_files in self._computed(images, store.places(chunk)):
                         rows.append(part)
+                        numbers.append(of_files)
                         bar.update(len(part))
                         done, now = done + len(part), time.monotonic()
                         if begun[0] and not said:
                             self._say_time(crops, (now - begun[1]) / (done - begun[0]))
                             said = True
                         begun = begun if begun[0] else (done, now)
-                    with replacing(store.path(chunk)) as unfinished, unfinished.open("wb") as file:
-                        np.save(file, np.concatenate(rows), allow_pickle=False)
+                    if store is self.draws[0]:
+                        _save(store.numbers_path(chunk), np.concatenate(numbers))
+                    _save(store.path(chunk), np.concatenate(rows))  # whose presence says that both are there
                 (signal,) = peers.most((wish.signal,))
                 if signal and number + peers.world < len(todo):
                     stop(signal, f"features of about {done * peers.world} of {crops} crops are in {self.folder}")
@@ -175,8 +191,13 @@ class Features:
                 unfinished.write_text(self.key)
 
     @torch.no_grad()
-    def _computed(self, images: Crops | Centers, places: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-        """The features of the images at some places, BATCH of them at a time, by the net in its inference mode."""
+    def _computed(
+        self, images: Crops | Centers, places: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """(features, numbers of files) of images, BATCH of them at a time, by the net in its inference mode.
+
+        The numbers of those that are not trained on are 0.
+        """
         run, device = self.run, self.run.peers.device
         last: Any = run.net.get_submodule(run.net.layers[-1])
         parts = [places[start : start + BATCH] for start in range(0, len(places), BATCH)]
@@ -192,7 +213,8 @@ class Features:
                         "the frozen layers give features that are no numbers: the weights are of no use"
                     )
                 features[np.arange(len(part)) if of_crops else np.searchsorted(part, made[2].numpy())] = found.numpy()
-            yield features
+            numbers = made[3].numpy() if isinstance(images, Crops) else np.zeros(len(part), np.int64)
+            yield features, numbers
 
     def _say_time(self, crops: int, seconds: float) -> None:
         """Says how long the features take, and how long training all layers would; seconds: a crop, of one process."""
@@ -202,3 +224,8 @@ class Features:
             f"{recipe.name}: features of the frozen layers take about {say_seconds(crops * here)}, once; training all "
             f"layers for its {recipe.epochs} epochs would take about {say_seconds(every)} (--freeze none)"
         )
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from infer.data.dataset import Dataset
+from infer.data.known_images import known_images, with_trained_on
 from infer.errors import Refused
 from infer.files import replacing
 from infer.processes.owned import own_folder
@@ -159,6 +160,8 @@ def _train(
     else:
         spec = make_spec(recipe, examples.dataset, statistics)
         net = make_initial_net(recipe, spec, source)
+    if previous is None and source is not None:
+        spec = with_trained_on(spec, known_images(source.spec))
     class_weights = balanced_weights(examples.dataset) if recipe.class_weights == "balanced" else None
     run = TrainingState(recipe, spec, net, execution, peers, class_weights=class_weights)
     if previous is not None:
@@ -205,7 +208,7 @@ def check_resumable(
             "start from it by --init in a new --out"
         )
     of_run = statistics is not None and not recipe.fine_tune
-    if of_run and previous.spec != make_spec(recipe, dataset, statistics):
+    if of_run and with_trained_on(previous.spec, None) != make_spec(recipe, dataset, statistics):
         raise TrainingError(f"{path} was made with other --statistics: resume with the same, or use a new --out")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from infer.data.known_images import KnownImages, known_images, with_trained_on
 from infer.spec import ModelSpec
 
 from ..checkpoint import NONE_BEST, Checkpoint, CheckpointError, split_weights
@@ -56,7 +57,8 @@ class TrainingState:
 
     sums f64 [3]: loss, wrong answers and images of the epoch so far, of this process alone. best: the epoch with the
     best validation, its error in percent and its loss; kept: the tensors of that epoch, where it is the result, but for
-    those that training leaves alone. answers: as a checkpoint has them. class_weights f32 [classes]: of the loss.
+    those that training leaves alone. answers: as a checkpoint has them. trained_on: the images that steps have seen, and
+    those that the spec knows already. class_weights f32 [classes]: of the loss.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class TrainingState:
         self.best = NONE_BEST
         self.kept: dict[str, Tensor] = {}
         self.answers: dict[str, Tensor] = {}
+        self.trained_on = known_images(spec) or KnownImages()
         freeze(net, recipe)
 
         # The net moves to its device, type and memory format before the optimiser takes its parameters.
@@ -125,7 +128,8 @@ class TrainingState:
         self.optimizer.zero_grad()
 
         # Gradients add up over the pieces; processes exchange them once, with the last one.
-        for number, (pixels, shift, target) in enumerate(parts, start=1):
+        for number, (pixels, shift, target, images_of_part) in enumerate(parts, start=1):
+            self.trained_on = self.trained_on.with_more(images_of_part.tolist())
             last = number == len(parts)
             with contextlib.nullcontext() if last or self.peers.world == 1 else self._module.no_sync():  # type: ignore[operator]
                 batch = (tensor.to(self.peers.device, non_blocking=True) for tensor in (pixels, shift, target))
@@ -168,7 +172,7 @@ class TrainingState:
         averages = self.average is not None and (exact or bool(self.kept))
 
         return Checkpoint(
-            spec=self.spec,
+            spec=with_trained_on(self.spec, self.peers.united(self.trained_on)),
             weights=fold_all(weights, googlenet_tv.EPSILON) if unfolded else weights,
             auxiliary=auxiliary,
             unfolded=unfolded,

@@ -171,6 +171,12 @@ TEST(Spec, WhatIsNone) {
   }
 }
 
+TEST(Spec, MayNameTheImagesThatItWasTrainedOn) {
+  auto object = nlohmann::json::parse(golden()["specs"]["vgg"].get<std::string>());
+  object["source"]["trained_on"] = "8000000000000000 " + std::string(21'336, 'A');  // as infer/data/known_images.py
+  EXPECT_EQ(parse_spec(object.dump()).crop_px, 224);
+}
+
 TEST(Spec, OutputsOfTheGraph) {
   const ModelSpec spec = parse_spec(golden()["specs"]["vgg"]);
   const auto classes = static_cast<std::int64_t>(spec.classes.size());

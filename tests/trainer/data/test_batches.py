@@ -22,6 +22,7 @@ from PIL import Image
 
 import trainer.data.batches
 from infer.data.dataset import TRAIN, Dataset, DatasetError, open_dataset
+from infer.data.known_images import image_number
 from infer.pixels.decode import ImageError, decode
 from infer.pixels.render import render
 from infer.views import plan_views
@@ -45,7 +46,7 @@ def crops_of(dataset: Dataset, *, seed: int = 0, epoch: int = 0) -> Crops:
 
 
 def test_a_crop_depends_on_seed_epoch_and_index(dataset: Dataset) -> None:
-    crop, shift, label = crops_of(dataset)[5]
+    crop, shift, label, _ = crops_of(dataset)[5]
     assert (crop.shape, crop.dtype, shift.shape, shift.dtype) == ((64, 64, 3), torch.uint8, (3,), torch.float32)
     assert label == dataset.items[5].label
     again = crops_of(dataset)[5]
@@ -64,10 +65,11 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(dataset: Dataset
         index = {tuple(crops[i][1].tolist()): i for i in range(len(crops))}
         assert len(index) == IMAGES
         seen = []
-        for pixels, shifts, labels in batches(crops, 8):
+        for pixels, shifts, labels, images in batches(crops, 8):
             assert (pixels.shape, shifts.shape, labels.shape) == ((8, 64, 64, 3), (8, 3), (8,))
-            for crop, shift, label in zip(pixels, shifts, labels, strict=True):
+            for crop, shift, label, number in zip(pixels, shifts, labels, images, strict=True):
                 place = index[tuple(shift.tolist())]
+                assert number == image_number(dataset.items[place].path.read_bytes())
                 assert torch.equal(crop, crops[place][0])
                 assert label == dataset.items[place].label
                 seen.append(place)
@@ -81,7 +83,7 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(dataset: Dataset
 
 
 def test_what_does_not_fill_a_batch_is_dropped(dataset: Dataset) -> None:
-    assert [len(labels) for _, _, labels in batches(crops_of(dataset), 20)] == [20, 20, 20]
+    assert [len(labels) for _, _, labels, _ in batches(crops_of(dataset), 20)] == [20, 20, 20]
 
 
 @pytest.mark.parametrize(("world", "parts"), [(2, 1), (1, 4), (2, 2), (4, 2)])
@@ -136,7 +138,7 @@ def test_a_target_knows_where_the_crop_lies(dataset: Dataset) -> None:
         return torch.tensor([index, at.left, at.top, at.right, at.bottom, at.mirrored, *at.image_px])
 
     crops = Crops(dataset, Augmentation(64, (72, 100), True, 0.0, "bicubic"), seed=0, epoch=0, target=target)
-    for pixels, _, targets in batches(crops, 8):
+    for pixels, _, targets, _ in batches(crops, 8):
         for crop, row in zip(pixels, targets, strict=True):
             index, *box, mirrored, height, width = row.tolist()
             image = decode(dataset.items[int(index)].read_bytes())

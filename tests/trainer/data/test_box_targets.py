@@ -82,7 +82,7 @@ def test_random_crops_show_their_boxes(miniature_dir: Path) -> None:
     crops = Crops(dataset, augmentation, seed=0, epoch=0, target=targets)
     inside, outside = [], []
     for index in range(len(crops)):
-        pixels, _, found = crops[index]
+        pixels, _, found, _ = crops[index]
         assert isinstance(found, torch.Tensor)
         if found[0]:
             x, y, width, height = ((found[2:] + torch.tensor([0.5, 0.5, 0, 0])) * 64).tolist()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from infer.data.known_images import known_images
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
 from trainer.loop.execution import Execution
@@ -64,6 +65,7 @@ def test_two_processes_train_as_one(two_processes: Path, miniature_dir: Path, tm
     alone = train(recipe, miniature_dir, tmp_path / "one", execution=Execution(precision="fp64"))
     one, two = load(alone), load(two_processes / "ckpt.pt")
     assert one.epochs_done == two.epochs_done == 7
+    assert one.spec == two.spec and known_images(one.spec) is not None
     assert next(iter(two.iterate.values())).dtype == torch.float64
     assert largest_difference(one.iterate, two.iterate) < 1e-9
     assert largest_difference(one.weights, two.weights) < 1e-6

@@ -48,7 +48,7 @@ def same(one: Path, other: Path) -> bool:
         for x, y in ((a.weights, b.weights), (a.momentum, b.momentum))
     )
     rows = [(path / "metrics.jsonl").read_text() for path in (one, other)]
-    return tensors and a.epochs_done == b.epochs_done == TINY.epochs and rows[0] == rows[1]
+    return tensors and a.spec == b.spec and a.epochs_done == b.epochs_done == TINY.epochs and rows[0] == rows[1]
 
 
 @pytest.fixture(scope="module")

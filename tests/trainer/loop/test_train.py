@@ -19,9 +19,11 @@ from torch.nn import functional as F
 
 import trainer.loop.train
 from infer.data.dataset import DatasetError, open_dataset
-from infer.spec import ModelSpec
+from infer.data.known_images import TRAINED_ON, KnownImages, image_number, known_images, with_trained_on
+from infer.spec import ModelSpec, SpecError
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
+from trainer.data.batches import TrainingBatch
 from trainer.loop.execution import Execution
 from trainer.loop.start import start_weights
 from trainer.loop.train import TrainingError, make_spec, train
@@ -63,7 +65,8 @@ def test_a_run_ends_with_a_loadable_checkpoint_and_a_finite_loss(finished: Path,
     checkpoint = load(finished / "ckpt.pt")
     assert (checkpoint.epochs_done, checkpoint.recipe) == (2, TINY.to_json())
     data = open_dataset(miniature_dir, "train")
-    assert checkpoint.spec == make_spec(TINY, data, None)
+    assert with_trained_on(checkpoint.spec, None) == make_spec(TINY, data, None)
+    assert known_images(checkpoint.spec) == KnownImages(frozenset(image_number(i.read_bytes()) for i in data.items))
     assert (checkpoint.finished, checkpoint.images) == (True, IMAGES)
     assert all(tensor.isfinite().all() for tensor in checkpoint.weights.values())
     assert checkpoint.build()(torch.zeros(1, 3, 64, 64)).shape == (1, len(data.classes), 1, 1)
@@ -103,6 +106,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(
     assert resumed.epochs_done == 2
     assert same_tensors(whole.weights, resumed.weights)
     assert same_tensors(whole.momentum, resumed.momentum)
+    assert whole.spec == resumed.spec
     before = (tmp_path / "ckpt.pt").read_bytes()
     train(TINY, miniature_dir, tmp_path, resume=True)  # nothing is left to do
     assert (tmp_path / "ckpt.pt").read_bytes() == before
@@ -125,6 +129,30 @@ def test_googlenet_trains_with_its_heads_and_is_saved_without(miniature_dir: Pat
     assert not still, "part of the net took no part in the training"
 
 
+def test_a_net_knows_the_images_of_its_steps_and_of_the_weights_that_it_started_from(
+    miniature_dir: Path, tmp_path: Path
+) -> None:
+    recipe, data = dataclasses.replace(TINY, iterations=3, epochs=1), open_dataset(miniature_dir, "train")
+    seen = np.random.default_rng((recipe.seed, 0)).permutation(IMAGES)[: 3 * recipe.batch]
+    numbers = frozenset(image_number(data.items[place].read_bytes()) for place in seen)
+    checkpoint = load(train(recipe, miniature_dir, tmp_path / "few"))
+    assert known_images(checkpoint.spec) == KnownImages(numbers)
+
+    old = KnownImages(frozenset([5, 9]), limit=1 << 61)
+    marked = with_trained_on(recipe.spec(data.classes, (), (0.0, 0.0, 0.0)), old)
+    a = write_checkpoint(tmp_path / "a.pt", marked)
+    found = known_images(load(train(recipe, miniature_dir, tmp_path / "both", init=a)).spec)
+    assert found == old.united(KnownImages(numbers))
+    assert 2 < len(found.numbers) < len(numbers)
+
+
+def test_weights_whose_images_are_damaged_are_refused(miniature_dir: Path, tmp_path: Path) -> None:
+    spec = TINY.spec(("a", "b"), (), (0.0, 0.0, 0.0))
+    a = write_checkpoint(tmp_path / "a.pt", dataclasses.replace(spec, source={TRAINED_ON: "?"}))
+    with pytest.raises(SpecError, match=r"source\.trained_on is no sample of images"):
+        train(TINY, miniature_dir, tmp_path / "out", init=a)
+
+
 def test_init_reaches_the_run(miniature_dir: Path, tmp_path: Path) -> None:
     """At a learning rate that changes nothing visible, D ends with A's first convolution."""
     recipe = dataclasses.replace(TINY, net="D", epochs=1, batch=64, learning_rate=1e-12, weight_decay=0.0)
@@ -134,13 +162,14 @@ def test_init_reaches_the_run(miniature_dir: Path, tmp_path: Path) -> None:
     assert torch.allclose(got.weights["conv1_1.weight"], load(a).weights["conv1_1.weight"], atol=1e-6)
 
 
-def fixed_batches(count: int, size: int, classes: int, px: int = 64) -> list[tuple[Tensor, Tensor, Tensor]]:
+def fixed_batches(count: int, size: int, classes: int, px: int = 64) -> list[TrainingBatch]:
     rng = np.random.default_rng(0)
     return [
         (
             torch.from_numpy(rng.integers(0, 256, (size, px, px, 3), np.uint8)),
             torch.from_numpy(rng.normal(0, 3, (size, 3)).astype(np.float32)),
             torch.from_numpy(rng.integers(0, classes, size)),
+            torch.arange(size),
         )
         for _ in range(count)
     ]
@@ -172,7 +201,7 @@ def test_steps_are_sgd_with_momentum_and_decay_written_out(
     parameters = dict(start.named_parameters())
     velocity = {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
     mean = torch.tensor(checkpoint.spec.preprocessing.mean_rgb)
-    for step, (pixels, shift, labels) in enumerate(given):
+    for step, (pixels, shift, labels, _) in enumerate(given):
         x = (
             torch.stack([(image + s - mean) / 64 for image, s in zip(pixels, shift, strict=True)])
             .permute(0, 3, 1, 2)
@@ -211,8 +240,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(crops: Any, batch: int, **_: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for pixels, shift, labels in fixed_batches(2, batch, 2):
-            yield pixels, shift * math.nan, labels
+        for pixels, shift, labels, images in fixed_batches(2, batch, 2):
+            yield pixels, shift * math.nan, labels, images
 
     monkeypatch.setattr(trainer.loop.train, "batches", broken)
     with pytest.raises(TrainingError, match=r"the loss became nan in iteration 1 \(epoch 1\): lower learning_rate$"):
