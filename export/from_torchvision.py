@@ -126,8 +126,10 @@ def _work(args: argparse.Namespace) -> int:
         spec = _make_spec(found, args, chosen)
         if chosen.channels == "bgr":
             first = f"{found.layers[0].ours}.weight"
-            found.weights[first] = found.weights[first][:, [2, 1, 0]].contiguous()
-        checkpoints.save(Checkpoint(spec, found.weights), args.out)
+            for weights in (found.weights, found.unfolded):
+                if first in weights:
+                    weights[first] = weights[first][:, [2, 1, 0]].contiguous()
+        checkpoints.save(Checkpoint(spec, found.weights, unfolded=found.unfolded), args.out)
     findings = ", ".join([*_findings(spec, found, args.classes), *state.remarks])
     print(one_line(f"{args.out}: {findings}, {time.monotonic() - started:.1f} s"))
     print(one_line(chosen.line(spec)))
@@ -140,7 +142,7 @@ def _findings(spec: ModelSpec, found: Converted, classes: Path | None) -> list[s
     parts = [f"net {spec.net} from {found.origin}", named]
     norms = sum(bool(layer.norm) for layer in found.layers)
     if norms:
-        parts.append(f"{norms} batch norms folded")
+        parts.append(f"{norms} batch norms folded" + (", and kept for fine-tuning" if found.unfolded else ""))
     return [*parts, *found.remarks]
 
 

@@ -20,8 +20,9 @@ from infer.processes.bounded import how_ended
 from infer.processes.owned import PARENT
 from infer.views import PROTOCOLS
 
-from .checkpoint import load
+from .checkpoint import Checkpoint, load
 from .data.colours import Statistics
+from .fine_tuning import fit_recipe
 from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
 from .loop.train import train
 from .processes import join
@@ -37,19 +38,50 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     final = "of evaluation.ilsvrc, on the finished net, into OUT/evaluation; or none (default: %(default)s)"
     out = "folder for ckpt.pt, metrics.jsonl, curves.png ..."
+    init = "checkpoint whose layers start the net (A's, for deeper nets), or that a -finetune recipe goes on from"
+    freeze = "layers that stay as they were loaded: all but the last, none, or the first N (--set train_layers=...)"
+    split = "keep this share of each class for validation, like 0.2 (the same as --set val_split=...)"
 
     add("--recipe", required=True, choices=list(RECIPES))
     add_run_options(parser, out, "KEY=VALUE", "override fields of the recipe")
-    add("--init", type=Path, help="checkpoint whose layers start the net (A's, for deeper nets)")
+    add("--init", type=Path, help=init)
+    add("--freeze", type=freeze_argument, metavar="features|none|N", help=freeze)
+    add("--val-split", metavar="SHARE", help=split)
     add("--resume", action="store_true", help="go on from OUT/ckpt.pt")
     add("--final-protocol", default="dense", metavar="P", help=final)
     args = parser.parse_args(argv)
-    return run_training(
-        parser, lambda: train_and_evaluate(args, override(RECIPES[args.recipe], settings_from_args(args)))
-    )
+    settings = settings_from_args(args)
+    settings += [] if args.freeze is None else [f"train_layers={args.freeze}"]
+    settings += [] if args.val_split is None else [f"val_split={args.val_split}"]
+    return run_training(parser, lambda: train_and_evaluate(args, settings))
 
 
-def train_and_evaluate(args: argparse.Namespace, recipe: Recipe) -> int:
+def freeze_argument(text: str) -> str:
+    """The value of train_layers for `features`, `none` or a number, for argparse."""
+    if text in ("features", "none", "0"):
+        return "last" if text == "features" else "all"
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected features, none or a number of layers, got {text!r}")
+    return f"after-{int(text)}"
+
+
+def open_weights(args: argparse.Namespace, settings: list[str]) -> tuple[Recipe, Checkpoint | None]:
+    """The recipe with its settings, and the weights that it starts from, if any.
+
+    One that fine-tunes is fitted to these, or to the checkpoint of its own run. Raises RecipeError, CheckpointError.
+    """
+    recipe, own = override(RECIPES[args.recipe], settings), args.out / "ckpt.pt"
+    source = None if args.init is None else load(args.init)
+    if not recipe.fine_tune:
+        return recipe, source
+    weights = load(own) if source is None and args.resume and own.exists() else source
+    if weights is None:
+        raise UsageError(f"{recipe.name}: goes on from weights, expected --init CKPT.pt (docs/own-photos.md)")
+    exif = [setting for setting in settings if setting.startswith("exif=")]
+    return override(fit_recipe(recipe, weights.spec), exif), source
+
+
+def train_and_evaluate(args: argparse.Namespace, settings: list[str]) -> int:
     """Trains the net, then evaluates it by the final protocol. Raises UsageError, and what `train` raises."""
     started, execution = time.monotonic(), execution_from_args(args)
     if args.final_protocol not in ("none", *PROTOCOLS):
@@ -58,6 +90,7 @@ def train_and_evaluate(args: argparse.Namespace, recipe: Recipe) -> int:
         )
 
     peers = join(execution.device)
+    recipe, source = open_weights(args, settings)
     if peers.rank == 0 and recipe.init and args.init is None:
         print(f"{recipe.name}: without --init (of {recipe.init}) every layer starts at random", file=sys.stderr)
     given = Statistics.read(args.statistics) if args.statistics else None
@@ -65,7 +98,7 @@ def train_and_evaluate(args: argparse.Namespace, recipe: Recipe) -> int:
         recipe,
         args.data,
         args.out,
-        init=args.init,
+        init=source,
         resume=args.resume,
         statistics=given,
         execution=execution,

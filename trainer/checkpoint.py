@@ -22,6 +22,8 @@ from .torch_file import TorchFileError, first_line, short
 
 FORMAT = 1
 AUXILIARY = "auxiliary."
+NONE_BEST = (0, math.inf, math.inf)
+ANSWERS = ("first", "kept", "probability")
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 
 
@@ -33,15 +35,20 @@ class CheckpointError(Refused):
 class Checkpoint:
     """A net with everything that is needed to go on training it.
 
-    weights, auxiliary: of inference, and of the auxiliary heads alone. iterate: the weights that the next step starts
-    from, where `weights` are others (an average, or rounded). average: `weights` before they were rounded.
-    steps_of_epoch, sums: the steps done in an epoch under way, and their loss, wrong answers and images, summed up.
-    images, listing: the number of training images, and a digest of their names and labels.
+    weights, auxiliary: of inference, and of the auxiliary heads alone. unfolded: `weights` with batch norms beside the
+    convolutions that they are folded into. iterate: tensors that the next step starts from, where `weights` have others
+    (an average, those of an earlier epoch, rounded ones). average: the same of the average over the steps, of which
+    `averaged` are in it. steps_of_epoch, sums: the steps done in an epoch under way, and their loss, wrong answers and
+    images, summed up. best: the epoch with the best validation so far, its error in percent and its loss; 0 where none
+    is kept. answers: to the validation images, `first` and `kept` i64 [V], of the first epoch and of the kept one with
+    its `probability` f32 [V]; -1 where an image cannot be read. images, listing: the number of training images, and a
+    digest of their names and labels. held_out: names of images that were kept out of training, for validation.
     """
 
     spec: ModelSpec
     weights: dict[str, Tensor]
     auxiliary: dict[str, Tensor] = field(default_factory=dict)
+    unfolded: dict[str, Tensor] = field(default_factory=dict)
     momentum: dict[str, Tensor] = field(default_factory=dict)
     epochs_done: int = 0
     recipe: str = ""
@@ -49,10 +56,14 @@ class Checkpoint:
     sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
     iterate: dict[str, Tensor] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
+    averaged: int | None = None
     plateau: tuple[int, float, int] = (0, math.inf, 0)
+    best: tuple[int, float, float] = NONE_BEST
+    answers: dict[str, Tensor] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     images: int = 0
     listing: str = ""
+    held_out: tuple[str, ...] = ()
     finished: bool = False
 
     def build(self) -> Net:
@@ -112,6 +123,8 @@ def load(path: Path) -> Checkpoint:
         checkpoint = Checkpoint(**known, spec=ModelSpec.from_json(content["spec"]))
         with torch.device("meta"):
             _load_strictly(build_net(checkpoint.spec), checkpoint.weights)
+            if checkpoint.unfolded:
+                _load_strictly(build_net(checkpoint.spec, batch_norms=True), checkpoint.unfolded)
     except (SpecError, CheckpointError, TorchFileError, msgspec.ValidationError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     return checkpoint
@@ -129,9 +142,11 @@ def _read(path: Path) -> Any:
 TENSORS: dict[str, tuple[torch.dtype, ...]] = {
     "weights": (torch.float32,),
     "auxiliary": (torch.float32,),
+    "unfolded": (torch.float32,),
     "momentum": (torch.float32, torch.float64),
     "iterate": (torch.float32, torch.float64),
     "average": (torch.float32, torch.float64),
+    "answers": (torch.int64, torch.float32),
 }
 """Fields that are tensors by name, and their types: a training in double keeps its own."""
 
@@ -143,10 +158,13 @@ class _State(msgspec.Struct, frozen=True):
     recipe: Annotated[str, msgspec.Meta(max_length=100_000)] = ""
     steps_of_epoch: Count = 0
     sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    averaged: Count | None = None
     plateau: tuple[Count, float, Count] = (0, math.inf, 0)
+    best: tuple[Count, float, float] = NONE_BEST
     scaler: dict[str, int | float | None] = {}
     images: Count = 0
     listing: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    held_out: tuple[str, ...] = ()
     finished: bool = False
 
 
@@ -171,6 +189,10 @@ def _checked(content: dict[Any, Any], file_bytes: int) -> dict[str, Any]:
             raise ValueError(f"sums are {state.sums}")
         if not state.plateau[1] >= 0:
             raise ValueError(f"plateau is {state.plateau}")
+        if not all(number >= 0 for number in state.best):
+            raise ValueError(f"best is {state.best}")
+        if not set(ANSWERS) >= found.get("answers", {}).keys():
+            raise ValueError(f"answers are {', '.join(map(short, found['answers']))}")
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise CheckpointError(f"what it says of its run cannot be ({error}): it is damaged") from None
     return found | {name: getattr(state, name) for name in plain}

@@ -1,12 +1,15 @@
-"""The processes of a run, as torchrun starts them: who they are, what they tell each other, which one speaks."""
+"""The processes of a run, as torchrun starts them: who they are, what they tell each other, which one speaks, how."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +21,12 @@ from tqdm import tqdm
 from infer.data.known_images import KnownImages
 from infer.errors import Refused, one_line
 
+EVERY_SECONDS = 30.0
+"""Between the lines that a Bar prints where there is no terminal."""
+
 
 class ExecutionError(Refused):
-    """A device, precision or number of processes that cannot be had; one line."""
+    """A device, precision, number of processes or memory that cannot be had; one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +68,104 @@ class Peers:
 
 
 def say(line: str) -> None:
-    """Prints a line on stderr, from the first process alone, without tearing a progress bar."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        tqdm.write(one_line(line), file=sys.stderr)
+    """Prints a line on stderr, from the first process alone, without tearing a progress bar.
+
+    A run of days goes on where nobody reads any more, such as behind a pipe whose other end is closed.
+    """
+    if is_first():
+        with contextlib.suppress(OSError):
+            tqdm.write(one_line(line), file=sys.stderr)
+
+
+def is_first() -> bool:
+    """True in the process that speaks, or alone."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+class Bar(contextlib.AbstractContextManager["Bar"]):
+    """A count of what takes long, shown by the first process: a bar on a terminal, else a line each EVERY_SECONDS.
+
+    The lines come from a thread, too, so that work whose one step takes minutes is not silent. `leave`: on a terminal
+    the bar stays when it is full.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        *,
+        unit: str = "image",
+        done: int = 0,
+        leave: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.title, self.total, self.unit, self.done = title, total, unit, done
+        self._clock, self._first, self._began = clock, done, clock()
+        self._due = self._began + EVERY_SECONDS
+        self._notes: dict[str, str] = {}
+        self._lock, self._ended = threading.Lock(), threading.Event()
+
+        self.on_terminal = sys.stderr.isatty()
+        self._bar: tqdm[Any] | None = None
+        self._thread: threading.Thread | None = None
+        if not is_first():
+            return
+        if self.on_terminal:
+            self._bar = tqdm(desc=title, total=total, initial=done, unit=unit, leave=leave)
+        else:
+            self._thread = threading.Thread(target=self._watch, name=f"progress of {title}", daemon=True)
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(self, count: int = 1) -> None:
+        """Adds to what is done."""
+        with self._lock:
+            self.done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif self._thread is not None:
+            self._say_when_due()
+
+    def set_postfix(self, notes: Mapping[str, str], *, refresh: bool = True) -> None:
+        """Sets what is shown behind the count. refresh: draws a terminal's bar at once."""
+        with self._lock:
+            self._notes = dict(notes)
+        if self._bar is not None:
+            self._bar.set_postfix(notes, refresh=refresh)
+
+    def close(self) -> None:
+        """Ends the bar. A second call does nothing."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(max(0.0, self._due - self._clock())):
+            self._say_when_due()
+
+    def _say_when_due(self) -> None:
+        with self._lock:
+            now = self._clock()
+            if now < self._due:
+                return
+            self._due = now + EVERY_SECONDS
+            say(self._line(now - self._began))
+
+    def _line(self, seconds: float) -> str:
+        """The count, the rate since the beginning, what is left by it, and the notes."""
+        made = self.done - self._first
+        share = f" ({100 * self.done // self.total} %)" if self.total else ""
+        parts = [f"{self.title}: {self.done} of {self.total} {self.unit}s{share}"]
+        if made:
+            left = tqdm.format_interval((self.total - self.done) * seconds / made)
+            parts += [f"{made / seconds:.3g} {self.unit}s/s", f"{left} left"]
+        else:
+            parts += [f"none in {tqdm.format_interval(seconds)} yet"]
+        return ", ".join([*parts, *(f"{name} {value}" for name, value in self._notes.items())])
 
 
 def join(device: str) -> Peers:

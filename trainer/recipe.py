@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -19,10 +20,17 @@ Start = Literal["he", "normal", "glorot"]
 Average = Literal["none", "polyak"]
 Crop = Literal["scale", "area"]
 Interpolation = Literal["fixed", "random"]
-TrainLayers = Literal["all", "fully-connected"]
+ClassWeights = Literal["none", "balanced"]
+Sampling = Literal["all", "balanced"]
+Keep = Literal["last", "best"]
+Norms = Literal["frozen", "updated"]
 
 LARGEST = 1e9
 """The bound of every number in a recipe: a larger one is a slip, which would be found later, or never."""
+TRAIN_LAYERS = re.compile(r"all|last|fully-connected|after-[1-9]\d{0,2}")
+TRAIN_LAYERS_FORM = "all, last, after-N (the first N layers are frozen) or, of VGG, fully-connected (its last three)"
+VGG_FAMILY = "vgg"
+"""The net of a recipe that fine-tunes any of VGG's."""
 PHASES_FORM = "SHARE:LOW-HIGH[:dropout],... like 0.4:82-90,0.6:72-120:dropout"
 
 
@@ -50,6 +58,9 @@ class Recipe:
     net: str
     task: Task = "classify"
     init: str = ""  # the recipe whose checkpoint starts the net; "": none
+    fine_tune: bool = (
+        False  # net, widths, preprocessing and all layers but a last one for other classes come from --init
+    )
     width: float = 1.0
     fc_width: int = 4096
     crop_px: int = 224
@@ -70,10 +81,20 @@ class Recipe:
     weight_decay: float = 5e-4
     start: Start = "he"
     start_sigma: float = 0.01  # normal: standard deviation
-    train_layers: TrainLayers = "all"  # or VGG's last three
+    train_layers: str = "all"  # TRAIN_LAYERS_FORM; the others stay as they were loaded
+    loaded_rate: float = 1.0  # of layers that --init gave, times the learning rate
+    norms: Norms = "frozen"  # googlenet-tv: the statistics of its batch norms
+    label_smoothing: float = 0.0  # the share of a target that goes to all classes alike
+    class_weights: ClassWeights = "none"  # balanced: an image counts by how rare its class is
+    stop_after: int = 0  # validations without a new best after which the run ends; 0: it goes on
+    keep: Keep = "last"  # the epoch whose weights are the result: the last, or that of the best validation
+    feature_draws: int = 2  # train_layers=last: crops of an image whose features are computed, used in turn
     average: Average = "none"
     average_decay: float = 0.9999  # polyak; 1: the plain mean of all iterates
 
+    val_split: float = 0.0  # the share of each class that is kept for validation, where a data set has no images for it
+    split_seed: int = 0  # decides which
+    sampling: Sampling = "all"  # an epoch has every image once; or as many of each class
     crop: Crop = "scale"  # the short side becomes S, then any crop; or a share of the image's area
     area: tuple[float, float] = (0.08, 1.0)  # area: smallest and largest share
     aspect: tuple[float, float] = (3 / 4, 4 / 3)  # area: width over height
@@ -93,7 +114,17 @@ class Recipe:
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         for name, choices in CHOICES.items():
             self._require(getattr(self, name) in choices, name, f"is one of {', '.join(choices)}")
-        self._require(self.train_layers == "all" or self.net != "googlenet", "train_layers", "is all for googlenet")
+        self._require(TRAIN_LAYERS.fullmatch(self.train_layers) is not None, "train_layers", f"is {TRAIN_LAYERS_FORM}")
+        vgg = "googlenet" not in self.net
+        self._require(
+            self.train_layers != "fully-connected" or vgg, "train_layers", "fully-connected is for VGG's nets"
+        )
+        features = self.train_layers == "last" and self.task == "classify"
+        self._require(self.train_layers != "last" or features, "train_layers", "last is for classification")
+        self._require(not features or len(self.phases) == 1, "train_layers", "last is for recipes of one phase")
+        self._require(0 < self.loaded_rate <= 1, "loaded_rate", "is above 0 and at most 1")
+        self._require(0 <= self.label_smoothing < 1, "label_smoothing", "is a share below 1")
+        self._require(0 <= self.val_split < 1, "val_split", "is a share below 1")
         self._require(0 <= self.warmup < 1, "warmup", "is a share of the steps")
         self._require(0 < self.lr_factor <= 1, "lr_factor", "is above 0 and at most 1")
         self._require(0 <= self.average_decay <= 1, "average_decay", "is between 0 and 1")
@@ -157,16 +188,26 @@ class Recipe:
         """The fields that decide the result: a run can be resumed by a recipe of the same JSON."""
         values = dataclasses.asdict(self)
         del values["sources"]
-        if self.exif == "ignore":  # as recipes were before they said so
-            del values["exif"]
+        for name in LATER:
+            if values[name] == DEFAULTS[name]:
+                del values[name]
         return json.dumps(values)
 
 
 POSITIVE = (
     *("width", "fc_width", "epochs", "batch", "learning_rate", "input_std", "start_sigma"),
-    *("patience", "lr_every_epochs"),
+    *("patience", "lr_every_epochs", "feature_draws"),
 )
-NOT_NEGATIVE = ("seed", "momentum", "weight_decay", "color_sigma", "iterations", "lr_drops", "test_short_px")
+NOT_NEGATIVE = (
+    *("split_seed", "stop_after"),
+    *("seed", "momentum", "weight_decay", "color_sigma", "iterations", "lr_drops", "test_short_px"),
+)
+LATER = (
+    *("exif", "fine_tune", "loaded_rate", "norms", "label_smoothing", "class_weights", "stop_after", "keep"),
+    *("feature_draws", "val_split", "split_seed", "sampling"),
+)
+"""Fields that recipes did not always have: at their defaults they are not written, so that older runs go on."""
+DEFAULTS = {one.name: one.default for one in dataclasses.fields(Recipe)}
 CHOICES = {name: get_args(kind) for name, kind in get_type_hints(Recipe).items() if get_origin(kind) is Literal}
 """The values of each field that has a few."""
 FIELDS = tuple(one.name for one in dataclasses.fields(Recipe) if one.name != "sources")

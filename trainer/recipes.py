@@ -23,7 +23,7 @@ from infer.errors import UsageError
 from infer.spec import Task
 
 from . import sources
-from .recipe import FIELDS, Phase, Recipe
+from .recipe import FIELDS, VGG_FAMILY, Phase, Recipe
 
 SHALLOW = ("A", "A-LRN")
 """The nets that the paper starts at random (VGG section 3.1)."""
@@ -170,6 +170,51 @@ MINI_GOOGLENET = Recipe(
     sources=sources.MINI | sources.MINI_GOOGLENET,
 )
 
+FINE_TUNED = Recipe(
+    name="vgg-finetune",
+    net=VGG_FAMILY,
+    fine_tune=True,
+    phases=_one_phase(256, 320),
+    test_short_px=256,
+    epochs=20,
+    batch=32,
+    schedule="cosine",
+    learning_rate=0.01,
+    loaded_rate=0.1,
+    start="normal",
+    stop_after=8,
+    keep="best",
+    sources=sources.FINE_TUNE,
+)
+"""Of any net of VGG's; those of GoogLeNet's differ in little."""
+
+
+def _fine_tune(name: str, net: str, *, mini: bool = False) -> Recipe:
+    """The recipe that fine-tunes a net; mini: one of the miniature, at its scales."""
+    recipe = dataclasses.replace(FINE_TUNED, name=name, net=net)
+    if net != VGG_FAMILY:
+        recipe = dataclasses.replace(recipe, weight_decay=2e-4)
+    if not mini:
+        return recipe
+    crop_px, short_px, test_px = (64, (72, 96), 88) if net == VGG_FAMILY else (96, (108, 144), 128)
+    return dataclasses.replace(
+        recipe,
+        name=f"mini-{name}",
+        crop_px=crop_px,
+        phases=_one_phase(*short_px),
+        test_short_px=test_px,
+        epochs=30,
+        batch=16,
+        start="he",
+        sources={**recipe.sources, **sources.MINI_FINE_TUNE},
+    )
+
+
+FINE_TUNED_NETS = {
+    "vgg-finetune": VGG_FAMILY,
+    "googlenet-finetune": "googlenet",
+    "googlenet-tv-finetune": "googlenet-tv",
+}
 VGG_BASES = {net: _vgg(net) for net in NETS}
 MINI_BASES = {net: _mini_vgg(net) for net in NETS}
 BOX_TASKS: tuple[Task, ...] = ("box-scr", "box-pcr")
@@ -185,6 +230,7 @@ RECIPES = {
         *(scale.recipe(MINI_BASES[net]) for scale in (MINI_384, MINI_JITTER) for net in FINE_SCALES),
         *(_mini_boxes(net, task) for net in (MINI_BASES["D"], MINI_384.recipe(MINI_BASES["D"])) for task in BOX_TASKS),
         MINI_GOOGLENET,
+        *(_fine_tune(name, net, mini=mini) for mini in (False, True) for name, net in FINE_TUNED_NETS.items()),
     )
 }
 

@@ -73,3 +73,20 @@ MINI_GOOGLENET = {
     "input_std": "our choice: with 64 the scores begin so large that some seeds hardly leave chance",
     "weight_decay": "bvlc_googlenet; the paper is silent",
 }
+FINE_TUNE = dict.fromkeys(
+    ("epochs", "batch", "learning_rate", "phases", "stop_after", "keep", "loaded_rate"),
+    "our choice: for some hundred images of a few classes; the papers do not fine-tune on other classes",
+) | {
+    "net": "of the weights, with their widths and preprocessing (width, fc_width, exif, input_std are theirs)",
+    "loaded_rate": "our choice: a tenth, as VGG's section 3.1 takes a tenth of the rate to go on at another scale",
+    "start": "our choice: AlexNet's 0.01, of the last layer where the classes are others",
+    "schedule": "our choice: a run of minutes has no time to see a plateau",
+    "norms": "our choice: a batch of a few photographs has poorer statistics than ImageNet",
+    "feature_draws": "our choice: on a CPU the features of photographs take most of the time",
+    "momentum": "VGG section 3.1",
+    "weight_decay": "VGG section 3.1; bvlc_googlenet for GoogLeNet",
+    "color_sigma": "AlexNet section 4.1, with ImageNet's colours",
+}
+MINI_FINE_TUNE = {
+    "phases": "our choice: 9/8 to 3/2 of a crop, around the fixed scale of the miniature",
+}

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.nets import googlenet, vgg
+from trainer.nets import googlenet, googlenet_tv, vgg
+from trainer.nets.batch_norm import PARTS, fold
 
 from .head import linear_layers, three_layers
 from .reading import WeightsError
@@ -23,7 +24,8 @@ GOOGLENET = "googlenet-tv"
 THEIRS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19", GOOGLENET: "googlenet"}
 AUXILIARY = ("aux1", "aux2")
 
-VGG_EPSILON, GOOGLENET_EPSILON = 1e-5, 1e-3  # torch's default; torchvision's BasicConv2d
+VGG_EPSILON = 1e-5
+"""Of VGG's batch norms: torch's default."""
 TRUNK = 32
 """Pixels of a crop for each position of the last map."""
 
@@ -38,11 +40,12 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """Weights in our names, FP32, and what they show of their net."""
+    """Weights in our names, FP32, and what they show of their net; unfolded: with their batch norms."""
 
     net: str
     layers: tuple[Layer, ...]
     weights: dict[str, Tensor]
+    unfolded: dict[str, Tensor]
     remarks: tuple[str, ...]
 
     @property
@@ -76,8 +79,23 @@ def weights_from_torchvision(state: dict[str, Tensor], crop_px: int = 224) -> Co
     auxiliary = [head for head in AUXILIARY if net == GOOGLENET and _drop(rest, f"{head}.")]
     remarks = [f"without {' and '.join(auxiliary)}"] if auxiliary else []
     weights: dict[str, Tensor] = {}
+    unfolded: dict[str, Tensor] = {}
     for layer in layers:
-        weights[f"{layer.ours}.weight"], weights[f"{layer.ours}.bias"] = _folded(layer, rest, net)
+        weight, bias, norm = _taken(layer, rest)
+        folded = (
+            fold(weight, bias, norm, googlenet_tv.EPSILON if net == GOOGLENET else VGG_EPSILON)
+            if norm
+            else (weight, bias)
+        )
+        if not all(tensor.isfinite().all() for tensor in folded):
+            raise WeightsError(
+                f"{layer.norm} cannot be folded: it gives weights that are not finite (variances below 0?)"
+            )
+        weights[f"{layer.ours}.weight"], weights[f"{layer.ours}.bias"] = folded
+        if net == GOOGLENET:  # trained with its norms; VGG's nets with theirs are no nets of the paper
+            unfolded[f"{layer.ours}.weight"] = weight
+            without_bias = norm | {"running_mean": norm["running_mean"] - bias}
+            unfolded |= {f"{layer.ours}.norm.{part}": without_bias[part] for part in PARTS}
 
     # the head, whose layers may be called anything
     names, said = linear_layers(rest, "fc" if net == GOOGLENET else "classifier")
@@ -96,8 +114,10 @@ def weights_from_torchvision(state: dict[str, Tensor], crop_px: int = 224) -> Co
     for name, (weight, bias) in ours.items():
         weights[f"{name}.weight"] = weight.reshape(*weight.shape, 1, 1) if weight.dim() == 2 else weight
         weights[f"{name}.bias"] = bias
+    if unfolded:
+        unfolded |= {f"{name}.{part}": weights[f"{name}.{part}"] for name in ours for part in ("weight", "bias")}
     heads = [Layer(name, names[min(place, len(names) - 1)]) for place, name in enumerate(ours)]
-    return Converted(net, (*layers, *heads), weights, tuple(remarks))
+    return Converted(net, (*layers, *heads), weights, unfolded, tuple(remarks))
 
 
 def recognise(state: dict[str, Tensor]) -> tuple[str, list[Layer]]:
@@ -144,11 +164,8 @@ def _googlenet_layers() -> Iterator[Layer]:
             yield Layer(f"inception.{block}.{ours}", f"{theirs}.conv", f"{theirs}.bn")
 
 
-def _folded(layer: Layer, rest: dict[str, Tensor], net: str) -> tuple[Tensor, Tensor]:
-    """FP32 weight [out, in, k, k] and bias [out] of a layer, taken out of `rest`, with its batch norm folded in.
-
-    y = (x * w + b - mean) / sqrt(variance + epsilon) * gain + shift, computed in double precision.
-    """
+def _taken(layer: Layer, rest: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """FP32 (weight [out, in, k, k], bias [out], batch norm by PARTS or nothing) of a layer, taken out of `rest`."""
     weight = _take(rest, f"{layer.theirs}.weight")
     if weight.dim() not in (2, 4):
         raise WeightsError(f"{layer.theirs}.weight is {list(weight.shape)}, expected two sizes or four")
@@ -156,18 +173,8 @@ def _folded(layer: Layer, rest: dict[str, Tensor], net: str) -> tuple[Tensor, Te
     channels = len(weight)
     has_bias = not layer.norm or f"{layer.theirs}.bias" in rest
     bias = _take_vector(rest, f"{layer.theirs}.bias", channels) if has_bias else torch.zeros(channels)
-    if not layer.norm:
-        return weight, bias
-
-    gain, shift, mean, variance = (
-        _take_vector(rest, f"{layer.norm}.{name}", channels).double()
-        for name in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = gain / (variance + (GOOGLENET_EPSILON if net == GOOGLENET else VGG_EPSILON)).sqrt()
-    folded = (weight * scale[:, None, None, None]).float(), ((bias - mean) * scale + shift).float()
-    if not all(tensor.isfinite().all() for tensor in folded):
-        raise WeightsError(f"{layer.norm} cannot be folded: it gives weights that are not finite (variances below 0?)")
-    return folded
+    norm = {part: _take_vector(rest, f"{layer.norm}.{part}", channels) for part in PARTS} if layer.norm else {}
+    return weight, bias, norm
 
 
 def _take_vector(rest: dict[str, Tensor], name: str, channels: int) -> Tensor:

@@ -35,7 +35,9 @@ def test_a_run(miniature_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(arguments(miniature_dir, tmp_path, "--set", *SMALL)) == 0
     captured = capsys.readouterr()
     assert re.fullmatch(rf"{tmp_path / 'ckpt.pt'}: mini-a, 1 epochs, \d+ s\n", captured.out)
-    assert captured.err == ""  # no progress bar in a pipe
+    begun, epoch = captured.err.splitlines()  # no progress bar in a pipe
+    assert begun == ("mini-a: 64 training images of 10 classes, 24 validation images, 4 steps of 16 in 1 epoch, on cpu")
+    assert re.match(r"mini-a epoch 1/1: loss [\d.]+, training error [\d.]+ %, validation top1 error ", epoch)
     assert load(tmp_path / "ckpt.pt").spec.fc_width == 16
 
 
@@ -125,7 +127,11 @@ def test_an_out_that_is_a_file(miniature_dir: Path, tmp_path: Path, one_line: On
 
 @pytest.mark.parametrize("in_worker", [False, True])
 def test_a_truncated_training_image_is_named(
-    miniature_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: OneLine, in_worker: bool
+    miniature_copy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    in_worker: bool,
 ) -> None:
     """Found while the colours are measured, or by a worker that loads a batch."""
     damaged = sorted((miniature_copy / TRAIN).rglob("*.JPEG"))[10]
@@ -133,7 +139,8 @@ def test_a_truncated_training_image_is_named(
     if in_worker:
         monkeypatch.setattr(trainer.loop.train, "measure", functools.partial(measure, images=1))
     assert main(arguments(miniature_copy, tmp_path / "out", "--set", *SMALL)) == 1
-    line = one_line()
+    *begun, line = capsys.readouterr().err.splitlines()
+    assert len(begun) == in_worker  # what the run is made of
     assert damaged.relative_to(miniature_copy).as_posix() in line
     assert line.endswith("truncated or damaged JPEG")
 
@@ -174,7 +181,8 @@ def test_a_run_that_fails_ends(miniature_copy: Path, tmp_path: Path) -> None:
     words = arguments(miniature_copy, tmp_path / "out", "--set", *SMALL)
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stderr
-    assert len(done.stderr.splitlines()) == 1 and "truncated or damaged JPEG" in done.stderr
+    begun, failed = done.stderr.splitlines()
+    assert "64 training images" in begun and "truncated or damaged JPEG" in failed
 
 
 @pytest.mark.processes

@@ -11,13 +11,16 @@ import torch
 
 from trainer.loop.schedule import phase_at
 from trainer.nets.zoo import build_net
-from trainer.recipe import FIELDS, Phase, Recipe, RecipeError, override
-from trainer.recipes import FINE_SCALES, RECIPES, main
+from trainer.recipe import DEFAULTS, FIELDS, LATER, Phase, Recipe, RecipeError, override
+from trainer.recipes import FINE_SCALES, FINE_TUNED_NETS, RECIPES, main
 
 MINI_A = RECIPES["mini-a"]
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+FROM_RANDOM = {name: recipe for name, recipe in RECIPES.items() if not recipe.fine_tune}
+
+
+@pytest.mark.parametrize("recipe", FROM_RANDOM.values(), ids=FROM_RANDOM.keys())
 def test_every_recipe_builds_its_spec_and_net(recipe: Recipe) -> None:
     spec = recipe.spec(("a", "b", "c"), ("A", "B", "C"), (40.0, 41.0, 42.0))
     assert RECIPES[spec.name] is recipe
@@ -28,7 +31,8 @@ def test_every_recipe_builds_its_spec_and_net(recipe: Recipe) -> None:
     assert (spec.crop_px, spec.width, spec.fc_width) == (recipe.crop_px, recipe.width, recipe.fc_width)
     assert spec.test_short_px == recipe.test_short_px
     said = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    assert json.loads(spec.source["recipe"]) == {key: said[key] for key in FIELDS if key != "exif"}  # the default
+    at_default = {key for key in LATER if getattr(recipe, key) == DEFAULTS[key]}
+    assert json.loads(spec.source["recipe"]) == {key: said[key] for key in FIELDS if key not in at_default}
     assert recipe.sources.keys() <= set(FIELDS)
     assert recipe.init in ("", *RECIPES)
     assert recipe.mirror  # mirrored views are part of every protocol
@@ -41,9 +45,10 @@ def test_every_recipe_builds_its_spec_and_net(recipe: Recipe) -> None:
 
 def test_every_recipe_has_a_mini_variant() -> None:
     full = {name for name in RECIPES if not name.startswith("mini-")}
-    assert {f"mini-{name.removeprefix('vgg-')}" for name in full} == RECIPES.keys() - full
+    minis = {name: f"mini-{name if name in FINE_TUNED_NETS else name.removeprefix('vgg-')}" for name in full}
+    assert set(minis.values()) == RECIPES.keys() - full
     for name in full:
-        mini = RECIPES[f"mini-{name.removeprefix('vgg-')}"]
+        mini = RECIPES[minis[name]]
         assert (mini.net, bool(mini.init)) == (RECIPES[name].net, bool(RECIPES[name].init))
 
 
@@ -104,6 +109,13 @@ def test_sources_are_no_part_of_what_a_run_resumes_by() -> None:
 
 
 OTHER = {
+    "class_weights": "balanced",
+    "sampling": "balanced",
+    "keep": "best",
+    "norms": "updated",
+    "label_smoothing": "0.1",
+    "loaded_rate": "0.1",
+    "val_split": "0.2",
     "task": "box-scr",
     "schedule": "plateau",
     "start": "glorot",
@@ -186,6 +198,14 @@ PHASES = "expected SHARE:LOW-HIGH[:dropout],... like 0.4:82-90,0.6:72-120:dropou
         ("lr_factor=2", "lr_factor is above 0 and at most 1, got 2.0"),
         ("average_decay=1.1", "average_decay is between 0 and 1, got 1.1"),
         ("start=random", "start is one of he, normal, glorot, got random"),
+        ("train_layers=first", "train_layers is all, last, after-N (the first N layers are frozen)"),
+        ("train_layers=after-0", "train_layers is all, last, after-N"),
+        ("train_layers=last", "train_layers last is for recipes of one phase, got last"),
+        ("loaded_rate=0", "loaded_rate is above 0 and at most 1, got 0.0"),
+        ("label_smoothing=1", "label_smoothing is a share below 1, got 1.0"),
+        ("val_split=1", "val_split is a share below 1, got 1.0"),
+        ("val_split=-0.1", "val_split is a share below 1, got -0.1"),
+        ("keep=first", "keep is one of last, best, got first"),
         ("schedule=step", "schedule is one of cosine, plateau, exponential, got step"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.random import default_rng
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
@@ -29,6 +29,7 @@ from infer.processes.pipeline import ahead
 from infer.spec import Exif, ModelSpec
 from infer.views import plan_views, rescaled_px
 
+from ..recipe import Sampling
 from .augment import Augmentation, Placement
 
 TargetFunction = Callable[[int, Placement], Tensor]
@@ -39,6 +40,8 @@ which the images' files are known (infer/data/known_images.py)."""
 
 
 SECONDS_TO_BE_SEEN = 0.5
+PREFETCHED = 4
+"""Batches that each loading process makes ahead of their turn."""
 
 
 class ProcessLost(Refused):
@@ -80,8 +83,10 @@ class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor, int]]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int | Tensor, int]:
-        item, rng = self.items[index], default_rng((*self.key, index))
+    def __getitem__(self, draw: int) -> tuple[Tensor, Tensor, int | Tensor, int]:
+        """Draws from 0 are the images in order, from len(self) on the images once more, each with another crop."""
+        index = draw % len(self.items)
+        item, rng = self.items[index], default_rng((*self.key, draw))
         data = read_bytes(item)
         image = decode(data, exif=self.exif, name=item.name)  # [h, w, 3]
         place = self.augment.place((image.shape[0], image.shape[1]), rng)
@@ -102,25 +107,70 @@ def loader_workers() -> int:
 
 
 def batches(
-    crops: Crops, batch: int, *, start: int = 0, rank: int = 0, world: int = 1, parts: int = 1, pin: bool = False
+    crops: Crops,
+    batch: int,
+    *,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    parts: int = 1,
+    sampling: Sampling = "all",
+    pin: bool = False,
 ) -> Iterator[TrainingBatch]:
-    """Batches of one epoch in its own random order. What does not fill a batch is dropped.
+    """Batches of one epoch, as `share_draws` shares them; start: the number of the first, those before are not made.
 
-    batch: of all `world` processes together; this one, `rank`, gets its share in `parts` pieces, one after another.
-    start: the number of the first batch; those before it are not made. pin: in memory that a GPU reads on its own.
-    Raises ValueError for a batch that cannot be shared so.
+    pin: in memory that a GPU reads on its own.
+    """
+    labels = [item.label for item in crops.items]
+    draws = share_draws(crops.key, labels, batch, rank=rank, world=world, parts=parts, sampling=sampling)
+    return load(crops, draws[start:].reshape(-1, draws.shape[-1]), pin=pin)
+
+
+def share_draws(
+    key: tuple[int, int],
+    labels: Sequence[int],
+    batch: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    parts: int = 1,
+    sampling: Sampling = "all",
+) -> NDArray[np.int64]:
+    """The draws of one epoch in its own random order: [batches, parts, piece]. What does not fill a batch is dropped.
+
+    key: (seed, epoch). batch: of all `world` processes together; this one, `rank`, gets its share in `parts` pieces,
+    one after another. Raises ValueError for a batch that cannot be shared so.
     """
     piece, left_over = divmod(batch, world * parts)
     if left_over:
         raise ValueError(f"a batch of {batch} for {world} processes with {parts} pieces each")
 
-    order = default_rng(crops.key).permutation(len(crops))[: len(crops) // batch * batch]
-    own = order.reshape(-1, world, parts, piece)[start:, rank]  # [batches, parts, piece]
-    return _load(crops, own.reshape(-1, piece), pin=pin)
+    rng, count = default_rng(key), len(labels)
+    order = rng.permutation(count) if sampling == "all" else _balanced(np.asarray(labels), rng)
+    shared: NDArray[np.int64] = order[: count // batch * batch].reshape(-1, world, parts, piece)
+    return shared[:, rank]
 
 
-class Centers(TorchDataset[tuple[Tensor, int | Tensor] | None]):
-    """The central view of each image, as protocol `center` sees it: (u8 [crop, crop, 3], label or `target`).
+def _balanced(labels: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
+    """As many draws as there are images, as many of each class, up to one, in random order.
+
+    A class goes through all of its images before one comes again, which is then another draw: a count of images later.
+    """
+    count, classes = len(labels), np.unique(labels)
+    rounds = -(-count // len(classes))
+    of_classes = []
+    for label in classes:
+        own = rng.permutation(np.flatnonzero(labels == label))
+        times, place = np.divmod(np.arange(rounds), len(own))
+        of_classes.append(own[place] + times * count)
+
+    # whole rounds of all classes, then a part of one in random order
+    table = np.stack(of_classes)[rng.permutation(len(classes))].T  # [rounds, classes]
+    return rng.permutation(table.reshape(-1)[:count])
+
+
+class Centers(TorchDataset[tuple[Tensor, int | Tensor, int] | None]):
+    """The central view of each image, as protocol `center` sees it: (u8 [crop, crop, 3], label or `target`, index).
 
     None for an image that cannot be read.
     """
@@ -128,7 +178,10 @@ class Centers(TorchDataset[tuple[Tensor, int | Tensor] | None]):
     def __init__(self, dataset: Dataset, spec: ModelSpec, target: TargetFunction | None = None) -> None:
         self.items, self.spec, self.target = dataset.items, spec, target
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor] | None:
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor, int] | None:
         item, spec = self.items[index], self.spec
         try:
             image = read_pixels(item, spec.preprocessing.exif)
@@ -138,7 +191,7 @@ class Centers(TorchDataset[tuple[Tensor, int | Tensor] | None]):
         view = plan_views(spec, "center", size).views[0]
         pixels = torch.from_numpy(np.ascontiguousarray(render(image, [view], spec)[0]))
         if self.target is None:
-            return pixels, item.label
+            return pixels, item.label, index
 
         # The view's edges in pixels of the image, where those of a crop are, too.
         top, left, height, width = view.box
@@ -146,18 +199,20 @@ class Centers(TorchDataset[tuple[Tensor, int | Tensor] | None]):
         down, across = size[0] / rescaled[0], size[1] / rescaled[1]
         edges = (left * across, top * down, (left + width) * across, (top + height) * down)
         place = Placement(size, *edges, filter=FILTERS[spec.preprocessing.filter], mirrored=False)
-        return pixels, self.target(index, place)
+        return pixels, self.target(index, place), index
 
 
-def center_batches(centers: Centers, batch: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-    """u8 [N, crop, crop, 3] and targets [N, ...] of this process's share of the images, without unreadable ones."""
+def center_batches(
+    centers: Centers, batch: int, *, rank: int = 0, world: int = 1
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """u8 [N, crop, crop, 3], targets [N, ...] and indices i64 [N] of this process's images, without unreadable ones."""
     own = np.arange(rank, len(centers.items), world)
-    for made in _load(centers, [own[at : at + batch] for at in range(0, len(own), batch)]):
+    for made in load(centers, [own[at : at + batch] for at in range(0, len(own), batch)]):
         if made is not None:
             yield made
 
 
-def _load(items: TorchDataset[Any], places: Iterable[NDArray[np.int64]], *, pin: bool = False) -> Iterator[Any]:
+def load(items: TorchDataset[Any], places: Iterable[NDArray[np.int64]], *, pin: bool = False) -> Iterator[Any]:
     """The items at each of `places` as a batch, made ahead of time by processes that end with this.
 
     Raises what making an item raises, in one line: the first that is no whole image or cannot be read; ProcessLost
@@ -167,7 +222,7 @@ def _load(items: TorchDataset[Any], places: Iterable[NDArray[np.int64]], *, pin:
         items,
         batch_sampler=places,  # type: ignore[arg-type]  # arrays serve as lists of numbers, and take less memory
         num_workers=loader_workers(),
-        prefetch_factor=4,
+        prefetch_factor=PREFETCHED,
         collate_fn=_collate,
         worker_init_fn=_quiet_worker,
         pin_memory=pin,

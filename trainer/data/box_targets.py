@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from infer.data import annotations as xmls
 from infer.data.annotations import AnnotationError, Box
@@ -22,7 +21,7 @@ from infer.data.folder import TAR, open_folder
 from infer.data.shards import Split
 from infer.spec import Size
 
-from ..processes import say
+from ..processes import Bar, say
 from .augment import Placement
 
 BOXES: dict[Split, str] = {"train": "ILSVRC2012_bbox_train_v2", "val": "ILSVRC2012_bbox_val_v3"}
@@ -77,20 +76,22 @@ def with_boxes(dataset: Dataset, split: Split) -> tuple[Dataset, BoxTargets]:
     files, find = xmls.find_annotations(folder), xmls.class_of(dataset.classes, dataset.class_names)
 
     items, sizes_px, boxes = [], [], []
-    for item in tqdm(dataset.items, desc="boxes", unit="image", disable=None, leave=False):
-        stem = item.name.rpartition("/")[2].rpartition(".")[0]
-        if stem not in files:
-            continue
-        try:
-            annotation = xmls.read_annotation(files[stem], f"{stem}.xml")
-        except AnnotationError as error:
-            say(f"{folder.path}: {error}: its image is left out")
-            continue
-        own = xmls.boxes_of(annotation, item.label, find)
-        if own:
-            items.append(item)
-            sizes_px.append(annotation.size_px)
-            boxes.append(own)
+    with Bar("boxes", len(dataset.items)) as bar:
+        for item in dataset.items:
+            bar.update()
+            stem = item.name.rpartition("/")[2].rpartition(".")[0]
+            if stem not in files:
+                continue
+            try:
+                annotation = xmls.read_annotation(files[stem], f"{stem}.xml")
+            except AnnotationError as error:
+                say(f"{folder.path}: {error}: its image is left out")
+                continue
+            own = xmls.boxes_of(annotation, item.label, find)
+            if own:
+                items.append(item)
+                sizes_px.append(annotation.size_px)
+                boxes.append(own)
 
     if not items:
         raise DatasetError(

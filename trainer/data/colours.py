@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from infer.data.dataset import Dataset, Item
 from infer.errors import Refused
 from infer.files import read_file
 from infer.processes.pipeline import ordered
 
+from ..processes import Bar
 from .augment import Matrix, Triple
 from .batches import cores_here, read_pixels
 
@@ -81,7 +81,7 @@ def measure(dataset: Dataset, images: int = SAMPLE) -> Statistics:
 
     # sums over images: of their means, of the squares of these, of their mean products of channels
     sums, squares, products = np.zeros(3), np.zeros(3), np.zeros((3, 3))
-    with tqdm(desc="colours", total=count, unit="image", disable=None, leave=False) as bar:
+    with Bar("colours", count) as bar:
         for image_mean, image_products in ordered(_moments, items, cores_here(), ahead=AHEAD):
             sums += image_mean
             squares += image_mean**2

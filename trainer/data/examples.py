@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infer.data.dataset import Dataset, DatasetError, has_validation, open_dataset
+from infer.data.dataset import Dataset, DatasetError, Item, has_validation, open_dataset
 from infer.data.shards import Split
 from infer.spec import Task
 
@@ -32,13 +32,26 @@ class Examples(NamedTuple):
         return digest.hexdigest()[:16]
 
 
+class ValSplit(NamedTuple):
+    """The share of each class that is kept for validation, by a seed; names `known` to be kept come first."""
+
+    share: float
+    seed: int
+    known: Collection[str] = ()
+
+
 def open_examples(
-    data: Path, task: Task, reading: Mapping[str, Any] | None = None, *, known: tuple[str, ...] = ()
+    data: Path,
+    task: Task,
+    reading: Mapping[str, Any] | None = None,
+    *,
+    known: tuple[str, ...] = (),
+    split: ValSplit | None = None,
 ) -> tuple[Examples, Examples | None]:
     """(images to learn from, images to be tried on); the second is None where there are none. Raises DatasetError.
 
     reading: options of `open_dataset`, for both. known: the classes of the net, where there is one already; without
-    it a folder that holds no image is no class.
+    it a folder that holds no image is no class. split: takes the second from the first.
     """
     dataset = open_dataset(data, "train", **reading or {})
     for note in dataset.notes:
@@ -52,9 +65,47 @@ def open_examples(
     if empty:
         say(f"{data}: no image to train on of {len(empty)} of {len(dataset.classes)} classes ({', '.join(empty[:5])})")
 
-    others = open_held_out(data, dataset, reading)
-    training = _examples(dataset, "train", task)
-    return training, None if others is None else _examples(others, "val", task)
+    if split is None:
+        others = open_held_out(data, dataset, reading)
+        training = _examples(dataset, "train", task)
+        return training, None if others is None else _examples(others, "val", task)
+
+    if has_validation(data):
+        raise DatasetError(f"{data}: has validation images of its own: leave out --val-split {split.share:g}")
+    dataset, others = split_dataset(dataset, split)
+    return _examples(dataset, "train", task), _examples(others, "train", task)
+
+
+def split_dataset(dataset: Dataset, split: ValSplit) -> tuple[Dataset, Dataset]:
+    """(images to learn from, images to be tried on): a share of each class, at least one image where it has two.
+
+    A function of seed, names and `known` alone: an image more or less moves one other at most, in its class.
+    Raises DatasetError where a share of each class is no image at all.
+    """
+    of_class: dict[int, list[Item]] = {}
+    for item in dataset.items:
+        of_class.setdefault(item.label, []).append(item)
+
+    held = set()
+    for items in of_class.values():
+        count = min(len(items) - 1, max(1, round(split.share * len(items))))
+        ranked = sorted(items, key=lambda item: (item.name not in split.known, _rank(split.seed, item.name)))
+        held |= {item.name for item in ranked[:count]}
+    single = [dataset.classes[label] for label, items in of_class.items() if len(items) == 1]
+    if single:
+        say(f"{dataset.root}: --val-split keeps none of {len(single)} classes of one image ({', '.join(single[:5])})")
+    if not held:
+        raise DatasetError(f"{dataset.root}: --val-split needs a class of two images at least, for one to be kept")
+
+    learnt, tried = (
+        dataclasses.replace(dataset, items=[item for item in dataset.items if (item.name in held) is kept])
+        for kept in (False, True)
+    )
+    return learnt, dataclasses.replace(tried, is_part=True)
+
+
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\t{name}".encode()).digest()
 
 
 def _without_empty_classes(dataset: Dataset) -> Dataset:

@@ -35,22 +35,61 @@ class Objective(nn.Module):
         x = ((pixels + shift[:, None, None] - self.mean) / self.std).permute(0, 3, 1, 2)
         return x.contiguous(memory_format=self.memory_format)
 
+    def features(self, pixels: Tensor, shift: Tensor) -> Tensor:
+        """The activations before the last layer, f32 [N, width], of crops."""
+        return self.net.penultimate(self.pixels(pixels, shift)).mean((2, 3))
+
     def wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The number of the net's outputs [N, channels] that are wrong in each way: i64 [len(errors)]."""
         raise NotImplementedError
 
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The mean loss of the net's outputs [N, channels]."""
+        raise NotImplementedError
+
 
 class Classification(Objective):
-    """Cross-entropy over classes, and 0.3 of each auxiliary head's (GoogLeNet section 5). target: label i64 [N]."""
+    """Cross-entropy over classes, and 0.3 of each auxiliary head's (GoogLeNet section 5). target: label i64 [N].
+
+    In training each class counts by its `class_weights`, and `label_smoothing` of a target goes to all classes alike
+    (Szegedy et al. 2016, section 7). Pixels may be features f32 [N, width] instead, of layers that are frozen.
+    """
 
     errors = ("top1", "top5")
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        net: Net,
+        spec: ModelSpec,
+        memory_format: torch.memory_format = torch.channels_last,
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(net, spec, memory_format)
+        self.label_smoothing = label_smoothing
+        self.register_buffer("class_weights", class_weights)
 
     def forward(self, pixels: Tensor, shift: Tensor, target: Tensor) -> LossAndWrong:
-        scores = self.net.training_scores(self.pixels(pixels, shift))
+        if pixels.dim() == 2:
+            scores: tuple[tuple[float, Tensor], ...] = ((1.0, self.net.classify(pixels[..., None, None]).flatten(1)),)
+        else:
+            scores = self.net.training_scores(self.pixels(pixels, shift))
         loss = torch.zeros((), device=target.device)
         for weight, of_one in scores:
-            loss = loss + weight * F.cross_entropy(of_one, target)
+            loss = loss + weight * self._training_loss(of_one, target)
         return loss, (scores[0][1].argmax(1) != target).sum()
+
+    def _training_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return F.cross_entropy(outputs, target, label_smoothing=self.label_smoothing)
+        # by the image: a mean of weights would differ from piece to piece of a batch
+        each = F.cross_entropy(outputs, target, label_smoothing=self.label_smoothing, reduction="none")
+        return (each * self.class_weights[target]).mean()
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, target)
 
     def wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
         best = outputs.topk(min(5, outputs.shape[1]), 1).indices == target[:, None]
@@ -68,8 +107,11 @@ class BoxRegression(Objective):
 
     def forward(self, pixels: Tensor, shift: Tensor, target: Tensor) -> LossAndWrong:
         outputs = self.net.training_scores(self.pixels(pixels, shift))[0][1]
+        return self.loss(outputs, target), self.wrong(outputs, target)[0]
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         distance = (self._boxes(outputs, target) - target[:, 2:]).square().sum(1)
-        return 0.5 * (target[:, 0] * distance).mean(), self.wrong(outputs, target)[0]
+        return 0.5 * (target[:, 0] * distance).mean()
 
     def wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
         overlap = iou(self._boxes(outputs, target), target[:, 2:])
@@ -92,6 +134,15 @@ def iou(one: Tensor, other: Tensor) -> Tensor:
     return both / (one[:, 2:].clamp(min=0).prod(1) + other[:, 2:].prod(1) - both)
 
 
-def make_objective(net: Net, spec: ModelSpec, memory_format: torch.memory_format) -> Objective:
-    """The objective of the spec's task."""
-    return (Classification if spec.task == "classify" else BoxRegression)(net, spec, memory_format)
+def make_objective(
+    net: Net,
+    spec: ModelSpec,
+    memory_format: torch.memory_format,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+) -> Objective:
+    """The objective of the spec's task; smoothing and weights of classes are of classification."""
+    if spec.task != "classify":
+        return BoxRegression(net, spec, memory_format)
+    return Classification(net, spec, memory_format, label_smoothing=label_smoothing, class_weights=class_weights)

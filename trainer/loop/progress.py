@@ -1,21 +1,25 @@
-"""The display of a run while it trains: a progress bar, metrics.jsonl, TensorBoard's events and curves.png."""
+"""The display of a run while it trains: a progress bar or lines, metrics.jsonl, TensorBoard's events and curves.png."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
+import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from tqdm import tqdm
 
 from infer.errors import Refused
 from infer.files import naming, read_file, replacing
+
+from ..processes import Bar, say
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -27,6 +31,11 @@ EVENTS_EVERY = 20
 MOST_BYTES = 1 << 26
 """The largest metrics.jsonl that is read: 100,000 epochs have a tenth of it."""
 
+FORECAST_AFTER = 60.0
+"""Seconds until a run's time is foretold."""
+LONG = 3600.0
+"""Seconds of a run from which on it is said what takes less."""
+
 Metrics = Mapping[str, float]
 """A line of metrics.jsonl: epoch, iteration, learning_rate, loss, and errors in percent. No times: runs repeat."""
 
@@ -35,20 +44,51 @@ class MetricsError(Refused):
     """A metrics.jsonl that is none; one line."""
 
 
-class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
-    """The display of one run, of which `done` epochs are behind: their lines of metrics.jsonl stay, later ones go."""
+@dataclass(frozen=True, slots=True)
+class RunSize:
+    """What a run is made of; `shorter` says how to make one of less time."""
 
-    def __init__(self, out: Path, title: str, steps: int, steps_per_epoch: int, batch: int, done: int) -> None:
+    images: int
+    classes: int
+    held_out: int
+    device: str
+    shorter: str
+
+
+class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
+    """The display of one run, of which `done` epochs are behind: their lines of metrics.jsonl stay, later ones go.
+
+    On a terminal a bar. Elsewhere lines: what the run is made of, after FORECAST_AFTER seconds how long it will take,
+    one for each epoch, and those of trainer.processes.Bar in between. `size`: without it the first two are not said.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        title: str,
+        steps: int,
+        steps_per_epoch: int,
+        batch: int,
+        done: int,
+        *,
+        size: RunSize | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.out, self.title, self.batch = out, title, batch
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
+        self.epochs = -(-steps // steps_per_epoch)
+        self._size, self._clock, self._in_pipe = size, clock, not sys.stderr.isatty()
 
         self.history = [metrics for metrics in read_metrics(out / METRICS) if metrics["epoch"] <= done]
         with replacing(out / METRICS) as unfinished:
             unfinished.write_text("".join(json.dumps(metrics) + "\n" for metrics in self.history))
 
-        self._bar: tqdm[Any] | None = None
+        self._bar: Bar | None = None
         self._events: SummaryWriter | None = None
+        self._began = clock()
+        self._before = 0  # the iteration that the run begins after
         self._since: tuple[float, int] | None = None  # when the first step shown was done, and its iteration
+        self._forecast_due = True
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
@@ -58,21 +98,31 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
 
     def begin_epoch(self, number: int, steps_done: int) -> None:
         """Begins the bar of epoch `number`, from 1."""
-        epochs = -(-self.steps // self.steps_per_epoch)
-        of_epoch = min(self.steps_per_epoch, self.steps - (number - 1) * self.steps_per_epoch)
-        title, total, done = f"{self.title} epoch {number}/{epochs}", of_epoch * self.batch, steps_done * self.batch
-        self._bar = tqdm(desc=title, total=total, initial=done, unit="image", disable=None)
+        before = (number - 1) * self.steps_per_epoch
+        if self._bar is None:
+            self._introduce(before + steps_done)
+
+        total, done = min(self.steps_per_epoch, self.steps - before) * self.batch, steps_done * self.batch
+        title = f"{self.title} epoch {number}/{self.epochs}"
+        self._bar = Bar(title, total, done=done, leave=True, clock=self._clock)
 
     def step(self, iteration: int, steps: int, *, loss: float, error_percent: float, rate: float) -> None:
         """Shows the epoch's loss and error so far. iteration: from 1, of all epochs; steps: since the last call."""
-        now = time.monotonic()
+        now = self._clock()
         self._since = self._since or (now, iteration)
         seconds, done = now - self._since[0], iteration - self._since[1]
         left = tqdm.format_interval(seconds / done * (self.steps - iteration)) if done else "?"
         shown = {"loss": f"{loss:.3f}", "error": f"{error_percent:.1f}%", "lr": f"{rate:.2g}", "run": f"{left} left"}
+        if self._in_pipe:
+            shown = {"iteration": f"{iteration}/{self.steps}", **shown}
         assert self._bar is not None
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(steps * self.batch)
+
+        # The first step has the time to get ready in it, so that it counts only where it is all that there is.
+        if self._in_pipe and self._forecast_due and now - self._began >= FORECAST_AFTER:
+            self._forecast_due = False
+            self._forecast(seconds / done if done else (now - self._began) / (iteration - self._before), iteration)
 
         if iteration % EVENTS_EVERY < steps:
             values = {"loss": loss, "error_percent": error_percent, "learning_rate": rate}
@@ -85,12 +135,52 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         assert self._bar is not None
         self._bar.close()
         self.history.append(dict(metrics))
+        if self._in_pipe:
+            say(self._line_of_epoch(metrics))
         with naming(self.out / METRICS), (self.out / METRICS).open("a") as file:
             file.write(json.dumps(metrics) + "\n")
         values = {name: value for name, value in metrics.items() if name != "iteration"}
         self._add("epoch", values, int(metrics["iteration"]))
         with replacing(self.out / CURVES) as unfinished:
             draw(self.history, unfinished, title=self.title)
+
+    def _introduce(self, before: int) -> None:
+        """Says what the run is made of, of which `before` iterations are done."""
+        self._before = before
+        if self._size is None or not self._in_pipe:
+            return
+        size = self._size
+        done = f", {before} are done" if before else ""
+        epochs = f"{self.epochs} epoch{'s'[: self.epochs != 1]}"
+        held_out = f"{size.held_out or 'no'} validation images"
+        say(
+            f"{self.title}: {size.images} training images of {size.classes} classes, {held_out}, "
+            f"{self.steps} steps of {self.batch} in {epochs}{done}, on {size.device}"
+        )
+
+    def _forecast(self, seconds_per_step: float, iteration: int) -> None:
+        """Says how long an epoch and the run take, and where that is more than LONG, what would take less."""
+        if self._size is None:
+            return
+        of_validation = self._size.held_out / self.batch / 3  # in steps: a forward pass is a third of one
+        epoch = seconds_per_step * (self.steps_per_epoch + of_validation)
+        run = seconds_per_step * (self.steps - iteration) * (1 + of_validation / self.steps_per_epoch)
+        advice = f"; for less: {self._size.shorter}" if run > LONG else ""
+        say(f"{self.title}: 1 epoch takes about {about(epoch)} here, what is left about {about(run)}{advice}")
+
+    def _line_of_epoch(self, metrics: Metrics) -> str:
+        """What an epoch came to, and the time that the others take by the rate so far."""
+        epoch, iteration = int(metrics["epoch"]), int(metrics["iteration"])
+        parts = [f"{self.title} epoch {epoch}/{self.epochs}: loss {metrics['loss']:.4g}"]
+        for name, value in metrics.items():
+            if name.endswith("_error_percent"):
+                parts.append(f"{name.removesuffix('_error_percent').replace('_', ' ')} error {value:.2f} %")
+        parts.append(f"learning rate {metrics['learning_rate']:.3g}")
+
+        done, left = iteration - self._before, self.steps - iteration
+        if done > 0 and left:
+            parts.append(f"{tqdm.format_interval((self._clock() - self._began) / done * left)} left")
+        return ", ".join(parts)
 
     def _add(self, group: str, values: Metrics, iteration: int) -> None:
         """Adds points to TensorBoard's curves, whose writer opens with the first."""
@@ -103,6 +193,14 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         for name, value in values.items():
             self._events.add_scalar(f"{group}/{name}", value, iteration)
         self._events.flush()
+
+
+def about(seconds: float) -> str:
+    """A time in one unit: 50 s, 12 min, 4 h, 3 days."""
+    for unit, length, most in (("s", 1, 90), ("min", 60, 5400), ("h", 3600, 36 * 3600)):
+        if seconds < most:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

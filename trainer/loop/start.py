@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping, Sequence
 
-from infer.spec import Task
+from torch import Tensor, nn
+
+from infer.spec import ModelSpec, Task
 
 from ..checkpoint import Checkpoint, CheckpointError, split_weights
+from ..fine_tuning import row_of_class
+from ..nets import googlenet_tv
+from ..nets.batch_norm import NormedConv2d, unfold_all
+from ..nets.googlenet import CLASSIFIER
 from ..nets.vgg import FROM_A, FULLY_CONNECTED
 from ..nets.zoo import Net
-from ..recipe import Start
+from ..recipe import Recipe, Start
+
+S_TOLERANCE = 1 / 8
+"""How far, as a share, a box net's S may lie outside of the scales that its classifier was trained at."""
 
 
 def start_weights(net: Net, start: Start, *, sigma: float = 0.01) -> None:
@@ -49,10 +58,54 @@ def copy_layers(net: Net, source: Checkpoint, task: Task) -> None:
     else:
         taken = source.weights
 
+    _give(net, taken, source)
+
+
+def copy_for_fine_tuning(net: Net, source: Checkpoint, classes: Sequence[str], recipe: Recipe) -> list[str]:
+    """Copies all layers of a trained net into one for `classes`; returns the names of those that stay as they were.
+
+    The last layer is taken over where the classes are the same, in whatever order. Raises CheckpointError where the
+    layers do not fit, or the recipe needs what the weights do not have.
+    """
+    weights: Mapping[str, Tensor] = source.weights
+    if any(isinstance(layer, NormedConv2d) for layer in net.modules()):
+        if not source.unfolded and recipe.norms == "updated":
+            raise CheckpointError(
+                "--init: norms=updated needs the statistics of the batch norms, which are folded in here: "
+                "import the weights anew with python -m export.from_torchvision"
+            )
+        weights = source.unfolded or unfold_all(weights, googlenet_tv.EPSILON, but=CLASSIFIER)
+
+    last, rows = net.layers[-1], row_of_class(source.spec, classes)
+    taken = {name: t for name, t in weights.items() if _layer(name) != last}
+    if rows is not None:
+        taken |= {name: t[rows] for name, t in weights.items() if _layer(name) == last}
+    _give(net, taken, source)
+    return [last] if rows is None else []
+
+
+def check_scale(recipe: Recipe, source: ModelSpec) -> None:
+    """Raises CheckpointError where a box net learns at another S than its classifier did (VGG appendix A: the same)."""
+    (low, high), (first, last) = source.train_range_px, recipe.phases[-1].short_px
+    if recipe.task == "classify" or source.task != "classify":
+        return
+    if first < low * (1 - S_TOLERANCE) or last > high * (1 + S_TOLERANCE):
+        theirs, ours = (f"{a}" if a == b else f"{a} to {b}" for a, b in ((low, high), (first, last)))
+        raise CheckpointError(
+            f"--init: {source.name} was trained at S = {theirs}, {recipe.name} learns boxes at S = {ours}: expected a "
+            "classifier of the same S (VGG appendix A), or another recipe or --set phases"
+        )
+
+
+def _give(net: Net, taken: Mapping[str, Tensor], source: Checkpoint) -> None:
+    """Loads tensors into a net. Raises CheckpointError for one that does not fit, with what may be meant."""
+    own = net.state_dict()
     unfit = [name for name, t in taken.items() if name not in own or own[name].shape != t.shape]
     if unfit or not taken:
+        last = {f"{net.layers[-1]}.{part}" for part in ("weight", "bias")}
+        hint = ": its classes are others; a -finetune recipe makes the last layer anew" if set(unfit) == last else ""
         raise CheckpointError(
-            f"--init: {source.spec.name} (net {source.spec.net}) does not fit: {', '.join(unfit) or 'no layer'}"
+            f"--init: {source.spec.name} (net {source.spec.net}) does not fit: {', '.join(unfit) or 'no layer'}{hint}"
         )
     net.load_state_dict(taken, strict=False)
 

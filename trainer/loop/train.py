@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from infer.data.dataset import Dataset
 from infer.data.known_images import known_images, with_trained_on
 from infer.errors import Refused
+from infer.files import replacing
 from infer.processes.owned import own_folder
 from infer.spec import ModelSpec
 
@@ -33,22 +34,29 @@ from ..checkpoint import Checkpoint, CheckpointError
 from ..data.augment import augmentation_from_recipe
 from ..data.batches import Centers, Crops, ProcessLost, TrainingBatch, batches
 from ..data.colours import Statistics, measure
-from ..data.examples import Examples, open_examples
+from ..data.examples import Examples, ValSplit, open_examples
+from ..fine_tuning import NEW_LAYERS, fine_tuned_spec
 from ..nets.zoo import Net, build_net
 from ..processes import Peers, join, say
 from ..recipe import Recipe
 from .execution import Execution
-from .progress import CURVES, METRICS, TrainingProgress
+from .features import Features
+from .memory import check_memory
+from .progress import CURVES, METRICS, RunSize, TrainingProgress
 from .schedule import learning_rate, phase_at
-from .start import copy_layers, start_weights
+from .start import check_scale, copy_for_fine_tuning, copy_layers, start_weights
 from .stopping import Wish, wish_to_stop
-from .training_state import TrainingState
+from .training_state import TrainingState, has_norms
 from .validation import validate
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Iterations between looks at the loss, for which a GPU must be waited for."""
 
 
+HELD_OUT = "held-out.txt"
+"""The file in OUT with the names of the images that --val-split keeps out of training, for --only of other commands."""
+SAVING_SHARE = 5
+"""Seconds between checkpoints of short epochs, for each second that saving takes."""
 ANEW = "start from its weights by --init in a new --out"
 """What is left to do where a checkpoint's weights are good, but not what it says of its run."""
 
@@ -70,7 +78,7 @@ def train(
     data: Path,
     out: Path,
     *,
-    init: Path | None = None,
+    init: Path | Checkpoint | None = None,
     resume: bool = False,
     statistics: Statistics | None = None,
     execution: Execution | None = None,
@@ -78,7 +86,8 @@ def train(
 ) -> Path:
     """Trains a net and returns the path of its checkpoint, which is written after every epoch, and in between.
 
-    init: a checkpoint whose layers start the net (VGG section 3.1). resume: go on from out/ckpt.pt, with the same
+    init: a checkpoint whose layers start the net (VGG section 3.1), or that a fine-tuning recipe, fitted to it
+    (fine_tuning.fit_recipe), goes on from. resume: go on from out/ckpt.pt, with the same
     result as an uninterrupted run, to the bit on a CPU. statistics: the colours of the training set, measured on a
     sample where they are not given. reading: options of open_dataset. Ctrl-C and SIGTERM end the step, save and raise
     Stopped. Under torchrun every process calls this; the first one, which writes, owns `out`. Raises DatasetError,
@@ -111,7 +120,7 @@ def _train(
     execution: Execution,
     peers: Peers,
     *,
-    init: Path | None,
+    init: Path | Checkpoint | None,
     resume: bool,
     statistics: Statistics | None,
     reading: Mapping[str, Any] | None,
@@ -125,10 +134,16 @@ def _train(
     previous = checkpoints.load(path) if resume and path.exists() else None
 
     # The data, and whether recipe, data, checkpoint and processes fit together.
+    source = checkpoints.load(init) if isinstance(init, Path) else init
+    before = previous or source
     known = previous.spec.classes if previous is not None else ()
-    examples, held_out = open_examples(data, recipe.task, reading, known=known)
+    split = (
+        ValSplit(recipe.val_split, recipe.split_seed, before.held_out if before else ()) if recipe.val_split else None
+    )
+    examples, held_out = open_examples(data, recipe.task, reading, known=known, split=split)
+    held_names = tuple(item.name for item in held_out.dataset.items) if split and held_out else ()
     if previous is not None:
-        check_resumable(previous, path, recipe, examples, statistics)
+        check_resumable(previous, path, recipe, examples, statistics, held_names)
     check_feasible(recipe, examples, held_out)
     slices = peers.world * execution.parts
     if recipe.batch % slices:
@@ -138,26 +153,41 @@ def _train(
 
     # The net.
     out.mkdir(parents=True, exist_ok=True)
-    source = checkpoints.load(init) if init is not None else None
-    spec = previous.spec if previous else make_spec(recipe, examples.dataset, statistics)
+    if previous is not None:
+        spec, net = previous.spec, make_net(recipe, previous.spec)
+    elif recipe.fine_tune:
+        spec, net = start_fine_tuning(recipe, examples.dataset, source)
+    else:
+        spec = make_spec(recipe, examples.dataset, statistics)
+        net = make_initial_net(recipe, spec, source)
     if previous is None and source is not None:
         spec = with_trained_on(spec, known_images(source.spec))
-    run = TrainingState(recipe, spec, make_initial_net(recipe, spec, source), execution, peers)
+    class_weights = balanced_weights(examples.dataset) if recipe.class_weights == "balanced" else None
+    run = TrainingState(recipe, spec, net, execution, peers, class_weights=class_weights)
     if previous is not None:
         with naming_checkpoint(path):
             run.restore(previous)
+    if held_names and peers.rank == 0:
+        with replacing(out / HELD_OUT) as unfinished:
+            unfinished.write_text("".join(f"{name}\n" for name in held_names))
+    check_memory(run)
     peers.wait()  # all have read the checkpoint before one writes it
 
     # The epochs.
     with wish_to_stop() as wish:
-        program = Program(run, examples, held_out, path, wish)
+        program = Program(run, examples, held_out, path, wish, held_names)
         with program.progress or nullcontext():
             program.run_epochs()
     return path
 
 
 def check_resumable(
-    previous: Checkpoint, path: Path, recipe: Recipe, examples: Examples, statistics: Statistics | None
+    previous: Checkpoint,
+    path: Path,
+    recipe: Recipe,
+    examples: Examples,
+    statistics: Statistics | None,
+    held_out: tuple[str, ...],
 ) -> None:
     """Raises TrainingError where a run cannot go on from a checkpoint: another recipe, other images or colours."""
     dataset, count = examples.dataset, len(examples.dataset.items)
@@ -172,12 +202,13 @@ def check_resumable(
             f"has {count} of {len(dataset.classes)}: resume with the same, or start from it by --init in a new --out"
         )
     check_progress(previous, path, recipe, count)
-    if previous.listing not in ("", examples.listing_digest):
+    if previous.listing not in ("", examples.listing_digest) or previous.held_out != held_out:
         raise TrainingError(
             f"{path} was trained on other images, or other labels, than {dataset.root} has: resume with the same, or "
             "start from it by --init in a new --out"
         )
-    if statistics is not None and with_trained_on(previous.spec, None) != make_spec(recipe, dataset, statistics):
+    of_run = statistics is not None and not recipe.fine_tune
+    if of_run and with_trained_on(previous.spec, None) != make_spec(recipe, dataset, statistics):
         raise TrainingError(f"{path} was made with other --statistics: resume with the same, or use a new --out")
 
 
@@ -207,7 +238,9 @@ def check_feasible(recipe: Recipe, examples: Examples, held_out: Examples | None
     """Raises TrainingError where the recipe cannot be followed on these data."""
     dataset, count = examples.dataset, len(examples.dataset.items)
     if count < recipe.batch:
-        raise TrainingError(f"{count} training images do not fill a batch of {recipe.batch}")
+        raise TrainingError(
+            f"{count} training images do not fill a batch of {recipe.batch}: --set batch=N, or more images"
+        )
     if recipe.schedule == "plateau" and held_out is None:
         raise TrainingError(
             f"{dataset.root}: schedule=plateau drops the rate where the validation error stalls, but there are no "
@@ -232,15 +265,55 @@ def is_text_order_of_numbers(classes: Sequence[str]) -> bool:
     return len(numbers) == len(classes) and numbers != sorted(numbers)
 
 
+def make_net(recipe: Recipe, spec: ModelSpec) -> Net:
+    """The net of a run as it is trained, with random weights that are to be replaced, or drawn by `start_weights`."""
+    net = build_net(spec, auxiliary_heads=not recipe.fine_tune, batch_norms=spec.net == "googlenet-tv")
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
 def make_initial_net(recipe: Recipe, spec: ModelSpec, source: Checkpoint | None) -> Net:
     """The net as its first step finds it. Random numbers fill a tensor in the order of its memory: channels last."""
     torch.manual_seed(recipe.seed)
-    net = build_net(spec, auxiliary_heads=True)
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = make_net(recipe, spec)
     start_weights(net, recipe.start, sigma=recipe.start_sigma)
     if source is not None:
+        check_scale(recipe, source.spec)
         copy_layers(net, source, spec.task)
     return net
+
+
+def start_fine_tuning(recipe: Recipe, dataset: Dataset, source: Checkpoint | None) -> tuple[ModelSpec, Net]:
+    """(spec, net) of a run that goes on from weights: all layers are theirs, but a last one for other classes.
+
+    Raises TrainingError without weights, CheckpointError for those that do not fit.
+    """
+    if source is None:
+        raise TrainingError(f"{recipe.name}: goes on from weights, expected --init CKPT.pt (docs/own-photos.md)")
+    torch.manual_seed(recipe.seed)
+    spec = fine_tuned_spec(recipe, source.spec, dataset.classes, dataset.class_names)
+    net = make_net(recipe, spec)
+    start_weights(net, recipe.start, sigma=recipe.start_sigma)
+    new = copy_for_fine_tuning(net, source, dataset.classes, recipe)
+
+    # What is made anew, and what stays as it was.
+    theirs, ours = len(source.spec.classes), len(dataset.classes)
+    anew = (
+        f"{new[0]} is made anew for {ours} classes, other than its {theirs}"
+        if new
+        else "with all layers, for its classes"
+    )
+    say(f"{recipe.name}: goes on from {source.spec.name}, {anew}")
+    if has_norms(net) and recipe.norms == "frozen":
+        say(f"{recipe.name}: its batch norms keep the statistics of the weights (--set norms=updated moves them)")
+    return dataclasses.replace(spec, source={**spec.source, NEW_LAYERS: " ".join(new)}), net
+
+
+def balanced_weights(dataset: Dataset) -> Tensor:
+    """A weight f32 [classes] for each class, by how rare its images are; their mean over all images is 1."""
+    counts = np.bincount([item.label for item in dataset.items], minlength=len(dataset.classes))
+    there = counts > 0
+    weights = np.where(there, len(dataset.items) / (there.sum() * np.maximum(counts, 1)), 0)
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 @dataclasses.dataclass
@@ -252,6 +325,7 @@ class Program:
     held_out: Examples | None
     path: Path
     wish: Wish
+    held_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         run, recipe = self.run, self.run.recipe
@@ -260,13 +334,25 @@ class Program:
 
         # The first process alone shows the run to the user.
         shown = (self.path.parent, recipe.name, self.steps, self.steps_per_epoch, recipe.batch, run.epochs_done)
-        self.progress = None if run.peers.rank else TrainingProgress(*shown)
-        self.saved = time.monotonic()
+        self.saved, self.saving_seconds = time.monotonic(), 0.0
+        size = run_size(recipe, self.examples, self.held_out, run.peers)
+        self.progress = None if run.peers.rank else TrainingProgress(*shown, size=size)
         self.listing = self.examples.listing_digest
+
+        self.features: Features | None = None
+        if recipe.train_layers == "last":
+            self.features = Features(run, self.examples, self.held_out, self.path.parent)
 
     def run_epochs(self) -> None:
         """Trains, validates and saves, epoch by epoch."""
         run = self.run
+        if self.features is not None:
+            self.features.fill(self.wish, self.stop)
+        if self.held_out is None and run.recipe.keep == "best":
+            say(
+                f"{run.recipe.name}: no validation images, so the last epoch is kept, and nothing says how good it is: "
+                "--val-split 0.2 keeps a fifth of the images for it"
+            )
         for epoch in range(run.epochs_done, math.ceil(self.steps / self.steps_per_epoch)):
             first = epoch * self.steps_per_epoch
             last = min(self.steps, first + self.steps_per_epoch)
@@ -276,20 +362,46 @@ class Program:
             metrics: dict[str, float] = {"epoch": epoch + 1, "iteration": last, "learning_rate": rate}
             metrics |= {"loss": loss / images, "training_error_percent": 100 * wrong / images}
             if self.held_out is not None:
-                self.save()  # validation may take longer than whoever wants to stop the run waits
-                errors = validate(run, Centers(self.held_out.dataset, run.spec, self.held_out.target))
-                metrics |= {f"validation_{name}_error_percent": error for name, error in errors.items()}
-                run.plateau = run.plateau.after(run.recipe, errors[run.objective.errors[0]])
+                if self.features is None:
+                    self.save()  # validation may take longer than whoever wants to stop the run waits
+                metrics |= self.validate(epoch + 1)
 
             run.epochs_done, run.steps_of_epoch = epoch + 1, 0
             run.sums.zero_()
-            run.finished = last == self.steps or run.plateau.ends(run.recipe)
+            stale = run.recipe.stop_after and run.best[0] and epoch + 1 - run.best[0] >= run.recipe.stop_after
+            run.finished = last == self.steps or run.plateau.ends(run.recipe) or bool(stale)
             if self.progress is not None:
                 self.progress.end_epoch(metrics)
-            self.save()
+            # Where epochs take less time than saving does, it is done for several.
+            late = time.monotonic() - self.saved > SAVING_SHARE * self.saving_seconds
+            signal, due = run.peers.most((self.wish.signal, late))
+            if signal or due or run.finished:
+                self.save()
             if run.finished:
                 return
-            self.stop_if_wished(last)
+            if signal:
+                self.stop(signal, self.say_done(last))
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        """Tries the net on the held-out images after `epoch`, from 1; returns what metrics.jsonl has of it."""
+        run, held_out = self.run, self.held_out
+        assert held_out is not None
+        stored = None if self.features is None else self.features.validation
+        found = validate(run, stored or Centers(held_out.dataset, run.spec, held_out.target))
+
+        error = found.errors[run.objective.errors[0]]
+        run.plateau = run.plateau.after(run.recipe, error)
+        is_best = (error, found.loss) < run.best[1:]
+        if is_best:
+            run.best = (epoch, error, found.loss)
+        if run.spec.task == "classify":
+            run.answers.setdefault("first", found.answers)
+            if is_best or run.recipe.keep == "last":
+                run.answers |= {"kept": found.answers, "probability": found.probability}
+        if is_best and run.recipe.keep == "best":
+            run.keep()
+        errors = {f"validation_{name}_error_percent": value for name, value in found.errors.items()}
+        return {**errors, "validation_loss": found.loss}
 
     def run_steps(self, epoch: int, first: int, last: int) -> float:
         """The steps of one epoch that are left, of iterations first + 1 to last; returns the last learning rate."""
@@ -307,12 +419,13 @@ class Program:
         if self.progress is not None:
             self.progress.begin_epoch(epoch + 1, done)
 
-        with closing(batches_of_steps(crops, run)) as steps:
+        steps_left = batches_of_steps(crops, run) if self.features is None else self.features.steps(epoch)
+        with closing(steps_left) as steps:
             for iteration in range(first + done + 1, last + 1):
                 batch = self.next_batch(steps)
                 rate = learning_rate(recipe, run.plateau, epoch=epoch, done=iteration / self.steps)
                 torch.manual_seed(step_seed(recipe.seed, iteration, run.peers.rank))  # dropout's draws
-                run.step(batch, rate, iteration)
+                run.step(batch, rate)
                 run.steps_of_epoch = iteration - first
 
                 # All processes look, save and stop after the same step.
@@ -323,7 +436,8 @@ class Program:
                     read = iteration
                 if iteration < last and (signal or due):
                     self.save()
-                    self.stop_if_wished(iteration)
+                    if signal:
+                        self.stop(signal, self.say_done(iteration))
         return rate
 
     def next_batch(self, steps: Iterator[list[TrainingBatch]]) -> list[TrainingBatch]:
@@ -350,38 +464,54 @@ class Program:
 
     def save(self) -> None:
         """Writes the checkpoint. Raises TrainingError where its weights are no numbers, and leaves the last one."""
-        self.saved = time.monotonic()
-        done = self.run.checkpoint(images=len(self.examples.dataset.items), listing=self.listing)
+        started = time.monotonic()
+        count = len(self.examples.dataset.items)
+        done = self.run.checkpoint(images=count, listing=self.listing, held_out=self.held_names)
         broken = next((name for name, t in done.weights.items() if not t.isfinite().all()), None)
         if broken is not None:
             raise self.divergence(f"{broken} is no number any more in epoch {done.epochs_done}")
-        if self.run.peers.rank:
-            return
         try:
-            checkpoints.save(done, self.path)
+            if self.run.peers.rank == 0:
+                checkpoints.save(done, self.path)
         except OSError as error:
             if error.errno is not None:
                 raise
             raise TrainingError(f"{error} Make room, then go on with --resume") from None  # torch does not say why
+        self.saved = time.monotonic()
+        self.saving_seconds = self.saved - started
 
     def divergence(self, how: str) -> TrainingError:
         """The error of a run whose numbers became useless, with the checkpoint that is left of it."""
         kept = f"; the last checkpoint from before is {self.path}" if self.path.exists() else ""
         return TrainingError(f"{how}: lower learning_rate{kept}")
 
-    def stop_if_wished(self, iteration: int) -> None:
-        """Raises Stopped where a signal asked one of the processes to."""
-        (signal,) = self.run.peers.most((self.wish.signal,))
-        if signal:
-            done = f"{iteration} of {self.steps} iterations are in {self.path}"
-            raise Stopped(signal, f"stopped: {done}, go on with --resume")
+    def say_done(self, iteration: int) -> str:
+        return f"{iteration} of {self.steps} iterations are in {self.path}"
+
+    def stop(self, signal: int, done: str) -> None:
+        """Raises Stopped for a signal that asked one of the processes to, when what is `done` is on the disk."""
+        raise Stopped(signal, f"stopped: {done}, go on with --resume")
+
+
+def run_size(recipe: Recipe, examples: Examples, held_out: Examples | None, peers: Peers) -> RunSize:
+    """What a run is made of, with what would make one like it shorter."""
+    fewer = "--set iterations=N" if recipe.iterations else "--set epochs=N"
+    gpu = "--device cuda" if torch.cuda.is_available() else "a machine with a GPU"
+    return RunSize(
+        images=len(examples.dataset.items),
+        classes=len(examples.dataset.classes),
+        held_out=len(held_out.dataset.items) if held_out is not None else 0,
+        device=peers.device.type if peers.world == 1 else f"{peers.world} processes, {peers.device.type}",
+        shorter=f"{gpu}, or {fewer}" if peers.device.type == "cpu" else f"more GPUs by torchrun, or {fewer}",
+    )
 
 
 def batches_of_steps(crops: Crops, run: TrainingState) -> Generator[list[TrainingBatch]]:
     """The pieces of each step of this process, from the epoch's next step on."""
     peers, parts, batch = run.peers, run.execution.parts, run.recipe.batch
     pin, done = peers.device.type == "cuda", run.steps_of_epoch
-    pieces = batches(crops, batch, start=done, rank=peers.rank, world=peers.world, parts=parts, pin=pin)
+    shares = {"rank": peers.rank, "world": peers.world, "parts": parts}
+    pieces = batches(crops, batch, start=done, sampling=run.recipe.sampling, pin=pin, **shares)
     while step := list(itertools.islice(pieces, parts)):
         yield step
 

@@ -49,6 +49,8 @@ STEM = (64, 64, 192)  # conv1 7x7/2, conv2 1x1, conv2 3x3
 AUX_CONV = 128
 AUX_AFTER = {"4a": "aux1", "4d": "aux2"}
 AUX_LOSS_WEIGHT = 0.3
+CLASSIFIER = "classifier"
+"""The name of the last layer, which no batch norm follows."""
 
 
 class Inception(nn.Module):
@@ -149,6 +151,11 @@ class GoogLeNet(nn.Module):
         self.last_pool = nn.AvgPool2d(spec.crop_px // 32, 1)
         self.drop = nn.Dropout(0.4)
         self.classifier = nn.Conv2d(channels, len(spec.classes), 1)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of its layers with weights, in order; an inception counts as one."""
+        return "conv1", "conv2_reduce", "conv2", *(f"inception.{name}" for name in self.inception), CLASSIFIER
 
     def stem(self, x: Tensor) -> Tensor:
         """The map before the first inception: [N, 192 * width, h / 8, w / 8], sides rounded up."""

@@ -42,6 +42,11 @@ class VGG(nn.Sequential):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(_layers(spec))
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of its layers with weights, in order."""
+        return tuple(name for name, layer in self.named_children() if isinstance(layer, nn.Conv2d))
+
     def penultimate(self, x: Tensor) -> Tensor:
         """Activations before the classifier, after ReLU: [N, fc_width, h', w']."""
         for layer in list(self)[:-1]:

@@ -14,8 +14,12 @@ Net = VGG | GoogLeNet
 """A net of ours; googlenet-tv is a GoogLeNet, too."""
 
 
-def build_net(spec: ModelSpec, *, auxiliary_heads: bool = False) -> Net:
-    """The untrained net of a spec, in train mode. Raises SpecError for a net we do not have, or cannot train."""
+def build_net(spec: ModelSpec, *, auxiliary_heads: bool = False, batch_norms: bool = False) -> Net:
+    """The untrained net of a spec, in train mode. Raises SpecError for a net we do not have.
+
+    auxiliary_heads: GoogLeNet's, which only training needs. batch_norms: those of googlenet-tv, beside its
+    convolutions instead of folded into them; the other nets have none.
+    """
     if spec.net not in NETS:
         raise SpecError(f"unknown net {spec.net!r}: expected one of {', '.join(NETS)}")
 
@@ -28,6 +32,4 @@ def build_net(spec: ModelSpec, *, auxiliary_heads: bool = False) -> Net:
 
     if spec.net == "googlenet":
         return GoogLeNet(spec, auxiliary_heads=auxiliary_heads)
-    if auxiliary_heads:
-        raise SpecError("googlenet-tv cannot be trained here, its batch norms are folded: train googlenet")
-    return GoogLeNetTV(spec)
+    return GoogLeNetTV(spec, batch_norms=batch_norms)

@@ -15,9 +15,18 @@ import pytest
 from paths import ROOT
 from PIL import Image
 
-from trainer.loop.progress import CURVES, EVENTS, METRICS, TrainingProgress, read_metrics
+from trainer.loop.progress import CURVES, EVENTS, METRICS, RunSize, TrainingProgress, about, read_metrics
 
 OPTIONS: dict[str, Any] = {"title": "mini-a", "steps": 90, "steps_per_epoch": 40, "batch": 8}
+
+
+class Clock:
+    """Seconds that pass only where a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def row(epoch: int) -> dict[str, float]:
@@ -109,10 +118,60 @@ def test_a_bar_on_a_terminal_says_how_the_run_does(
     assert "loss=0.250" in said and "error=12.5%" in said and "lr=0.001" in said and "run=00:00 left" in said
 
 
-def test_no_bar_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with TrainingProgress(tmp_path, **OPTIONS, done=0) as progress:
-        run_epochs(progress, 1, 3)
-    assert capsys.readouterr().err == ""
+SIZE = RunSize(images=321, classes=10, held_out=24, device="cpu", shorter="a machine with a GPU, or --set epochs=N")
+
+
+def test_a_pipe_is_told_how_the_run_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with TrainingProgress(tmp_path, **OPTIONS, done=0, size=SIZE, clock=clock) as progress:
+        progress.begin_epoch(1, 0)
+        for iteration in range(1, 41):  # the first takes 7 seconds, each other 2
+            clock.now += 7 if iteration == 1 else 2
+            progress.step(iteration, 1, loss=2.0, error_percent=87.5, rate=0.01)
+        progress.end_epoch(row(1))
+    head = "mini-a epoch 1/3"
+    assert capsys.readouterr().err.splitlines() == [
+        "mini-a: 321 training images of 10 classes, 24 validation images, 90 steps of 8 in 3 epochs, on cpu",
+        f"{head}: 104 of 320 images (32 %), 3.35 images/s, 01:04 left, iteration 13/90, loss 2.000, error 87.5%, "
+        "lr 0.01, run 02:34 left",
+        f"{head}: 224 of 320 images (70 %), 3.67 images/s, 00:26 left, iteration 28/90, loss 2.000, error 87.5%, "
+        "lr 0.01, run 02:04 left",
+        "mini-a: 1 epoch takes about 82 s here, what is left about 2 min",
+        f"{head}: loss 2, training error 90.00 %, validation top1 error 80.00 %, learning rate 0.1, 01:46 left",
+    ]
+
+
+def test_a_long_run_is_told_what_takes_less(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its first step alone takes longer than the minute after which its time is foretold."""
+    clock = Clock()
+    with TrainingProgress(tmp_path, **OPTIONS, done=0, size=SIZE, clock=clock) as progress:
+        progress.begin_epoch(1, 0)
+        clock.now += 360
+        progress.step(1, 1, loss=2.0, error_percent=87.5, rate=0.01)
+        clock.now += 360
+        progress.step(2, 1, loss=2.0, error_percent=87.5, rate=0.01)
+    foretold = [line for line in capsys.readouterr().err.splitlines() if "takes" in line]
+    takes = "1 epoch takes about 4 h here, what is left about 9 h"
+    assert foretold == [f"mini-a: {takes}; for less: a machine with a GPU, or --set epochs=N"]
+
+
+def test_a_resumed_run_says_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with TrainingProgress(tmp_path, **OPTIONS, done=1, size=SIZE, clock=clock) as progress:
+        progress.begin_epoch(2, 10)
+        clock.now += 100
+        progress.step(55, 5, loss=2.0, error_percent=87.5, rate=0.01)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith("90 steps of 8 in 3 epochs, 50 are done, on cpu")
+    assert said[1].startswith("mini-a epoch 2/3: 120 of 320 images (37 %), 0.4 images/s, ")
+    assert said[2].startswith("mini-a: 1 epoch takes about 14 min here, what is left about 12 min")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(50, "50 s"), (720, "12 min"), (4 * 3600, "4 h"), (3.2 * 86400, "3 days")]
+)
+def test_a_time_to_read(seconds: float, text: str) -> None:
+    assert about(seconds) == text
 
 
 @pytest.mark.processes

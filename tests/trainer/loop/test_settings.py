@@ -17,6 +17,7 @@ from infer.data.dataset import TRAIN, open_dataset
 from trainer.checkpoint import Checkpoint, load
 from trainer.data.colours import Statistics, measure
 from trainer.loop.train import TrainingError, make_spec, train
+from trainer.loop.validation import Validation
 from trainer.recipe import Phase, Recipe
 from trainer.recipes import RECIPES
 
@@ -44,7 +45,12 @@ def test_a_plateau_lowers_the_rate_and_ends_the_run(
 ) -> None:
     """Errors that stall: the rate is divided by ten twice, and where it would be a third time the run ends."""
     errors = iter([50.0, 40.0, 41.0, 40.0, 45.0, 39.0, 60.0, 60.0])
-    monkeypatch.setattr(trainer.loop.train, "validate", lambda run, centers: {"top1": next(errors), "top5": 1.0})
+    nothing = torch.empty(0)
+
+    def validate(run: object, centers: object) -> Validation:
+        return Validation({"top1": next(errors), "top5": 1.0}, 1.0, nothing.long(), nothing)
+
+    monkeypatch.setattr(trainer.loop.train, "validate", validate)
     recipe = dataclasses.replace(TINY, schedule="plateau", patience=1, lr_drops=2, iterations=1000, learning_rate=0.01)
     checkpoint, rows = run(recipe, miniature_dir, tmp_path)
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.0001])

@@ -12,9 +12,9 @@ from trainer.loop.training_state import WeightAverage
 def averages(decay: float, values: list[float]) -> list[float]:
     net = nn.Linear(1, 1, bias=False)
     average, found = WeightAverage(net, decay), []
-    for iteration, value in enumerate(values, start=1):
+    for value in values:
         nn.init.constant_(net.weight, value)
-        average.update(net, iteration)
+        average.update(net)
         found.append(average.weights["weight"].item())
     return found
 

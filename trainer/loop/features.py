@@ -1,0 +1,238 @@
+"""Features of layers that are frozen: computed once for each crop, and kept in files, which a later start finds.
+
+A step of the last layer on features takes a thousandth of the time that it takes on pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from infer.errors import Refused
+from infer.files import replacing
+
+from ..data.augment import augmentation_from_recipe
+from ..data.batches import Centers, Crops, TrainingBatch, load, share_draws
+from ..data.examples import Examples
+from ..processes import Bar, say
+from .stopping import Wish
+from .training_state import TrainingState
+
+FOLDER, KEY = "features", "key"
+CHUNK, BATCH = 64, 16
+"""Images of a file, and of a forward pass."""
+BACKWARD = 3
+"""A step on all layers takes so many times as long as their features: forward, and two products of each backward."""
+
+
+class FeaturesError(Refused):
+    """Features that cannot be used; one line."""
+
+
+class FeatureStore:
+    """The features f32 [V, width] of a view of each of V images, in files of CHUNK images each.
+
+    A row of NaN is of an image that cannot be read. Behind the features a file has the numbers by which its images are
+    known (infer/data/known_images.py), eight bytes each.
+    """
+
+    def __init__(self, folder: Path, name: str, labels: Sequence[int]) -> None:
+        self.folder, self.name, self.labels = folder, name, torch.tensor(labels)
+        self._open: dict[int, NDArray[np.float32]] = {}
+        self._numbers: dict[int, NDArray[np.int64]] = {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, chunk: int) -> Path:
+        return self.folder / f"{self.name}-{chunk:06d}.npy"
+
+    @property
+    def missing(self) -> list[int]:
+        """The numbers of the files that are not there."""
+        return [chunk for chunk in range(-(-len(self) // CHUNK)) if not self.path(chunk).exists()]
+
+    def places(self, chunk: int) -> NDArray[np.int64]:
+        """The indices of the images of a file."""
+        return np.arange(chunk * CHUNK, min(len(self), (chunk + 1) * CHUNK))
+
+    def write(self, chunk: int, features: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
+        """Writes the file of some images: features f32 [N, width], numbers i64 [N]."""
+        with replacing(self.path(chunk)) as unfinished, unfinished.open("wb") as file:
+            np.save(file, features, allow_pickle=False)
+            file.write(numbers.astype("<i8").tobytes())
+
+    def numbers(self, places: NDArray[np.int64]) -> Tensor:
+        """The numbers i64 [N] of the images at some places."""
+        for chunk in set((places // CHUNK).tolist()) - self._numbers.keys():
+            with self.path(chunk).open("rb") as file:
+                file.seek(-8 * len(self.places(chunk)), os.SEEK_END)
+                self._numbers[chunk] = np.frombuffer(file.read(), "<i8")
+        return torch.tensor([int(self._numbers[int(place) // CHUNK][int(place) % CHUNK]) for place in places])
+
+    def rows(self, places: NDArray[np.int64]) -> Tensor:
+        """The features f32 [N, width] of the images at some places."""
+        for chunk in set((places // CHUNK).tolist()) - self._open.keys():
+            self._open[chunk] = np.load(self.path(chunk), mmap_mode="r", allow_pickle=False)
+        return torch.from_numpy(np.stack([self._open[int(place) // CHUNK][int(place) % CHUNK] for place in places]))
+
+    def batches(self, batch: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(features f32 [N, width], labels i64 [N], places i64 [N]) of a process's images, without unreadable ones."""
+        own = np.arange(rank, len(self), world)
+        for start in range(0, len(own), batch):
+            places = own[start : start + batch]
+            features = self.rows(places)
+            readable = ~features.isnan().any(1)
+            if readable.any():
+                found = torch.from_numpy(places)[readable]
+                yield features[readable], self.labels[found], found
+
+
+class Features:
+    """The stores of a run whose last layer alone is trained: of each draw of the images, and of validation's."""
+
+    def __init__(self, run: TrainingState, examples: Examples, held_out: Examples | None, out: Path) -> None:
+        self.run, self.folder = run, out / FOLDER
+        recipe, spec = run.recipe, run.spec
+        augmentation = augmentation_from_recipe(recipe, recipe.phases[-1], spec)
+        labels = [item.label for item in examples.dataset.items]
+        self.crops = [
+            Crops(examples.dataset, augmentation, seed=recipe.seed, epoch=draw, exif=spec.preprocessing.exif)
+            for draw in range(recipe.feature_draws)
+        ]
+        self.draws = [FeatureStore(self.folder, f"draw{draw}", labels) for draw in range(recipe.feature_draws)]
+        self.centers = None if held_out is None else Centers(held_out.dataset, spec)
+        held_out_labels = [] if held_out is None else [item.label for item in held_out.dataset.items]
+        self.validation = None if held_out is None else FeatureStore(self.folder, "validation", held_out_labels)
+        listings = (one.dataset.listing_digest for one in (examples, held_out) if one is not None)
+        self.key = self._key(*listings)
+
+    def _key(self, *listings: str) -> str:
+        """A digest of all that the features depend on: frozen weights, preprocessing, recipe, precision and images."""
+        run = self.run
+        described = (run.recipe.to_json(), repr(run.spec.preprocessing), run.execution.precision, *listings)
+        digest = hashlib.sha256("\n".join(described).encode())
+        for name, tensor in run.net.state_dict().items():
+            if name not in run.trained:
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def steps(self, epoch: int) -> Generator[list[TrainingBatch]]:
+        """The pieces of each step of an epoch that is left to this process, like those of pixels."""
+        run, recipe, peers = self.run, self.run.recipe, self.run.peers
+        labels, shares = self.draws[0].labels, {"rank": peers.rank, "world": peers.world, "parts": run.execution.parts}
+        key = (recipe.seed, epoch)
+        draws = share_draws(key, labels.tolist(), recipe.batch, sampling=recipe.sampling, **shares)
+        for step in draws[run.steps_of_epoch :]:
+            yield [self._batch(epoch, piece) for piece in step]
+
+    def _batch(self, epoch: int, draws: NDArray[np.int64]) -> TrainingBatch:
+        """Features, no shifts, targets and numbers of some draws; an image that comes again is another crop."""
+        times, places = np.divmod(draws, len(self.draws[0]))
+        stores = (epoch + times) % len(self.draws)
+        rows = [self.draws[store].rows(places[number : number + 1]) for number, store in enumerate(stores)]
+        numbers = self.draws[0].numbers(places)
+        return torch.cat(rows), torch.zeros(len(draws), 3), self.draws[0].labels[places], numbers
+
+    def fill(self, wish: Wish, stop: Callable[[int, str], None]) -> None:
+        """Computes what is missing; the processes share it. stop: is called with the signal and what is done."""
+        run, peers = self.run, self.run.peers
+        if peers.rank == 0:
+            self._prepare()
+        peers.wait()
+
+        stores: list[tuple[FeatureStore, Crops | Centers]] = list(zip(self.draws, self.crops, strict=True))
+        if self.validation is not None and self.centers is not None:
+            stores.append((self.validation, self.centers))
+        todo = [(store, images, chunk) for store, images in stores for chunk in store.missing]
+        peers.wait()  # all have looked before one writes
+        if not todo:
+            return
+
+        # The first forward pass takes longer than the others.
+        crops = sum(len(store.places(chunk)) for store, _, chunk in todo)
+        done, begun, said = 0, (0, 0.0), False
+        run.net.eval()
+        with Bar("features of frozen layers", -(-crops // peers.world), unit="crop") as bar:
+            for number in range(0, len(todo), peers.world):
+                for store, images, chunk in todo[number : number + peers.world][peers.rank : peers.rank + 1]:
+                    rows, numbers = [], []
+                    for part, numbers_of_part in self._computed(images, store.places(chunk)):
+                        rows.append(part)
+                        numbers.append(numbers_of_part)
+                        bar.update(len(part))
+                        done, now = done + len(part), time.monotonic()
+                        if begun[0] and not said:
+                            self._say_time(crops, (now - begun[1]) / (done - begun[0]))
+                            said = True
+                        begun = begun if begun[0] else (done, now)
+                    store.write(chunk, np.concatenate(rows), np.concatenate(numbers))
+                (signal,) = peers.most((wish.signal,))
+                if signal and number + peers.world < len(todo):
+                    stop(signal, f"features of about {done * peers.world} of {crops} crops are in {self.folder}")
+        run.net.train()
+        peers.wait()
+
+    def _prepare(self) -> None:
+        """Removes features of other weights, images or settings."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        key = self.folder / KEY
+        if not key.exists() or key.read_text() != self.key:
+            for path in self.folder.glob("*.npy"):
+                path.unlink()
+            with replacing(key) as unfinished:
+                unfinished.write_text(self.key)
+
+    @torch.no_grad()
+    def _computed(
+        self, images: Crops | Centers, places: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """The features and numbers of images at some places, BATCH at a time, by the net in its inference mode.
+
+        Images for validation have no numbers but zeros: nothing is trained on them.
+        """
+        run, device = self.run, self.run.peers.device
+        last: Any = run.net.get_submodule(run.net.layers[-1])
+        parts = [places[start : start + BATCH] for start in range(0, len(places), BATCH)]
+        for part, made in zip(parts, load(images, parts), strict=True):
+            features = np.full((len(part), last.in_channels), np.nan, np.float32)
+            numbers = np.zeros(len(part), np.int64)
+            if made is not None:  # a view that can be made of one of these images at least
+                pixels, of_crops = made[0].to(device), isinstance(images, Crops)
+                shift = made[1].to(device) if of_crops else torch.zeros(len(pixels), 3, device=device)
+                with run.execution.autocast(device):
+                    found = run.objective.features(pixels, shift).float().cpu()
+                if not found.isfinite().all():
+                    raise FeaturesError(
+                        "the frozen layers give features that are no numbers: the weights are of no use"
+                    )
+                features[np.arange(len(part)) if of_crops else np.searchsorted(part, made[2].numpy())] = found.numpy()
+                numbers = made[3].numpy() if of_crops else numbers
+            yield features, numbers
+
+    def _say_time(self, crops: int, seconds: float) -> None:
+        """Says how long the features take, and how long training all layers would; seconds: a crop, of one process."""
+        recipe, here = self.run.recipe, seconds / self.run.peers.world
+        every = BACKWARD * here * recipe.epochs * len(self.draws[0])
+        say(
+            f"{recipe.name}: features of the frozen layers take about {say_seconds(crops * here)}, once; training all "
+            f"layers for its {recipe.epochs} epochs would take about {say_seconds(every)} (--freeze none)"
+        )
+
+
+def say_seconds(seconds: float) -> str:
+    """`40 s`, `3 min`, `4 h` or `5 days`."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{math.ceil(seconds / size)} {unit}"
+    return f"{math.ceil(seconds)} s"
