@@ -24,7 +24,7 @@ from .checkpoint import Checkpoint, load
 from .data.colours import Statistics
 from .fine_tuning import fit_recipe
 from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
-from .loop.train import train
+from .loop.train import HELD_OUT, train
 from .processes import join
 from .recipe import Recipe, override
 from .recipes import RECIPES
@@ -112,17 +112,18 @@ def train_and_evaluate(args: argparse.Namespace, settings: list[str]) -> int:
     print(one_line(done))
     if args.final_protocol == "none" or recipe.task != "classify":
         return 0
-    return evaluate(path, args, args.final_protocol, peers.device.type)
+    held_out = path.with_name(HELD_OUT) if recipe.val_split else None
+    return evaluate(path, args, args.final_protocol, peers.device.type, held_out)
 
 
-def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str) -> int:
+def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str, held_out: Path | None) -> int:
     """The exit status of evaluation.ilsvrc, which runs a protocol of the papers on the finished net.
 
     It writes into evaluation/ beside the checkpoint, and goes on where an earlier evaluation ended. --limit is of
-    training alone: the net is evaluated on all images.
+    training alone: the net is evaluated on all images. held_out: a list of those that were kept for it, if they were.
     """
-    data = args.data
-    if not has_validation(data):
+    data, only = args.data, held_out or args.only
+    if held_out is None and not has_validation(data):
         print(one_line(f"{data}: no validation images, so {protocol} was not run"), file=sys.stderr)
         return 0
 
@@ -133,7 +134,7 @@ def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str)
 
     words = ["--engine", path, "--data", data, "--out", out, "--protocol", protocol, "--provider", provider, "--resume"]
     words += ["--labels", args.labels] if args.labels else []
-    words += ["--only", args.only] if args.only else []
+    words += ["--only", only] if only else []
     words += ["--columns", ",".join(f"{key}={name}" for key, name in args.columns.items())] if args.columns else []
     environment = {**os.environ, PARENT: str(os.getpid())}  # so that it ends with this process
     command = [sys.executable, "-m", "evaluation.ilsvrc", *map(str, words)]

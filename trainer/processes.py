@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import math
 import os
 import sys
 import threading
@@ -75,6 +76,14 @@ def say(line: str) -> None:
     if is_first():
         with contextlib.suppress(OSError):
             tqdm.write(one_line(line), file=sys.stderr)
+
+
+def say_seconds(seconds: float) -> str:
+    """`40 s`, `3 min`, `4 h` or `5 days`."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{round(seconds / size)} {unit}"
+    return f"{math.ceil(seconds)} s"
 
 
 def is_first() -> bool:

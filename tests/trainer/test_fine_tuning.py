@@ -41,7 +41,8 @@ def weights_for(recipe: Recipe, out: Path, net: str = "", **changes: Any) -> Pat
         "train_short_px": px,
         "width": 1 / 16,
     }
-    spec = slim_spec(name, classes=tuple("wxyz"), source={"importer": "a test"}, **{**values, **changes})
+    values |= {"source": {"importer": "a test"}, "classes": tuple("wxyz")}
+    spec = slim_spec(name, **{**values, **changes})
     return write_checkpoint(out, spec)
 
 
@@ -184,18 +185,20 @@ def test_layers_that_are_frozen_stay(freeze: str, frozen: set[str], tmp_path: Pa
     assert {name.rpartition(".")[0] for name in after.momentum} == (ALL_BUT_FC8 | {"fc8"}) - frozen
 
 
-def test_more_layers_than_there_are_cannot_be_frozen(tmp_path: Path, one_line: Callable[[], str]) -> None:
+def test_more_layers_than_there_are_cannot_be_frozen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = weights_for(MINI, tmp_path / "w.pt", "A")
     data = photo_folders(tmp_path / "photos", {"cat": 4, "dog": 4})
     words = ["--recipe", "mini-vgg-finetune", "--init", str(weights), "--data", str(data), "--out", str(tmp_path / "o")]
-    assert main([*words, "--set", "batch=4", "--freeze", "11"]) == 2
-    assert "--freeze 11: mini-vgg-a-finetune has 11 layers with weights, expected fewer" in one_line()
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--set", "batch=4", "--freeze", "11"])
+    assert "--freeze 11: mini-vgg-a-finetune has 11 layers with weights, expected fewer" in capsys.readouterr().err
 
 
 def test_without_weights_there_is_nothing_to_fine_tune(tmp_path: Path, one_line: Callable[[], str]) -> None:
     data = photo_folders(tmp_path / "photos", {"cat": 4, "dog": 4})
     words = ["--data", str(data), "--out", str(tmp_path / "out")]
-    assert main(["--recipe", "mini-vgg-finetune", *words]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["--recipe", "mini-vgg-finetune", *words])
     assert "mini-vgg-finetune: goes on from weights, expected --init CKPT.pt" in one_line()
     with pytest.raises(TrainingError, match="goes on from weights"):
         train(dataclasses.replace(MINI, net="A", batch=4), data, tmp_path / "out")
@@ -254,11 +257,14 @@ def test_a_run_that_died_goes_on_to_the_same_bits(
     layers = "train_layers=last" if freeze == "features" else "train_layers=all"
     recipe = fitted(MINI, weights, "batch=4", "epochs=4", "val_split=0.3", "learning_rate=0.1", layers, *settings)
 
-    def bytes_of(out: Path) -> tuple[bytes, bytes]:
-        return (out / "ckpt.pt").read_bytes(), (out / "metrics.jsonl").read_bytes()
+    def content(out: Path) -> tuple[dict[str, Any], bytes]:
+        values = dataclasses.asdict(load(out / "ckpt.pt"))
+        tensors = {name for name, value in values.items() if isinstance(value, dict) and name not in ("spec", "scaler")}
+        numbers = {name: {key: t.numpy().tobytes() for key, t in values[name].items()} for name in tensors}
+        return values | numbers, (out / "metrics.jsonl").read_bytes()
 
     train(recipe, data, tmp_path / "whole", init=weights)
-    for survived in range(5):
+    for survived in (1, 4) if freeze == "none" else (0, 1):
         out, saves = tmp_path / f"died{survived}", []
 
         def save_and_die(checkpoint: Checkpoint, path: Path, saves: list[int] = saves, most: int = survived) -> None:
@@ -272,7 +278,7 @@ def test_a_run_that_died_goes_on_to_the_same_bits(
             with pytest.raises(KeyboardInterrupt):
                 train(recipe, data, out, init=weights, execution=trainer.loop.train.Execution(save_minutes=0))
         train(recipe, data, out, init=weights, resume=True)
-        assert bytes_of(out) == bytes_of(tmp_path / "whole")
+        assert content(out) == content(tmp_path / "whole")
 
 
 def test_features_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +354,7 @@ def with_norms(path: Path, spec: ModelSpec = TV) -> Path:
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             module.running_mean.normal_(0, 0.5)
             module.running_var.uniform_(0.5, 2.0)
-    state = dict(net.state_dict())
+    state = {name: tensor.detach() for name, tensor in net.state_dict().items()}
     save(Checkpoint(spec, fold_all(state, EPSILON), unfolded=state), path)
     return path
 
@@ -371,6 +377,7 @@ def test_batch_norms_of_torchvisions_googlenet(norms: str, tmp_path: Path) -> No
 
     with_them = build_net(after.spec, batch_norms=True).eval()
     with_them.load_state_dict(after.unfolded)
+    with_them.requires_grad_(False)
     x = torch.randn(2, 3, 96, 128)
     assert torch.allclose(after.build()(x), with_them(x), atol=1e-4 * float(with_them(x).abs().max()))
 
@@ -382,7 +389,7 @@ def test_norms_that_were_folded_start_as_the_same_function(tmp_path: Path) -> No
     recipe = fitted(RECIPES["mini-googlenet-tv-finetune"], weights)
     _, net = trainer.loop.train.start_fine_tuning(recipe, open_dataset(data, "train"), load(weights))
     x = torch.randn(2, 3, 96, 96)
-    expected = load(weights).build()(x)
+    expected = load(weights).build()(x).detach()
     assert torch.allclose(net.eval()(x), expected, atol=1e-5 * float(expected.abs().max()))
     with pytest.raises(CheckpointError, match="norms=updated needs the statistics of the batch norms"):
         updated = dataclasses.replace(recipe, norms="updated")
@@ -431,11 +438,12 @@ def test_a_split_that_cannot_be(miniature_dir: Path, tmp_path: Path, one_line: C
     ]
     assert main([*words, "--data", str(miniature_dir)]) == 1
     assert "has validation images of its own: leave out --val-split 0.2" in one_line()
-    assert main([*words[:-1], "20", "--data", str(miniature_dir)]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main([*words[:-1], "20", "--data", str(miniature_dir)])
     assert "val_split is a share below 1, got 20.0" in one_line()
     single = photo_folders(tmp_path / "photos", {"cat": 1, "dog": 1})
     assert main([*words, "--data", str(single)]) == 1
-    assert "--val-split needs a class of two images at least" in one_line().splitlines()[-1]
+    assert "--val-split needs a class of two images at least" in one_line()
 
 
 def test_another_share_is_another_run(tmp_path: Path) -> None:

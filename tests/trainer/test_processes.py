@@ -10,7 +10,7 @@ import pytest
 from paths import ROOT
 
 from trainer import processes
-from trainer.processes import Bar, say
+from trainer.processes import Bar, say, say_seconds
 
 
 class Clock:
@@ -92,3 +92,11 @@ def test_a_run_goes_on_where_nobody_reads_any_more() -> None:
         assert run.stdout is not None and run.stderr is not None
         run.stderr.close()
         assert run.stdout.read() == "done\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (50, "50 s"), (720, "12 min"), (4.1 * 3600, "4 h"), (30 * 3600, "30 h"), (3.2 * 86400, "3 days")],
+)
+def test_a_time_to_read(seconds: float, text: str) -> None:
+    assert say_seconds(seconds) == text

@@ -91,11 +91,11 @@ def split_dataset(dataset: Dataset, split: ValSplit) -> tuple[Dataset, Dataset]:
         count = min(len(items) - 1, max(1, round(split.share * len(items))))
         ranked = sorted(items, key=lambda item: (item.name not in split.known, _rank(split.seed, item.name)))
         held |= {item.name for item in ranked[:count]}
+    if not held:
+        raise DatasetError(f"{dataset.root}: --val-split needs a class of two images at least, for one to be kept")
     single = [dataset.classes[label] for label, items in of_class.items() if len(items) == 1]
     if single:
         say(f"{dataset.root}: --val-split keeps none of {len(single)} classes of one image ({', '.join(single[:5])})")
-    if not held:
-        raise DatasetError(f"{dataset.root}: --val-split needs a class of two images at least, for one to be kept")
 
     learnt, tried = (
         dataclasses.replace(dataset, items=[item for item in dataset.items if (item.name in held) is kept])

@@ -6,7 +6,6 @@ A step of the last layer on features takes a thousandth of the time that it take
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -24,7 +23,7 @@ from infer.files import replacing
 from ..data.augment import augmentation_from_recipe
 from ..data.batches import Centers, Crops, TrainingBatch, load, share_draws
 from ..data.examples import Examples
-from ..processes import Bar, say
+from ..processes import Bar, say, say_seconds
 from .stopping import Wish
 from .training_state import TrainingState
 
@@ -228,11 +227,3 @@ class Features:
             f"{recipe.name}: features of the frozen layers take about {say_seconds(crops * here)}, once; training all "
             f"layers for its {recipe.epochs} epochs would take about {say_seconds(every)} (--freeze none)"
         )
-
-
-def say_seconds(seconds: float) -> str:
-    """`40 s`, `3 min`, `4 h` or `5 days`."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * size:
-            return f"{math.ceil(seconds / size)} {unit}"
-    return f"{math.ceil(seconds)} s"

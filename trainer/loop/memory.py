@@ -116,7 +116,7 @@ def step_memory(run: TrainingState, images: int) -> StepMemory:
     momentum = sum(p.nbytes for p in moved)
     copies = trained if run.peers.world > 1 else 0  # DistributedDataParallel's buckets
     kept = kept_bytes(run, images)
-    read_ahead = images * run.spec.crop_px**2 * 3
+    read_ahead = 0 if run.recipe.train_layers == "last" else images * run.spec.crop_px**2 * 3  # features are on a disk
 
     if run.peers.device.type == "cuda":
         # Its optimiser takes all gradients at once, and adds the decay to a copy of them, when nothing else is kept.

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import torch
 from tqdm import tqdm
 
 from infer.errors import Refused
 from infer.files import naming, read_file, replacing
 
-from ..processes import Bar, say
+from ..data.examples import Examples
+from ..processes import Bar, Peers, say, say_seconds
+from ..recipe import Recipe
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -166,7 +169,8 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         epoch = seconds_per_step * (self.steps_per_epoch + of_validation)
         run = seconds_per_step * (self.steps - iteration) * (1 + of_validation / self.steps_per_epoch)
         advice = f"; for less: {self._size.shorter}" if run > LONG else ""
-        say(f"{self.title}: 1 epoch takes about {about(epoch)} here, what is left about {about(run)}{advice}")
+        takes = f"1 epoch takes about {say_seconds(epoch)} here, what is left about {say_seconds(run)}"
+        say(f"{self.title}: {takes}{advice}")
 
     def _line_of_epoch(self, metrics: Metrics) -> str:
         """What an epoch came to, and the time that the others take by the rate so far."""
@@ -195,12 +199,22 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         self._events.flush()
 
 
-def about(seconds: float) -> str:
-    """A time in one unit: 50 s, 12 min, 4 h, 3 days."""
-    for unit, length, most in (("s", 1, 90), ("min", 60, 5400), ("h", 3600, 36 * 3600)):
-        if seconds < most:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds / 86400:.0f} days"
+def run_size(recipe: Recipe, examples: Examples, held_out: Examples | None, peers: Peers) -> RunSize:
+    """What a run is made of, with what would make one like it shorter."""
+    shorter = [f"more GPUs by torchrun ({peers.world} now)"]
+    if peers.device.type == "cpu":
+        shorter = ["--device cuda" if torch.cuda.is_available() else "a machine with a GPU"]
+    if recipe.fine_tune and recipe.train_layers != "last":
+        shorter.append("--freeze features")
+    shorter.append("--set iterations=N" if recipe.iterations else "--set epochs=N")
+
+    return RunSize(
+        images=len(examples.dataset.items),
+        classes=len(examples.dataset.classes),
+        held_out=len(held_out.dataset.items) if held_out is not None else 0,
+        device=peers.device.type if peers.world == 1 else f"{peers.world} processes, {peers.device.type}",
+        shorter=", ".join(shorter[:-1]) + f" or {shorter[-1]}",
+    )
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -42,7 +42,7 @@ from ..recipe import Recipe
 from .execution import Execution
 from .features import Features
 from .memory import check_memory
-from .progress import CURVES, METRICS, RunSize, TrainingProgress
+from .progress import CURVES, METRICS, TrainingProgress, run_size
 from .schedule import learning_rate, phase_at
 from .start import check_scale, copy_for_fine_tuning, copy_layers, start_weights
 from .stopping import Wish, wish_to_stop
@@ -491,19 +491,6 @@ class Program:
     def stop(self, signal: int, done: str) -> None:
         """Raises Stopped for a signal that asked one of the processes to, when what is `done` is on the disk."""
         raise Stopped(signal, f"stopped: {done}, go on with --resume")
-
-
-def run_size(recipe: Recipe, examples: Examples, held_out: Examples | None, peers: Peers) -> RunSize:
-    """What a run is made of, with what would make one like it shorter."""
-    fewer = "--set iterations=N" if recipe.iterations else "--set epochs=N"
-    gpu = "--device cuda" if torch.cuda.is_available() else "a machine with a GPU"
-    return RunSize(
-        images=len(examples.dataset.items),
-        classes=len(examples.dataset.classes),
-        held_out=len(held_out.dataset.items) if held_out is not None else 0,
-        device=peers.device.type if peers.world == 1 else f"{peers.world} processes, {peers.device.type}",
-        shorter=f"{gpu}, or {fewer}" if peers.device.type == "cpu" else f"more GPUs by torchrun, or {fewer}",
-    )
 
 
 def batches_of_steps(crops: Crops, run: TrainingState) -> Generator[list[TrainingBatch]]:

@@ -76,7 +76,7 @@ def test_gradients_and_momentum_that_are_there_do_not_count_again() -> None:
     weights = sum(p.nbytes for p in run.net.parameters())
     before = step_memory(run, 8)
     assert before.gradients == before.momentum == weights
-    run.step([(torch.zeros(8, 64, 64, 3, dtype=torch.uint8), torch.zeros(8, 3), torch.zeros(8).long())], 0.01, 1)
+    run.step([(torch.zeros(8, 64, 64, 3, dtype=torch.uint8), torch.zeros(8, 3), torch.zeros(8).long())], 0.01)
     assert step_memory(run, 8).momentum == 0
     assert step_memory(state("mini-a", momentum=0.0), 8).momentum == 0
 

@@ -15,7 +15,7 @@ import pytest
 from paths import ROOT
 from PIL import Image
 
-from trainer.loop.progress import CURVES, EVENTS, METRICS, RunSize, TrainingProgress, about, read_metrics
+from trainer.loop.progress import CURVES, EVENTS, METRICS, RunSize, TrainingProgress, read_metrics
 
 OPTIONS: dict[str, Any] = {"title": "mini-a", "steps": 90, "steps_per_epoch": 40, "batch": 8}
 
@@ -165,13 +165,6 @@ def test_a_resumed_run_says_what_is_done(tmp_path: Path, capsys: pytest.CaptureF
     assert said[0].endswith("90 steps of 8 in 3 epochs, 50 are done, on cpu")
     assert said[1].startswith("mini-a epoch 2/3: 120 of 320 images (37 %), 0.4 images/s, ")
     assert said[2].startswith("mini-a: 1 epoch takes about 14 min here, what is left about 12 min")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(50, "50 s"), (720, "12 min"), (4 * 3600, "4 h"), (3.2 * 86400, "3 days")]
-)
-def test_a_time_to_read(seconds: float, text: str) -> None:
-    assert about(seconds) == text
 
 
 @pytest.mark.processes
