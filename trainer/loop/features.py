@@ -6,7 +6,6 @@ A step of the last layer on features takes a thousandth of the time that it take
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -41,14 +40,12 @@ class FeaturesError(Refused):
 class FeatureStore:
     """The features f32 [V, width] of a view of each of V images, in files of CHUNK images each.
 
-    A row of NaN is of an image that cannot be read. Behind the features a file has the numbers by which its images are
-    known (infer/data/known_images.py), eight bytes each.
+    A row of NaN is of an image that cannot be read. Beside those to train on lie the numbers i64 [V] of their files.
     """
 
     def __init__(self, folder: Path, name: str, labels: Sequence[int]) -> None:
         self.folder, self.name, self.labels = folder, name, torch.tensor(labels)
-        self._open: dict[int, NDArray[np.float32]] = {}
-        self._numbers: dict[int, NDArray[np.int64]] = {}
+        self._open: dict[Path, NDArray[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,25 +62,24 @@ class FeatureStore:
         """The indices of the images of a file."""
         return np.arange(chunk * CHUNK, min(len(self), (chunk + 1) * CHUNK))
 
-    def write(self, chunk: int, features: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
-        """Writes the file of some images: features f32 [N, width], numbers i64 [N]."""
-        with replacing(self.path(chunk)) as unfinished, unfinished.open("wb") as file:
-            np.save(file, features, allow_pickle=False)
-            file.write(numbers.astype("<i8").tobytes())
-
-    def numbers(self, places: NDArray[np.int64]) -> Tensor:
-        """The numbers i64 [N] of the images at some places."""
-        for chunk in set((places // CHUNK).tolist()) - self._numbers.keys():
-            with self.path(chunk).open("rb") as file:
-                file.seek(-8 * len(self.places(chunk)), os.SEEK_END)
-                self._numbers[chunk] = np.frombuffer(file.read(), "<i8")
-        return torch.tensor([int(self._numbers[int(place) // CHUNK][int(place) % CHUNK]) for place in places])
+    def numbers_path(self, chunk: int) -> Path:
+        return self.folder / f"{self.name}-{chunk:06d}.numbers.npy"
 
     def rows(self, places: NDArray[np.int64]) -> Tensor:
         """The features f32 [N, width] of the images at some places."""
-        for chunk in set((places // CHUNK).tolist()) - self._open.keys():
-            self._open[chunk] = np.load(self.path(chunk), mmap_mode="r", allow_pickle=False)
-        return torch.from_numpy(np.stack([self._open[int(place) // CHUNK][int(place) % CHUNK] for place in places]))
+        return torch.from_numpy(np.stack([self._row(self.path, int(place)) for place in places]))
+
+    def numbers(self, places: NDArray[np.int64]) -> Tensor:
+        """The numbers i64 [N] of the images' files (infer/data/known_images.py)."""
+        return torch.from_numpy(np.stack([self._row(self.numbers_path, int(place)) for place in places]))
+
+    def _row(self, path_of: Callable[[int], Path], place: int) -> NDArray[Any]:
+        chunk, row = divmod(place, CHUNK)
+        path = path_of(chunk)
+        if path not in self._open:
+            self._open[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+        found: NDArray[Any] = self._open[path][row]
+        return found
 
     def batches(self, batch: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(features f32 [N, width], labels i64 [N], places i64 [N]) of a process's images, without unreadable ones."""
@@ -136,12 +132,12 @@ class Features:
             yield [self._batch(epoch, piece) for piece in step]
 
     def _batch(self, epoch: int, draws: NDArray[np.int64]) -> TrainingBatch:
-        """Features, no shifts, targets and numbers of some draws; an image that comes again is another crop."""
+        """Features, no shifts, and targets of some draws; an image that comes again in an epoch is another crop."""
         times, places = np.divmod(draws, len(self.draws[0]))
         stores = (epoch + times) % len(self.draws)
         rows = [self.draws[store].rows(places[number : number + 1]) for number, store in enumerate(stores)]
-        numbers = self.draws[0].numbers(places)
-        return torch.cat(rows), torch.zeros(len(draws), 3), self.draws[0].labels[places], numbers
+        first = self.draws[0]
+        return torch.cat(rows), torch.zeros(len(draws), 3), first.labels[places], first.numbers(places)
 
     def fill(self, wish: Wish, stop: Callable[[int, str], None]) -> None:
         """Computes what is missing; the processes share it. stop: is called with the signal and what is done."""
@@ -166,16 +162,18 @@ class Features:
             for number in range(0, len(todo), peers.world):
                 for store, images, chunk in todo[number : number + peers.world][peers.rank : peers.rank + 1]:
                     rows, numbers = [], []
-                    for part, numbers_of_part in self._computed(images, store.places(chunk)):
+                    for part, of_files in self._computed(images, store.places(chunk)):
                         rows.append(part)
-                        numbers.append(numbers_of_part)
+                        numbers.append(of_files)
                         bar.update(len(part))
                         done, now = done + len(part), time.monotonic()
                         if begun[0] and not said:
                             self._say_time(crops, (now - begun[1]) / (done - begun[0]))
                             said = True
                         begun = begun if begun[0] else (done, now)
-                    store.write(chunk, np.concatenate(rows), np.concatenate(numbers))
+                    if store is self.draws[0]:
+                        _save(store.numbers_path(chunk), np.concatenate(numbers))
+                    _save(store.path(chunk), np.concatenate(rows))  # whose presence says that both are there
                 (signal,) = peers.most((wish.signal,))
                 if signal and number + peers.world < len(todo):
                     stop(signal, f"features of about {done * peers.world} of {crops} crops are in {self.folder}")
@@ -196,16 +194,15 @@ class Features:
     def _computed(
         self, images: Crops | Centers, places: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """The features and numbers of images at some places, BATCH at a time, by the net in its inference mode.
+        """(features, numbers of files) of images, BATCH of them at a time, by the net in its inference mode.
 
-        Images for validation have no numbers but zeros: nothing is trained on them.
+        The numbers of those that are not trained on are 0.
         """
         run, device = self.run, self.run.peers.device
         last: Any = run.net.get_submodule(run.net.layers[-1])
         parts = [places[start : start + BATCH] for start in range(0, len(places), BATCH)]
         for part, made in zip(parts, load(images, parts), strict=True):
             features = np.full((len(part), last.in_channels), np.nan, np.float32)
-            numbers = np.zeros(len(part), np.int64)
             if made is not None:  # a view that can be made of one of these images at least
                 pixels, of_crops = made[0].to(device), isinstance(images, Crops)
                 shift = made[1].to(device) if of_crops else torch.zeros(len(pixels), 3, device=device)
@@ -216,7 +213,7 @@ class Features:
                         "the frozen layers give features that are no numbers: the weights are of no use"
                     )
                 features[np.arange(len(part)) if of_crops else np.searchsorted(part, made[2].numpy())] = found.numpy()
-                numbers = made[3].numpy() if of_crops else numbers
+            numbers = made[3].numpy() if isinstance(images, Crops) else np.zeros(len(part), np.int64)
             yield features, numbers
 
     def _say_time(self, crops: int, seconds: float) -> None:
@@ -227,3 +224,8 @@ class Features:
             f"{recipe.name}: features of the frozen layers take about {say_seconds(crops * here)}, once; training all "
             f"layers for its {recipe.epochs} epochs would take about {say_seconds(every)} (--freeze none)"
         )
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

@@ -55,10 +55,10 @@ class WeightAverage:
 class TrainingState:
     """A net with its optimiser, average and schedule between two steps.
 
-    sums f64 [3]: loss, wrong answers and images of the epoch so far, of this process alone. trained_on: the images that
-    its steps have seen, and those that the spec knows already. best: the epoch with the best validation, its error in
-    percent and its loss; kept: the tensors of that epoch, where it is the result, but for those that training leaves
-    alone. answers: as a checkpoint has them. class_weights f32 [classes]: of the loss.
+    sums f64 [3]: loss, wrong answers and images of the epoch so far, of this process alone. best: the epoch with the
+    best validation, its error in percent and its loss; kept: the tensors of that epoch, where it is the result, but for
+    those that training leaves alone. answers: as a checkpoint has them. trained_on: the images that steps have seen, and
+    those that the spec knows already. class_weights f32 [classes]: of the loss.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class TrainingState:
         self.plateau = Plateau()
         self.epochs_done, self.steps_of_epoch, self.finished = 0, 0, False
         self.sums = torch.zeros(3, dtype=torch.float64, device=peers.device)
-        self.trained_on = known_images(spec) or KnownImages()
         self.best = NONE_BEST
         self.kept: dict[str, Tensor] = {}
         self.answers: dict[str, Tensor] = {}
+        self.trained_on = known_images(spec) or KnownImages()
         freeze(net, recipe)
 
         # The net moves to its device, type and memory format before the optimiser takes its parameters.
@@ -128,8 +128,8 @@ class TrainingState:
         self.optimizer.zero_grad()
 
         # Gradients add up over the pieces; processes exchange them once, with the last one.
-        for number, (pixels, shift, target, numbers) in enumerate(parts, start=1):
-            self.trained_on = self.trained_on.with_more(numbers.tolist())
+        for number, (pixels, shift, target, images_of_part) in enumerate(parts, start=1):
+            self.trained_on = self.trained_on.with_more(images_of_part.tolist())
             last = number == len(parts)
             with contextlib.nullcontext() if last or self.peers.world == 1 else self._module.no_sync():  # type: ignore[operator]
                 batch = (tensor.to(self.peers.device, non_blocking=True) for tensor in (pixels, shift, target))
