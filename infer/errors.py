@@ -88,8 +88,10 @@ EXTRAS = {"torch": "trainer", "safetensors": "export", "tensorboard": "trainer",
 
 
 def _say_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Says in a line that memory ended before a command began, or what is missing; everything else as Python does."""
-    if is_out_of_memory(error):
+    """Says in a line what kept a command from beginning: Ctrl-C, memory, what is missing; all else as Python does."""
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    elif is_out_of_memory(error):
         print(one_line(say_out_of_memory(error)), file=sys.stderr)
     elif isinstance(error, ImportError) and (error.name or "").partition(".")[0] in EXTRAS:
         module = (error.name or "").partition(".")[0]

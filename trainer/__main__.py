@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import msgspec
+import torch
 
 from infer.command import Parser, data_options, exit_with
-from infer.data.dataset import has_validation
-from infer.errors import UsageError, one_line
+from infer.data.dataset import Dataset, has_validation, open_dataset
+from infer.errors import Refused, UsageError, one_line
 from infer.files import read_file
+from infer.pixels.header import read_header
 from infer.processes.bounded import how_ended
 from infer.processes.owned import PARENT
-from infer.views import PROTOCOLS
+from infer.views import PROTOCOLS, plan_views
 
 from .checkpoint import Checkpoint, load
+from .data.batches import cores_here
 from .data.colours import Statistics
 from .fine_tuning import fit_recipe
 from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
+from .loop.stopping import Wish, wish_to_stop
 from .loop.train import HELD_OUT, train
-from .processes import join
+from .processes import join, say, say_seconds
 from .recipe import Recipe, override
 from .recipes import RECIPES
 
 MOST_BYTES = 1 << 28
 """The largest report.json that is read; it may name every image."""
+TIMED_CROPS, SAMPLED_IMAGES = 4, 20
+"""From which the time of the final evaluation is foretold."""
+SECONDS_TO_LOOK = 0.1
+"""Between looks at whether the final evaluation is to stop."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -136,14 +147,80 @@ def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str,
     words += ["--labels", args.labels] if args.labels else []
     words += ["--only", only] if only else []
     words += ["--columns", ",".join(f"{key}={name}" for key, name in args.columns.items())] if args.columns else []
-    environment = {**os.environ, PARENT: str(os.getpid())}  # so that it ends with this process
     command = [sys.executable, "-m", "evaluation.ilsvrc", *map(str, words)]
-    status = subprocess.run(command, env=environment).returncode
+    with wish_to_stop() as wish:
+        announce(path, args, only, protocol, provider)
+        status = run_until_wished(command, wish)
+    if wish.signal:
+        print(one_line(f"{path}: the net is trained and kept, its evaluation goes on with --resume"), file=sys.stderr)
+        return 128 + wish.signal
     if status >= 0:
         return status
     said = f"{out}: the evaluation {how_ended(status)}: the net is trained, go on with --resume"
     print(one_line(said), file=sys.stderr)
     return 128 - status
+
+
+def announce(path: Path, args: argparse.Namespace, only: Path | None, protocol: str, provider: str) -> None:
+    """Says what the final evaluation is going to do, and about how long. What hinders it, it will say itself."""
+    options = data_options(args) | {"only": only, "limit": None}
+    try:
+        dataset = open_dataset(args.data, "named", **options)
+        seconds = evaluation_seconds(path, dataset, protocol, provider)
+    except (Refused, OSError):
+        return
+    takes = f"{protocol} of {len(dataset.items)} images, about {say_seconds(seconds)} here"
+    say(f"final evaluation: {takes}; {path} is whole, so Ctrl-C loses nothing, and --resume goes on with it")
+
+
+def evaluation_seconds(path: Path, dataset: Dataset, protocol: str, provider: str) -> float:
+    """About how long a protocol takes, from the time of a few crops and the views of some of the images.
+
+    Raises Refused where the checkpoint, the images or the protocol's views cannot be had, and OSError.
+    """
+    checkpoint = load(path)
+    net, spec = checkpoint.build().to(provider), checkpoint.spec
+    crops = torch.zeros(TIMED_CROPS, 3, spec.crop_px, spec.crop_px, device=provider)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(cores_here())  # as the evaluation, which no process that loads images is beside
+    with torch.inference_mode():
+        for _ in range(2):  # the first takes longer
+            started = time.perf_counter()
+            net(crops).cpu()
+            seconds = time.perf_counter() - started
+    torch.set_num_threads(threads)
+
+    # The views of some images, evenly spaced.
+    count = min(SAMPLED_IMAGES, len(dataset.items))
+    pixels = 0
+    for number in range(count):
+        item = dataset.items[number * len(dataset.items) // count]
+        header = read_header(item.read_bytes())
+        plan = plan_views(spec, protocol, (header.height, header.width))
+        pixels += sum(math.prod(view.size_px) for view in plan.views)
+    return seconds / (TIMED_CROPS * spec.crop_px**2) * pixels / max(1, count) * len(dataset.items)
+
+
+def run_until_wished(command: list[str], wish: Wish) -> int:
+    """The exit status of a command, which is interrupted where a signal asks us to stop; negative: how it was ended.
+
+    It is in a session of its own, so that a terminal's Ctrl-C reaches it once, through us. A second one, later than a
+    second, kills it. It ends with this process, however that ends.
+    """
+    if wish.signal:
+        return 0
+    environment, told = {**os.environ, PARENT: str(os.getpid())}, False
+    with subprocess.Popen(command, env=environment, start_new_session=True) as child:
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return child.wait(SECONDS_TO_LOOK)
+                if wish.signal and not told:
+                    child.send_signal(signal.SIGINT)
+                    told = True
+        except KeyboardInterrupt:
+            child.kill()
+            return child.wait()
 
 
 class _Row(msgspec.Struct):

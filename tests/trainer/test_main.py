@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import slim_spec, write_checkpoint
+from helpers import Checkpoints, slim_spec, write_checkpoint
 
 import trainer.loop.train
-from infer.data.dataset import TRAIN
-from trainer.__main__ import evaluate, is_evaluated, main
+from infer.data.dataset import TRAIN, open_dataset
+from trainer.__main__ import TIMED_CROPS, evaluate, evaluation_seconds, is_evaluated, main, run_until_wished
 from trainer.checkpoint import load
 from trainer.data.colours import measure
+from trainer.loop.stopping import Wish, wish_to_stop
 from trainer.recipe import Recipe
 
 OneLine = Callable[[], str]
@@ -205,7 +210,10 @@ def test_the_final_evaluation_goes_on_and_is_not_done_twice(
     assert main(argv) == 0
     report = tmp_path / "evaluation" / "report.json"
     before = report.read_bytes()
-    assert "| mini-a  | torch-fp32 | center" in capfd.readouterr().out and not unfinished.exists()
+    captured = capfd.readouterr()
+    assert "| mini-a  | torch-fp32 | center" in captured.out and not unfinished.exists()
+    announced = rf"final evaluation: center of 24 images, about \d+ s here; {tmp_path / 'ckpt.pt'} is whole, so Ctrl-C "
+    assert re.match(announced, captured.err)
     assert main(argv) == 0
     assert f"{tmp_path / 'evaluation'}: center is there already\n" in capfd.readouterr().out
     assert report.read_bytes() == before
@@ -226,8 +234,8 @@ def test_an_evaluation_that_the_system_ended_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Callable[[], str]
 ) -> None:
     monkeypatch.setattr("trainer.__main__.has_validation", lambda data: True)
-    monkeypatch.setattr(subprocess, "run", lambda words, env: subprocess.CompletedProcess(words, -9))
-    args = argparse.Namespace(data=tmp_path, labels=None, columns=None, only=None)
+    monkeypatch.setattr("trainer.__main__.run_until_wished", lambda command, wish: -9)
+    args = argparse.Namespace(data=tmp_path, labels=None, columns=None, only=None, limit=None)
     assert evaluate(tmp_path / "ckpt.pt", args, "center", "cpu") == 137
     assert one_line().startswith(f"{tmp_path / 'evaluation'}: the evaluation was ended by SIGKILL, as the system does")
 
@@ -237,9 +245,63 @@ def test_the_final_evaluation_reads_the_data_as_the_training_did(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr("trainer.__main__.has_validation", lambda data: True)
-    monkeypatch.setattr(
-        subprocess, "run", lambda words, env: said.extend(words) or subprocess.CompletedProcess(words, 0)
-    )
-    args = argparse.Namespace(data=tmp_path, labels=Path("l.csv"), columns={"image": "img"}, only=Path("few.txt"))
+    monkeypatch.setattr("trainer.__main__.run_until_wished", lambda command, wish: said.extend(command) or 0)
+    options = {"labels": Path("l.csv"), "columns": {"image": "img"}, "only": Path("few.txt"), "limit": 9}
+    args = argparse.Namespace(data=tmp_path, **options)
     assert evaluate(tmp_path / "ckpt.pt", args, "center", "cpu") == 0
     assert said[-6:] == ["--labels", "l.csv", "--only", "few.txt", "--columns", "image=img"]
+
+
+@pytest.mark.parametrize(("protocol", "views"), [("center", 1), ("ten-crop", 10)])
+def test_the_time_of_an_evaluation_is_that_of_its_views(
+    protocol: str, views: int, slim_checkpoint: Checkpoints, miniature_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at the clock is a second later, so that TIMED_CROPS crops take one."""
+    seconds = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(seconds)))
+    found = evaluation_seconds(slim_checkpoint("A"), open_dataset(miniature_dir), protocol, "cpu")
+    assert found == pytest.approx(24 * views / TIMED_CROPS)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.processes
+def test_the_final_evaluation_is_cut_short_without_loss(
+    number: int, status: int, miniature_dir: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C in a terminal is for the whole group; a scheduler sends SIGTERM to the process that it started."""
+    words = arguments(miniature_dir, tmp_path, "--resume", "--final-protocol", "multicrop+dense", "--set", *SMALL)
+    command = [sys.executable, "-m", "trainer", *words]
+    kept, errors = tmp_path / "evaluation" / "unfinished", tmp_path / "stderr"
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL, start_new_session=True)
+        while not list(kept.glob("*.scores/*")):
+            assert process.poll() is None, errors.read_text()
+            time.sleep(0.005)
+        weights = (tmp_path / "ckpt.pt").read_bytes()
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        assert process.wait(60) == status, errors.read_text()
+
+    *_, evaluation, last = errors.read_text().splitlines()
+    assert re.fullmatch(r"interrupted: \d+ of 24 images are kept in .*, go on by --resume", evaluation)
+    assert last == f"{tmp_path / 'ckpt.pt'}: the net is trained and kept, its evaluation goes on with --resume"
+    assert "Traceback" not in errors.read_text()
+    assert list(kept.glob("*.scores/*")) and (tmp_path / "ckpt.pt").read_bytes() == weights
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert (tmp_path / "evaluation" / "report.json").exists()
+
+
+@pytest.mark.processes
+def test_a_second_ctrl_c_ends_an_evaluation_that_does_not_listen() -> None:
+    code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+    with wish_to_stop() as wish:
+        timers = [threading.Timer(after, signal.raise_signal, [signal.SIGINT]) for after in (0.5, 2.0)]
+        for timer in timers:
+            timer.start()
+        assert run_until_wished([sys.executable, "-c", code], wish) == -signal.SIGKILL
+        for timer in timers:
+            timer.join()
+    assert wish.signal == signal.SIGINT
+
+
+def test_an_evaluation_that_is_not_wanted_any_more_is_not_begun() -> None:
+    assert run_until_wished(["/nonexistent"], Wish(signal.SIGTERM)) == 0
