@@ -16,6 +16,7 @@ from PIL import Image
 
 import trainer.loop.train
 from infer.data.dataset import open_dataset
+from infer.data.known_images import KnownImages, image_number, known_images, with_trained_on
 from infer.spec import ModelSpec, Preprocessing
 from trainer.__main__ import main
 from trainer.checkpoint import Checkpoint, CheckpointError, load, save
@@ -301,6 +302,21 @@ def test_features_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "out" / "curves.png").unlink()
     train(dataclasses.replace(recipe, seed=1), data, tmp_path / "out", init=weights)
     assert (tmp_path / "out" / "features" / "draw0-000000.npy").stat().st_mtime_ns > times
+
+
+@pytest.mark.parametrize("layers", ["all", "last"])
+def test_a_net_knows_the_images_of_its_weights_and_its_own_but_not_those_held_out(layers: str, tmp_path: Path) -> None:
+    weights = weights_for(MINI, tmp_path / "w.pt", "A")
+    marked = with_trained_on(load(weights).spec, KnownImages(frozenset([5, 9])))
+    save(dataclasses.replace(load(weights), spec=marked), weights)
+    data = photo_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
+    recipe = fitted(MINI, weights, "batch=6", "epochs=1", "val_split=0.25", f"train_layers={layers}")
+    after = load(train(recipe, data, tmp_path / "out", init=weights))
+
+    numbers = {item.name: image_number(item.read_bytes()) for item in open_dataset(data).items}
+    assert len(after.held_out) == 4
+    learned = {number for name, number in numbers.items() if name not in after.held_out}
+    assert known_images(after.spec) == KnownImages(frozenset(learned | {5, 9}))
 
 
 def test_steps_on_features_are_those_on_pixels(tmp_path: Path) -> None:

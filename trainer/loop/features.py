@@ -27,7 +27,7 @@ from .stopping import Wish
 from .training_state import TrainingState
 
 FOLDER, KEY = "features", "key"
-CHUNK, BATCH = 64, 16
+CHUNK, BATCH = 32, 16
 """Images of a file, and of a forward pass."""
 BACKWARD = 3
 """A step on all layers takes so many times as long as their features: forward, and two products of each backward."""
@@ -77,7 +77,12 @@ class FeatureStore:
         chunk, row = divmod(place, CHUNK)
         path = path_of(chunk)
         if path not in self._open:
-            self._open[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+            try:
+                self._open[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (ValueError, OSError, EOFError) as error:
+                raise FeaturesError(
+                    f"{path}: damaged ({error}): remove {self.folder}, they are computed anew"
+                ) from None
         found: NDArray[Any] = self._open[path][row]
         return found
 

@@ -57,8 +57,8 @@ class TrainingState:
 
     sums f64 [3]: loss, wrong answers and images of the epoch so far, of this process alone. best: the epoch with the
     best validation, its error in percent and its loss; kept: the tensors of that epoch, where it is the result, but for
-    those that training leaves alone. answers: as a checkpoint has them. trained_on: the images that steps have seen, and
-    those that the spec knows already. class_weights f32 [classes]: of the loss.
+    those that training leaves alone. answers: as a checkpoint has them. trained_on: the images that steps have seen,
+    and those that the spec knows already. class_weights f32 [classes]: of the loss.
     """
 
     def __init__(

@@ -27,7 +27,16 @@ from infer.pixels.decode import ImageError, decode
 from infer.pixels.render import render
 from infer.views import plan_views
 from trainer.data.augment import Augmentation, Placement
-from trainer.data.batches import Centers, Crops, ProcessLost, batches, center_batches, cores_here, loader_workers
+from trainer.data.batches import (
+    Centers,
+    Crops,
+    ProcessLost,
+    batches,
+    center_batches,
+    cores_here,
+    loader_workers,
+    share_draws,
+)
 from trainer.miniature import RENDERINGS
 from trainer.recipes import RECIPES
 
@@ -126,6 +135,29 @@ def test_the_first_batches_can_be_left_out(dataset: Dataset) -> None:
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_balanced_sampling_draws_as_many_of_each_class() -> None:
+    """12 images of 3 classes, 8 of one: 4 draws each; a class of two images comes twice, each time another crop."""
+    labels = [0] * 8 + [1] * 2 + [2] * 2
+    draws = share_draws((0, 0), labels, 4, sampling="balanced").reshape(-1)
+    assert draws.shape == (12,) and len(set(draws.tolist())) == 12
+    assert sorted(labels[draw % 12] for draw in draws) == [0] * 4 + [1] * 4 + [2] * 4
+    assert sorted(draws[[labels[draw % 12] == 1 for draw in draws]].tolist()) == [8, 9, 20, 21]
+    assert draws.tolist() != share_draws((0, 1), labels, 4, sampling="balanced").reshape(-1).tolist()
+    halves = [share_draws((0, 0), labels, 4, rank=rank, world=2, sampling="balanced") for rank in (0, 1)]
+    assert np.concatenate(halves, 2).reshape(-1).tolist() == draws.tolist()
+
+    # over many epochs every image of the frequent class is seen
+    seen = {int(draw) for epoch in range(20) for draw in share_draws((0, epoch), labels, 4, sampling="balanced").flat}
+    assert set(range(8)) < seen
+
+
+def test_a_second_draw_of_an_image_is_another_crop(dataset: Dataset) -> None:
+    crops = crops_of(dataset)
+    first, second = crops[5], crops[5 + len(crops)]
+    assert not torch.equal(first[0], second[0])
+    assert first[2:] == second[2:]
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(dataset: Dataset) -> None:
     with pytest.raises(ValueError, match="a batch of 8 for 3 processes with 1 pieces each"):
         batches(crops_of(dataset), 8, world=3)
@@ -153,16 +185,18 @@ def test_a_target_knows_where_the_crop_lies(dataset: Dataset) -> None:
 def test_central_views_are_those_of_the_protocol(dataset: Dataset) -> None:
     spec = slim_spec("A")
     seen = list(center_batches(Centers(dataset, spec), 10))
-    assert [len(labels) for _, labels in seen] == [10] * 6 + [4]
-    pixels, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    assert [len(labels) for _, labels, _ in seen] == [10] * 6 + [4]
+    pixels, labels, places = (torch.cat(parts) for parts in zip(*seen, strict=True))
     assert labels.tolist() == [item.label for item in dataset.items]
+    assert places.tolist() == list(range(64))
     for index in (0, 7, 63):
         image = decode(dataset.items[index].read_bytes())
         view = plan_views(spec, "center", image.shape[:2]).views[0]
         assert np.array_equal(render(image, [view], spec)[0], pixels[index].numpy())
     others = [list(center_batches(Centers(dataset, spec), 10, rank=rank, world=3)) for rank in range(3)]
     for rank, share in enumerate(others):
-        assert torch.equal(torch.cat([labels for _, labels in share]), labels[rank::3])
+        assert torch.equal(torch.cat([labels for _, labels, _ in share]), labels[rank::3])
+        assert torch.equal(torch.cat([places for *_, places in share]), places[rank::3])
 
 
 def test_central_views_turn_images_as_the_spec_says(tmp_path: Path) -> None:
@@ -202,7 +236,7 @@ def test_a_central_view_s_target_knows_where_it_lies(dataset: Dataset) -> None:
         return torch.tensor([at.left + at.right, at.top + at.bottom, at.right - at.left, at.bottom - at.top])
 
     spec = slim_spec("A")
-    for index, (_, found) in enumerate(Centers(dataset, spec, target)[i] for i in range(8)):
+    for index, (_, found, _) in enumerate(Centers(dataset, spec, target)[i] for i in range(8)):
         height, width = decode(dataset.items[index].read_bytes()).shape[:2]
         pixel = min(height, width) / spec.test_short_px
         assert found[:2].tolist() == pytest.approx([width, height], abs=2 * pixel)
@@ -216,7 +250,7 @@ def test_central_views_leave_out_what_cannot_be_read(tmp_path: Path) -> None:
     Image.fromarray(noise).save(tmp_path / "a" / "1.png")
     (tmp_path / "b" / "2.png").write_bytes(b"no image")
     seen = list(center_batches(Centers(open_dataset(tmp_path), slim_spec("A")), 1))
-    assert [labels.tolist() for _, labels in seen] == [[0]]
+    assert [(labels.tolist(), places.tolist()) for _, labels, places in seen] == [([0], [0])]
 
 
 def cut_short(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -98,3 +99,30 @@ def test_exactly_half_is_right() -> None:
     target = torch.tensor([[1.0, 0.0, 0.0, 0.5, 1.0, 2.0]])
     assert box_objective([[0.0, 0.0, 1.0, 1.0]]).wrong(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), target).item() == 0
     assert box_objective([[0.0] * 4]).wrong(torch.tensor([[0.0, 0.01, 1.0, 0.99]]), target).item() == 1
+
+
+def test_smoothing_and_weights_of_classes() -> None:
+    """By hand: scores (2, 0, 0), targets 0 and 1; three tenths of a target are shared by three classes."""
+    scores, target = [[2.0, 0.0, 0.0], [2.0, 0.0, 0.0]], torch.tensor([0, 1])
+    net: Any = Fixed((1.0, scores))
+    right, wrong = (math.log(math.exp(2) + 2) - score for score in (2, 0))
+    smoothed = [0.7 * one + 0.1 * (right + 2 * wrong) for one in (right, wrong)]
+    loss, _ = Classification(net, SPEC, label_smoothing=0.3)(PIXELS, SHIFT, target)
+    assert loss.item() == pytest.approx(sum(smoothed) / 2)
+
+    objective = Classification(net, SPEC, class_weights=torch.tensor([0.5, 2.0, 1.0]))
+    loss, _ = objective(PIXELS, SHIFT, target)
+    assert loss.item() == pytest.approx((0.5 * right + 2.0 * wrong) / 2)
+    assert objective.loss(torch.tensor(scores), target).item() == pytest.approx((right + wrong) / 2)  # of validation
+
+
+def test_features_take_the_place_of_pixels() -> None:
+    net = build_net(SPEC).eval()
+    objective = Classification(net, SPEC)
+    pixels = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    shift, target = torch.randn(3, 3), torch.tensor([1, 2, 3])
+    with torch.inference_mode():
+        features = objective.features(pixels, shift)
+        assert features.shape == (3, SPEC.fc_width)
+        for one, other in zip(objective(features, shift, target), objective(pixels, shift, target), strict=True):
+            assert torch.allclose(one, other, rtol=1e-5)

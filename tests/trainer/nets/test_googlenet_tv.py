@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,13 +68,13 @@ def test_pools_round_up_only() -> None:
         build_net(slim_spec(NET, pool_rounding="floor"))
 
 
-def test_it_is_not_trained(miniature_dir: Path, tmp_path: Path, one_line: Callable[[], str]) -> None:
-    message = "googlenet-tv cannot be trained here, its batch norms are folded: train googlenet"
-    with pytest.raises(SpecError, match=message):
-        build_net(SLIM, auxiliary_heads=True)
-    arguments = ["--recipe", "mini-googlenet", "--set", f"net={NET}", "--data", str(miniature_dir)]
-    assert train([*arguments, "--out", str(tmp_path / "out")]) == 1
-    assert message in one_line()
+def test_from_random_weights_its_norms_take_the_batch_s_statistics(miniature_dir: Path, tmp_path: Path) -> None:
+    arguments = ["--recipe", "mini-googlenet", "--set", f"net={NET}", "iterations=2", "batch=8", "width=0.0625"]
+    arguments += ["--data", str(miniature_dir), "--out", str(tmp_path), "--final-protocol", "none"]
+    assert train(arguments) == 0
+    made = load(tmp_path / "ckpt.pt")
+    assert made.unfolded["conv1.norm.running_mean"].abs().max() > 0.01
+    assert not any(".norm." in name for name in made.weights)
 
 
 @pytest.mark.parametrize("interface", ["views", "images", "nchw"])
