@@ -37,7 +37,8 @@ from trainer import miniature
 from trainer.data.augment import augmentation_from_recipe
 from trainer.data.batches import Crops, batches, cores_here, loader_workers
 from trainer.loop.execution import Execution
-from trainer.loop.train import make_initial_net, make_spec, set_dropout
+from trainer.loop.start import make_initial_net, make_spec
+from trainer.loop.train import set_dropout
 from trainer.loop.training_state import TrainingState
 from trainer.processes import Peers
 from trainer.recipe import Recipe

@@ -20,7 +20,7 @@ sys.path[:1] = [str(Path(__file__).resolve().parents[1])]  # this file's folder 
 
 from trainer.loop.execution import Execution, Precision
 from trainer.loop.memory import step_memory
-from trainer.loop.train import make_initial_net
+from trainer.loop.start import make_initial_net
 from trainer.loop.training_state import TrainingState
 from trainer.processes import Peers
 from trainer.recipes import RECIPES

@@ -28,7 +28,7 @@ from infer.views import PROTOCOLS, plan_views
 from .checkpoint import Checkpoint, load
 from .data.batches import cores_here
 from .data.colours import Statistics
-from .fine_tuning import fit_recipe
+from .loop.fine_tuning import fit_recipe
 from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
 from .loop.report.write import try_to_report
 from .loop.stopping import Wish, wish_to_stop

@@ -20,7 +20,8 @@ from infer.data.known_images import KnownImages, image_number, known_images, wit
 from infer.spec import ModelSpec, Preprocessing
 from trainer.__main__ import main
 from trainer.checkpoint import Checkpoint, CheckpointError, load, save
-from trainer.fine_tuning import NEW_LAYERS, fit_recipe
+from trainer.loop.fine_tuning import NEW_LAYERS, fit_recipe
+from trainer.loop.start import check_scale, start_fine_tuning, start_weights
 from trainer.loop.train import TrainingError, train
 from trainer.loop.validation import Validation
 from trainer.recipe import Recipe, RecipeError, override
@@ -160,7 +161,7 @@ def test_loaded_layers_learn_at_a_tenth_of_the_rate(tmp_path: Path) -> None:
     for name in ("conv1_1.weight", "fc7.bias"):  # after one step the momentum is its gradient with the decay
         moved = before[name] - after.weights[name]
         assert torch.allclose(moved, 0.1 * 0.01 * after.momentum[name], atol=1e-7), name
-    started = trainer.loop.train.start_fine_tuning(recipe, open_dataset(data, "train"), load(weights))[1].state_dict()
+    started = start_fine_tuning(recipe, open_dataset(data, "train"), load(weights))[1].state_dict()
     moved = started["fc8.weight"] - after.weights["fc8.weight"]
     assert torch.allclose(moved, 0.01 * after.momentum["fc8.weight"], atol=1e-7)
 
@@ -200,7 +201,7 @@ def test_without_weights_there_is_nothing_to_fine_tune(tmp_path: Path, one_line:
     with pytest.raises(SystemExit, match="2"):
         main(["--recipe", "mini-vgg-finetune", *words])
     assert "mini-vgg-finetune: goes on from weights, expected --init CKPT.pt" in one_line()
-    with pytest.raises(TrainingError, match="goes on from weights"):
+    with pytest.raises(RecipeError, match="goes on from weights"):
         train(dataclasses.replace(MINI, net="A", batch=4), data, tmp_path / "out")
 
 
@@ -287,7 +288,14 @@ def test_features_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     recipe = fitted(MINI, weights, "batch=4", "epochs=6", "val_split=0.3", "train_layers=last", "feature_draws=3")
     path = train(recipe, data, tmp_path / "out", init=weights)
     files = sorted(file.name for file in (tmp_path / "out" / "features").iterdir())
-    assert files == ["draw0-000000.npy", "draw1-000000.npy", "draw2-000000.npy", "key", "validation-000000.npy"]
+    assert files == [
+        "draw0-000000.npy",
+        "draw0-000000.numbers.npy",
+        "draw1-000000.npy",
+        "draw2-000000.npy",
+        "key",
+        "validation-000000.npy",
+    ]
 
     # a start that finds them computes none, and one with other settings none of theirs
     path.unlink()
@@ -347,7 +355,7 @@ def with_norms(path: Path, spec: ModelSpec = TV) -> Path:
 
     torch.manual_seed(0)
     net = build_net(spec, batch_norms=True)
-    trainer.loop.train.start_weights(net, "he")
+    start_weights(net, "he")
     for module in net.modules():
         if isinstance(module, BatchNorm):
             torch.nn.init.normal_(module.bias, 0, 0.1)
@@ -387,13 +395,13 @@ def test_norms_that_were_folded_start_as_the_same_function(tmp_path: Path) -> No
     save(dataclasses.replace(load(weights), unfolded={}), weights)
     data = photo_folders(tmp_path / "photos", {"w": 4, "x": 4, "y": 4, "z": 4}, side=120)
     recipe = fitted(RECIPES["mini-googlenet-tv-finetune"], weights)
-    _, net = trainer.loop.train.start_fine_tuning(recipe, open_dataset(data, "train"), load(weights))
+    _, net = start_fine_tuning(recipe, open_dataset(data, "train"), load(weights))
     x = torch.randn(2, 3, 96, 96)
     expected = load(weights).build()(x).detach()
     assert torch.allclose(net.eval()(x), expected, atol=1e-5 * float(expected.abs().max()))
     with pytest.raises(CheckpointError, match="norms=updated needs the statistics of the batch norms"):
         updated = dataclasses.replace(recipe, norms="updated")
-        trainer.loop.train.start_fine_tuning(updated, open_dataset(data, "train"), load(weights))
+        start_fine_tuning(updated, open_dataset(data, "train"), load(weights))
 
 
 def test_the_validation_images_are_the_same_ever_after(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -468,8 +476,6 @@ def test_exif_is_the_weights_own_unless_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_a_box_net_is_of_the_classifiers_s(tmp_path: Path) -> None:
     """VGG appendix A: the classifier of the same S; within an eighth it counts as the same."""
-    from trainer.loop.start import check_scale
-
     for name, base in (("vgg-d-loc-scr", "vgg-d"), ("vgg-d-384-loc-pcr", "vgg-d-384"), ("mini-d-loc-scr", "mini-d")):
         classifier = RECIPES[base].spec(("a", "b"), ("a", "b"), (1.0, 2.0, 3.0))
         check_scale(RECIPES[name], classifier)
@@ -482,8 +488,6 @@ def test_a_box_net_is_of_the_classifiers_s(tmp_path: Path) -> None:
 
 
 def test_every_mini_loc_recipe_has_a_classifier_that_it_takes() -> None:
-    from trainer.loop.start import check_scale
-
     for recipe in RECIPES.values():
         if recipe.task != "classify":
             check_scale(recipe, RECIPES[recipe.init].spec(("a", "b"), (), (1.0, 2.0, 3.0)))

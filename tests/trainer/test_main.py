@@ -19,13 +19,15 @@ import pytest
 import torch
 from helpers import Checkpoints, slim_spec, write_checkpoint
 
+import trainer.loop.start
 import trainer.loop.train
 from infer.data.dataset import TRAIN, open_dataset
 from trainer.__main__ import TIMED_CROPS, evaluate, evaluation_seconds, is_evaluated, main, run_until_wished
 from trainer.checkpoint import load
 from trainer.data.colours import measure
 from trainer.loop.stopping import Wish, wish_to_stop
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, override
+from trainer.recipes import RECIPES
 
 OneLine = Callable[[], str]
 SMALL = ["width=0.0625", "fc_width=16", "batch=16", "epochs=1"]
@@ -40,8 +42,9 @@ def test_a_run(miniature_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(arguments(miniature_dir, tmp_path, "--set", *SMALL)) == 0
     captured = capsys.readouterr()
     assert re.fullmatch(rf"{tmp_path / 'ckpt.pt'}: mini-a, 1 epochs, \d+ s\n", captured.out)
-    begun, epoch = captured.err.splitlines()  # no progress bar in a pipe
+    begun, epoch, final = captured.err.splitlines()  # no progress bar in a pipe
     assert begun == ("mini-a: 64 training images of 10 classes, 24 validation images, 4 steps of 16 in 1 epoch, on cpu")
+    assert final.startswith("final evaluation: dense of 24 images, about ")
     assert re.match(r"mini-a epoch 1/1: loss [\d.]+, training error [\d.]+ %, validation top1 error ", epoch)
     assert load(tmp_path / "ckpt.pt").spec.fc_width == 16
 
@@ -50,7 +53,10 @@ def test_settings_add_up_however_often_the_option_is_given(
     miniature_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Recipe] = []
-    monkeypatch.setattr("trainer.__main__.train_and_evaluate", lambda args, recipe: seen.append(recipe) or 0)
+    monkeypatch.setattr(
+        "trainer.__main__.train_and_evaluate",
+        lambda args, settings: seen.append(override(RECIPES["mini-a"], settings)) or 0,
+    )
     assert main(arguments(miniature_dir, tmp_path, "--set", "epochs=3", "--set", "batch=8", "seed=2")) == 0
     assert main(arguments(miniature_dir, tmp_path, "--exif", "apply")) == 0
     assert [(recipe.epochs, recipe.batch, recipe.seed) for recipe in seen[:1]] == [(3, 8, 2)]
@@ -120,7 +126,7 @@ def test_data_that_is_not_there_or_too_little(miniature_dir: Path, tmp_path: Pat
     assert main(arguments(tmp_path / "missing", tmp_path / "out")) == 1
     assert one_line() == f"{tmp_path / 'missing'}: no such folder"
     assert main(arguments(miniature_dir, tmp_path / "out", "--set", "batch=65")) == 1
-    assert one_line() == "64 training images do not fill a batch of 65"
+    assert one_line() == "64 training images do not fill a batch of 65: --set batch=N, or more images"
     assert not (tmp_path / "out" / "ckpt.pt").exists()
 
 
@@ -142,7 +148,7 @@ def test_a_truncated_training_image_is_named(
     damaged = sorted((miniature_copy / TRAIN).rglob("*.JPEG"))[10]
     damaged.write_bytes(damaged.read_bytes()[:500])
     if in_worker:
-        monkeypatch.setattr(trainer.loop.train, "measure", functools.partial(measure, images=1))
+        monkeypatch.setattr(trainer.loop.start, "measure", functools.partial(measure, images=1))
     assert main(arguments(miniature_copy, tmp_path / "out", "--set", *SMALL)) == 1
     *begun, line = capsys.readouterr().err.splitlines()
     assert len(begun) == in_worker  # what the run is made of

@@ -1,21 +1,27 @@
-"""The weights that a net starts from: random ones, or the layers of a trained net."""
+"""The spec and the net that a run starts from: random weights, layers of a trained net, or all of them."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from infer.data.dataset import Dataset
 from infer.spec import ModelSpec, Task
 
 from ..checkpoint import Checkpoint, CheckpointError, split_weights
-from ..fine_tuning import row_of_class
+from ..data.colours import Statistics, measure
 from ..nets import googlenet_tv
 from ..nets.batch_norm import NormedConv2d, unfold_all
 from ..nets.googlenet import CLASSIFIER
 from ..nets.vgg import FROM_A, FULLY_CONNECTED
-from ..nets.zoo import Net
-from ..recipe import Recipe, Start
+from ..nets.zoo import Net, build_net
+from ..processes import say
+from ..recipe import Recipe, RecipeError, Start
+from .fine_tuning import NEW_LAYERS, fine_tuned_spec, row_of_class
 
 S_TOLERANCE = 1 / 8
 """How far, as a share, a box net's S may lie outside of the scales that its classifier was trained at."""
@@ -113,3 +119,71 @@ def _give(net: Net, taken: Mapping[str, Tensor], source: Checkpoint) -> None:
 def _layer(name: str) -> str:
     """`conv1_1` from `conv1_1.weight`."""
     return name.split(".")[0]
+
+
+def make_spec(recipe: Recipe, dataset: Dataset, statistics: Statistics | None) -> ModelSpec:
+    """The spec of a new net, with the colours of its training set."""
+    colors = statistics or measure(dataset)
+    spec = recipe.spec(dataset.classes, dataset.class_names, colors.mean_rgb)
+    source = {**spec.source, "colors": colors.to_json()}
+    if is_text_order_of_numbers(dataset.classes):
+        source["class_order"] = "numbers in the order of their text: 0, 1, 10, 11, 2"
+        say(f"{dataset.root}: classes are numbers, and the net has them in the order of their text (0, 1, 10 ...)")
+    return dataclasses.replace(spec, source=source)
+
+
+def is_text_order_of_numbers(classes: Sequence[str]) -> bool:
+    """True for classes that are called 0, 1, 10, 11, 2 ... in this order, which is that of no number."""
+    numbers = [int(name) for name in classes if name.isdecimal()]
+    return len(numbers) == len(classes) and numbers != sorted(numbers)
+
+
+def make_net(recipe: Recipe, spec: ModelSpec) -> Net:
+    """The net of a run as it is trained, with random weights that are to be replaced, or drawn by `start_weights`."""
+    net = build_net(spec, auxiliary_heads=not recipe.fine_tune, batch_norms=spec.net == "googlenet-tv")
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def make_initial_net(recipe: Recipe, spec: ModelSpec, source: Checkpoint | None) -> Net:
+    """The net as its first step finds it. Random numbers fill a tensor in the order of its memory: channels last."""
+    torch.manual_seed(recipe.seed)
+    net = make_net(recipe, spec)
+    start_weights(net, recipe.start, sigma=recipe.start_sigma)
+    if source is not None:
+        check_scale(recipe, source.spec)
+        copy_layers(net, source, spec.task)
+    return net
+
+
+def start_fine_tuning(recipe: Recipe, dataset: Dataset, source: Checkpoint | None) -> tuple[ModelSpec, Net]:
+    """(spec, net) of a run that goes on from weights: all layers are theirs, but a last one for other classes.
+
+    Raises RecipeError without weights, CheckpointError for those that do not fit.
+    """
+    if source is None:
+        raise RecipeError(f"{recipe.name}: goes on from weights, expected --init CKPT.pt (docs/own-photos.md)")
+    torch.manual_seed(recipe.seed)
+    spec = fine_tuned_spec(recipe, source.spec, dataset.classes, dataset.class_names)
+    net = make_net(recipe, spec)
+    start_weights(net, recipe.start, sigma=recipe.start_sigma)
+    new = copy_for_fine_tuning(net, source, dataset.classes, recipe)
+
+    # What is made anew, and what stays as it was.
+    theirs, ours = len(source.spec.classes), len(dataset.classes)
+    anew = (
+        f"{new[0]} is made anew for {ours} classes, other than its {theirs}"
+        if new
+        else "with all layers, for its classes"
+    )
+    say(f"{recipe.name}: goes on from {source.spec.name}, {anew}")
+    if any(isinstance(layer, NormedConv2d) for layer in net.modules()) and recipe.norms == "frozen":
+        say(f"{recipe.name}: its batch norms keep the statistics of the weights (--set norms=updated moves them)")
+    return dataclasses.replace(spec, source={**spec.source, NEW_LAYERS: " ".join(new)}), net
+
+
+def balanced_weights(dataset: Dataset) -> Tensor:
+    """A weight f32 [classes] for each class, by how rare its images are; their mean over all images is 1."""
+    counts = np.bincount([item.label for item in dataset.items], minlength=len(dataset.classes))
+    there = counts > 0
+    weights = np.where(there, len(dataset.items) / (there.sum() * np.maximum(counts, 1)), 0)
+    return torch.tensor(weights, dtype=torch.float32)

@@ -13,30 +13,27 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from infer.data.dataset import Dataset
 from infer.data.known_images import known_images, with_trained_on
 from infer.errors import Refused
 from infer.files import replacing
 from infer.processes.owned import own_folder
-from infer.spec import ModelSpec
 
 from .. import checkpoint as checkpoints
 from ..checkpoint import Checkpoint, CheckpointError
 from ..data.augment import augmentation_from_recipe
 from ..data.batches import Centers, Crops, ProcessLost, TrainingBatch, batches
-from ..data.colours import Statistics, measure
+from ..data.colours import Statistics
 from ..data.examples import Examples, ValSplit, open_examples
-from ..fine_tuning import NEW_LAYERS, fine_tuned_spec
-from ..nets.zoo import Net, build_net
+from ..nets.zoo import Net
 from ..processes import Peers, join, say
 from ..recipe import Recipe
 from .execution import Execution
@@ -44,9 +41,9 @@ from .features import Features
 from .memory import check_memory
 from .progress import CURVES, METRICS, TrainingProgress, run_size
 from .schedule import learning_rate, phase_at
-from .start import check_scale, copy_for_fine_tuning, copy_layers, start_weights
+from .start import balanced_weights, make_initial_net, make_net, make_spec, start_fine_tuning
 from .stopping import Wish, wish_to_stop
-from .training_state import TrainingState, has_norms
+from .training_state import TrainingState
 from .validation import validate
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
@@ -246,74 +243,6 @@ def check_feasible(recipe: Recipe, examples: Examples, held_out: Examples | None
             f"{dataset.root}: schedule=plateau drops the rate where the validation error stalls, but there are no "
             "labelled validation images of the same classes: add val/, or --set schedule=cosine iterations=0"
         )
-
-
-def make_spec(recipe: Recipe, dataset: Dataset, statistics: Statistics | None) -> ModelSpec:
-    """The spec of a new net, with the colours of its training set."""
-    colors = statistics or measure(dataset)
-    spec = recipe.spec(dataset.classes, dataset.class_names, colors.mean_rgb)
-    source = {**spec.source, "colors": colors.to_json()}
-    if is_text_order_of_numbers(dataset.classes):
-        source["class_order"] = "numbers in the order of their text: 0, 1, 10, 11, 2"
-        say(f"{dataset.root}: classes are numbers, and the net has them in the order of their text (0, 1, 10 ...)")
-    return dataclasses.replace(spec, source=source)
-
-
-def is_text_order_of_numbers(classes: Sequence[str]) -> bool:
-    """True for classes that are called 0, 1, 10, 11, 2 ... in this order, which is that of no number."""
-    numbers = [int(name) for name in classes if name.isdecimal()]
-    return len(numbers) == len(classes) and numbers != sorted(numbers)
-
-
-def make_net(recipe: Recipe, spec: ModelSpec) -> Net:
-    """The net of a run as it is trained, with random weights that are to be replaced, or drawn by `start_weights`."""
-    net = build_net(spec, auxiliary_heads=not recipe.fine_tune, batch_norms=spec.net == "googlenet-tv")
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def make_initial_net(recipe: Recipe, spec: ModelSpec, source: Checkpoint | None) -> Net:
-    """The net as its first step finds it. Random numbers fill a tensor in the order of its memory: channels last."""
-    torch.manual_seed(recipe.seed)
-    net = make_net(recipe, spec)
-    start_weights(net, recipe.start, sigma=recipe.start_sigma)
-    if source is not None:
-        check_scale(recipe, source.spec)
-        copy_layers(net, source, spec.task)
-    return net
-
-
-def start_fine_tuning(recipe: Recipe, dataset: Dataset, source: Checkpoint | None) -> tuple[ModelSpec, Net]:
-    """(spec, net) of a run that goes on from weights: all layers are theirs, but a last one for other classes.
-
-    Raises TrainingError without weights, CheckpointError for those that do not fit.
-    """
-    if source is None:
-        raise TrainingError(f"{recipe.name}: goes on from weights, expected --init CKPT.pt (docs/own-photos.md)")
-    torch.manual_seed(recipe.seed)
-    spec = fine_tuned_spec(recipe, source.spec, dataset.classes, dataset.class_names)
-    net = make_net(recipe, spec)
-    start_weights(net, recipe.start, sigma=recipe.start_sigma)
-    new = copy_for_fine_tuning(net, source, dataset.classes, recipe)
-
-    # What is made anew, and what stays as it was.
-    theirs, ours = len(source.spec.classes), len(dataset.classes)
-    anew = (
-        f"{new[0]} is made anew for {ours} classes, other than its {theirs}"
-        if new
-        else "with all layers, for its classes"
-    )
-    say(f"{recipe.name}: goes on from {source.spec.name}, {anew}")
-    if has_norms(net) and recipe.norms == "frozen":
-        say(f"{recipe.name}: its batch norms keep the statistics of the weights (--set norms=updated moves them)")
-    return dataclasses.replace(spec, source={**spec.source, NEW_LAYERS: " ".join(new)}), net
-
-
-def balanced_weights(dataset: Dataset) -> Tensor:
-    """A weight f32 [classes] for each class, by how rare its images are; their mean over all images is 1."""
-    counts = np.bincount([item.label for item in dataset.items], minlength=len(dataset.classes))
-    there = counts > 0
-    weights = np.where(there, len(dataset.items) / (there.sum() * np.maximum(counts, 1)), 0)
-    return torch.tensor(weights, dtype=torch.float32)
 
 
 @dataclasses.dataclass

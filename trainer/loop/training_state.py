@@ -15,7 +15,6 @@ from infer.spec import ModelSpec
 
 from ..checkpoint import NONE_BEST, Checkpoint, CheckpointError, split_weights
 from ..data.batches import TrainingBatch
-from ..fine_tuning import NEW_LAYERS
 from ..nets import googlenet_tv
 from ..nets.batch_norm import BatchNorm, fold_all
 from ..nets.vgg import FULLY_CONNECTED
@@ -23,6 +22,7 @@ from ..nets.zoo import Net
 from ..processes import Peers
 from ..recipe import Recipe, RecipeError
 from .execution import Execution
+from .fine_tuning import NEW_LAYERS
 from .objective import Objective, make_objective
 from .schedule import Plateau
 

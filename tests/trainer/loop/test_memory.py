@@ -14,7 +14,7 @@ from trainer.__main__ import main
 from trainer.loop import memory
 from trainer.loop.execution import Execution, Precision
 from trainer.loop.memory import Free, check_memory, free_memory, kept_bytes, step_memory
-from trainer.loop.train import make_initial_net
+from trainer.loop.start import make_initial_net
 from trainer.loop.training_state import TrainingState
 from trainer.processes import ExecutionError, Peers
 from trainer.recipes import RECIPES

@@ -16,7 +16,8 @@ import trainer.loop.train
 from infer.data.dataset import TRAIN, open_dataset
 from trainer.checkpoint import Checkpoint, load
 from trainer.data.colours import Statistics, measure
-from trainer.loop.train import TrainingError, make_spec, train
+from trainer.loop.start import make_spec
+from trainer.loop.train import TrainingError, train
 from trainer.loop.validation import Validation
 from trainer.recipe import Phase, Recipe
 from trainer.recipes import RECIPES

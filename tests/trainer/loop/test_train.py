@@ -25,8 +25,8 @@ from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Checkpoint, load
 from trainer.data.batches import TrainingBatch
 from trainer.loop.execution import Execution
-from trainer.loop.start import start_weights
-from trainer.loop.train import TrainingError, make_spec, train
+from trainer.loop.start import make_spec, start_weights
+from trainer.loop.train import TrainingError, train
 from trainer.miniature import RENDERINGS
 from trainer.nets.googlenet import GoogLeNet
 from trainer.nets.zoo import Net, build_net

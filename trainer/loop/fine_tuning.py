@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from infer.spec import ModelSpec
 
-from .nets import vgg
-from .recipe import VGG_FAMILY, Recipe, RecipeError
+from ..nets import vgg
+from ..recipe import VGG_FAMILY, Recipe, RecipeError
 
 NEW_LAYERS = "new_layers"
 """The key of ModelSpec.source with the layers that did not come from the weights."""
