@@ -24,7 +24,7 @@ FAR = 5
 
 
 def loss_curve(history: Sequence[Metrics], kept: int) -> str:
-    """The losses, on a logarithmic axis where they fall far; `kept`: the epoch whose weights are the result, 0: none."""
+    """The losses, on a logarithmic axis where they fall far; `kept`: the epoch that is the result, 0 for none."""
     names = {"loss": "training", "validation_loss": "validation"}
 
     def draw(axes: Axes) -> None:
