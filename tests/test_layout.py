@@ -275,12 +275,13 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path: Path) -> N
     modules = {name for name in names if name.endswith(".py")}
     templates = {name for name in names if name.startswith(tuple(PACKAGES)) and not name.endswith(".py")}
     assert templates == {
-        "evaluation/report/page.css",
         "evaluation/report/page.html.jinja",
         "evaluation/report/page.js",
         "evaluation/rescore/imagenet-a.txt",
         "evaluation/rescore/imagenet-r.txt",
         "evaluation/rescore/objectnet.txt",
         "infer/data/imagenet_1k.txt",
+        "infer/drawing/page.css",
+        "trainer/loop/report/run.html.jinja",
     }
     assert modules == {file.relative_to(ROOT).as_posix() for package in PACKAGES for file in python_files(package)}

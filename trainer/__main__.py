@@ -30,6 +30,7 @@ from .data.batches import cores_here
 from .data.colours import Statistics
 from .loop.fine_tuning import fit_recipe
 from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
+from .loop.report.write import try_to_report
 from .loop.stopping import Wish, wish_to_stop
 from .loop.train import HELD_OUT, train
 from .processes import join, say, say_seconds
@@ -121,6 +122,7 @@ def train_and_evaluate(args: argparse.Namespace, settings: list[str]) -> int:
         return 0
     done = f"{path}: {recipe.name}, {load(path).epochs_done} epochs, {time.monotonic() - started:.0f} s"
     print(one_line(done))
+    try_to_report(path, recipe, args.data, data_options(args))
     if args.final_protocol == "none" or recipe.task != "classify":
         return 0
     held_out = path.with_name(HELD_OUT) if recipe.val_split else None
@@ -163,9 +165,8 @@ def evaluate(path: Path, args: argparse.Namespace, protocol: str, provider: str,
 
 def announce(path: Path, args: argparse.Namespace, only: Path | None, protocol: str, provider: str) -> None:
     """Says what the final evaluation is going to do, and about how long. What hinders it, it will say itself."""
-    options = data_options(args) | {"only": only, "limit": None}
     try:
-        dataset = open_dataset(args.data, "named", **options)
+        dataset = open_dataset(args.data, "named", labels=args.labels, columns=args.columns, only=only)
         seconds = evaluation_seconds(path, dataset, protocol, provider)
     except (Refused, OSError):
         return

@@ -15,11 +15,13 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 
 from infer.benchmark.points import Point as SpeedPoint
+from infer.drawing.figures import confusion
+from infer.drawing.page import page_environment
 from infer.engine import is_stand_in
 from infer.errors import one_line
 from infer.files import replacing
@@ -205,22 +207,10 @@ def _colors(rows: Sequence[ResultRow]) -> dict[str, int]:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_on_one_line,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = page_environment(__package__)
     environment.filters |= {"three_digits": _three_digits, "first_word": first_word, "p_value": _p_value}
     environment.filters["long_date"] = _long_date
     return environment
-
-
-def _on_one_line(value: Any) -> Any:
-    """A value as it stands on the page: nothing in a name turns what follows it around. Figures stay as they are."""
-    return one_line(value) if type(value) is str else value
 
 
 def _three_digits(value: float) -> str:
@@ -378,7 +368,7 @@ def _confusion_figure(found: Details, class_names: Mapping[str, str]) -> str:
     names = [
         word if short.count(word) == 1 else one_line(found.classes[p]) for word, p in zip(short, places, strict=True)
     ]
-    return charts.confusion(names, found.block(places), found.class_images[places])
+    return confusion(names, found.block(places), found.class_images[places])
 
 
 def _time_figure(rows: Sequence[ResultRow], *, several: bool) -> str:

@@ -1,1 +1,1 @@
-"""Pictures of what a net answered: maps and boxes over the image; decides nothing and scores nothing."""
+"""Pictures of what a net answered, maps and boxes over the image; figures and the style of pages; scores nothing."""

@@ -2,4 +2,4 @@
 
 from infer.errors import need
 
-need("trainer", "matplotlib", "tensorboard")
+need("trainer", "jinja2", "matplotlib", "tensorboard")

@@ -17,6 +17,7 @@ from report_runs import scores_of
 from evaluation.report import charts
 from evaluation.report.charts import Point
 from evaluation.scores.metrics import details
+from infer.drawing.figures import COLORS, confusion
 
 STRANGE = "a $x_1$ <b> & 日本語 #010201"
 
@@ -39,7 +40,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "rate": lambda: charts.error_against_rate([point._replace(label=str(int(point.x))) for point in points()]),
     "scale": scale,
     "reliability": lambda: charts.reliability(details([scores_of()])),
-    "confusion": lambda: charts.confusion(["a", "b"], np.array([[3, 1], [0, 2]]), np.array([4, 2])),
+    "confusion": lambda: confusion(["a", "b"], np.array([[3, 1], [0, 2]]), np.array([4, 2])),
 }
 
 
@@ -53,7 +54,7 @@ def test_a_figure_is_the_same_each_time_and_stands_alone(figure: str) -> None:
     )
     assert set(re.findall(r"https?:", svg)) == set() and "<style" not in svg and "<!--" not in svg
     colors = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", svg))
-    assert colors <= {"none", *(f"var(--{name})" for name in charts.COLORS)} and len(colors) > 3
+    assert colors <= {"none", *(f"var(--{name})" for name in COLORS)} and len(colors) > 3
     named = re.findall(r'id="([^"]*)"', svg)
     used = {match for pair in re.findall(r'url\(#([^)]*)\)|href="#([^"]*)"', svg) for match in pair if match}
     assert len(named) == len(set(named)) and used <= set(named)
@@ -71,14 +72,14 @@ def texts(svg: str) -> list[str]:
 def test_text_stays_text_whatever_it_says() -> None:
     """Warnings are errors here, so letters that matplotlib's font lacks are no trouble either."""
     assert STRANGE in texts(charts.error_against_time(points(name=STRANGE)))
-    shown = texts(charts.confusion([STRANGE, "b"], np.array([[3, 1], [0, 2]]), np.array([4, 2])))
+    shown = texts(confusion([STRANGE, "b"], np.array([[3, 1], [0, 2]]), np.array([4, 2])))
     assert sum(text.startswith(f"{STRANGE[:15]}…") for text in shown) == 2
     assert [text for text in shown if text.isdigit()] == ["75", "25", "100"]  # percent of a row, none for no images
 
 
 def test_rows_of_the_confusion_have_a_hundred_percent() -> None:
     """What is answered by a class that is not shown has a column; a class without images says so."""
-    shown = texts(charts.confusion(["a", "b", "c"], np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]]), np.array([10, 2, 0])))
+    shown = texts(confusion(["a", "b", "c"], np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]]), np.array([10, 2, 0])))
     assert [text for text in shown if text.isdigit()] == ["30", "10", "60", "100"]
     assert shown.count("others") == 1 and {"a (10)", "b (2)", "c (no images)"} <= set(shown)
 
@@ -151,8 +152,8 @@ def test_matplotlib_says_nothing_of_its_caches(tmp_path: Path) -> None:
     """Where it has no folder for them it would, on a command's stderr."""
     (tmp_path / "file").touch()
     code = (
-        "from evaluation.report import charts; import numpy; "
-        "print(len(charts.confusion(['a'], numpy.ones((1, 1), int), numpy.ones(1, int))) > 0)"
+        "from infer.drawing.figures import confusion; import numpy; "
+        "print(len(confusion(['a'], numpy.ones((1, 1), int), numpy.ones(1, int))) > 0)"
     )
     environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path / "file")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

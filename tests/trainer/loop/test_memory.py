@@ -76,7 +76,8 @@ def test_gradients_and_momentum_that_are_there_do_not_count_again() -> None:
     weights = sum(p.nbytes for p in run.net.parameters())
     before = step_memory(run, 8)
     assert before.gradients == before.momentum == weights
-    run.step([(torch.zeros(8, 64, 64, 3, dtype=torch.uint8), torch.zeros(8, 3), torch.zeros(8).long())], 0.01)
+    pixels, labels = torch.zeros(8, 64, 64, 3, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
+    run.step([(pixels, torch.zeros(8, 3), labels, torch.arange(8))], 0.01)
     assert step_memory(run, 8).momentum == 0
     assert step_memory(state("mini-a", momentum=0.0), 8).momentum == 0
 
