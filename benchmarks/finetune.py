@@ -44,7 +44,7 @@ from infer.data.dataset import open_dataset
 from trainer import miniature
 from trainer.checkpoint import Checkpoint, load
 from trainer.data.batches import cores_here, loader_workers
-from trainer.fine_tuning import fit_recipe
+from trainer.loop.fine_tuning import fit_recipe
 from trainer.loop.start import start_weights
 from trainer.loop.train import TrainingError, train
 from trainer.nets.zoo import build_net
