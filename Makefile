@@ -4,7 +4,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: cpp demo gpu-check pycuda test test-full test-fuzz test-kills test-quick test-slow test-torchvision lint types readme clean
+.PHONY: cpp demo gpu-check proof-finetune pycuda test test-full test-fuzz test-kills test-quick test-slow test-torchvision lint types readme clean
 
 demo: $(INSTALLED)
 	$(RUN) examples/demo.py demo
@@ -66,6 +66,10 @@ cpp: $(INSTALLED)
 # PyCUDA on the simulated driver: built once, into build/. Without it the tests of the GPU path use cuda-python alone.
 pycuda: $(INSTALLED)
 	$(RUN) tests/cudasim/build_pycuda.py
+
+# Does fine-tuning help? Twenty minutes on two cores; the table in docs/own-photos.md.
+proof-finetune: $(INSTALLED)
+	$(RUN) benchmarks/finetune.py --doc docs/own-photos.md
 
 # For the first person with a GPU: tests and benchmark on it, into gpu-report.json. Runs without one, too.
 gpu-check: $(INSTALLED)

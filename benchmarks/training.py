@@ -176,7 +176,7 @@ def make_for_nobody(crops: Crops) -> None:
 
 
 def our_step(run: TrainingState, batch: Any) -> None:
-    run.step([tuple(batch)], 1e-4, 1)  # type: ignore[list-item]
+    run.step([tuple(batch)], 1e-4)  # type: ignore[list-item]
     run.peers.total(run.sums)
 
 

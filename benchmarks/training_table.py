@@ -97,10 +97,15 @@ def main() -> None:
     text = f"{conditions(found, args.set, args.precision)}\n\n{errors(found)}\n\n{findings(found)}"
     print(f"\n{text}")
     if args.doc:
-        head, _, rest = args.doc.read_text().partition(BEGIN)
-        tail = rest.partition(END)[2]
-        with replacing(args.doc) as unfinished:
-            unfinished.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
+        write_between(args.doc, BEGIN, END, text)
+
+
+def write_between(doc: Path, begin: str, end: str, text: str) -> None:
+    """Writes a text between two lines of a document."""
+    head, _, rest = doc.read_text().partition(begin)
+    tail = rest.partition(end)[2]
+    with replacing(doc) as unfinished:
+        unfinished.write_text(f"{head}{begin}\n\n{text}\n\n{end}{tail}")
 
 
 def evaluate_seed(

@@ -252,7 +252,7 @@ def test_the_final_evaluation_reads_the_data_as_the_training_did(
     said: list[str] = []
     monkeypatch.setattr("trainer.__main__.has_validation", lambda data: True)
     monkeypatch.setattr("trainer.__main__.run_until_wished", lambda command, wish: said.extend(command) or 0)
-    options = {"labels": Path("l.csv"), "columns": {"image": "img"}, "only": Path("few.txt")}
+    options = {"labels": Path("l.csv"), "columns": {"image": "img"}, "only": Path("few.txt"), "limit": 9}
     args = argparse.Namespace(data=tmp_path, **options)
     assert evaluate(tmp_path / "ckpt.pt", args, "center", "cpu", None) == 0
     assert said[-6:] == ["--labels", "l.csv", "--only", "few.txt", "--columns", "image=img"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import fake_nvimgcodec
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
 import pytest
 from image_folders import keep_first
@@ -22,6 +23,9 @@ from evaluation.errors import ScoresError
 from evaluation.localization.__main__ import main
 from evaluation.localization.table import read_located
 from evaluation.scores import table as tables
+from infer.data.dataset import open_dataset
+from infer.data.known_images import KnownImages, image_number, with_trained_on
+from infer.spec import ModelSpec
 
 Exported = Callable[..., Path]
 
@@ -171,6 +175,22 @@ def test_images_that_no_engine_sees(
     assert found["results"][0]["images"] == 8
     assert main([*arguments, "--strict", "--out", str(tmp_path / "strict")]) == 1
     assert "(--strict stops at the first unreadable image)" in capsys.readouterr().err
+
+
+def test_images_that_an_engine_was_trained_on_are_said(
+    nets: dict[str, Path], miniature_dir: Path, tmp_path: Path, one_line: Any
+) -> None:
+    numbers = [image_number(item.read_bytes()) for item in open_dataset(miniature_dir).items[:5]]
+    model = onnx.load(nets["scr"])
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    spec = with_trained_on(ModelSpec.from_json(said["spec"]), KnownImages().with_more(numbers))
+    onnx.helper.set_model_props(model, {**said, "spec": spec.to_json()})
+    onnx.save(model, tmp_path / "scr.onnx")
+
+    arguments = [*given_class({"scr": tmp_path / "scr.onnx"}, miniature_dir), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    line = f"{spec.name} was trained on 5 of these 24 images: its error on them says little"
+    assert one_line() == line and report(tmp_path / "out")["remarks"] == [line]
 
 
 def test_images_none_of_which_an_engine_sees_have_no_result(
