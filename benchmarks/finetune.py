@@ -90,7 +90,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=0, help="of the pre-training (default: the recipes' own)")
     parser.add_argument("--doc", type=Path, help=f"write the result between {BEGIN} and {END} of this file")
     args = parser.parse_args()
-    started = time.monotonic()
+    started, spent = time.monotonic(), args.out / "seconds.txt"  # of earlier starts too
+    before = float(spent.read_text()) if spent.exists() else 0.0
     torch.set_num_threads(max(1, cores_here() - loader_workers()))  # as the trainer
 
     make_images(args.out, args.seeds)
@@ -103,7 +104,9 @@ def main() -> None:
     command = f"python benchmarks/finetune.py --seeds {args.seeds}" + (
         f" --epochs {args.epochs}" if args.epochs else ""
     )
-    text = f"{conditions(found, command, time.monotonic() - started)}\n\n{results(found)}\n\n{choices(found)}"
+    seconds = before + time.monotonic() - started
+    spent.write_text(f"{seconds:.0f}\n")
+    text = f"{conditions(found, command, seconds)}\n\n{results(found)}\n\n{choices(found)}"
     print(f"\n{text}")
     if args.doc:
         write_between(args.doc, BEGIN, END, text)
