@@ -28,7 +28,7 @@ from infer.views import PROTOCOLS, plan_views
 from .checkpoint import Checkpoint, load
 from .data.batches import cores_here
 from .data.colours import Statistics
-from .loop.fine_tuning import fit_recipe
+from .loop.fine_tuning import fit_recipe, for_features
 from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
 from .loop.report.write import try_to_report
 from .loop.stopping import Wish, wish_to_stop
@@ -82,7 +82,10 @@ def open_weights(args: argparse.Namespace, settings: list[str]) -> tuple[Recipe,
 
     One that fine-tunes is fitted to these, or to the checkpoint of its own run. Raises RecipeError, CheckpointError.
     """
-    recipe, own = override(RECIPES[args.recipe], settings), args.out / "ckpt.pt"
+    recipe, own = RECIPES[args.recipe], args.out / "ckpt.pt"
+    if recipe.fine_tune and override(recipe, settings).train_layers == "last":
+        recipe = for_features(recipe)
+    recipe = override(recipe, settings)
     source = None if args.init is None else load(args.init)
     if not recipe.fine_tune:
         return recipe, source

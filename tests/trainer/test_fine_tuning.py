@@ -23,6 +23,7 @@ from trainer.checkpoint import Checkpoint, CheckpointError, load, save
 from trainer.loop.fine_tuning import NEW_LAYERS, fit_recipe
 from trainer.loop.start import check_scale, start_fine_tuning, start_weights
 from trainer.loop.train import TrainingError, train
+from trainer.loop.training_state import TrainingState
 from trainer.loop.validation import Validation
 from trainer.recipe import Recipe, RecipeError, override
 from trainer.recipes import RECIPES
@@ -327,8 +328,9 @@ def test_a_net_knows_the_images_of_its_weights_and_its_own_but_not_those_held_ou
     assert known_images(after.spec) == KnownImages(frozenset(learned | {5, 9}))
 
 
-def test_steps_on_features_are_those_on_pixels(tmp_path: Path) -> None:
-    """One crop of each image: the last layer learns what it would behind layers that are frozen one by one."""
+def test_steps_on_features_are_those_on_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the same rate, the last layer learns what it would behind layers that are frozen one by one."""
+    monkeypatch.setattr(TrainingState, "fit_rate_to_features", lambda state, mean_square: None)
     weights = weights_for(MINI, tmp_path / "w.pt", "A")
     data = photo_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
     settings = ("batch=4", "epochs=1", "val_split=0.25", "phases=1:72-96")
@@ -340,6 +342,36 @@ def test_steps_on_features_are_those_on_pixels(tmp_path: Path) -> None:
         assert torch.allclose(by["last"].weights[name], by["after-10"].weights[name], atol=1e-5)
     rows = [json.loads((tmp_path / layers / "metrics.jsonl").read_text()) for layers in by]
     assert rows[0] == pytest.approx(rows[1], rel=1e-4)
+
+
+def test_features_of_any_size_are_learnt_alike(tmp_path: Path) -> None:
+    """Weights whose features are 64 times as large: the last layer is 64 times smaller, and its scores are the same."""
+    weights = weights_for(MINI, tmp_path / "w.pt", "A")
+    small = load(weights)
+    larger = {name: t * (64 if name.startswith("fc7.") else 1) for name, t in small.weights.items()}
+    save(dataclasses.replace(small, weights=larger), tmp_path / "larger.pt")
+    data = photo_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
+    recipe = fitted(MINI, weights, "batch=4", "epochs=3", "train_layers=last", "start_sigma=1e-9", "weight_decay=0")
+    recipe = dataclasses.replace(recipe, start="normal")
+    one, other = (
+        load(train(recipe, data, tmp_path / path.stem, init=path)) for path in (weights, tmp_path / "larger.pt")
+    )
+    scale = float(one.weights["fc8.weight"].abs().max())
+    assert scale > 1e-3
+    assert torch.allclose(one.weights["fc8.weight"], 64 * other.weights["fc8.weight"], atol=1e-4 * scale)
+    assert torch.allclose(one.weights["fc8.bias"], other.weights["fc8.bias"], atol=1e-5)
+
+
+def test_the_last_layer_alone_has_more_epochs(tmp_path: Path) -> None:
+    weights = weights_for(MINI, tmp_path / "w.pt", "A")
+    data = photo_folders(tmp_path / "photos", {"cat": 5, "dog": 5})
+    words = ["--recipe", "mini-vgg-finetune", "--init", str(weights), "--data", str(data), "--freeze", "features"]
+    words += ["--final-protocol", "none", "--set", "batch=4", "iterations=2"]
+    for more, epochs, stop_after in (([], 150, 40), (["epochs=7"], 7, 40), (["stop_after=3"], 150, 3)):
+        out = tmp_path / f"{epochs}-{stop_after}"
+        assert main([*words, *more, "--out", str(out)]) == 0
+        recipe = json.loads(load(out / "ckpt.pt").recipe)
+        assert (recipe["epochs"], recipe["stop_after"]) == (epochs, stop_after)
 
 
 TV = slim_spec(

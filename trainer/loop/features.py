@@ -56,7 +56,11 @@ class FeatureStore:
     @property
     def missing(self) -> list[int]:
         """The numbers of the files that are not there."""
-        return [chunk for chunk in range(-(-len(self) // CHUNK)) if not self.path(chunk).exists()]
+        return [chunk for chunk in range(self.chunks) if not self.path(chunk).exists()]
+
+    @property
+    def chunks(self) -> int:
+        return -(-len(self) // CHUNK)
 
     def places(self, chunk: int) -> NDArray[np.int64]:
         """The indices of the images of a file."""
@@ -126,6 +130,12 @@ class Features:
             if name not in run.trained:
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def mean_square(self) -> float:
+        """The mean of the squared norms of the first draw's features."""
+        first = self.draws[0]
+        sums = [first.rows(first.places(chunk)).double().square().sum() for chunk in range(first.chunks)]
+        return float(torch.stack(sums).sum()) / len(first)
 
     def steps(self, epoch: int) -> Generator[list[TrainingBatch]]:
         """The pieces of each step of an epoch that is left to this process, like those of pixels."""

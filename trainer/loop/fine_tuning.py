@@ -16,6 +16,17 @@ KEPT = ("importer", "origin", "weights_sha256")
 """Keys of ModelSpec.source that stay true of a net that was fine-tuned."""
 
 
+FEATURE_EPOCHS = 5
+"""Times as many epochs where the features are there and the last layer alone is trained: they take no time."""
+
+
+def for_features(recipe: Recipe) -> Recipe:
+    """A fine-tuning recipe for the last layer alone, before a user's settings."""
+    return dataclasses.replace(
+        recipe, epochs=FEATURE_EPOCHS * recipe.epochs, stop_after=FEATURE_EPOCHS * recipe.stop_after
+    )
+
+
 def fit_recipe(recipe: Recipe, weights: ModelSpec) -> Recipe:
     """A fine-tuning recipe for the net of these weights, with its widths. Raises RecipeError where it is for others."""
     wanted = tuple(vgg.TABLE) if recipe.net == VGG_FAMILY else (recipe.net,)

@@ -52,10 +52,11 @@ class Classification(Objective):
     """Cross-entropy over classes, and 0.3 of each auxiliary head's (GoogLeNet section 5). target: label i64 [N].
 
     In training each class counts by its `class_weights`, and `label_smoothing` of a target goes to all classes alike
-    (Szegedy et al. 2016, section 7). Pixels may be features f32 [N, width] instead, of layers that are frozen.
+    (Szegedy et al. 2016, section 7). Pixels may be features f32 [N, width] instead, of layers that are frozen. Of five
+    classes and fewer there is no top-5 error.
     """
 
-    errors = ("top1", "top5")
+    errors: tuple[str, ...] = ("top1", "top5")
     class_weights: Tensor | None
 
     def __init__(
@@ -68,6 +69,7 @@ class Classification(Objective):
         class_weights: Tensor | None = None,
     ) -> None:
         super().__init__(net, spec, memory_format)
+        self.errors = ("top1", "top5") if len(spec.classes) > 5 else ("top1",)
         self.label_smoothing = label_smoothing
         self.register_buffer("class_weights", class_weights)
 
@@ -93,7 +95,7 @@ class Classification(Objective):
 
     def wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
         best = outputs.topk(min(5, outputs.shape[1]), 1).indices == target[:, None]
-        return torch.stack([(~best[:, 0]).sum(), (~best.any(1)).sum()])
+        return torch.stack([(~best[:, 0]).sum(), (~best.any(1)).sum()][: len(self.errors)])
 
 
 class BoxRegression(Objective):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import sys
 import time
 import warnings
@@ -31,6 +32,8 @@ METRICS, CURVES, EVENTS = "metrics.jsonl", "curves.png", "tensorboard"
 EVENTS_EVERY = 20
 """Iterations between points of TensorBoard's curves."""
 
+DRAWING_SHARE = 10
+"""Seconds until curves.png is drawn anew, for each second that drawing it takes."""
 MOST_BYTES = 1 << 26
 """The largest metrics.jsonl that is read: 100,000 epochs have a tenth of it."""
 
@@ -92,8 +95,11 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         self._before = 0  # the iteration that the run begins after
         self._since: tuple[float, int] | None = None  # when the first step shown was done, and its iteration
         self._forecast_due = True
+        self._undrawn, self._draw_due = False, -math.inf
 
     def __exit__(self, *_: object) -> None:
+        if self._undrawn:
+            self._draw()
         if self._bar is not None:
             self._bar.close()
         if self._events is not None:
@@ -144,12 +150,21 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
             file.write(json.dumps(metrics) + "\n")
         values = {name: value for name, value in metrics.items() if name != "iteration"}
         self._add("epoch", values, int(metrics["iteration"]))
+        self._undrawn = True
+        if self._clock() >= self._draw_due:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Draws the curves, and puts the next time off by a multiple of what it took: epochs may be shorter."""
+        started, self._undrawn = self._clock(), False
         with replacing(self.out / CURVES) as unfinished:
             draw(self.history, unfinished, title=self.title)
+        ended = self._clock()
+        self._draw_due = ended + DRAWING_SHARE * (ended - started)
 
     def _introduce(self, before: int) -> None:
-        """Says what the run is made of, of which `before` iterations are done."""
-        self._before = before
+        """Says what the run is made of, of which `before` iterations are done; its time counts from here."""
+        self._before, self._began = before, self._clock()
         if self._size is None or not self._in_pipe:
             return
         size = self._size

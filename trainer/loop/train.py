@@ -149,6 +149,7 @@ def _train(
         return path
 
     # The net.
+    seen_before = known_images(source.spec) if source is not None else None
     out.mkdir(parents=True, exist_ok=True)
     if previous is not None:
         spec, net = previous.spec, make_net(recipe, previous.spec)
@@ -157,8 +158,8 @@ def _train(
     else:
         spec = make_spec(recipe, examples.dataset, statistics)
         net = make_initial_net(recipe, spec, source)
-    if previous is None and source is not None:
-        spec = with_trained_on(spec, known_images(source.spec))
+    if previous is None:
+        spec = with_trained_on(spec, seen_before)
     class_weights = balanced_weights(examples.dataset) if recipe.class_weights == "balanced" else None
     run = TrainingState(recipe, spec, net, execution, peers, class_weights=class_weights)
     if previous is not None:
@@ -277,6 +278,7 @@ class Program:
         run = self.run
         if self.features is not None:
             self.features.fill(self.wish, self.stop)
+            run.fit_rate_to_features(self.features.mean_square())
         if self.held_out is None and run.recipe.keep == "best":
             say(
                 f"{run.recipe.name}: no validation images, so the last epoch is kept, and nothing says how good it is: "

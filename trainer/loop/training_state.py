@@ -31,6 +31,10 @@ FRACTIONS = 2.0**24
 steps, processes and what a checkpoint kept are added."""
 
 
+FEATURE_NORM = 10.0
+"""The norm of features that a recipe's learning rate is for, where the last layer alone is trained."""
+
+
 class WeightAverage:
     """The average of the weights over the steps (Polyak and Juditsky 1992; GoogLeNet section 6), for inference.
 
@@ -111,15 +115,23 @@ class TrainingState:
 
     def _rate_groups(self) -> list[dict[str, Any]]:
         """The trained parameters by the share of the learning rate that is theirs: `factor`."""
-        new = self.spec.source.get(NEW_LAYERS, "").split()
-        factors = {
-            name: self.recipe.loaded_rate if self.recipe.fine_tune and name.rpartition(".")[0] not in new else 1.0
-            for name in self.trained
-        }
-        return [
-            {"params": [p for name, p in self.trained.items() if factors[name] == factor], "factor": factor}
-            for factor in sorted(set(factors.values()))
-        ]
+        new, groups = self.spec.source.get(NEW_LAYERS, "").split(), dict[tuple[bool, float], list[nn.Parameter]]()
+        for name, parameter in self.trained.items():
+            loaded = self.recipe.fine_tune and name.rpartition(".")[0] not in new
+            on_features = self.recipe.train_layers == "last" and name.endswith(".weight")
+            key = on_features, self.recipe.loaded_rate if loaded else 1.0
+            groups.setdefault(key, []).append(parameter)
+        return [{"params": groups[key], "factor": key[1], "on_features": key[0]} for key in sorted(groups)]
+
+    def fit_rate_to_features(self, mean_square: float) -> None:
+        """Makes the rate of the last layer's weights what it is for features of FEATURE_NORM, whatever theirs is.
+
+        mean_square: the mean of the features' squared norms. A step of gradient descent on features that are s times as
+        large would be s^2 times as large: too large at some s, for the nets differ by factors of hundreds.
+        """
+        for group in self.optimizer.param_groups:
+            if group["on_features"]:
+                group["factor"] *= FEATURE_NORM**2 / max(mean_square, 1e-12)
 
     def step(self, parts: Sequence[TrainingBatch], rate: float) -> None:
         """One step of SGD on a batch in pieces: v = momentum v + gradient + decay w; w -= rate v."""

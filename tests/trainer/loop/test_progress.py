@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -69,12 +70,21 @@ def test_rows_events_and_curves(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([CURVES, METRICS, EVENTS])
 
 
-def test_curves_are_drawn_anew_with_each_epoch(tmp_path: Path) -> None:
-    pictures = []
-    with TrainingProgress(tmp_path, **OPTIONS, done=0) as progress:
+def test_curves_are_drawn_anew_with_each_epoch_that_takes_longer_than_drawing(tmp_path: Path) -> None:
+    """Where epochs are shorter, the last one is drawn at the end."""
+    ticks, pictures = itertools.count(), []
+
+    def picture() -> Any:
+        return np.asarray(Image.open(tmp_path / CURVES).convert("RGB"))
+
+    with TrainingProgress(tmp_path, **OPTIONS, done=0, clock=lambda: next(ticks) / 1000) as progress:
         for epoch in (1, 2):
             run_epochs(progress, epoch, epoch)
-            pictures.append(np.asarray(Image.open(tmp_path / CURVES).convert("RGB")))
+            pictures.append(picture())
+        progress._draw_due = 100.0
+        run_epochs(progress, 3, 3)
+        assert (picture() == pictures[1]).all()
+    assert (picture() != pictures[1]).any()
     assert pictures[0].shape == pictures[1].shape == (600, 700, 3)
     assert (pictures[0] != pictures[1]).any()
     assert (pictures[1] < 200).any(-1).sum() > 1000  # there is ink
