@@ -170,7 +170,7 @@ def announce(path: Path, args: argparse.Namespace, only: Path | None, protocol: 
         seconds = evaluation_seconds(path, dataset, protocol, provider)
     except (Refused, OSError):
         return
-    takes = f"{protocol} of {len(dataset.items)} images, about {say_seconds(seconds)} here"
+    takes = f"{protocol} of {len(dataset.items)} images, about {say_seconds(seconds)} of computing here"
     say(f"final evaluation: {takes}; {path} is whole, so Ctrl-C loses nothing, and --resume goes on with it")
 
 

@@ -26,6 +26,7 @@ from .checkpoint import load
 from .data.colours import Statistics
 from .loop.execution import Execution
 from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
+from .loop.report.write import try_to_report
 from .loop.train import TrainingError, train
 from .processes import Peers, join
 from .recipe import Recipe, RecipeError, Start, override
@@ -192,6 +193,8 @@ def _train_all(args: argparse.Namespace, recipes: Mapping[str, Recipe], executio
             execution=execution,
             reading=data_options(args),
         )
+        if first:
+            try_to_report(checkpoint_path(recipe.name, out), recipe, args.data, data_options(args))
         peers.wait()  # the first one has written what the next run starts from
 
     if first:

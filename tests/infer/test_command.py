@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,13 @@ def test_a_program_that_imports_us_gets_an_exception() -> None:
     with pytest.raises(ImportError, match=r"no_such_package: not installed, .*pip install 'verydeep\[evaluation\]'"):
         need("evaluation", "numpy", "no_such_package")
     assert issubclass(MissingPackage, Refused)
+
+
+@pytest.mark.processes
+def test_ctrl_c_before_a_command_begins_is_a_line(tmp_path: Path) -> None:
+    """While it imports what it needs."""
+    (tmp_path / "jinja2.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-m", "evaluation.report", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted\n")

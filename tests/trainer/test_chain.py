@@ -33,6 +33,7 @@ class Trained:
     """A double of `train`: writes untrained nets, and remembers what it was asked for."""
 
     calls: list[tuple[str, Path | None]] = dataclasses.field(default_factory=list)
+    pages: list[Path] = dataclasses.field(default_factory=list)
     stops_at: str = ""
 
     def __call__(self, recipe: Recipe, data: Path, out: Path, *, init: Path | None, **options: Any) -> Path:
@@ -54,6 +55,7 @@ class Trained:
 def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
     double = Trained()
     monkeypatch.setattr(trainer.chain, "train", double)
+    monkeypatch.setattr(trainer.chain, "try_to_report", lambda path, *_: double.pages.append(path))
     return double
 
 
@@ -93,6 +95,7 @@ def test_every_run_has_its_folder_and_its_parent(
         (f"mini-{name}", tmp_path / "out" / f"mini-{parent}" / "ckpt.pt" if parent else None)
         for name, parent in zip(PAPER, parents, strict=True)
     ]
+    assert trained.pages == [tmp_path / "out" / f"mini-{name}" / "ckpt.pt" for name in PAPER]
     said = capsys.readouterr()
     assert "0 of 11 runs are finished, 11 are left" in said.out
     assert "[11 of 11] mini-e-jitter" in said.out and said.err == ""

@@ -1,4 +1,4 @@
-"""docs/own-photos.md: its four commands, as they stand there, on slim weights in torchvision's format and real photos."""
+"""docs/own-photos.md: its four commands, as they stand there, on slim weights of torchvision's format and photos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "own-photos.md"
 
 @pytest.mark.processes
 def test_the_four_commands(photos: Photos, tmp_path: Path) -> None:
-    """VGG-D an 16th as wide, with crops of 224 px as it is; ten regions of each photograph are a class."""
+    """VGG-D a sixteenth as wide, with crops of 224 px as it is; twelve regions of each photograph are a class."""
     pytest.importorskip("tensorrt_rtx")
     state = torchvision_nets.make("vgg16", classes=1000, width=1 / 16, fc_width=64).state_dict()
     torch.save(state, tmp_path / "vgg16.pth")

@@ -204,3 +204,20 @@ def test_a_limit_of_address_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(memory, "SYSTEM", tmp_path)
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (GB, -1))
     assert free_memory(state("mini-a")) == [Free(GB - 1000 * resource.getpagesize(), "of ulimit -v")]
+
+
+def test_a_gpu_as_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is here: what is asked of CUDA, and that its optimiser's copies and DDP's buckets count."""
+    run, on_host = state("mini-a"), step_memory(state("mini-a"), 8)
+    weights = sum(p.nbytes for p in run.trained.values())
+    run.peers = Peers(torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5 * GB, 8 * GB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * GB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * GB)
+    assert free_memory(run) == [Free(6 * GB, "on the GPU")]
+
+    alone = step_memory(run, 8)
+    assert (alone.kept, alone.gradients, alone.momentum) == (on_host.kept, weights, weights)
+    assert alone.temporaries == max(0, weights - alone.kept) and alone.waiting == 8 * 64 * 64 * 3
+    run.peers = Peers(torch.device("cuda", 0), world=2)
+    assert step_memory(run, 8).gradients == 2 * weights

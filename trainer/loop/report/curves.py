@@ -19,18 +19,18 @@ SIZE_INCHES = (4.7, 3.3)
 SUFFIX = "_error_percent"
 FEW = 40
 """Epochs, each of which has a marker."""
+FAR = 5
+"""The largest of some values over the smallest, from which on their axis is logarithmic."""
 
 
 def loss_curve(history: Sequence[Metrics], kept: int) -> str:
-    """The losses, on a logarithmic axis; `kept`: the epoch whose weights are the result, 0 for none."""
+    """The losses, on a logarithmic axis where they fall far; `kept`: the epoch that is the result, 0 for none."""
     names = {"loss": "training", "validation_loss": "validation"}
 
     def draw(axes: Axes) -> None:
         found = [_draw_line(axes, history, name, label, place) for place, (name, label) in enumerate(names.items())]
-        values = [value for line in found for value in line if value > 0]
-        if values:
-            _mark_logarithmic(axes, min(values), max(values))
-        axes.set_ylabel("loss (log)")
+        values = [value for line in found for value in line]
+        axes.set_ylabel("loss (log)" if _marked_logarithmic(axes, values) else "loss")
 
     return _curve("loss", history, kept, draw, legend=any("validation_loss" in metrics for metrics in history))
 
@@ -49,16 +49,11 @@ def error_curve(history: Sequence[Metrics], kept: int) -> str:
 
 
 def rate_curve(history: Sequence[Metrics]) -> str:
-    """The learning rate of the last step of each epoch, on a logarithmic axis where it falls by more than ten."""
+    """The learning rate of the last step of each epoch, on a logarithmic axis where it falls far."""
 
     def draw(axes: Axes) -> None:
-        values = [value for value in _draw_line(axes, history, "learning_rate", "", 0) if value > 0]
-        if values and max(values) > 10 * min(values):
-            _mark_logarithmic(axes, min(values), max(values))
-            axes.set_ylabel("learning rate (log)")
-        else:
-            axes.set_ylim(bottom=0)
-            axes.set_ylabel("learning rate")
+        is_log = _marked_logarithmic(axes, _draw_line(axes, history, "learning_rate", "", 0))
+        axes.set_ylabel("learning rate (log)" if is_log else "learning rate")
 
     return _curve("rate", history, 0, draw, legend=False)
 
@@ -98,12 +93,20 @@ def _title(name: str) -> str:
     return re.sub(r"(top)(\d)", r"\1-\2", name.removesuffix(SUFFIX).replace("_", " "))
 
 
-def _mark_logarithmic(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic axis marked 1, 2, 5, 10 ... in plain numbers, wide enough to have two marks."""
+def _marked_logarithmic(axes: Axes, values: Sequence[float]) -> bool:
+    """Makes the axis of these values logarithmic where they fall by FAR or more, marked 1, 2, 5, 10 ...
+
+    Where they do not, it begins at 0.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_yscale("log")
+    low, high = min((value for value in values if value > 0), default=0.0), max(values, default=0.0)
+    if not low or high < FAR * low:
+        axes.set_ylim(bottom=0)
+        return False
+    axes.set_yscale("log", nonpositive="mask")
     axes.set_ylim(low / 1.6, high * 1.6)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+    return True

@@ -26,6 +26,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.data.augment import augmentation_from_recipe
 from trainer.data.batches import Crops, batches
 from trainer.data.examples import Examples
+from trainer.loop.report.curves import rate_curve
 from trainer.loop.report.shown import Answers, as_picture, draw_confusion, draw_samples, lost_and_won, read_answers
 from trainer.loop.report.write import HTML, reopen, try_to_report
 from trainer.loop.schedule import phase_at
@@ -209,6 +210,20 @@ def test_a_box_net(miniature_dir: Path, tmp_path: Path) -> None:
     page = (tmp_path / HTML).read_text()
     assert ">validation iou50</text>" in page and "Confusion" not in page
     assert [line.split()[2] for line in commands(page)] == ["export.to_onnx"]
+
+
+@pytest.mark.parametrize(
+    ("rates", "label", "marks"),
+    [
+        ([0.01, 0.008, 0.004], "learning rate", ["0.000", "0.002", "0.004", "0.006", "0.008", "0.010"]),
+        ([0.01, 0.001, 0.0], "learning rate (log)", ["0.001", "0.002", "0.005", "0.01"]),
+    ],
+)
+def test_an_axis_is_marked_by_plain_numbers(rates: list[float], label: str, marks: list[str]) -> None:
+    history = [{"epoch": epoch, "learning_rate": rate} for epoch, rate in enumerate(rates, 1)]
+    shown = re.findall(r"<text [^>]*>([^<]*)</text>", rate_curve(history))
+    assert [text for text in shown if text in marks] == marks
+    assert label in shown and shown[:3] == ["1", "2", "3"]
 
 
 @pytest.fixture(scope="module")
