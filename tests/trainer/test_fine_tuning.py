@@ -374,6 +374,17 @@ def test_the_last_layer_alone_has_more_epochs(tmp_path: Path) -> None:
         assert (recipe["epochs"], recipe["stop_after"]) == (epochs, stop_after)
 
 
+def test_features_in_double_and_the_time_of_all_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The time that is told is that of the command that is told: its epochs are not those of the last layer alone."""
+    weights = weights_for(MINI, tmp_path / "w.pt", "A")
+    data = photo_folders(tmp_path / "photos", {"cat": 10, "dog": 10})
+    words = ["--recipe", "mini-vgg-finetune", "--init", str(weights), "--data", str(data), "--freeze", "features"]
+    words += ["--final-protocol", "none", "--precision", "fp64", "--set", "batch=4"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert re.search(r"training all layers for 30 epochs .* \(--freeze none --set epochs=30\)", capsys.readouterr().err)
+    assert load(tmp_path / "out" / "ckpt.pt").finished
+
+
 TV = slim_spec(
     "googlenet-tv", crop_px=96, train_short_px=109, width=1 / 16, classes=tuple("wxyz"), preprocessing=WEIGHTS
 )
