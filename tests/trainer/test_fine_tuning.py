@@ -310,9 +310,12 @@ def test_features_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "draw0-000000.npy",
         "draw0-000000.numbers.npy",
         "draw1-000000.npy",
+        "draw1-000000.numbers.npy",
         "draw2-000000.npy",
+        "draw2-000000.numbers.npy",
         "key",
         "validation-000000.npy",
+        "validation-000000.numbers.npy",
     ]
 
     # a start that finds them computes none, and one with other settings none of theirs
@@ -328,6 +331,39 @@ def test_features_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "out" / "curves.png").unlink()
     train(dataclasses.replace(recipe, seed=1), data, tmp_path / "out", init=weights)
     assert (tmp_path / "out" / "features" / "draw0-000000.npy").stat().st_mtime_ns > times
+
+
+def test_features_of_images_that_changed_are_computed_anew(tmp_path: Path) -> None:
+    """Of the same names and sizes in bytes; and those that are damaged, or of another's."""
+    weights = weights_for(MINI, tmp_path / "w.pt", "A")
+    data, out = tmp_path / "photos", tmp_path / "out"
+    for name in ("cat", "dog"):
+        (data / name).mkdir(parents=True)
+        for place in range(8):
+            Image.new("RGB", (80, 80), (place, 50 if name == "cat" else 90, 0)).save(data / name / f"{place}.bmp")
+    recipe = fitted(MINI, weights, "batch=4", "epochs=2", "val_split=0.3", "train_layers=last")
+    first = load(train(recipe, data, out, init=weights))
+
+    held = first.held_out[0]
+    learnt = next(f"cat/{place}.bmp" for place in range(8) if f"cat/{place}.bmp" not in first.held_out)
+    for damage in ("held-out image", "image to learn from", "cut", "double", "fewer"):
+        for written in ("ckpt.pt", "metrics.jsonl", "curves.png"):
+            (out / written).unlink()
+        features = out / "features" / "draw1-000000.npy"
+        if "image" in damage:
+            name = held if damage == "held-out image" else learnt
+            Image.new("RGB", (80, 80), (255, 255, 250)).save(data / name)
+        elif damage == "cut":
+            features.write_bytes(features.read_bytes()[:-7])
+        else:
+            rows = np.load(features)
+            np.save(features, rows.astype(np.float64) if damage == "double" else rows[1:])
+
+        found = load(train(recipe, data, out, init=weights))
+        expected = load(train(recipe, data, tmp_path / damage, init=weights))
+        assert torch.equal(found.weights["fc8.weight"], expected.weights["fc8.weight"]), damage
+        assert torch.equal(found.answers["probability"], expected.answers["probability"]), damage
+        assert known_images(found.spec) == known_images(expected.spec)
 
 
 @pytest.mark.parametrize("layers", ["all", "last"])
