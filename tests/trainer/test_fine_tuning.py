@@ -381,6 +381,26 @@ def test_a_net_knows_the_images_of_its_weights_and_its_own_but_not_those_held_ou
     assert known_images(after.spec) == KnownImages(frozenset(learned | {5, 9}))
 
 
+def test_validation_images_that_the_weights_know_are_said_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run on all images first, another that keeps some of them later."""
+    weights = weights_for(MINI, tmp_path / "w.pt", "A")
+    data = noisy_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
+    words = ["--recipe", "mini-vgg-finetune", "--data", str(data), "--final-protocol", "none"]
+    settings = ["--set", "batch=4", "epochs=1"]
+    assert main([*words, "--init", str(weights), "--out", str(tmp_path / "all"), *settings]) == 0
+    split = [*words, "--val-split", "0.25", *settings]
+    assert main([*split, "--init", str(weights), "--out", str(tmp_path / "right")]) == 0
+    assert main([*split, "--init", str(tmp_path / "right" / "ckpt.pt"), "--out", str(tmp_path / "again")]) == 0
+    assert "was trained on" not in capsys.readouterr().err
+
+    assert main([*split, "--init", str(tmp_path / "all" / "ckpt.pt"), "--out", str(tmp_path / "late")]) == 0
+    said = "validation images: --init: mini-vgg-a-finetune was trained on 4 of these 4 images: its error on them says"
+    before, found, _ = capsys.readouterr().err.partition(said)
+    assert found and "epoch 1/1" not in before
+
+
 def test_steps_on_features_are_those_on_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the same rate, the last layer learns what it would behind layers that are frozen one by one."""
     monkeypatch.setattr(TrainingState, "fit_rate_to_features", lambda state, mean_square: None)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from infer.data.known_images import known_images, with_trained_on
+from infer.data.known_images import KnownImages, image_number, known_images, say_trained_on, with_trained_on
 from infer.errors import Refused
 from infer.files import replacing
 from infer.processes.owned import own_folder
@@ -30,11 +30,11 @@ from infer.processes.owned import own_folder
 from .. import checkpoint as checkpoints
 from ..checkpoint import Checkpoint, CheckpointError
 from ..data.augment import augmentation_from_recipe
-from ..data.batches import Centers, Crops, ProcessLost, TrainingBatch, batches
+from ..data.batches import Centers, Crops, ProcessLost, TrainingBatch, batches, read_bytes
 from ..data.colours import Statistics
 from ..data.examples import Examples, ValSplit, open_examples
 from ..nets.zoo import Net
-from ..processes import Peers, join, say
+from ..processes import Bar, Peers, join, say
 from ..recipe import Recipe
 from .execution import Execution
 from .features import Features
@@ -150,6 +150,8 @@ def _train(
 
     # The net.
     seen_before = known_images(source.spec) if source is not None else None
+    if source is not None and seen_before is not None and previous is None and recipe.fine_tune and peers.rank == 0:
+        say_known(f"--init: {source.spec.name}", seen_before, held_out)
     out.mkdir(parents=True, exist_ok=True)
     if previous is not None:
         spec, net = previous.spec, make_net(recipe, previous.spec)
@@ -177,6 +179,19 @@ def _train(
         with program.progress or nullcontext():
             program.run_epochs()
     return path
+
+
+def say_known(name: str, seen: KnownImages, held_out: Examples | None) -> None:
+    """Says of weights how many of the validation images they were trained on: the best epoch is chosen on these."""
+    items = [] if held_out is None else held_out.dataset.items
+    with Bar("validation images, whether they are new", len(items)) as bar:
+        numbers = []
+        for item in items:
+            numbers.append(image_number(read_bytes(item)))
+            bar.update()
+    line = say_trained_on(name, sum(n in seen for n in numbers), sum(map(seen.admits, numbers)), len(items))
+    if line is not None:
+        say(f"validation images: {line}")
 
 
 def check_resumable(
