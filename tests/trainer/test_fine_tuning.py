@@ -523,3 +523,15 @@ def test_every_mini_loc_recipe_has_a_classifier_that_it_takes() -> None:
     for recipe in RECIPES.values():
         if recipe.task != "classify":
             check_scale(recipe, RECIPES[recipe.init].spec(("a", "b"), (), (1.0, 2.0, 3.0)))
+
+
+def test_it_says_how_long_all_layers_would_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = weights_for(MINI, tmp_path / "w.pt", "A")
+    data = photo_folders(tmp_path / "photos", {"cat": 20, "dog": 20})
+    words = ["--recipe", "mini-vgg-finetune", "--init", str(weights), "--data", str(data), "--freeze", "features"]
+    assert main([*words, "--final-protocol", "none", "--set", "iterations=2", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    form = (
+        r"features of the frozen layers take about \d+ s, once; training all layers would take about \d+ s an epoch, "
+    )
+    assert re.search(form + r"\d+ (s|min) for 30 \(--freeze none\)", said), said

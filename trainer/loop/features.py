@@ -23,6 +23,7 @@ from ..data.augment import augmentation_from_recipe
 from ..data.batches import Centers, Crops, TrainingBatch, load, share_draws
 from ..data.examples import Examples
 from ..processes import Bar, say, say_seconds
+from .fine_tuning import FEATURE_EPOCHS
 from .stopping import Wish
 from .training_state import TrainingState
 
@@ -234,10 +235,12 @@ class Features:
     def _say_time(self, crops: int, seconds: float) -> None:
         """Says how long the features take, and how long training all layers would; seconds: a crop, of one process."""
         recipe, here = self.run.recipe, seconds / self.run.peers.world
-        every = BACKWARD * here * recipe.epochs * len(self.draws[0])
+        epochs = max(1, recipe.epochs // FEATURE_EPOCHS)
+        epoch = BACKWARD * here * len(self.draws[0])
         say(
             f"{recipe.name}: features of the frozen layers take about {say_seconds(crops * here)}, once; training all "
-            f"layers for its {recipe.epochs} epochs would take about {say_seconds(every)} (--freeze none)"
+            f"layers would take about {say_seconds(epoch)} an epoch, {say_seconds(epochs * epoch)} for {epochs} "
+            "(--freeze none)"
         )
 
 
