@@ -535,3 +535,19 @@ def test_it_says_how_long_all_layers_would_take(tmp_path: Path, capsys: pytest.C
         r"features of the frozen layers take about \d+ s, once; training all layers would take about \d+ s an epoch, "
     )
     assert re.search(form + r"\d+ (s|min) for 30 \(--freeze none\)", said), said
+
+
+def test_photographs_that_were_turned_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = weights_for(MINI, tmp_path / "w.pt", "A")
+    data = photo_folders(tmp_path / "photos", {"cat": 4, "dog": 4})
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(3):
+        Image.new("RGB", (96, 80), (number, 2, 3)).save(data / "cat" / f"turned{number}.jpg", exif=exif)
+    words = ["--recipe", "mini-vgg-finetune", "--init", str(weights), "--data", str(data), "--final-protocol", "none"]
+    words += ["--set", "batch=4", "iterations=1"]
+    assert main([*words, "--out", str(tmp_path / "ignored")]) == 0
+    line = "3 of 11 images were turned by their camera, and are used as stored: --exif apply turns them"
+    assert line in capsys.readouterr().err
+    assert main([*words, "--out", str(tmp_path / "applied"), "--exif", "apply"]) == 0
+    assert "turned by their camera" not in capsys.readouterr().err

@@ -32,7 +32,7 @@ from ..checkpoint import Checkpoint, CheckpointError
 from ..data.augment import augmentation_from_recipe
 from ..data.batches import Centers, Crops, ProcessLost, TrainingBatch, batches
 from ..data.colours import Statistics
-from ..data.examples import Examples, ValSplit, open_examples
+from ..data.examples import Examples, ValSplit, open_examples, say_turned
 from ..nets.zoo import Net
 from ..processes import Peers, join, say
 from ..recipe import Recipe
@@ -147,6 +147,9 @@ def _train(
         raise TrainingError(f"a batch of {recipe.batch} cannot be cut into {slices} equal pieces: --set batch=...")
     if previous is not None and previous.finished:
         return path
+
+    if previous is None and recipe.fine_tune and recipe.exif == "ignore":
+        say_turned(examples.dataset)
 
     # The net.
     seen_before = known_images(source.spec) if source is not None else None
