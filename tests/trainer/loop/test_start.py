@@ -11,9 +11,10 @@ import torch
 from helpers import slim_spec, write_checkpoint
 
 from trainer.checkpoint import CheckpointError, load
-from trainer.loop.start import copy_layers, start_weights
+from trainer.loop.start import check_scale, copy_layers, start_weights
 from trainer.nets.zoo import build_net
 from trainer.recipe import Start
+from trainer.recipes import RECIPES
 
 FROM_A = {"conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8"}
 
@@ -92,3 +93,22 @@ def test_init_that_does_not_fit(tmp_path: Path, source: Any, target: Any, messag
     given = load(write_checkpoint(tmp_path / "source.pt", source))
     with pytest.raises(CheckpointError, match=message):
         copy_layers(build_net(target), given, "classify")
+
+
+def test_a_box_net_is_of_the_classifiers_s(tmp_path: Path) -> None:
+    """VGG appendix A: the classifier of the same S; within an eighth it counts as the same."""
+    for name, base in (("vgg-d-loc-scr", "vgg-d"), ("vgg-d-384-loc-pcr", "vgg-d-384"), ("mini-d-loc-scr", "mini-d")):
+        classifier = RECIPES[base].spec(("a", "b"), ("a", "b"), (1.0, 2.0, 3.0))
+        check_scale(RECIPES[name], classifier)
+    with pytest.raises(
+        CheckpointError, match="vgg-d was trained at S = 256, vgg-d-384-loc-scr learns boxes at S = 384"
+    ):
+        check_scale(RECIPES["vgg-d-384-loc-scr"], RECIPES["vgg-d"].spec(("a", "b"), (), (1.0, 2.0, 3.0)))
+    jitter = RECIPES["vgg-d-jitter"].spec(("a", "b"), (), (1.0, 2.0, 3.0))
+    check_scale(RECIPES["vgg-d-384-loc-scr"], jitter)
+
+
+def test_every_mini_loc_recipe_has_a_classifier_that_it_takes() -> None:
+    for recipe in RECIPES.values():
+        if recipe.task != "classify":
+            check_scale(recipe, RECIPES[recipe.init].spec(("a", "b"), (), (1.0, 2.0, 3.0)))
