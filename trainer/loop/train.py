@@ -41,7 +41,7 @@ from .features import Features
 from .memory import check_memory
 from .progress import CURVES, METRICS, TrainingProgress, run_size
 from .schedule import learning_rate, phase_at
-from .start import balanced_weights, make_initial_net, make_net, make_spec, start_fine_tuning
+from .start import class_weights, make_initial_net, make_net, make_spec, start_fine_tuning
 from .stopping import Wish, wish_to_stop
 from .training_state import TrainingState
 from .validation import validate
@@ -163,8 +163,8 @@ def _train(
         net = make_initial_net(recipe, spec, source)
     if previous is None:
         spec = with_trained_on(spec, seen_before)
-    class_weights = balanced_weights(examples.dataset) if recipe.class_weights == "balanced" else None
-    run = TrainingState(recipe, spec, net, execution, peers, class_weights=class_weights)
+    weights = class_weights(recipe, examples.dataset)
+    run = TrainingState(recipe, spec, net, execution, peers, class_weights=weights)
     if previous is not None:
         with naming_checkpoint(path):
             run.restore(previous)
