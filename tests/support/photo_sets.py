@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from helpers import slim_spec, write_checkpoint
 from PIL import Image
@@ -54,3 +55,14 @@ def changed_layers(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor])
         for name, tensor in one.items()
         if tensor.shape != other[name].shape or not torch.equal(tensor, other[name])
     }
+
+
+def noisy_folders(out: Path, counts: dict[str, int], side: int = 120) -> Path:
+    """Class folders of images of random pixels, no two alike, some brighter than others."""
+    rng = np.random.default_rng(0)
+    for name, count in counts.items():
+        (out / name).mkdir(parents=True)
+        for place in range(count):
+            pixels = rng.integers(0, 64 + 16 * (place % 12), (side // 8, side // 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).resize((side, side)).save(out / name / f"{place:03d}.png")
+    return out

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import slim_spec
-from photo_sets import MINI, WEIGHTS, changed_layers, fitted, photo_folders, weights_for
+from photo_sets import MINI, WEIGHTS, changed_layers, fitted, noisy_folders, photo_folders, weights_for
 
 import trainer.loop.train
 from infer.data.dataset import open_dataset
@@ -20,6 +23,8 @@ from infer.data.known_images import KnownImages, image_number, known_images, wit
 from infer.spec import ModelSpec
 from trainer.__main__ import main
 from trainer.checkpoint import Checkpoint, CheckpointError, load, save
+from trainer.data.batches import Centers, center_batches
+from trainer.data.examples import ValSplit, split_dataset
 from trainer.loop.fine_tuning import NEW_LAYERS
 from trainer.loop.start import start_fine_tuning, start_weights
 from trainer.loop.train import train
@@ -310,6 +315,38 @@ def test_batch_norms_of_torchvisions_googlenet(norms: str, tmp_path: Path) -> No
     with_them.requires_grad_(False)
     x = torch.randn(2, 3, 96, 128)
     assert torch.allclose(after.build()(x), with_them(x), atol=1e-4 * float(with_them(x).abs().max()))
+
+
+@pytest.mark.processes
+def test_two_processes_validate_the_net_that_is_kept(tmp_path: Path) -> None:
+    """Batch norms whose statistics move: each process has measured those of its half of a batch."""
+    weights, data = with_norms(tmp_path / "w.pt"), noisy_folders(tmp_path / "photos", {"cat": 12, "dog": 12})
+    words = [
+        "--recipe",
+        "mini-googlenet-tv-finetune",
+        "--init",
+        str(weights),
+        "--data",
+        str(data),
+        "--val-split",
+        "0.3",
+    ]
+    words += ["--out", str(tmp_path / "out"), "--final-protocol", "none", "--val-split", "0.3"]
+    own = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer"]
+    run = subprocess.run(
+        [sys.executable, *own, *words, "--set", "norms=updated", "batch=8", "epochs=2", "keep=last"],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+
+    made = load(tmp_path / "out" / "ckpt.pt")
+    held_out = split_dataset(open_dataset(data, "train"), ValSplit(0.3, 0))[1]
+    assert tuple(item.name for item in held_out.items) == made.held_out
+    mean, std = (torch.tensor(v) for v in (made.spec.preprocessing.mean_rgb, made.spec.preprocessing.std_rgb))
+    ((pixels, _, _),) = center_batches(Centers(held_out, made.spec), len(held_out.items))
+    with torch.inference_mode():
+        scores = made.build()(((pixels - mean) / std).permute(0, 3, 1, 2)).mean((2, 3))
+    assert torch.allclose(made.answers["probability"], scores.softmax(1).amax(1), atol=1e-5)
 
 
 def test_norms_that_were_folded_start_as_the_same_function(tmp_path: Path) -> None:

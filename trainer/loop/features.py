@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from infer.data.known_images import image_number
 from infer.errors import Refused
 from infer.files import replacing
 
 from ..data.augment import augmentation_from_recipe
-from ..data.batches import Centers, Crops, TrainingBatch, load, share_draws
+from ..data.batches import Centers, Crops, TrainingBatch, load, read_bytes, share_draws
 from ..data.examples import Examples
 from ..processes import Bar, say, say_seconds
 from .fine_tuning import FEATURE_EPOCHS
@@ -41,7 +42,7 @@ class FeaturesError(Refused):
 class FeatureStore:
     """The features f32 [V, width] of a view of each of V images, in files of CHUNK images each.
 
-    A row of NaN is of an image that cannot be read. Beside those to train on lie the numbers i64 [V] of their files.
+    A row of NaN is of an image that cannot be read. Beside them lie the numbers i64 [V] of the images' files.
     """
 
     def __init__(self, folder: Path, name: str, labels: Sequence[int]) -> None:
@@ -69,6 +70,16 @@ class FeatureStore:
 
     def numbers_path(self, chunk: int) -> Path:
         return self.folder / f"{self.name}-{chunk:06d}.numbers.npy"
+
+    def holds(self, chunk: int, width: int, numbers: Sequence[int]) -> bool:
+        """True where a file has features of this width of just these images, whose files have these numbers."""
+        try:
+            rows = np.load(self.path(chunk), mmap_mode="r", allow_pickle=False)
+            of_files = np.load(self.numbers_path(chunk), allow_pickle=False)
+        except (ValueError, OSError, EOFError):
+            return False
+        is_whole = rows.dtype == np.float32 and rows.shape == (len(numbers), width)
+        return is_whole and np.array_equal(of_files, np.array(numbers, np.int64))
 
     def rows(self, places: NDArray[np.int64]) -> Tensor:
         """The features f32 [N, width] of the images at some places."""
@@ -121,6 +132,8 @@ class Features:
         self.validation = None if held_out is None else FeatureStore(self.folder, "validation", held_out_labels)
         listings = (one.dataset.listing_digest for one in (examples, held_out) if one is not None)
         self.key = self._key(*listings)
+        last: Any = run.net.get_submodule(run.net.layers[-1])
+        self.width: int = last.in_channels
 
     def _key(self, *listings: str) -> str:
         """A digest of all that the features depend on: frozen weights, preprocessing, recipe, precision and images."""
@@ -187,8 +200,7 @@ class Features:
                             self._say_time(crops, (now - begun[1]) / (done - begun[0]))
                             said = True
                         begun = begun if begun[0] else (done, now)
-                    if store is self.draws[0]:
-                        _save(store.numbers_path(chunk), np.concatenate(numbers))
+                    _save(store.numbers_path(chunk), np.concatenate(numbers))
                     _save(store.path(chunk), np.concatenate(rows))  # whose presence says that both are there
                 (signal,) = peers.most((wish.signal,))
                 if signal and number + peers.world < len(todo):
@@ -197,28 +209,38 @@ class Features:
         peers.wait()
 
     def _prepare(self) -> None:
-        """Removes features of other weights, images or settings."""
+        """Removes features of other weights, images or settings, and what is damaged."""
         self.folder.mkdir(parents=True, exist_ok=True)
         key = self.folder / KEY
-        if not key.exists() or key.read_text() != self.key:
+        if not key.exists() or key.read_bytes() != self.key.encode():
             for path in self.folder.glob("*.npy"):
                 path.unlink()
             with replacing(key) as unfinished:
                 unfinished.write_text(self.key)
+            return
+
+        # An image may have become another of the same name and size.
+        of_images: list[tuple[list[FeatureStore], Crops | Centers]] = [(self.draws, self.crops[0])]
+        if self.validation is not None and self.centers is not None:
+            of_images.append(([self.validation], self.centers))
+        for stores, images in of_images:
+            for chunk in range(stores[0].chunks):
+                there = [store for store in stores if store.path(chunk).exists()]
+                items = [images.items[place] for place in stores[0].places(chunk)] if there else []
+                numbers = [image_number(read_bytes(item)) for item in items]
+                for store in there:
+                    if not store.holds(chunk, self.width, numbers):
+                        store.path(chunk).unlink()
 
     @torch.no_grad()
     def _computed(
         self, images: Crops | Centers, places: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """(features, numbers of files) of images, BATCH of them at a time, by the net in its inference mode.
-
-        The numbers of those that are not trained on are 0.
-        """
+        """(features, numbers of files) of images, BATCH of them at a time, by the net in its inference mode."""
         run, device = self.run, self.run.peers.device
-        last: Any = run.net.get_submodule(run.net.layers[-1])
         parts = [places[start : start + BATCH] for start in range(0, len(places), BATCH)]
         for part, made in zip(parts, load(images, parts), strict=True):
-            features = np.full((len(part), last.in_channels), np.nan, np.float32)
+            features = np.full((len(part), self.width), np.nan, np.float32)
             if made is not None:  # a view that can be made of one of these images at least
                 pixels, of_crops = made[0].to(device), isinstance(images, Crops)
                 shift = made[1].to(device) if of_crops else torch.zeros(len(pixels), 3, device=device)
@@ -229,18 +251,19 @@ class Features:
                         "the frozen layers give features that are no numbers: the weights are of no use"
                     )
                 features[np.arange(len(part)) if of_crops else np.searchsorted(part, made[2].numpy())] = found.numpy()
-            numbers = made[3].numpy() if isinstance(images, Crops) else np.zeros(len(part), np.int64)
-            yield features, numbers
+            if isinstance(images, Crops):
+                yield features, made[3].numpy()
+            else:
+                yield features, np.array([image_number(read_bytes(images.items[place])) for place in part], np.int64)
 
     def _say_time(self, crops: int, seconds: float) -> None:
         """Says how long the features take, and how long training all layers would; seconds: a crop, of one process."""
         recipe, here = self.run.recipe, seconds / self.run.peers.world
         epochs = max(1, recipe.epochs // FEATURE_EPOCHS)
-        epoch = BACKWARD * here * len(self.draws[0])
+        every = BACKWARD * here * epochs * len(self.draws[0])
         say(
             f"{recipe.name}: features of the frozen layers take about {say_seconds(crops * here)}, once; training all "
-            f"layers would take about {say_seconds(epoch)} an epoch, {say_seconds(epochs * epoch)} for {epochs} "
-            "(--freeze none)"
+            f"layers for {epochs} epochs would take about {say_seconds(every)} (--freeze none --set epochs={epochs})"
         )
 
 

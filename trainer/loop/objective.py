@@ -75,7 +75,8 @@ class Classification(Objective):
 
     def forward(self, pixels: Tensor, shift: Tensor, target: Tensor) -> LossAndWrong:
         if pixels.dim() == 2:
-            scores: tuple[tuple[float, Tensor], ...] = ((1.0, self.net.classify(pixels[..., None, None]).flatten(1)),)
+            features = pixels.to(self.mean)[..., None, None]  # of the net's type, which may be double
+            scores: tuple[tuple[float, Tensor], ...] = ((1.0, self.net.classify(features).flatten(1)),)
         else:
             scores = self.net.training_scores(self.pixels(pixels, shift))
         loss = torch.zeros((), device=target.device)

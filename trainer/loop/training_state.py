@@ -155,8 +155,23 @@ class TrainingState:
         self.scaler.step(self.optimizer)
         scale = self.scaler.get_scale()  # 1 where it is not enabled
         self.scaler.update()
+        self._share_statistics()
         if self.average is not None and self.scaler.get_scale() >= scale:  # a step that was skipped made it smaller
             self.average.update(self.net)
+
+    @torch.no_grad()
+    def _share_statistics(self) -> None:
+        """Gives all processes the mean of what each has measured of its share of the batch, where batch norms do.
+
+        Without that each would validate a net of its own, and the first one's would be kept.
+        """
+        norms = [layer for layer in self.net.modules() if isinstance(layer, BatchNorm) and not layer.frozen]
+        buffers = [buffer for layer in norms for buffer in layer.buffers()]
+        if self.peers.world == 1 or not buffers:
+            return
+        mean = self.peers.total(torch.cat([buffer.flatten() for buffer in buffers])) / self.peers.world
+        for buffer, part in zip(buffers, torch.split(mean, [buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of inference as of the last step, by the names of the net in training; not copied."""
