@@ -1,15 +1,16 @@
 """Does fine-tuning help? Slim nets trained on the digits 0 to 4 go on with 20 images of each of 5 to 9; three seeds.
 
-    python benchmarks/finetune.py [--out build/finetune] [--seeds 3] [--doc docs/own-photos.md]
+    python benchmarks/finetune.py [--out build/finetune] [--seeds 0,1,2] [--tune-each] [--doc docs/own-photos.md]
 
 For net D (from A, as the VGG paper has it) and GoogLeNet of the miniature: pre-training on all training images of the
 digits 0 to 4, then 100 images of the others by mini-vgg-finetune and mini-googlenet-finetune. The other arm is the same
 run, image for image and step for step, whose --init has random weights (He), all layers at the whole rate.
 
-Both arms choose their learning rate from RATES by the error on the tuning images, in the runs of seed 0, and keep the
-last epoch. A seed draws the 100 images, the start of new layers, crops and dropout; the pre-trained weights are of one
-run. Tested on the validation images of 5 to 9. No image file, and no digit of scikit-learn's that one shows, is in two
-of the sets of a seed: it is checked. What is in OUT already is not done again.
+Both arms choose their learning rate from RATES by the error on the tuning images, in the runs of the first seed, or
+(--tune-each) each seed in its own, and keep the last epoch. A seed draws the 100 images, the start of new layers, crops
+and dropout; the pre-trained weights are of one run. Tested on the validation images of 5 to 9. No image file, and no
+digit of scikit-learn's that one shows, is in two of the sets of a seed: it is checked. What is in OUT already is not
+done again.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ OLD, NEW = miniature.WNIDS[:5], miniature.WNIDS[5:]
 FEW, TUNING = 20, 40
 """Images of each new class to learn from, and for the choice of the rate; each of another digit."""
 RATES = (0.003, 0.01, 0.03, 0.1)
-BEGIN, END = "<!-- by benchmarks/finetune.py -->", "<!-- end of what benchmarks/finetune.py wrote -->"
+BEGIN, END = "<!-- by benchmarks/finetune.py{} -->", "<!-- end of what benchmarks/finetune.py{} wrote -->"
 
 Arm = Literal["fine-tuned", "random start"]
 ARMS: tuple[Arm, ...] = ("fine-tuned", "random start")
@@ -76,17 +77,21 @@ SUBJECTS = (
 
 
 class Outcome(NamedTuple):
-    """The tests of an arm by its chosen rate, one of each seed, and its error on the tuning images by rate."""
+    """The tests of an arm by its chosen rates, one of each seed, and its error on each seed's tuning images by rate.
 
-    rate: float
-    tuning_percent: dict[float, float]
+    `tuning_percent` has the first seed alone where that chose for all.
+    """
+
+    rates: list[float]
+    tuning_percent: list[dict[float, float]]
     scores: list[Scores]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("build/finetune"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2])
+    parser.add_argument("--tune-each", action="store_true", help="each seed chooses its rate (default: the first)")
     parser.add_argument("--epochs", type=int, default=0, help="of the pre-training (default: the recipes' own)")
     parser.add_argument("--doc", type=Path, help=f"write the result between {BEGIN} and {END} of this file")
     args = parser.parse_args()
@@ -99,23 +104,23 @@ def main() -> None:
     for subject in SUBJECTS:
         weights = pretrain(subject, args.out, args.epochs)
         for arm in ARMS:
-            found[subject, arm] = run_arm(subject, arm, weights, args.out, args.seeds)
+            found[subject, arm] = run_arm(subject, arm, weights, args.out, args.seeds, args.tune_each)
 
-    command = f"python benchmarks/finetune.py --seeds {args.seeds}" + (
-        f" --epochs {args.epochs}" if args.epochs else ""
-    )
+    each = " --tune-each" * args.tune_each
+    command = f"python benchmarks/finetune.py --seeds {','.join(map(str, args.seeds))}{each}"
+    command += f" --epochs {args.epochs}" if args.epochs else ""
     seconds = before + time.monotonic() - started
     spent.write_text(f"{seconds:.0f}\n")
     text = f"{conditions(found, command, seconds)}\n\n{results(found)}\n\n{choices(found)}"
     print(f"\n{text}")
     if args.doc:
-        write_between(args.doc, BEGIN, END, text)
+        write_between(args.doc, BEGIN.format(each), END.format(each), text)
 
 
 # The images
 
 
-def make_images(out: Path, seeds: int) -> None:
+def make_images(out: Path, seeds: Sequence[int]) -> None:
     """Class folders OUT/old, OUT/test, and few and tuning of each seed. Ends the program where two share an image."""
     data = out / "miniature"
     if not data.exists():
@@ -128,7 +133,7 @@ def make_images(out: Path, seeds: int) -> None:
     fill(out / "old", [(path, path.parent.name) for path in old])
     fill(out / "test", test)
 
-    for seed in range(seeds):
+    for seed in seeds:
         rng = default_rng((seed, 24))
         few, tuning = [], []
         for wnid in NEW:
@@ -206,24 +211,28 @@ def random_like(weights: Checkpoint, seed: int) -> Checkpoint:
     return Checkpoint(spec, net.state_dict())
 
 
-def run_arm(subject: Subject, arm: Arm, weights: Path, out: Path, seeds: int) -> Outcome:
-    """Chooses the rate by the runs of seed 0, then trains with the other seeds, and tests all of them."""
+def run_arm(subject: Subject, arm: Arm, weights: Path, out: Path, seeds: Sequence[int], each: bool) -> Outcome:
+    """Chooses the rate by the runs of the first seed, or of each, then trains and tests all."""
     base = fit_recipe(RECIPES[subject.fine_tuned_by], load(weights).spec)
     base = dataclasses.replace(base, stop_after=0, keep="last", loaded_rate=1.0 if arm == ARMS[1] else base.loaded_rate)
-    tuning_percent = {}
-    for rate in RATES:
-        path = run_once(base, rate, 0, weights, out, arm)
-        tuned = None if path is None else score(path, out / "seed-0" / "tuning", "center")
-        tuning_percent[rate] = 100.0 if tuned is None else 100 * float(is_wrong(tuned, 1).mean())
-    rate = min(RATES, key=lambda one: (tuning_percent[one], one))
+    tuned: list[dict[float, float]] = []
+    for seed in seeds if each else seeds[:1]:
+        percent = {}
+        for rate in RATES:
+            path = run_once(base, rate, seed, weights, out, arm)
+            found = None if path is None else score(path, out / f"seed-{seed}" / "tuning", "center")
+            percent[rate] = 100.0 if found is None else 100 * float(is_wrong(found, 1).mean())
+        tuned.append(percent)
+    chosen = [min(RATES, key=lambda one: (percent[one], one)) for percent in tuned]
+    rates = chosen if each else chosen * len(seeds)
 
     scores = []
-    for seed in range(seeds):
+    for seed, rate in zip(seeds, rates, strict=True):
         path = run_once(base, rate, seed, weights, out, arm)
         if path is None:
-            sys.exit(f"{arm}, rate {rate}: seed {seed} diverged, other than seed 0")
+            sys.exit(f"{arm}, rate {rate}: seed {seed} diverged, other than seed {seeds[0]}")
         scores.append(score(path, out / "test", "dense"))
-    return Outcome(rate, tuning_percent, scores)
+    return Outcome(rates, tuned, scores)
 
 
 def run_once(base: Recipe, rate: float, seed: int, weights: Path, out: Path, arm: Arm) -> Path | None:
@@ -298,9 +307,11 @@ def choices(found: dict[tuple[Subject, Arm], Outcome]) -> str:
     """The error on the tuning images by rate, and the rate that was taken."""
     rows = []
     for (subject, arm), outcome in found.items():
-        percents = [f"{outcome.tuning_percent[rate]:.1f}" for rate in RATES]
-        marked = [f"**{text}**" if rate == outcome.rate else text for rate, text in zip(RATES, percents, strict=True)]
-        rows.append((f"{subject.title}, {arm}", *marked))
+        cells = [
+            [f"**{percent[rate]:.1f}**" if rate == chosen else f"{percent[rate]:.1f}" for rate in RATES]
+            for percent, chosen in zip(outcome.tuning_percent, outcome.rates, strict=False)
+        ]
+        rows.append((f"{subject.title}, {arm}", *(", ".join(column) for column in zip(*cells, strict=True))))
     columns = ("tuning error % by rate", *(f"{rate:g}" for rate in RATES))
     return tabulate(rows, columns, tablefmt="pipe", disable_numparse=True)
 

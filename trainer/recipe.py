@@ -20,7 +20,6 @@ Start = Literal["he", "normal", "glorot"]
 Average = Literal["none", "polyak"]
 Crop = Literal["scale", "area"]
 Interpolation = Literal["fixed", "random"]
-ClassWeights = Literal["none", "balanced"]
 Sampling = Literal["all", "balanced"]
 Keep = Literal["last", "best"]
 Norms = Literal["frozen", "updated"]
@@ -29,6 +28,7 @@ LARGEST = 1e9
 """The bound of every number in a recipe: a larger one is a slip, which would be found later, or never."""
 TRAIN_LAYERS = re.compile(r"all|last|fully-connected|after-[1-9]\d{0,2}")
 TRAIN_LAYERS_FORM = "all, last, after-N (the first N layers are frozen) or, of VGG, fully-connected (its last three)"
+CLASS_WEIGHTS_FORM = "none, balanced or CLASS:WEIGHT,... like cat:2,dog:0.5 (the others 1)"
 VGG_FAMILY = "vgg"
 """The net of a recipe that fine-tunes any of VGG's."""
 PHASES_FORM = "SHARE:LOW-HIGH[:dropout],... like 0.4:82-90,0.6:72-120:dropout"
@@ -85,7 +85,7 @@ class Recipe:
     loaded_rate: float = 1.0  # of layers that --init gave, times the learning rate
     norms: Norms = "frozen"  # googlenet-tv: the statistics of its batch norms
     label_smoothing: float = 0.0  # the share of a target that goes to all classes alike
-    class_weights: ClassWeights = "none"  # balanced: an image counts by how rare its class is
+    class_weights: str = "none"  # balanced: an image counts by how rare its class is; or CLASS_WEIGHTS_FORM
     stop_after: int = 0  # validations without a new best after which the run ends; 0: it goes on
     keep: Keep = "last"  # the epoch whose weights are the result: the last, or that of the best validation
     feature_draws: int = 2  # train_layers=last: crops of an image whose features are computed, used in turn
@@ -123,6 +123,7 @@ class Recipe:
         self._require(self.train_layers != "last" or features, "train_layers", "last is for classification")
         self._require(not features or len(self.phases) == 1, "train_layers", "last is for recipes of one phase")
         self._require(0 < self.loaded_rate <= 1, "loaded_rate", "is above 0 and at most 1")
+        self._require(weights_by_class(self.class_weights) is not None, "class_weights", f"is {CLASS_WEIGHTS_FORM}")
         self._require(0 <= self.label_smoothing < 1, "label_smoothing", "is a share below 1")
         self._require(0 <= self.val_split < 1, "val_split", "is a share below 1")
         self._require(0 <= self.warmup < 1, "warmup", "is a share of the steps")
@@ -233,6 +234,19 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
             raise RecipeError(f"--set {setting}: expected {example}") from None
 
     return dataclasses.replace(recipe, **values)
+
+
+def weights_by_class(text: str) -> dict[str, float] | None:
+    """The weights that CLASS_WEIGHTS_FORM names; none for `none` and `balanced`; None for another form."""
+    if text in ("none", "balanced"):
+        return {}
+    found = {}
+    for part in text.split(","):
+        name, colon, weight = part.rpartition(":")
+        if not (colon and name and re.fullmatch(r"\d+(\.\d+)?", weight)) or name in found:
+            return None
+        found[name] = float(weight)
+    return found
 
 
 def _text_from_value(value: Any) -> str:

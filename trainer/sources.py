@@ -74,9 +74,10 @@ MINI_GOOGLENET = {
     "weight_decay": "bvlc_googlenet; the paper is silent",
 }
 FINE_TUNE = dict.fromkeys(
-    ("epochs", "batch", "learning_rate", "phases", "stop_after", "keep", "loaded_rate"),
+    ("epochs", "batch", "phases", "stop_after", "keep"),
     "our choice: for some hundred images of a few classes; the papers do not fine-tune on other classes",
 ) | {
+    "learning_rate": "our choice; of the last layer alone it is for features of a norm of 10, and scaled to theirs",
     "net": "of the weights, with their widths and preprocessing (width, fc_width, exif, input_std are theirs)",
     "loaded_rate": "our choice: a tenth, as VGG's section 3.1 takes a tenth of the rate to go on at another scale",
     "start": "our choice: AlexNet's 0.01, of the last layer where the classes are others",

@@ -64,7 +64,7 @@ def test_the_difference_is_of_the_same_images_and_seeds() -> None:
         arm: [make_scores([[0.1, 0.9] if place in wrong else [0.9, 0.1] for place in range(40)], [0] * 40)] * 3
         for arm, wrong in masks.items()
     }
-    found = {(subject, arm): Outcome(0.01, {}, arms[arm]) for subject in SUBJECTS for arm in ARMS}
+    found = {(subject, arm): Outcome([], [], arms[arm]) for subject in SUBJECTS for arm in ARMS}
     row = results(found).splitlines()[2]
     assert "**10.0**" in row and "**30.0**" in row and "**-20.0** [" in row
     assert row.count("4, 12 (p 0.077)") == 3

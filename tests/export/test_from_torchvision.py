@@ -32,6 +32,7 @@ from export.torchvision.reading import WeightsError, read_state_dict
 from infer.spec import ModelSpec, placeholder_classes
 from trainer.checkpoint import load
 from trainer.miniature import WNIDS
+from trainer.nets.zoo import build_net
 
 TOLERANCE = 1e-4  # of the scores' standard deviation
 OURS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
@@ -161,7 +162,7 @@ def test_options(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert spec.preprocessing.filter == "bicubic"
     expected = (
         rf"{path.with_name('ckpt.pt')}: net googlenet-tv from googlenet, 10 classes, 57 batch norms folded, "
-        r"without aux1 and aux2, \d+\.\d s\n"
+        r"and kept for fine-tuning, without aux1 and aux2, \d+\.\d s\n"
         r"preprocessing: .*, mean 127.5,127.5,127.5 \(torchvision's transform_input\) .*, filter bicubic .*\n"
     )
     assert re.fullmatch(expected, capsys.readouterr().out)
@@ -176,6 +177,20 @@ def test_widths_that_are_no_fractions_of_two(net: str, width: float, write: Writ
     x = torch.randn(2, 3, 224, 224)
     assert_same(ours(x)[:, :, 0, 0], theirs(x))
     assert spec.width == pytest.approx(width, rel=0.01)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+def test_googlenets_batch_norms_are_kept_beside_the_folded_weights(channels: str, write: Write) -> None:
+    theirs = torchvision_nets.make("googlenet", transform_input=False)
+    path = write(theirs.state_dict())
+    imported(path, "--channels", channels)
+    made = load(path.with_name("ckpt.pt"))
+    net = build_net(made.spec, batch_norms=True).eval()
+    net.load_state_dict(made.unfolded)
+    x = torch.randn(2, 3, 224, 224)
+    assert_same(net(x)[:, :, 0, 0], theirs(x if channels == "rgb" else x[:, [2, 1, 0]]))
+    assert torch.equal(made.unfolded["conv1.norm.running_mean"], theirs.conv1.bn.running_mean)
 
 
 def test_every_form_of_the_same_weights(write: Write) -> None:

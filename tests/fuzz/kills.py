@@ -95,6 +95,9 @@ def commands(folder: Path) -> dict[str, Command]:
     locate = ["-m", "evaluation.localization", "--boxes", str(boxes), *at, "--protocol", "given-class"]
     extract = ["-m", "evaluation.features", "extract", "--engine", str(model), *at, "--scales", "72,96"]
     alone = ["-m", "trainer", "--recipe", "mini-a", *at, "--out", "{out}", *train, "--final-protocol", "none"]
+    fine = ["-m", "trainer", "--recipe", "mini-vgg-finetune", "--init", str(checkpoint), "--val-split", "0.25"]
+    fine += ["--data", str(data / "ILSVRC2012_img_train"), "--out", "{out}", "--final-protocol", "none"]
+    fine += ["--set", "batch=8", "epochs=3", "--save-minutes", "0"]
     chain = ["-m", "trainer.chain", "--mini", "--nets", "A,B", *at, "--out", "{out}", *train]
     return {
         "evaluation": Command(evaluate, tables),
@@ -102,6 +105,8 @@ def commands(folder: Path) -> dict[str, Command]:
         "localization": Command([*locate, "--out", "{out}"], parquet),
         "features": Command([*extract, "-o", "{out}/F.parquet"], parquet),
         "trainer": Command(alone, weights),
+        "fine-tuning": Command(fine, weights),
+        "fine-tuning on features": Command([*fine, "--freeze", "features"], weights),
         "chain": Command(chain, weights),
         "to_trt": Command(["-m", "export.to_trt", str(checkpoint), "-o", "{out}/a.engine"], plan, goes_on=False),
         "miniature": Command(["-m", "trainer.miniature", "{out}/mini"], images, goes_on=False),

@@ -202,6 +202,11 @@ PHASES = "expected SHARE:LOW-HIGH[:dropout],... like 0.4:82-90,0.6:72-120:dropou
         ("train_layers=after-0", "train_layers is all, last, after-N"),
         ("train_layers=last", "train_layers last is for recipes of one phase, got last"),
         ("loaded_rate=0", "loaded_rate is above 0 and at most 1, got 0.0"),
+        (
+            "class_weights=heavy",
+            "class_weights is none, balanced or CLASS:WEIGHT,... like cat:2,dog:0.5 (the others 1)",
+        ),
+        ("class_weights=cat:2,cat:3", "class_weights is none, balanced or CLASS:WEIGHT"),
         ("label_smoothing=1", "label_smoothing is a share below 1, got 1.0"),
         ("val_split=1", "val_split is a share below 1, got 1.0"),
         ("val_split=-0.1", "val_split is a share below 1, got -0.1"),

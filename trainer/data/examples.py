@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from PIL import ExifTags, Image
 
 from infer.data.dataset import Dataset, DatasetError, Item, has_validation, open_dataset
 from infer.data.shards import Split
 from infer.spec import Task
 
 from ..processes import say
-from .batches import TargetFunction
+from .batches import TargetFunction, read_bytes
 from .box_targets import with_boxes
+
+SAMPLE = 200
+"""Images in which a rotation is looked for."""
 
 
 class Examples(NamedTuple):
@@ -102,6 +108,26 @@ def split_dataset(dataset: Dataset, split: ValSplit) -> tuple[Dataset, Dataset]:
         for kept in (False, True)
     )
     return learnt, dataclasses.replace(tried, is_part=True)
+
+
+def say_turned(dataset: Dataset) -> None:
+    """Says how many photographs lie on their side or head as they are stored, of a sample of them."""
+    count = min(SAMPLE, len(dataset.items))
+    sample = [dataset.items[number * len(dataset.items) // count] for number in range(count)]
+    turned = sum(_is_turned(read_bytes(item)) for item in sample)
+    if turned:
+        of = f"{count} images" if count == len(dataset.items) else f"a sample of {count} images"
+        how = "turned by their camera, and are used as stored: --exif apply turns them"
+        say(f"{dataset.root}: {turned} of {of} were {how}")
+
+
+def _is_turned(data: bytes) -> bool:
+    """True where EXIF says a rotation; what cannot be read says none."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
+    except Exception:  # whatever Pillow raises for a stranger's file: decoding it has the say
+        return False
 
 
 def _rank(seed: int, name: str) -> bytes:

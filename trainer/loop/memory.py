@@ -197,10 +197,8 @@ def _of_control_groups() -> Iterator[Free]:
             continue
         version = VERSION_1 if kinds else VERSION_2
         group = Path(version.root, place.lstrip("/"))
-        for folder in (
-            group,
-            *group.parents,
-        ):  # a limit holds for all groups below; a container may see its own as root
+        # A limit holds for all groups below; a container may see its own as root.
+        for folder in (group, *group.parents):
             if folder.is_relative_to(version.root):
                 yield from _of_control_group(folder, version)
 

@@ -20,7 +20,7 @@ from ..nets.googlenet import CLASSIFIER
 from ..nets.vgg import FROM_A, FULLY_CONNECTED
 from ..nets.zoo import Net, build_net
 from ..processes import say
-from ..recipe import Recipe, RecipeError, Start
+from ..recipe import Recipe, RecipeError, Start, weights_by_class
 from .fine_tuning import NEW_LAYERS, fine_tuned_spec, row_of_class
 
 S_TOLERANCE = 1 / 8
@@ -181,9 +181,26 @@ def start_fine_tuning(recipe: Recipe, dataset: Dataset, source: Checkpoint | Non
     return dataclasses.replace(spec, source={**spec.source, NEW_LAYERS: " ".join(new)}), net
 
 
-def balanced_weights(dataset: Dataset) -> Tensor:
-    """A weight f32 [classes] for each class, by how rare its images are; their mean over all images is 1."""
+def class_weights(recipe: Recipe, dataset: Dataset) -> Tensor | None:
+    """A weight f32 [classes] for the loss of each class's images; their mean over all images is 1. None: all the same.
+
+    Raises RecipeError for weights of classes that are not there, or of no image.
+    """
+    if recipe.class_weights == "none":
+        return None
     counts = np.bincount([item.label for item in dataset.items], minlength=len(dataset.classes))
-    there = counts > 0
-    weights = np.where(there, len(dataset.items) / (there.sum() * np.maximum(counts, 1)), 0)
-    return torch.tensor(weights, dtype=torch.float32)
+    if recipe.class_weights == "balanced":
+        weights = np.where(counts > 0, 1 / np.maximum(counts, 1), 0)
+    else:
+        named = weights_by_class(recipe.class_weights) or {}
+        unknown = next((name for name in named if name not in dataset.classes), None)
+        if unknown is not None:
+            raise RecipeError(
+                f"class_weights: no class is called {unknown!r}, expected of {', '.join(dataset.classes[:5])}"
+            )
+        weights = np.array([named.get(name, 1.0) for name in dataset.classes])
+
+    total = float((weights * counts).sum())
+    if not total > 0:
+        raise RecipeError("class_weights: no image of a class with a weight above 0")
+    return torch.tensor(weights * len(dataset.items) / total, dtype=torch.float32)

@@ -32,7 +32,7 @@ from ..checkpoint import Checkpoint, CheckpointError
 from ..data.augment import augmentation_from_recipe
 from ..data.batches import Centers, Crops, ProcessLost, TrainingBatch, batches, read_bytes
 from ..data.colours import Statistics
-from ..data.examples import Examples, ValSplit, open_examples
+from ..data.examples import Examples, ValSplit, open_examples, say_turned
 from ..nets.zoo import Net
 from ..processes import Bar, Peers, join, say
 from ..recipe import Recipe
@@ -41,7 +41,7 @@ from .features import Features
 from .memory import check_memory
 from .progress import CURVES, METRICS, TrainingProgress, run_size
 from .schedule import learning_rate, phase_at
-from .start import balanced_weights, make_initial_net, make_net, make_spec, start_fine_tuning
+from .start import class_weights, make_initial_net, make_net, make_spec, start_fine_tuning
 from .stopping import Wish, wish_to_stop
 from .training_state import TrainingState
 from .validation import validate
@@ -148,6 +148,9 @@ def _train(
     if previous is not None and previous.finished:
         return path
 
+    if previous is None and recipe.fine_tune and recipe.exif == "ignore":
+        say_turned(examples.dataset)
+
     # The net.
     seen_before = known_images(source.spec) if source is not None else None
     if source is not None and seen_before is not None and previous is None and recipe.fine_tune and peers.rank == 0:
@@ -162,8 +165,8 @@ def _train(
         net = make_initial_net(recipe, spec, source)
     if previous is None:
         spec = with_trained_on(spec, seen_before)
-    class_weights = balanced_weights(examples.dataset) if recipe.class_weights == "balanced" else None
-    run = TrainingState(recipe, spec, net, execution, peers, class_weights=class_weights)
+    weights = class_weights(recipe, examples.dataset)
+    run = TrainingState(recipe, spec, net, execution, peers, class_weights=weights)
     if previous is not None:
         with naming_checkpoint(path):
             run.restore(previous)

@@ -165,11 +165,12 @@ class TrainingState:
 
         Without that each would validate a net of its own, and the first one's would be kept.
         """
-        buffers = [buffer for _, buffer in self.net.named_buffers()]
-        if self.peers.world == 1 or self.recipe.norms == "frozen" or not buffers:
+        norms = [layer for layer in self.net.modules() if isinstance(layer, BatchNorm) and not layer.frozen]
+        buffers = [buffer for layer in norms for buffer in layer.buffers()]
+        if self.peers.world == 1 or not buffers:
             return
         mean = self.peers.total(torch.cat([buffer.flatten() for buffer in buffers])) / self.peers.world
-        for buffer, part in zip(buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True):
+        for buffer, part in zip(buffers, torch.split(mean, [buffer.numel() for buffer in buffers]), strict=True):
             buffer.copy_(part.view_as(buffer))
 
     def weights(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import pytest
 import torch
 from helpers import slim_spec, write_checkpoint
+from photo_sets import photo_folders
 
+from infer.data.dataset import open_dataset
 from trainer.checkpoint import CheckpointError, load
-from trainer.loop.start import copy_layers, start_weights
+from trainer.loop.start import check_scale, class_weights, copy_layers, start_weights
 from trainer.nets.zoo import build_net
-from trainer.recipe import Start
+from trainer.recipe import RecipeError, Start
+from trainer.recipes import RECIPES
 
 FROM_A = {"conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8"}
 
@@ -92,3 +96,35 @@ def test_init_that_does_not_fit(tmp_path: Path, source: Any, target: Any, messag
     given = load(write_checkpoint(tmp_path / "source.pt", source))
     with pytest.raises(CheckpointError, match=message):
         copy_layers(build_net(target), given, "classify")
+
+
+def test_a_box_net_is_of_the_classifiers_s(tmp_path: Path) -> None:
+    """VGG appendix A: the classifier of the same S; within an eighth it counts as the same."""
+    for name, base in (("vgg-d-loc-scr", "vgg-d"), ("vgg-d-384-loc-pcr", "vgg-d-384"), ("mini-d-loc-scr", "mini-d")):
+        classifier = RECIPES[base].spec(("a", "b"), ("a", "b"), (1.0, 2.0, 3.0))
+        check_scale(RECIPES[name], classifier)
+    with pytest.raises(
+        CheckpointError, match="vgg-d was trained at S = 256, vgg-d-384-loc-scr learns boxes at S = 384"
+    ):
+        check_scale(RECIPES["vgg-d-384-loc-scr"], RECIPES["vgg-d"].spec(("a", "b"), (), (1.0, 2.0, 3.0)))
+    jitter = RECIPES["vgg-d-jitter"].spec(("a", "b"), (), (1.0, 2.0, 3.0))
+    check_scale(RECIPES["vgg-d-384-loc-scr"], jitter)
+
+
+def test_every_mini_loc_recipe_has_a_classifier_that_it_takes() -> None:
+    for recipe in RECIPES.values():
+        if recipe.task != "classify":
+            check_scale(recipe, RECIPES[recipe.init].spec(("a", "b"), (), (1.0, 2.0, 3.0)))
+
+
+def test_weights_of_classes_have_a_mean_of_one_over_the_images(tmp_path: Path) -> None:
+    """6 cats and 2 dogs: balanced is 8/12 and 8/4; cat:3 is 3 to 1, over 20 eighths."""
+    dataset = open_dataset(photo_folders(tmp_path, {"cat": 6, "dog": 2}), "train")
+    for text, expected in (("balanced", [2 / 3, 2.0]), ("cat:3", [3 * 0.4, 0.4]), ("dog:0", [8 / 6, 0.0])):
+        weights = class_weights(dataclasses.replace(RECIPES["mini-a"], class_weights=text), dataset)
+        assert weights is not None and weights.tolist() == pytest.approx(expected)
+    assert class_weights(RECIPES["mini-a"], dataset) is None
+    with pytest.raises(RecipeError, match="class_weights: no class is called 'hen', expected of cat, dog"):
+        class_weights(dataclasses.replace(RECIPES["mini-a"], class_weights="hen:2"), dataset)
+    with pytest.raises(RecipeError, match="no image of a class with a weight above 0"):
+        class_weights(dataclasses.replace(RECIPES["mini-a"], class_weights="cat:0,dog:0"), dataset)
