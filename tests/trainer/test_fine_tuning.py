@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
@@ -216,6 +217,34 @@ def test_the_best_epoch_is_kept_and_the_run_ends_early(
     assert changed_layers(after.weights, seen[2]) == set()
     assert changed_layers(after.weights, seen[5]) != set()
     assert (after.answers["first"].tolist(), after.answers["kept"].tolist()) == ([0, 0], [2, 2])
+
+
+def test_a_validation_whose_loss_is_no_number_can_be_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores beyond a number's range have answers, and errors; the checkpoint can be read."""
+    weights = weights_for(MINI, tmp_path / "w.pt", "A")
+    data = photo_folders(tmp_path / "photos", {"cat": 6, "dog": 6})
+    recipe = fitted(MINI, weights, "batch=4", "epochs=3", "val_split=0.2")
+    answered([50, 25, 25], [1, math.nan, 7], monkeypatch)
+    assert load(train(recipe, data, tmp_path / "out", init=weights)).best == (3, 25.0, 7.0)
+    answered([50, 25, 25], [1, 2, math.nan], monkeypatch)
+    assert load(train(recipe, data, tmp_path / "other", init=weights)).best == (2, 25.0, 2.0)
+    answered([50, 50, 25], [1, 2, math.nan], monkeypatch)
+    assert load(train(recipe, data, tmp_path / "last", init=weights)).best == (3, 25.0, math.inf)
+
+
+@pytest.mark.parametrize("layers", ["all", "last"])
+def test_validation_images_that_cannot_be_read_are_said_once(
+    layers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = weights_for(MINI, tmp_path / "w.pt", "A")
+    photo_folders(tmp_path / "photos" / "train", {"cat": 6, "dog": 6})
+    photo_folders(tmp_path / "photos" / "val", {"cat": 4, "dog": 4})
+    (tmp_path / "photos" / "val" / "dog" / "001.png").write_bytes(b"no image")
+    recipe = fitted(MINI, weights, "batch=4", "epochs=3", f"train_layers={layers}")
+    after = load(train(recipe, tmp_path / "photos", tmp_path / "out", init=weights))
+    said = "1 of 8 validation images cannot be read and count as wrong; evaluation.ilsvrc names them"
+    assert capsys.readouterr().err.count(said) == 1
+    assert after.best[1] >= 12.5 and after.answers["kept"].tolist()[5] == -1
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,7 @@ class Program:
         size = run_size(recipe, self.examples, self.held_out, run.peers)
         self.progress = None if run.peers.rank else TrainingProgress(*shown, size=size)
         self.listing = self.examples.listing_digest
+        self.said_unreadable = False
 
         self.features: Features | None = None
         if recipe.train_layers == "last":
@@ -338,11 +339,17 @@ class Program:
         stored = None if self.features is None else self.features.validation
         found = validate(run, stored or Centers(held_out.dataset, run.spec, held_out.target))
 
+        if found.unreadable and not self.said_unreadable:
+            images = f"{found.unreadable} of {len(held_out.dataset.items)} validation images"
+            say(f"{run.recipe.name}: {images} cannot be read and count as wrong; evaluation.ilsvrc names them")
+            self.said_unreadable = True
+
         error = found.errors[run.objective.errors[0]]
         run.plateau = run.plateau.after(run.recipe, error)
-        is_best = (error, found.loss) < run.best[1:]
+        loss = found.loss if math.isfinite(found.loss) else math.inf  # which a comparison knows what to do with
+        is_best = (error, loss) < run.best[1:]
         if is_best:
-            run.best = (epoch, error, found.loss)
+            run.best = (epoch, error, loss)
         if run.spec.task == "classify":
             run.answers.setdefault("first", found.answers)
             if is_best or run.recipe.keep == "last":

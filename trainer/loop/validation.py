@@ -24,13 +24,14 @@ class Validation:
 
     errors: in percent, one for each way of being wrong that the objective counts. loss: its mean over those that can be
     read. answers i64 [V], probability f32 [V]: the first answer with its posterior, -1 where an image cannot be read;
-    without classes all are.
+    without classes all are. unreadable: how many of the images cannot be read.
     """
 
     errors: dict[str, float]
     loss: float
     answers: Tensor
     probability: Tensor
+    unreadable: int = 0
 
 
 @torch.no_grad()
@@ -57,9 +58,9 @@ def validate(state: TrainingState, images: Centers | FeatureStore) -> Validation
 
     seen_images, loss_sum, *wrong = peers.total(sums).tolist()
     found = peers.total(answers)
-    unreadable = count - seen_images
+    unreadable = count - int(seen_images)
     errors = {name: 100 * (n + unreadable) / count for name, n in zip(objective.errors, wrong, strict=True)}
-    return Validation(errors, loss_sum / max(1, seen_images), found[0].long() - 1, found[1].float())
+    return Validation(errors, loss_sum / max(1, seen_images), found[0].long() - 1, found[1].float(), unreadable)
 
 
 def _outputs(state: TrainingState, images: Centers | FeatureStore) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
