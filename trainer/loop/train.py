@@ -146,6 +146,7 @@ def _train(
     if recipe.batch % slices:
         raise TrainingError(f"a batch of {recipe.batch} cannot be cut into {slices} equal pieces: --set batch=...")
     if previous is not None and previous.finished:
+        write_held_out(out, held_names, peers)  # which may have been removed, or changed
         return path
 
     if previous is None and recipe.fine_tune and recipe.exif == "ignore":
@@ -170,9 +171,7 @@ def _train(
     if previous is not None:
         with naming_checkpoint(path):
             run.restore(previous)
-    if held_names and peers.rank == 0:
-        with replacing(out / HELD_OUT) as unfinished:
-            unfinished.write_text("".join(f"{name}\n" for name in held_names))
+    write_held_out(out, held_names, peers)
     check_memory(run)
     peers.wait()  # all have read the checkpoint before one writes it
 
@@ -182,6 +181,13 @@ def _train(
         with program.progress or nullcontext():
             program.run_epochs()
     return path
+
+
+def write_held_out(out: Path, names: tuple[str, ...], peers: Peers) -> None:
+    """Writes the names of the images that a run keeps out of training, if it keeps any; the first process does."""
+    if names and peers.rank == 0:
+        with replacing(out / HELD_OUT) as unfinished:
+            unfinished.write_text("".join(f"{name}\n" for name in names))
 
 
 def say_known(name: str, seen: KnownImages, held_out: Examples | None) -> None:

@@ -28,6 +28,11 @@ def test_the_validation_images_are_the_same_ever_after(tmp_path: Path, capsys: p
     assert (tmp_path / "a" / "held-out.txt").read_text().splitlines() == list(first.held_out)
     assert first.images == 33 - 7
 
+    # a run that is done, and found so, has the list again
+    (tmp_path / "a" / "held-out.txt").unlink()
+    train(recipe, data, tmp_path / "a", init=weights, resume=True)
+    assert (tmp_path / "a" / "held-out.txt").read_text().splitlines() == list(first.held_out)
+
     # another seed of training keeps the same, another of the split others; weights of a run keep what they kept
     again = load(train(dataclasses.replace(recipe, seed=5), data, tmp_path / "b", init=weights))
     other = load(train(dataclasses.replace(recipe, split_seed=1), data, tmp_path / "c", init=weights))
