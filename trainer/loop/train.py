@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from infer.data.dataset import Dataset
 from infer.data.known_images import KnownImages, image_number, known_images, say_trained_on, with_trained_on
 from infer.errors import Refused
 from infer.files import replacing
@@ -149,25 +150,10 @@ def _train(
         write_held_out(out, held_names, peers)  # which may have been removed, or changed
         return path
 
-    if previous is None and recipe.fine_tune and recipe.exif == "ignore":
-        say_turned(examples.dataset)
-
-    # The net.
-    seen_before = known_images(source.spec) if source is not None else None
-    if source is not None and seen_before is not None and previous is None and recipe.fine_tune and peers.rank == 0:
-        say_known(f"--init: {source.spec.name}", seen_before, held_out)
     out.mkdir(parents=True, exist_ok=True)
-    if previous is not None:
-        spec, net = previous.spec, make_net(recipe, previous.spec)
-    elif recipe.fine_tune:
-        spec, net = start_fine_tuning(recipe, examples.dataset, source)
-    else:
-        spec = make_spec(recipe, examples.dataset, statistics)
-        net = make_initial_net(recipe, spec, source)
-    if previous is None:
-        spec = with_trained_on(spec, seen_before)
-    weights = class_weights(recipe, examples.dataset)
-    run = TrainingState(recipe, spec, net, execution, peers, class_weights=weights)
+    if previous is None and recipe.fine_tune:
+        say_images(recipe, source, examples, held_out, peers)
+    run = make_state(recipe, previous, source, examples.dataset, statistics, execution, peers)
     if previous is not None:
         with naming_checkpoint(path):
             run.restore(previous)
@@ -181,6 +167,40 @@ def _train(
         with program.progress or nullcontext():
             program.run_epochs()
     return path
+
+
+def make_state(
+    recipe: Recipe,
+    previous: Checkpoint | None,
+    source: Checkpoint | None,
+    dataset: Dataset,
+    statistics: Statistics | None,
+    execution: Execution,
+    peers: Peers,
+) -> TrainingState:
+    """The state of a run before its first step, or one that a checkpoint of the run is to be restored to."""
+    seen_before = known_images(source.spec) if source is not None else None
+    if previous is not None:
+        spec, net = previous.spec, make_net(recipe, previous.spec)
+    elif recipe.fine_tune:
+        spec, net = start_fine_tuning(recipe, dataset, source)
+    else:
+        spec = make_spec(recipe, dataset, statistics)
+        net = make_initial_net(recipe, spec, source)
+    if previous is None:
+        spec = with_trained_on(spec, seen_before)
+    return TrainingState(recipe, spec, net, execution, peers, class_weights=class_weights(recipe, dataset))
+
+
+def say_images(
+    recipe: Recipe, source: Checkpoint | None, examples: Examples, held_out: Examples | None, peers: Peers
+) -> None:
+    """Says what there is to say of one's own photographs before they are learnt from. Raises SpecError."""
+    if recipe.exif == "ignore":
+        say_turned(examples.dataset)
+    seen_before = known_images(source.spec) if source is not None else None
+    if source is not None and seen_before is not None and peers.rank == 0:
+        say_known(f"--init: {source.spec.name}", seen_before, held_out)
 
 
 def write_held_out(out: Path, names: tuple[str, ...], peers: Peers) -> None:
