@@ -70,6 +70,7 @@ pycuda: $(INSTALLED)
 # Does fine-tuning help? Twenty minutes on two cores; the table in docs/own-photos.md.
 proof-finetune: $(INSTALLED)
 	$(RUN) benchmarks/finetune.py --doc docs/own-photos.md
+	$(RUN) benchmarks/finetune.py --seeds 3,4,5 --tune-each --doc docs/own-photos.md
 
 # For the first person with a GPU: tests and benchmark on it, into gpu-report.json. Runs without one, too.
 gpu-check: $(INSTALLED)
