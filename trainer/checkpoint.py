@@ -48,7 +48,6 @@ class Checkpoint:
     spec: ModelSpec
     weights: dict[str, Tensor]
     auxiliary: dict[str, Tensor] = field(default_factory=dict)
-    unfolded: dict[str, Tensor] = field(default_factory=dict)
     momentum: dict[str, Tensor] = field(default_factory=dict)
     epochs_done: int = 0
     recipe: str = ""
@@ -57,6 +56,7 @@ class Checkpoint:
     iterate: dict[str, Tensor] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
     averaged: int | None = None
+    unfolded: dict[str, Tensor] = field(default_factory=dict)
     plateau: tuple[int, float, int] = (0, math.inf, 0)
     best: tuple[int, float, float] = NONE_BEST
     answers: dict[str, Tensor] = field(default_factory=dict)

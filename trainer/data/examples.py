@@ -92,10 +92,10 @@ def split_dataset(dataset: Dataset, split: ValSplit) -> tuple[Dataset, Dataset]:
     for item in dataset.items:
         of_class.setdefault(item.label, []).append(item)
 
-    held = set()
+    held, known = set(), set(split.known)
     for items in of_class.values():
         count = min(len(items) - 1, max(1, round(split.share * len(items))))
-        ranked = sorted(items, key=lambda item: (item.name not in split.known, _rank(split.seed, item.name)))
+        ranked = sorted(items, key=lambda item: (item.name not in known, _rank(split.seed, item.name)))
         held |= {item.name for item in ranked[:count]}
     if not held:
         raise DatasetError(f"{dataset.root}: --val-split needs a class of two images at least, for one to be kept")

@@ -113,6 +113,11 @@ def _give(net: Net, taken: Mapping[str, Tensor], source: Checkpoint) -> None:
         raise CheckpointError(
             f"--init: {source.spec.name} (net {source.spec.net}) does not fit: {', '.join(unfit) or 'no layer'}{hint}"
         )
+    broken = next((name for name, t in taken.items() if not t.isfinite().all()), None)
+    if broken is not None:
+        raise CheckpointError(
+            f"--init: {source.spec.name}: {broken} has values that are no numbers, expected other weights"
+        )
     net.load_state_dict(taken, strict=False)
 
 

@@ -98,6 +98,16 @@ def test_init_that_does_not_fit(tmp_path: Path, source: Any, target: Any, messag
         copy_layers(build_net(target), given, "classify")
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    """They gave a loss that is none, and advice to lower the learning rate."""
+    source = load(write_checkpoint(tmp_path / "w.pt", slim_spec()))
+    source.weights["conv3_1.weight"][0, 0, 0, 0] = math.nan
+    with pytest.raises(
+        CheckpointError, match=r"conv3_1\.weight has values that are no numbers, expected other weights"
+    ):
+        copy_layers(build_net(slim_spec()), source, "classify")
+
+
 def test_a_box_net_is_of_the_classifiers_s(tmp_path: Path) -> None:
     """VGG appendix A: the classifier of the same S; within an eighth it counts as the same."""
     for name, base in (("vgg-d-loc-scr", "vgg-d"), ("vgg-d-384-loc-pcr", "vgg-d-384"), ("mini-d-loc-scr", "mini-d")):
