@@ -47,7 +47,6 @@ class FeatureStore:
 
     def __init__(self, folder: Path, name: str, labels: Sequence[int]) -> None:
         self.folder, self.name, self.labels = folder, name, torch.tensor(labels)
-        self._open: dict[Path, NDArray[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,24 +82,27 @@ class FeatureStore:
 
     def rows(self, places: NDArray[np.int64]) -> Tensor:
         """The features f32 [N, width] of the images at some places."""
-        return torch.from_numpy(np.stack([self._row(self.path, int(place)) for place in places]))
+        return torch.from_numpy(self._taken(self.path, places))
 
     def numbers(self, places: NDArray[np.int64]) -> Tensor:
         """The numbers i64 [N] of the images' files (infer/data/known_images.py)."""
-        return torch.from_numpy(np.stack([self._row(self.numbers_path, int(place)) for place in places]))
+        return torch.from_numpy(self._taken(self.numbers_path, places))
 
-    def _row(self, path_of: Callable[[int], Path], place: int) -> NDArray[Any]:
-        chunk, row = divmod(place, CHUNK)
-        path = path_of(chunk)
-        if path not in self._open:
+    def _taken(self, path_of: Callable[[int], Path], places: NDArray[np.int64]) -> NDArray[Any]:
+        """The rows of some images. No file stays open: a data set has more of them than a process may have."""
+        chunks, rows = np.divmod(places, CHUNK)
+        found: dict[int, NDArray[Any]] = {}
+        for chunk in set(chunks.tolist()):
+            path = path_of(chunk)
             try:
-                self._open[path] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (ValueError, OSError, EOFError) as error:
-                raise FeaturesError(
-                    f"{path}: damaged ({error}): remove {self.folder}, they are computed anew"
-                ) from None
-        found: NDArray[Any] = self._open[path][row]
-        return found
+                found[chunk] = np.load(path, mmap_mode="r", allow_pickle=False)[rows[chunks == chunk]]
+            except (ValueError, OSError, EOFError, IndexError) as error:
+                raise FeaturesError(f"{path}: cannot be read ({error}): go on with --resume, or remove it") from None
+
+        taken = np.empty((len(places), *next(iter(found.values())).shape[1:]), next(iter(found.values())).dtype)
+        for chunk, part in found.items():
+            taken[chunks == chunk] = part
+        return taken
 
     def batches(self, batch: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(features f32 [N, width], labels i64 [N], places i64 [N]) of a process's images, without unreadable ones."""
@@ -164,9 +166,10 @@ class Features:
         """Features, no shifts, and targets of some draws; an image that comes again in an epoch is another crop."""
         times, places = np.divmod(draws, len(self.draws[0]))
         stores = (epoch + times) % len(self.draws)
-        rows = [self.draws[store].rows(places[number : number + 1]) for number, store in enumerate(stores)]
-        first = self.draws[0]
-        return torch.cat(rows), torch.zeros(len(draws), 3), first.labels[places], first.numbers(places)
+        first, rows = self.draws[0], torch.empty(len(draws), self.width)
+        for store in set(stores.tolist()):
+            rows[torch.from_numpy(stores == store)] = self.draws[store].rows(places[stores == store])
+        return rows, torch.zeros(len(draws), 3), first.labels[places], first.numbers(places)
 
     def fill(self, wish: Wish, stop: Callable[[int, str], None]) -> None:
         """Computes what is missing; the processes share it. stop: is called with the signal and what is done."""

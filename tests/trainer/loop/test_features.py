@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import trainer.loop.train
 from infer.data.known_images import known_images
 from trainer.__main__ import main
 from trainer.checkpoint import load, save
+from trainer.loop.features import CHUNK, FeaturesError, FeatureStore
 from trainer.loop.train import train
 from trainer.loop.training_state import TrainingState
 
@@ -142,3 +144,23 @@ def test_features_in_double_and_the_time_of_all_layers(tmp_path: Path, capsys: p
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     assert re.search(r"training all layers for 30 epochs .* \(--freeze none --set epochs=30\)", capsys.readouterr().err)
     assert load(tmp_path / "out" / "ckpt.pt").finished
+
+
+def test_features_of_many_images_keep_no_file_open(tmp_path: Path) -> None:
+    """More files than a process may have open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    there = len(list(Path("/proc/self/fd").iterdir()))
+    store = FeatureStore(tmp_path, "draw0", [0] * (60 * CHUNK))
+    rows = np.random.default_rng(0).normal(size=(60 * CHUNK, 3)).astype(np.float32)
+    for chunk in range(60):
+        np.save(store.path(chunk), rows[store.places(chunk)])
+    places = np.random.default_rng(1).permutation(60 * CHUNK)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (there + 40, hard))
+    try:
+        found = [store.rows(places[start : start + 7]) for start in range(0, 60 * CHUNK, 7)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert torch.equal(torch.cat(found), torch.from_numpy(rows[places]))
+    store.path(3).write_bytes(b"damaged")
+    with pytest.raises(FeaturesError, match=r"draw0-000003\.npy: cannot be read .*: go on with --resume"):
+        store.rows(np.arange(60 * CHUNK))
