@@ -108,6 +108,13 @@ def test_weights_of_another_net_are_refused(
         fitted(RECIPES[recipe], weights)
 
 
+def test_weights_of_the_other_size_name_their_recipe(tmp_path: Path) -> None:
+    weights = weights_for(MINI, tmp_path / "w.pt", crop_px=224, train_short_px=256)
+    with pytest.raises(RecipeError, match="takes crops of 224 px, mini-vgg-finetune has 64: take vgg-finetune"):
+        fitted(MINI, weights)
+    assert fitted(RECIPES["vgg-finetune"], weights).name == "vgg-d-finetune"
+
+
 def test_what_it_tells_to_set_is_taken(tmp_path: Path) -> None:
     weights = weights_for(MINI, tmp_path / "w.pt", crop_px=128, train_short_px=128)
     recipe = fitted(MINI, weights, "crop_px=128", "phases=1:144-192:dropout", "test_short_px=176")

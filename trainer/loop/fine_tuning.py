@@ -9,6 +9,7 @@ from infer.spec import ModelSpec
 
 from ..nets import vgg
 from ..recipe import VGG_FAMILY, Recipe, RecipeError
+from ..recipes import RECIPES
 
 NEW_LAYERS = "new_layers"
 """The key of ModelSpec.source with the layers that did not come from the weights."""
@@ -34,9 +35,11 @@ def fit_recipe(recipe: Recipe, weights: ModelSpec) -> Recipe:
         got = weights.net if weights.task == "classify" else f"a net for boxes ({weights.task})"
         raise RecipeError(f"--init: {recipe.name} is for net {', '.join(wanted)}, {weights.name} is {got}")
     if weights.crop_px != recipe.crop_px:
+        alike = (one for one in RECIPES.values() if one.fine_tune and one.net == recipe.net)
+        fitting = next((f"take {one.name}" for one in alike if one.crop_px == weights.crop_px), None)
         raise RecipeError(
             f"--init: {weights.name} takes crops of {weights.crop_px} px, {recipe.name} has {recipe.crop_px}: "
-            + say_crop(recipe, weights.crop_px)
+            + (fitting or say_crop(recipe, weights.crop_px))
         )
     name = recipe.name.replace(VGG_FAMILY, f"{VGG_FAMILY}-{weights.net.lower()}") if len(wanted) > 1 else recipe.name
     exif = weights.preprocessing.exif
