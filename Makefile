@@ -67,7 +67,7 @@ cpp: $(INSTALLED)
 pycuda: $(INSTALLED)
 	$(RUN) tests/cudasim/build_pycuda.py
 
-# Does fine-tuning help? Twenty minutes on two cores; the table in docs/own-photos.md.
+# Does fine-tuning help? About an hour on two cores; the tables in docs/own-photos.md.
 proof-finetune: $(INSTALLED)
 	$(RUN) benchmarks/finetune.py --doc docs/own-photos.md
 	$(RUN) benchmarks/finetune.py --seeds 3,4,5 --tune-each --doc docs/own-photos.md
