@@ -1,7 +1,4 @@
-"""Features of layers that are frozen: computed once for each crop, and kept in files, which a later start finds.
-
-A step of the last layer on features takes a thousandth of the time that it takes on pixels.
-"""
+"""Features of layers that are frozen: computed once for each crop, and kept in files, which a later start finds."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from infer.spec import ModelSpec, Task
 from ..checkpoint import Checkpoint, CheckpointError, split_weights
 from ..data.colours import Statistics, measure
 from ..nets import googlenet_tv
-from ..nets.batch_norm import NormedConv2d, unfold_all
+from ..nets.batch_norm import has_norms, unfold_all
 from ..nets.googlenet import CLASSIFIER
 from ..nets.vgg import FROM_A, FULLY_CONNECTED
 from ..nets.zoo import Net, build_net
@@ -68,13 +68,13 @@ def copy_layers(net: Net, source: Checkpoint, task: Task) -> None:
 
 
 def copy_for_fine_tuning(net: Net, source: Checkpoint, classes: Sequence[str], recipe: Recipe) -> list[str]:
-    """Copies all layers of a trained net into one for `classes`; returns the names of those that stay as they were.
+    """Copies all layers of a trained net into one for `classes`; returns the names of those that begin anew.
 
     The last layer is taken over where the classes are the same, in whatever order. Raises CheckpointError where the
     layers do not fit, or the recipe needs what the weights do not have.
     """
     weights: Mapping[str, Tensor] = source.weights
-    if any(isinstance(layer, NormedConv2d) for layer in net.modules()):
+    if has_norms(net):
         if not source.unfolded and recipe.norms == "updated":
             raise CheckpointError(
                 "--init: norms=updated needs the statistics of the batch norms, which are folded in here: "
@@ -181,7 +181,7 @@ def start_fine_tuning(recipe: Recipe, dataset: Dataset, source: Checkpoint | Non
         else "with all layers, for its classes"
     )
     say(f"{recipe.name}: goes on from {source.spec.name}, {anew}")
-    if any(isinstance(layer, NormedConv2d) for layer in net.modules()) and recipe.norms == "frozen":
+    if has_norms(net) and recipe.norms == "frozen":
         say(f"{recipe.name}: its batch norms keep the statistics of the weights (--set norms=updated moves them)")
     return dataclasses.replace(spec, source={**spec.source, NEW_LAYERS: " ".join(new)}), net
 

@@ -16,7 +16,7 @@ from infer.spec import ModelSpec
 from ..checkpoint import NONE_BEST, Checkpoint, CheckpointError, split_weights
 from ..data.batches import TrainingBatch
 from ..nets import googlenet_tv
-from ..nets.batch_norm import BatchNorm, fold_all
+from ..nets.batch_norm import BatchNorm, fold_all, has_norms
 from ..nets.vgg import FULLY_CONNECTED
 from ..nets.zoo import Net
 from ..processes import Peers
@@ -295,10 +295,6 @@ def freeze(net: Net, recipe: Recipe) -> None:
             module.frozen = (recipe.fine_tune and recipe.norms == "frozen") or path.startswith(
                 tuple(f"{name}." for name in frozen)
             )
-
-
-def has_norms(net: nn.Module) -> bool:
-    return any(isinstance(module, BatchNorm) for module in net.modules())
 
 
 def _on_host(tensor: Tensor) -> Tensor:

@@ -67,6 +67,11 @@ def add_batch_norms(net: nn.Module, epsilon: float, *, but: str) -> None:
                 setattr(module, name, NormedConv2d(child, epsilon))
 
 
+def has_norms(net: nn.Module) -> bool:
+    """True for a net whose batch norms stand beside its convolutions."""
+    return any(isinstance(module, BatchNorm) for module in net.modules())
+
+
 def fold(weight: Tensor, bias: Tensor | float, norm: Mapping[str, Tensor], epsilon: float) -> tuple[Tensor, Tensor]:
     """FP32 (weight [out, in, k, k], bias [out]) of a convolution that does what this one and its norm (PARTS) do.
 
