@@ -21,7 +21,11 @@ namespace {
 
 Extent extent(const nlohmann::json& value) {
   constexpr std::int64_t kLargest = 1 << 20;
-  const auto number = [&](const char* name) { return value.at(name).get<std::int64_t>(); };
+  const auto number = [&](const char* name) {
+    const auto& found = value.at(name);
+    if (!found.is_number_integer()) refuse("a range has a " + std::string(name) + " that is no integer");  // 3e84
+    return found.get<std::int64_t>();
+  };
   const std::int64_t min = number("min"), opt = number("opt"), max = number("max");
   if (!(0 < min && min <= opt && opt <= max && max <= kLargest)) refuse("a range is out of order");
   return {static_cast<int>(min), static_cast<int>(opt), static_cast<int>(max)};

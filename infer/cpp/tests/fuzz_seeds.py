@@ -28,11 +28,15 @@ def main(folder: Path) -> None:
     specs = {name: spec(name) for name in SPECS}
     specs |= {name: dataclasses.replace(small, **changes) for name, changes in READY.items()}
     expected = {"pixel_sums": [[0] * 6] * 16, "log_posterior": [[math.log(0.5)] * 2] * 16}
+    floats = {"pixel_sums": [[3e84] * 6] * 16, "log_posterior": [[3e84] * 2] * 16}
+    seeds["spec/sums"] = specs["half"].to_json().encode() + b"\0" + json.dumps(floats).encode()
     for name, one in specs.items():
         seeds[f"spec/{name}"] = one.to_json().encode() + b"\0" + json.dumps(expected).encode()
         sidecar = {"spec": json.loads(one.to_json()), "sha256": "0" * 64, "builder": "tensorrt 10.14.1.48", **TARGETS}
         profiles = [dataclasses.asdict(shape) for shape in default_shapes(one)]
         seeds[f"sidecar/{name}"] = json.dumps({**sidecar, "profiles": profiles, "self_test": expected}).encode()
+        profiles[0]["views"]["max"] = 3e84
+        seeds[f"sidecar/{name}-float"] = json.dumps({**sidecar, "profiles": profiles}).encode()
     for name, data in seeds.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
