@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
-from infer.data.detection import DetectionData, boxes_in, open_detection
 from numpy.random import default_rng
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +25,8 @@ from torch import Tensor
 from infer.boxes.overlap import overlaps
 from infer.boxes.proposed import OK, ProposedImage, read_proposals
 from infer.data.dataset import Dataset, DatasetError, Item
+from infer.data.detection import DetectionData, boxes_in, open_detection
+from infer.data.detection.objects import PARTLY
 from infer.data.known_images import image_number
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.regions import Boxes, inside, make_picture, plan_regions
@@ -152,6 +153,8 @@ def _regions(found: DetectionData, path: Path, seed: int) -> Dataset:
         labels, boxes = label_regions(found, number, image, background)
         own = labels < background
         others = np.flatnonzero(labels == background)
+        if found.listed is not None and (found.listed[number] == PARTLY).any():
+            others = others[:0]  # there may be objects without a box
         others = default_rng((seed, number)).permutation(others)[:BACKGROUND]
         for kept, chosen in ((of_objects, np.flatnonzero(own)), (of_none, others)):
             kept.append((np.full(len(chosen), number, np.int32), labels[chosen], boxes[chosen]))

@@ -83,8 +83,8 @@ def train(
     init: a checkpoint whose layers start the net (VGG section 3.1), or that a fine-tuning recipe, fitted to it
     (fine_tuning.fit_recipe), goes on from. resume: go on from out/ckpt.pt, with the same
     result as an uninterrupted run, to the bit on a CPU. statistics: the colours of the training set, measured on a
-    sample where they are not given. reading: options of open_dataset. proposals: for a net of regions. Ctrl-C and SIGTERM end the step, save and raise
-    Stopped. Under torchrun every process calls this; the first one, which writes, owns `out`. Raises DatasetError,
+    sample where they are not given. reading: options of open_dataset. proposals: for a net of regions.
+    Ctrl-C and SIGTERM end the step, save and raise Stopped. Under torchrun every process calls this; the first one, which writes, owns `out`. Raises DatasetError,
     CheckpointError, ImageError, ExecutionError, TrainingError, ProcessLost, Owned, or OSError where a file cannot be
     written.
     """
