@@ -163,9 +163,7 @@ class _Maker:
         left: list[int] = []
         first = 0
         for pixels, plan in zip(self.image.images, self.plans, strict=True):
-            if (
-                plan.views and plan.views[0].short_side_px == AS_LOADED
-            ):  # regions, whose tables are never kept
+            if plan.views and plan.views[0].short_side_px == AS_LOADED:  # regions, whose tables are never kept
                 left += range(first, first + len(plan))
                 first += len(plan)
                 continue
