@@ -58,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = args.data or Path(folder) / "miniature"
         if args.data is None:
-            miniature.main([str(data)])
+            miniature.make(data)
         measure(RECIPES[args.recipe], open_dataset(data, "train"), data, args.batches, args.turns)
 
 

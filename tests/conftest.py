@@ -17,8 +17,10 @@ from helpers import random_net, slim_spec, write_checkpoint
 from numpy.typing import NDArray
 
 from trainer import miniature
+from trainer.miniature import detection
 
 TRAIN_DIGITS, VAL_DIGITS = 16, 24
+TRAIN_SCENES, VAL_SCENES = 40, 44
 
 Photos = dict[str, NDArray[np.uint8]]
 
@@ -63,6 +65,20 @@ def miniature_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def miniature_copy(miniature_dir: Path, tmp_path: Path) -> Path:
     """The small miniature, for a test to damage."""
     return Path(shutil.copytree(miniature_dir, tmp_path / "miniature"))
+
+
+@pytest.fixture(scope="session")
+def scenes_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small miniature of detection, TRAIN_SCENES and VAL_SCENES. Not to be changed: see `scenes_copy`."""
+    directory = tmp_path_factory.mktemp("data") / "scenes"
+    detection.make(directory, train_scenes=TRAIN_SCENES, val_scenes=VAL_SCENES)
+    return directory
+
+
+@pytest.fixture
+def scenes_copy(scenes_dir: Path, tmp_path: Path) -> Path:
+    """The small miniature of detection, for a test to damage."""
+    return Path(shutil.copytree(scenes_dir, tmp_path / "scenes"))
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ FLOORS: dict[str, str] = {
         localization features proposals paper rescore
         run report compare analyse fuse
         scores
-        parquet published text
+        published text
         errors""",
     "trainer": """
         __main__ chain

@@ -21,8 +21,9 @@ from evaluation.features.__main__ import main as features
 from evaluation.localization.__main__ import main as localize
 from evaluation.run.store import check_out
 from export import from_caffe, from_onnx, from_torch, from_torchvision, to_onnx, to_trt
-from trainer import chain, miniature, statistics
+from trainer import chain, statistics
 from trainer.__main__ import main as train
+from trainer.miniature.__main__ import main as make_miniature
 
 HOLD = """
 import contextlib, sys
@@ -57,7 +58,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "fuse": (fuse.main, "a.parquet b.parquet -o {}/f.parquet"),
     "trainer": (train, "--recipe mini-a --data d --out {}/out --final-protocol none"),
     "chain": (chain.main, "--mini --data d --out {}/out"),
-    "miniature": (miniature.main, "{}/data"),
+    "miniature": (make_miniature, "{}/data"),
     "statistics": (statistics.main, "--data d -o {}/s.json"),
     "to_onnx": (to_onnx.main, "x.pt -o {}/m.onnx"),
     "to_trt": (to_trt.main, "x.onnx -o {}/m.engine"),

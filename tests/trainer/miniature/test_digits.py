@@ -1,4 +1,4 @@
-"""trainer/miniature.py: the same bytes for the same seed, in ILSVRC-2012's shape, with its odd files."""
+"""trainer/miniature/digits.py: the same bytes for the same seed, in ILSVRC-2012's shape, with its odd files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from infer.data.dataset import TRAIN, VAL
 from infer.data.devkit import DEVKIT, GROUND_TRUTH, META
 from infer.pixels.decode import read
 from trainer import miniature
-from trainer.miniature import DEVKIT_ORDER, RENDERINGS, WNIDS, WORDS, Rendering
+from trainer.miniature import DEVKIT_ORDER, RENDERINGS, WNIDS, WORDS, digits
+from trainer.miniature import __main__ as command
+from trainer.miniature.digits import Rendering
 
 OneLine = Callable[[], str]
 
@@ -60,9 +62,9 @@ def test_every_digit_is_used_and_none_is_in_both_sets(tmp_path: Path, monkeypatc
         seen.append(digit_image.tobytes() + bytes([digit]))
         return Rendering(pixels, digit, (1, 1, 1, 1))
 
-    monkeypatch.setattr(miniature, "render", observe)
-    monkeypatch.setattr(miniature, "_write_image", lambda *args: None)
-    monkeypatch.setattr(miniature, "_write_box", lambda *args: None)
+    monkeypatch.setattr(digits, "render", observe)
+    monkeypatch.setattr(digits, "write_image", lambda *args: None)
+    monkeypatch.setattr(digits, "_write_box", lambda *args: None)
     assert miniature.make(tmp_path / "m") == (1397 * RENDERINGS, 400)
     train, val = set(seen[: 1397 * RENDERINGS]), set(seen[1397 * RENDERINGS :])
     assert len(train) == 1397
@@ -168,7 +170,7 @@ def test_an_interrupted_run_leaves_no_data_set(tmp_path: Path, monkeypatch: pyte
 
     render = miniature.render
     with monkeypatch.context() as patch:
-        patch.setattr(miniature, "render", interrupted)
+        patch.setattr(digits, "render", interrupted)
         with pytest.raises(KeyboardInterrupt):
             miniature.make(tmp_path / "m", train_digits=2, val_digits=2)
     assert not (tmp_path / "m").exists()
@@ -185,8 +187,8 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         made.append((directory, seed))
         return 5588, 400
 
-    monkeypatch.setattr(miniature, "make", make)
-    assert miniature.main([str(tmp_path / "m"), "--seed", "3"]) == 0
+    monkeypatch.setitem(command.MAKE, "classification", make)
+    assert command.main([str(tmp_path / "m"), "--seed", "3"]) == 0
     assert made == [(tmp_path / "m", 3)]
     out = capsys.readouterr().out
     assert out == f"{tmp_path / 'm'}: 5588 training images, 400 validation images, 10 classes\n"
@@ -198,7 +200,7 @@ def test_refuses_what_exists(tmp_path: Path, one_line: OneLine) -> None:
     (folder / "x").write_text("x")
     file.write_text("x")
     for path in (folder, file):
-        assert miniature.main([str(path)]) == 1
+        assert command.main([str(path)]) == 1
         assert one_line() == f"{path} exists and is not an empty folder: remove it or name another"
     assert [path.name for path in folder.iterdir()] == ["x"]
 
@@ -211,16 +213,16 @@ def test_folders_that_cannot_be_made(
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    monkeypatch.setattr(miniature, "_renderings", lambda *args: iter(()))
+    monkeypatch.setattr(digits, "_renderings", lambda *args: iter(()))
     if path != ".":
         (work / "file").write_text("x")
-    if miniature.main([path]) != 0:
+    if command.main([path]) != 0:
         assert one_line()
 
 
-@pytest.mark.parametrize("argv", [[], ["m", "--seed", "x"], ["m", "--speed", "1"]])
+@pytest.mark.parametrize("argv", [[], ["m", "--seed", "x"], ["m", "--speed", "1"], ["m", "--task", "counting"]])
 def test_usage_errors(argv: list[str], one_line: OneLine) -> None:
     with pytest.raises(SystemExit) as caught:
-        miniature.main(argv)
+        command.main(argv)
     assert caught.value.code == 2
     assert one_line().startswith("python -m trainer.miniature: ")
