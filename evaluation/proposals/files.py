@@ -15,12 +15,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from infer.boxes.proposed import ProposalsError
 from infer.data.folder import printable
 from infer.errors import one_line
 from infer.files import refuse_pointer
 from infer.processes.bounded import how_ended
-
-from .table import ProposalError
 
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "score")
 FORM = "expected rows image,xmin,ymin,xmax,ymax or with a score behind"
@@ -36,25 +35,25 @@ class Proposals(NamedTuple):
 
 
 def read_file_proposals(path: Path) -> dict[str, Proposals]:
-    """Proposals by the name of their image, of a .csv, or a .mat as R-CNN's. Raises ProposalError.
+    """Proposals by the name of their image, of a .csv, or a .mat as R-CNN's. Raises ProposalsError.
 
     A .mat has the cell arrays `images` (names without an ending) and `boxes` (ymin, xmin, ymax, xmax, from 1), each
     image's best first. A CSV without scores has each image's best first, too.
     """
-    refuse_pointer(path, ProposalError)
+    refuse_pointer(path, ProposalsError)
     if not path.is_file():
-        raise ProposalError(f"{path}: no such file, expected proposals as .csv, or .mat as R-CNN's")
+        raise ProposalsError(f"{path}: no such file, expected proposals as .csv, or .mat as R-CNN's")
     if path.suffix.lower() == ".mat":
         return _read_matlab(path)
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
-    raise ProposalError(f"{path}: expected proposals as .csv, or .mat as R-CNN's")
+    raise ProposalsError(f"{path}: expected proposals as .csv, or .mat as R-CNN's")
 
 
 def match_images(found: Mapping[str, Proposals], names: Sequence[str], source: Path) -> list[Proposals | None]:
     """The proposals of each image of a data set, whose name, last part or that without its ending the file has.
 
-    None where it has none. Raises ProposalError where no image has any, or a name is of several images.
+    None where it has none. Raises ProposalsError where no image has any, or a name is of several images.
     """
     places: dict[str, int] = {}
     for place, name in enumerate(names):
@@ -66,14 +65,14 @@ def match_images(found: Mapping[str, Proposals], names: Sequence[str], source: P
     for key, proposals in found.items():
         own = places.get(key)
         if own == -1:
-            raise ProposalError(
+            raise ProposalsError(
                 f"{source}: {printable(key)} is the name of several images: expected names with folders"
             )
         if own is not None:
             matched[own] = proposals
     if not any(one is not None for one in matched):
         shown = printable(next(iter(found), "none"))
-        raise ProposalError(f"{source}: no proposals of these images (it has {shown}), expected names like {names[0]}")
+        raise ProposalsError(f"{source}: no proposals of these images (it has {shown}), expected names like {names[0]}")
     return matched
 
 
@@ -89,16 +88,16 @@ def _read_csv(path: Path) -> dict[str, Proposals]:
                 width = width or len(cells)
                 values = _numbers(cells[1:])
                 if values is None or len(cells) not in (5, 6) or len(cells) != width:
-                    raise ProposalError(f"{path}: row {number} is {one_line(','.join(cells))[:80]!r}, {FORM}")
+                    raise ProposalsError(f"{path}: row {number} is {one_line(','.join(cells))[:80]!r}, {FORM}")
                 rows.setdefault(cells[0], []).append(values)
     except UnicodeDecodeError:
-        raise ProposalError(f"{path}: not text in UTF-8, {FORM}") from None
+        raise ProposalsError(f"{path}: not text in UTF-8, {FORM}") from None
     except csv.Error as error:
-        raise ProposalError(f"{path}: not a table ({error}), {FORM}") from None
+        raise ProposalsError(f"{path}: not a table ({error}), {FORM}") from None
     except OSError as error:
-        raise ProposalError(f"{path}: cannot be read ({error.strerror}), {FORM}") from None
+        raise ProposalsError(f"{path}: cannot be read ({error.strerror}), {FORM}") from None
     if not rows:
-        raise ProposalError(f"{path}: has no rows, {FORM}")
+        raise ProposalsError(f"{path}: has no rows, {FORM}")
     return {name: _proposals(path, name, np.array(values)) for name, values in rows.items()}
 
 
@@ -111,12 +110,12 @@ def _numbers(cells: Iterable[str]) -> list[float] | None:
 
 
 def _proposals(path: Path, name: str, values: NDArray[np.float64]) -> Proposals:
-    """The proposals of an image from [N, 4 or 5]; without scores the first is the best. Raises ProposalError."""
+    """The proposals of an image from [N, 4 or 5]; without scores the first is the best. Raises ProposalsError."""
     boxes = values[:, :4]
     wrong = np.flatnonzero(~np.isfinite(values).all(1) | (boxes[:, :2] > boxes[:, 2:]).any(1))
     if len(wrong):
         said = ",".join(f"{edge:g}" for edge in boxes[wrong[0]])
-        raise ProposalError(f"{path}: a box of {printable(name)[:80]} is {said}, expected xmin,ymin,xmax,ymax in order")
+        raise ProposalsError(f"{path}: a box of {printable(name)[:80]} is {said}, expected xmin,ymin,xmax,ymax")
     if values.shape[1] == 4:
         return Proposals(boxes, -np.arange(1.0, len(boxes) + 1))
     order = np.argsort(-values[:, 4], kind="stable")
@@ -159,18 +158,18 @@ except Exception as error:
 
 def _read_matlab(path: Path) -> dict[str, Proposals]:
     """Reads a .mat by a process of its own: scipy reads such files in compiled code, which makes arrays of the sizes
-    that it is told. Raises ProposalError."""
+    that it is told. Raises ProposalsError."""
     if path.stat().st_size > MAT_BYTES:
-        raise ProposalError(f"{path}: {path.stat().st_size} bytes, expected at most {MAT_BYTES}")
+        raise ProposalsError(f"{path}: {path.stat().st_size} bytes, expected at most {MAT_BYTES}")
     given = [json.dumps(sys.path), str(MAT_MEMORY_BYTES), str(path)]
     try:
         done = subprocess.run([sys.executable, "-I", "-c", _READER, *given], capture_output=True, timeout=MAT_SECONDS)
     except subprocess.TimeoutExpired:
-        raise ProposalError(f"{path}: reading it took more than {MAT_SECONDS} s") from None
+        raise ProposalsError(f"{path}: reading it took more than {MAT_SECONDS} s") from None
     if done.returncode:
         said = one_line(done.stderr.decode(errors="replace").strip())[-200:]
         said = f"reading it {how_ended(done.returncode)}" if done.returncode < 0 else said
-        raise ProposalError(f"{path}: not proposals as R-CNN's ({said}), expected the cell arrays images and boxes")
+        raise ProposalsError(f"{path}: not proposals as R-CNN's ({said}), expected the cell arrays images and boxes")
 
     head, _, data = done.stdout.partition(b"\n")
     names, counts = msgspec.json.decode(head, type=tuple[list[str], list[int]])

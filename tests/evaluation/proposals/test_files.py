@@ -10,7 +10,7 @@ import pytest
 import scipy.io
 
 from evaluation.proposals.files import match_images, read_file_proposals
-from evaluation.proposals.table import ProposalError
+from infer.boxes.proposed import ProposalsError
 
 
 def cells(values: list[Any]) -> Any:
@@ -67,38 +67,38 @@ def test_images_are_known_by_their_names_or_parts_of_them(tmp_path: Path) -> Non
         (["a,1,2,3,4", "a,1,2,3,x"], "row 2 is 'a,1,2,3,x', expected rows"),
         (["a,1,2,3,4", "a,1,2,3,4,5"], "row 2 is 'a,1,2,3,4,5', expected rows"),
         (["a,1,2,3,nan"], "row 1 is 'a,1,2,3,nan', expected rows"),
-        (["a,3,2,1,4"], "a box of a is 3,2,1,4, expected xmin,ymin,xmax,ymax in order"),
+        (["a,3,2,1,4"], "a box of a is 3,2,1,4, expected xmin,ymin,xmax,ymax"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, rows: list[str], said: str) -> None:
-    with pytest.raises(ProposalError, match=said):
+    with pytest.raises(ProposalsError, match=said):
         read_file_proposals(write_csv(tmp_path, *rows))
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ProposalError, match=r"none\.csv: no such file, expected proposals as \.csv, or \.mat"):
+    with pytest.raises(ProposalsError, match=r"none\.csv: no such file, expected proposals as \.csv, or \.mat"):
         read_file_proposals(tmp_path / "none.csv")
     (tmp_path / "p.txt").write_text("a,1,2,3,4")
-    with pytest.raises(ProposalError, match=r"p\.txt: expected proposals as \.csv, or \.mat"):
+    with pytest.raises(ProposalsError, match=r"p\.txt: expected proposals as \.csv, or \.mat"):
         read_file_proposals(tmp_path / "p.txt")
 
     (tmp_path / "p.mat").write_text("no MATLAB")
-    with pytest.raises(ProposalError, match=r"p\.mat: not proposals as R-CNN's \(.*expected the cell arrays"):
+    with pytest.raises(ProposalsError, match=r"p\.mat: not proposals as R-CNN's \(.*expected the cell arrays"):
         read_file_proposals(tmp_path / "p.mat")
     scipy.io.savemat(tmp_path / "p.mat", {"boxes": cells([np.ones((1, 4))])})
-    with pytest.raises(ProposalError, match="has no images"):
+    with pytest.raises(ProposalsError, match="has no images"):
         read_file_proposals(tmp_path / "p.mat")
     scipy.io.savemat(tmp_path / "p.mat", {"images": cells(["a", "b"]), "boxes": cells([np.ones((1, 4))])})
-    with pytest.raises(ProposalError, match="2 images, but boxes of 1"):
+    with pytest.raises(ProposalsError, match="2 images, but boxes of 1"):
         read_file_proposals(tmp_path / "p.mat")
     (tmp_path / "p.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(200))
-    with pytest.raises(ProposalError, match=r"a file of MATLAB 7\.3: load it there and save it again with -v7"):
+    with pytest.raises(ProposalsError, match=r"a file of MATLAB 7\.3: load it there and save it again with -v7"):
         read_file_proposals(tmp_path / "p.mat")
 
 
 def test_names_that_are_no_images_are_said(tmp_path: Path) -> None:
     found = read_file_proposals(write_csv(tmp_path, "x,1,2,3,4"))
-    with pytest.raises(ProposalError, match=r"no proposals of these images \(it has x\), expected names like n/a\.jpg"):
+    with pytest.raises(ProposalsError, match=r"no proposals of these images \(it has x\), expected .* n/a\.jpg"):
         match_images(found, ["n/a.jpg"], tmp_path)
-    with pytest.raises(ProposalError, match="x is the name of several images: expected names with folders"):
+    with pytest.raises(ProposalsError, match="x is the name of several images: expected names with folders"):
         match_images(found, ["n1/x.jpg", "n2/x.jpg"], tmp_path)

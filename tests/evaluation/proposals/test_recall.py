@@ -49,7 +49,7 @@ def test_the_papers_numbers_stand_beside() -> None:
     text = recall_text({"selective-search": coverage})
     assert "| selective-search | 40.0                 | 100.00 [34.2, 100.0]   | 100.00 [34.2, 100.0]   |" in text
     assert "cover 93 % instead of 92 %" in text and "about 60 %" in text
-    assert "| selective-search                | 100.0 | 100.0 |" in text
+    assert "| selective-search                    | 100.0 | 100.0 |" in text
 
 
 def test_each_method_alone_and_all_together() -> None:

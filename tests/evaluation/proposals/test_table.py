@@ -7,15 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.proposals.table import (
-    ProposalError,
-    ProposedImage,
-    UnfinishedProposals,
-    no_proposals,
-    read_metadata,
-    read_proposals,
-)
+from evaluation.proposals.table import UnfinishedProposals, boxes_of, no_proposals
 from evaluation.run.loop import Effort, Shard
+from infer.boxes.proposed import ProposalsError, ProposedImage, read_proposals
+from infer.data import own_parquet
 
 
 def image(number: int, counts: dict[str, int]) -> ProposedImage:
@@ -55,13 +50,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     read = list(read_proposals(tmp_path / "p.parquet"))
     assert len(read) == len(ROWS) and all(map(same, read, ROWS))
     assert read[0].boxes.dtype == read[0].scores.dtype == np.float32
-    assert read_metadata(tmp_path / "p.parquet") == {"methods": "both", "dataset_id": unfinished.dataset_id}
+    with own_parquet.opened(tmp_path / "p.parquet", "it", "this", ProposalsError) as table:
+        assert table.metadata == {"methods": "both", "dataset_id": unfinished.dataset_id}
 
 
 def test_boxes_of_some_methods_come_in_their_order() -> None:
     row = image(3, {"selective-search": 4, "multibox": 2})
-    np.testing.assert_array_equal(row.of(["multibox", "selective-search"]), row.boxes[[4, 5, 0, 1, 2, 3]])
-    assert row.of(["other"]).shape == (0, 4)
+    np.testing.assert_array_equal(boxes_of(row, ["multibox", "selective-search"]), row.boxes[[4, 5, 0, 1, 2, 3]])
+    assert boxes_of(row, ["other"]).shape == (0, 4)
 
 
 def test_a_run_that_is_gone_on_with_ends_in_the_same_bytes(tmp_path: Path) -> None:
@@ -78,5 +74,5 @@ def test_a_run_that_is_gone_on_with_ends_in_the_same_bytes(tmp_path: Path) -> No
 
 def test_a_table_of_something_else_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("no table")
-    with pytest.raises(ProposalError, match=r"x\.parquet: not a table of proposals of evaluation\.proposals"):
+    with pytest.raises(ProposalsError, match=r"x\.parquet: not a table of proposals of evaluation\.proposals"):
         list(read_proposals(tmp_path / "x.parquet"))
