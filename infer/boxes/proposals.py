@@ -25,23 +25,20 @@ from numpy.typing import NDArray
 
 from ..errors import MissingPackage, UsageError
 from ..pixels.decode import Pixels
+from ..pixels.regions import PICTURE_PX, at_width
 from ..pixels.render import resize
-from ..spec import Filter, Size
+from ..spec import Filter
 from .overlap import Boxes
 
 Mode = Literal["fast", "quality"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-WIDTH_PX = 500
-"""Width of the image that is searched, as R-CNN's."""
-LARGEST_HEIGHT = 4
-"""In widths: an image that is longer is made as high as this, and narrower than WIDTH_PX."""
 SCALES = (50, 100, 150, 300)
 """k of the graph segmentations and the pixels of their smallest segments; "fast" takes the first two."""
 SIGMA = 0.8
 LEAST_SIDE_PX = 20
 """Of a box in the image that is searched."""
 FILTER: Filter = "bicubic"
-"""Of the rescaling to WIDTH_PX; MATLAB's imresize, which R-CNN calls, has the same kernel."""
+"""Of the rescaling to PICTURE_PX; MATLAB's imresize, which R-CNN calls, has the same kernel."""
 LEAST_SEGMENTS = 0.5
 """Of `superpixels`: OpenCV keeps a byte for each pair of segments."""
 WHEELS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
@@ -62,7 +59,7 @@ class SelectiveSearch:
             raise UsageError(f"superpixels are multiplied by {LEAST_SEGMENTS:g} to 1000, got {self.superpixels:g}")
 
     def __str__(self) -> str:
-        return f"{self.mode}, superpixels x{self.superpixels:g}, {WIDTH_PX} px wide, sides from {LEAST_SIDE_PX} px"
+        return f"{self.mode}, superpixels x{self.superpixels:g}, {PICTURE_PX} px wide, sides from {LEAST_SIDE_PX} px"
 
 
 def check_opencv() -> None:
@@ -74,14 +71,6 @@ def check_opencv() -> None:
         )
 
 
-def searched_px(image_px: Size, width_px: int = WIDTH_PX) -> Size:
-    """(height, width) of the image that is searched: `width_px` wide, or narrower where it would be too high."""
-    height, width = image_px
-    wanted = max(1, (height * width_px + width // 2) // width)
-    most = LARGEST_HEIGHT * width_px
-    return (wanted, width_px) if wanted <= most else (most, max(1, (width * most + height // 2) // height))
-
-
 def selective_search(image: Pixels, how: SelectiveSearch | None = None) -> Boxes:
     """Boxes f64 [N, 4] of an image u8 RGB [h, w, 3], in its own pixels (from 1, both ends included), the best first.
 
@@ -90,7 +79,7 @@ def selective_search(image: Pixels, how: SelectiveSearch | None = None) -> Boxes
     how = how or SelectiveSearch()
     check_opencv()
     size = (image.shape[0], image.shape[1])
-    searched = searched_px(size)
+    searched = at_width(size, PICTURE_PX)
 
     found = np.asarray(_search(resize(image, searched, FILTER), how), np.int64).reshape(-1, 4)
     found = found[(found[:, 2:] >= LEAST_SIDE_PX).all(1)]

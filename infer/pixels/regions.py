@@ -30,12 +30,16 @@ Boxes = NDArray[np.float64]
 
 def picture_px(image_px: Size, spec: ModelSpec) -> Size:
     """(height, width) of an image's picture, without the frame."""
+    return at_width(image_px, max(1, round(PICTURE_PX * spec.crop_px / OF_CROP_PX)))
+
+
+def at_width(image_px: Size, width_px: int) -> Size:
+    """(height, width) of an image of (height, width) rescaled to `width_px`, or less where it would be too high."""
     height, width = image_px
-    wanted = max(1, round(PICTURE_PX * spec.crop_px / OF_CROP_PX))
-    high = (height * wanted * 2 + width) // (2 * width)
-    if high <= LONGEST * wanted:
-        return max(1, high), wanted
-    return LONGEST * wanted, max(1, (width * LONGEST * wanted * 2 + height) // (2 * height))
+    high = (height * width_px * 2 + width) // (2 * width)
+    if high <= LONGEST * width_px:
+        return max(1, high), width_px
+    return LONGEST * width_px, max(1, (width * LONGEST * width_px * 2 + height) // (2 * height))
 
 
 def make_picture(image: Pixels, spec: ModelSpec) -> Pixels:

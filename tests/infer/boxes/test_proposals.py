@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_image
 
 from infer.boxes import proposals
 from infer.boxes.overlap import overlaps
-from infer.boxes.proposals import SelectiveSearch, searched_px, selective_search
+from infer.boxes.proposals import SelectiveSearch, selective_search
 from infer.errors import MissingPackage, UsageError
 from infer.pixels.render import resize
 
@@ -91,14 +91,6 @@ def test_large_boxes_tend_to_come_first(flower: Image) -> None:
     boxes = selective_search(flower)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2] + 1, axis=1)
     assert areas[: len(areas) // 4].mean() > 2 * areas[-len(areas) // 4 :].mean()
-
-
-@pytest.mark.parametrize(
-    ("image_px", "searched"),
-    [((375, 500), (375, 500)), ((500, 375), (667, 500)), ((1, 1000), (1, 500)), ((9000, 30), (2000, 7))],
-)
-def test_the_image_that_is_searched_is_500_px_wide(image_px: tuple[int, int], searched: tuple[int, int]) -> None:
-    assert searched_px(image_px) == searched
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (9, 9), (3000, 20)])
