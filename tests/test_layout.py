@@ -49,7 +49,7 @@ FLOORS: dict[str, str] = {
         importing errors""",
     "evaluation": """
         ilsvrc
-        localization features paper rescore
+        localization detection features paper rescore
         run report compare analyse fuse
         scores
         parquet published text
