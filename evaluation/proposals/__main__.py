@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 
@@ -26,7 +24,7 @@ from infer.boxes.proposed import OK, ProposalsError, read_proposals
 from infer.command import Parser, count_argument, exit_with, positive_argument, print_notes, run
 from infer.data.detection import DetectionData, boxes_in, open_detection
 from infer.data.own_parquet import check_replaceable, opened
-from infer.errors import UsageError, one_line
+from infer.errors import one_line
 from infer.files import replacing
 from infer.processes.cores import usable_cores
 from infer.processes.owned import own_file

@@ -58,10 +58,14 @@ class Fractions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """The objects of one image, (name, box), in an image of `size_px` (height, width) if the XML says of what size."""
+    """The objects of one image, (name, box), in an image of `size_px` (height, width) if the XML says of what size.
+
+    difficult: of each object, whether VOC's annotators found it hard to recognise.
+    """
 
     size_px: Size | None
     objects: tuple[tuple[str, Box], ...]
+    difficult: tuple[bool, ...]
 
 
 def find_annotations(folder: Folder) -> dict[str, File]:
@@ -84,7 +88,7 @@ def find_annotations(folder: Folder) -> dict[str, File]:
             found[stem] = file
 
     if not found:
-        raise DatasetError(f"{folder.path}: no XML files, expected ILSVRC-2012's bounding boxes")
+        raise DatasetError(f"{folder.path}: no XML files, expected one for each image")
     return found
 
 
@@ -115,12 +119,13 @@ def parse_annotation(data: bytes) -> Annotation:
     if is_pointer(data):
         raise AnnotationError(POINTER)
     root = _parse(data)
-    objects = []
+    objects, difficult = [], []
     for found in root.iterfind("object"):
         edges = [_number(found, f"bndbox/{tag}") for tag in Box._fields]
         (xmin, xmax), (ymin, ymax) = sorted(edges[0::2]), sorted(edges[1::2])
         objects.append(((found.findtext("name") or "").strip(), Box(xmin, ymin, xmax, ymax)))
-    return Annotation(_size(root), tuple(objects))
+        difficult.append((found.findtext("difficult") or "").strip() == "1")
+    return Annotation(_size(root), tuple(objects), tuple(difficult))
 
 
 def class_of(classes: Sequence[str], class_names: Sequence[str]) -> Callable[[str, int], int]:

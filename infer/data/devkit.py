@@ -45,7 +45,7 @@ class Synsets:
 def read_synsets(root: Folder) -> Synsets:
     """Synsets of the devkit in a folder; none where there is no devkit. Raises DatasetError."""
     files = read_devkit(root, (META, GROUND_TRUTH).__contains__)
-    return _read_meta(files[META], root.path / DEVKIT / "data" / META) if META in files else Synsets({}, {})
+    return read_meta(files[META], root.path / DEVKIT / "data" / META) if META in files else Synsets({}, {})
 
 
 def read_validation_ids(root: Folder) -> list[str]:
@@ -97,8 +97,9 @@ def read_devkit(root: Folder, wanted: Callable[[str], bool]) -> dict[str, bytes]
 
 
 _READER = """
-import io, json, sys
+import io, json, re, sys
 sys.path[:] = json.loads(sys.argv[1])
+import numpy as np
 import scipy.io
 try:
     import resource
@@ -109,22 +110,30 @@ except (ImportError, OSError):
     pass
 try:
     data = io.BytesIO(sys.stdin.buffer.read())
-    rows = scipy.io.loadmat(data, squeeze_me=True, struct_as_record=True)["synsets"]
-    leaves = [row for row in rows if int(row["num_children"]) == 0]
-    print(json.dumps([[int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])] for row in leaves]))
+    rows = np.atleast_1d(scipy.io.loadmat(data, squeeze_me=True, struct_as_record=True)["synsets"])
+    number = next(name for name in rows.dtype.names or () if re.fullmatch("ILSVRC[0-9]{4}_(DET_)?ID", name))
+    if number.endswith("_DET_ID"):
+        found = [[int(row[number]), str(row["WNID"]), str(row["name"])] for row in rows]
+    else:
+        leaves = [row for row in rows if int(row["num_children"]) == 0]
+        found = [[int(row[number]), str(row["WNID"]), str(row["words"])] for row in leaves]
+    print(json.dumps(found))
 except BaseException as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
-"""A program that reads meta.mat from stdin and writes [id, WNID, words] of each leaf as JSON."""
+"""A program that reads meta.mat from stdin and writes [id, WNID, words] of each leaf as JSON; of meta_det.mat all."""
 
 
-def _read_meta(content: bytes, path: Path) -> Synsets:
-    """Synsets in meta.mat; `path` is its place, for errors. Raises DatasetError."""
+def read_meta(content: bytes, path: Path) -> Synsets:
+    """Synsets in meta.mat or meta_det.mat; `path` is its place, for errors. Raises DatasetError.
+
+    Of the task of detection these are all 815 synsets that the devkit names, of which the first 200 are the classes.
+    """
     if len(content) > META_BYTES:
-        raise DatasetError(f"{path}: {len(content)} bytes, expected the devkit's {META} of at most {META_BYTES}")
+        raise DatasetError(f"{path}: {len(content)} bytes, expected the devkit's {path.name} of at most {META_BYTES}")
     leaves, said = _leaves(content)
     if said:
-        raise DatasetError(f"{path}: not the devkit's meta.mat ({said})")
+        raise DatasetError(f"{path}: not the devkit's {path.name} ({said})")
     return Synsets({number: wnid for number, wnid, _ in leaves}, {wnid: words for _, wnid, words in leaves})
 
 

@@ -18,13 +18,15 @@ from numpy.random import default_rng
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from infer.data.detection.ilsvrc import META
+
 from .digits import VAL_DIGITS
 from .files import DEVKIT_ORDER, SPECIAL, WNIDS, WORDS, whole_folder, write_image, write_synsets
 from .scenes import MOST_DIGITS, Digit, Scene, draw_scene
 
 TRAIN, TRAIN_BOXES = "ILSVRC2014_DET_train", "ILSVRC2014_DET_bbox_train"
 VAL, VAL_BOXES = "ILSVRC2013_DET_val", "ILSVRC2013_DET_bbox_val"
-DEVKIT, META, LISTS = "ILSVRC2014_devkit", "meta_det.mat", "det_lists"
+DEVKIT, LISTS = "ILSVRC2014_devkit", "det_lists"
 BLACKLIST = "ILSVRC2014_det_validation_blacklist.txt"
 
 TRAIN_SCENES, VAL_SCENES = 600, 200

@@ -65,7 +65,8 @@ def test_the_boxes_that_the_miniature_writes(tmp_path: Path) -> None:
 
 def test_several_boxes_in_their_order() -> None:
     data = xml(box_xml(1, 2, 30, 40), box_xml(5, 6, 7, 8, CRANE))
-    assert parse_annotation(data) == Annotation((375, 500), ((DEERHOUND, Box(1, 2, 30, 40)), (CRANE, Box(5, 6, 7, 8))))
+    objects = ((DEERHOUND, Box(1, 2, 30, 40)), (CRANE, Box(5, 6, 7, 8)))
+    assert parse_annotation(data) == Annotation((375, 500), objects, (False, False))
 
 
 def test_an_image_without_objects() -> None:
@@ -217,3 +218,8 @@ def test_where_the_boxes_lie(tmp_path: Path) -> None:
     assert set(boxes_beside(open_folder(tmp_path), "bbox").files) == {"a.xml"}
     shutil.rmtree(tmp_path / "bbox")
     assert set(boxes_beside(open_folder(tmp_path), "bbox").files) == {"a.xml"}
+
+
+def test_what_voc_calls_difficult() -> None:
+    objects = [box_xml(1, 2, 3, 4).replace("<pose>", f"{tag}<pose>") for tag in ("<difficult>1</difficult>", "", "0")]
+    assert parse_annotation(xml(*objects)).difficult == (True, False, False)
