@@ -28,7 +28,7 @@ OVERLAP = 0.7
 
 
 class FoundBoxes(NamedTuple):
-    """Boxes f64 [N, 4] in an image's pixels, from 1, both ends included, and their confidences f64 [N], the best first."""
+    """Boxes f64 [N, 4] in an image's pixels (overlap.py), and their confidences f64 [N], the best first."""
 
     boxes: Boxes
     scores: NDArray[np.float64]
