@@ -20,7 +20,9 @@ Start = Literal["he", "normal", "glorot"]
 Average = Literal["none", "polyak"]
 Crop = Literal["scale", "area"]
 Interpolation = Literal["fixed", "random"]
-Sampling = Literal["all", "balanced"]
+Sampling = Literal["all", "balanced", "regions"]
+Learnt = Literal[Task, "regions"]
+"""What a net learns; a net of regions is a classifier with background as one more class."""
 Keep = Literal["last", "best"]
 Norms = Literal["frozen", "updated"]
 
@@ -56,7 +58,7 @@ class Recipe:
 
     name: str
     net: str
-    task: Task = "classify"
+    task: Learnt = "classify"
     init: str = ""  # the recipe whose checkpoint starts the net; "": none
     fine_tune: bool = (
         False  # net, widths, preprocessing and all layers but a last one for other classes come from --init
@@ -94,7 +96,7 @@ class Recipe:
 
     val_split: float = 0.0  # the share of each class that is kept for validation, where a data set has no images for it
     split_seed: int = 0  # decides which
-    sampling: Sampling = "all"  # an epoch has every image once; or as many of each class
+    sampling: Sampling = "all"  # an epoch has every image once; as many of each class; a quarter of objects in a batch
     crop: Crop = "scale"  # the short side becomes S, then any crop; or a share of the image's area
     area: tuple[float, float] = (0.08, 1.0)  # area: smallest and largest share
     aspect: tuple[float, float] = (3 / 4, 4 / 3)  # area: width over height
@@ -121,6 +123,12 @@ class Recipe:
         )
         features = self.train_layers == "last" and self.task == "classify"
         self._require(self.train_layers != "last" or features, "train_layers", "last is for classification")
+        regions = self.task == "regions"
+        self._require(
+            (self.sampling == "regions") == regions, "sampling", "is regions for nets of regions, and only these"
+        )
+        self._require(not regions or self.batch % 4 == 0, "batch", "is a multiple of 4 for a quarter of objects")
+        self._require(not regions or self.val_split == 0, "val_split", "is not for regions: --val-proposals")
         self._require(not features or len(self.phases) == 1, "train_layers", "last is for recipes of one phase")
         self._require(0 < self.loaded_rate <= 1, "loaded_rate", "is above 0 and at most 1")
         self._require(weights_by_class(self.class_weights) is not None, "class_weights", f"is {CLASS_WEIGHTS_FORM}")
@@ -163,13 +171,13 @@ class Recipe:
         low, high = self.phases[-1].short_px
 
         source = {"recipe": self.to_json()}
-        if self.task != "classify":  # as VGG's Table 8 has it
+        if self.task not in ("classify", "regions"):  # as VGG's Table 8 has it
             source["fine_tuned"] = "all" if self.train_layers == "all" else "first two FC"
 
         return ModelSpec(
             name=self.name,
             net=self.net,
-            task=self.task,
+            task="classify" if self.task == "regions" else self.task,
             classes=classes,
             class_names=class_names,
             preprocessing=Preprocessing(mean_rgb, std_rgb=(self.input_std,) * 3, exif=self.exif),

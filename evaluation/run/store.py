@@ -36,7 +36,7 @@ from ..scores.table import CPU_DECODER, DECODER, Mistake, surest
 from .loop import Rows, Shard, dataset_id
 from .score import KnownEngines, TableParts
 
-UNFINISHED = {None: "unfinished", "localization": "unfinished-boxes"}
+UNFINISHED = {None: "unfinished", "localization": "unfinished-boxes", "detection": "unfinished-regions"}
 """Folders of shards within OUT, by the `kind` in the command's report.json; evaluation.ilsvrc's has none."""
 REPORT_BYTES = 1 << 30
 """Most that is read of a report.json, which lists every unreadable image."""
