@@ -29,7 +29,7 @@ from ..run.store import Watch, check_out
 from ..run.workers import add_run_options, check_run_options, decoder_remarks, open_crew, say_interrupted
 from .classify import RegionSettings, images_to_classify, region_metadata, region_opener
 from .metric import Rule
-from .score import RULES, Measured, detect, measure
+from .score import RULES, Measured, classes_of_data, detect, measure
 from .table import KIND, UnfinishedRegions
 from .write import write_report
 
@@ -102,7 +102,7 @@ def _check_together(parser: Parser, args: argparse.Namespace) -> None:
 def _detect(args: argparse.Namespace, command: str) -> int:
     check_out(args.out, KIND)
     data = open_detection(args.data, args.split, limit=args.limit)
-    print_notes([*data.notes, *(f"{said}: left out" for said in data.broken)])
+    print_notes([*(f"{data.root}: {note}" for note in data.notes), *(f"{said}: left out" for said in data.broken)])
     tables, notes = args.regions, list[str]()
     seconds: tuple[float, float] | None = None
     if args.engine:
@@ -129,6 +129,8 @@ def _classify(args: argparse.Namespace, data: DetectionData, notes: list[str]) -
     images, said = images_to_classify(data, args.proposals)
     with contextlib.ExitStack() as stack:
         crew = open_crew(region_opener(settings, args.engine, args.provider, {}), args, stack)
+        net = crew.known[0].spec
+        classes_of_data(net.classes, data, net.name, by_order=args.classes_by_order)  # before hours of work
         metadata = region_metadata(settings, crew.known, data, args.proposals, args.decoder)
         unfinished = UnfinishedRegions(args.out, metadata, len(crew.known), len(images), resume=args.resume)
         notes += [*said, *decoder_remarks(args.decoder)]

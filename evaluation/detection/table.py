@@ -7,7 +7,7 @@ differs between two runs of the same command. While a run goes on its shards are
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,7 +123,7 @@ def read_head(path: Path) -> RegionsHead:
         return _head(table)
 
 
-def read_regions(path: Path) -> Iterator[ClassifiedImage]:
+def read_regions(path: Path) -> Generator[ClassifiedImage]:
     """Reads a table, in its order. Raises ScoresError for a file that is no table of regions; of damage at the end."""
     with parquet.opened(path, "a table of regions", "evaluation.detection", ScoresError) as table:
         head = _head(table)

@@ -43,7 +43,7 @@ BACKGROUND_CLASS = "background"
 BACKGROUND = 96
 """Regions of background that are kept of an image, of which those that are learnt from are drawn."""
 LEAST_OVERLAP = 0.5
-VALIDATED = 20_000
+VALIDATED = 5_000
 """Regions that a net in training is tried on at most."""
 PICTURE_BYTES = 1 << 28
 """Bytes of pictures that a loading process keeps."""
@@ -135,7 +135,7 @@ def _count(regions: Dataset) -> str:
 def _regions(found: DetectionData, path: Path, seed: int) -> Dataset:
     """The labelled regions of a split, by a table of its proposals. Raises DatasetError and ProposalsError."""
     for note in found.notes:
-        say(note)
+        say(f"{found.root}: {note}")
     if BACKGROUND_CLASS in found.classes:
         raise DatasetError(
             f"{found.root}: has a class {BACKGROUND_CLASS!r}, which is that of regions without an object"
