@@ -202,6 +202,7 @@ def test_what_cannot_be_measured(
     slim_checkpoint: Checkpoints,
     tmp_path: Path,
     one_line: OneLine,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     classifier = slim_checkpoint("A")
     assert main(words(scenes_dir, proposals, tmp_path / "a", classifier)) == 1
@@ -216,7 +217,7 @@ def test_what_cannot_be_measured(
     assert "expected proposals of this data set and split" in one_line()
     regions = ["--regions", str(whole / "regions.parquet"), "--data", str(scenes_dir), "--out", str(tmp_path / "e")]
     assert main([*regions, "--limit", "2"]) == 1
-    assert "but the data set has 2" in one_line()
+    assert "but the data set has 2" in capsys.readouterr().err.splitlines()[-1]
     for wrong in ([], ["--proposals", "p"]):
         with pytest.raises(SystemExit, match="2"):
             main([*regions[2:], *wrong])
