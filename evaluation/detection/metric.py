@@ -170,7 +170,7 @@ def judge(truth: Truth, label: int, detections: Detections, rule: Rule) -> list[
     counts = objects.counts & ~np.isin(objects.image, left_out)
     per_image = np.bincount(objects.image[counts], minlength=truth.images).astype(np.int32)
 
-    thresholds = _thresholds(objects.boxes, rule)  # [thresholds, objects]
+    thresholds = least_overlaps(objects.boxes, rule)  # [thresholds, objects]
     right, neither = (np.zeros((len(thresholds), len(order)), np.bool_) for _ in range(2))
     found = np.full((len(thresholds), len(order)), -1, np.int64)
     for here, there in _pairs_of_images(image, objects.image):
@@ -267,8 +267,8 @@ def _best(overlap: NDArray[np.float64], allowed: NDArray[np.bool_], rule: Rule) 
     return np.where(allowed.any(1), best, -1)
 
 
-def _thresholds(boxes: Boxes, rule: Rule) -> NDArray[np.float64]:
-    """[thresholds, objects]: overlaps that are enough."""
+def least_overlaps(boxes: Boxes, rule: Rule) -> NDArray[np.float64]:
+    """[thresholds, objects]: the overlaps that are enough to find these objects."""
     if rule == "coco":
         return np.repeat(COCO_OVERLAPS[:, None], len(boxes), 1)
     if rule != "ilsvrc":
