@@ -49,7 +49,7 @@ FLOORS: dict[str, str] = {
         importing errors""",
     "evaluation": """
         ilsvrc
-        localization features proposals paper rescore
+        localization detection proposals features paper rescore
         run report compare analyse fuse
         scores
         published text

@@ -4,8 +4,8 @@
     python -m evaluation.detection --regions A/regions.parquet --regions B/regions.parquet --data DIR
 
 Each proposal is warped and classified by every net; the posteriors of several nets are averaged (GoogLeNet section 8).
-The second form computes detections and errors anew from stored posteriors, without inference: other settings, or nets of
-several runs together. Writes OUT/regions.parquet (not in the second form), OUT/detections.parquet and the report.
+The second form computes detections and errors anew from stored posteriors, without inference: by other settings, or of
+nets of several runs. Writes OUT/regions.parquet (not in the second form), OUT/detections.parquet and the report.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _parser() -> Parser:
     add("--nms", type=_share, default=how.overlap, metavar="IOU", help=nms)
     add("--least", type=_share, default=how.least, metavar="P", help="posterior that counts (default: %(default)g)")
     add("--most", type=count_argument, default=how.most, metavar="N", help="detections an image (default: %(default)s)")
-    add("--classes-by-order", action="store_true", help="take the data set's classes by their places, whatever their names")
+    add("--classes-by-order", action="store_true", help="take the data set's classes by their places, not by name")
     add("--out", type=Path, default=Path("detection"), help="for the tables and the report (default: %(default)s)")
     add_run_options(parser)
     return parser
@@ -159,7 +159,8 @@ def _report(
     seconds: tuple[float, float] | None,
 ) -> str:
     """Writes what a run found; returns the table to print."""
-    said: dict[str, Any] = {"command": command, "python": platform.python_version(), "rule": rule, "suppression": str(how)}
+    said: dict[str, Any] = {"command": command, "python": platform.python_version()}
+    said |= {"rule": rule, "suppression": str(how)}
     if seconds is not None:
         said |= {"engine_seconds": round(seconds[0], 3), "wall_seconds": round(seconds[1], 3)}
     return write_report(args.out, data, measured, rule, said, notes)

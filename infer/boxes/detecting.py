@@ -1,7 +1,7 @@
 """Objects of an image: regions that a net classified, and what is left of them after non-maximum suppression.
 
-As R-CNN does (Girshick et al. 2014, section 2.2): for each class the regions are taken in the order of their scores, and
-one that overlaps a better one by more than 0.3 goes.
+As R-CNN does (Girshick et al. 2014, section 2.2): for each class the regions are taken in the order of their scores,
+and one that overlaps a better one by more than 0.3 goes.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def check_regions(spec: ModelSpec) -> None:
     """Raises EngineError unless a net is one of regions."""
     if spec.task != "classify" or spec.classes[-1] != BACKGROUND:
         raise EngineError(
-            f"{spec.name}: its last class is {spec.classes[-1]!r}, expected {BACKGROUND!r}: a net of regions, of a recipe "
-            "like googlenet-det (docs/detection.md)"
+            f"{spec.name}: its last class is {spec.classes[-1]!r}, expected {BACKGROUND!r}: a net of regions, of a "
+            "recipe like googlenet-det (docs/detection.md)"
         )
 
 

@@ -1,9 +1,10 @@
 """Regions as a net of regions learns them: proposals with the class of the object that they cover, or background.
 
-As R-CNN's fine-tuning has it (Girshick et al. 2014, section 2.3): a proposal that overlaps an object by 0.5 or more has
-its class, as the object's own box has, every other one is background; a batch has a quarter of the first kind. Each is
-warped with its context as in evaluation (infer/pixels/regions.py). Background is three regions for each other one, drawn
-once from up to BACKGROUND an image, so that a large data set fits into memory.
+As R-CNN's fine-tuning has it (Girshick et al. 2014, section 2.3): a proposal that overlaps an object by 0.5 or more
+has its class, as the object's own box has, every other one is background; a batch has a quarter of the first kind. Each
+is warped with its context as in evaluation (infer/pixels/regions.py). Background is three regions for each other one,
+drawn once from up to BACKGROUND an image, so that a large data set fits into memory. An image of which ILSVRC's lists
+say that not all objects have boxes gives none.
 """
 
 from __future__ import annotations
@@ -261,4 +262,4 @@ class RegionCenters(Centers):
             return None
         boxes: Boxes = np.array([item.box])
         (pixels,) = render(picture, plan_regions(boxes, size, self.spec).views, self.spec)
-        return torch.from_numpy(np.ascontiguousarray(pixels)), item.label, index
+        return torch.from_numpy(pixels.copy()), item.label, index

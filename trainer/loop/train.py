@@ -84,9 +84,9 @@ def train(
     (fine_tuning.fit_recipe), goes on from. resume: go on from out/ckpt.pt, with the same
     result as an uninterrupted run, to the bit on a CPU. statistics: the colours of the training set, measured on a
     sample where they are not given. reading: options of open_dataset. proposals: for a net of regions.
-    Ctrl-C and SIGTERM end the step, save and raise Stopped. Under torchrun every process calls this; the first one, which writes, owns `out`. Raises DatasetError,
-    CheckpointError, ImageError, ExecutionError, TrainingError, ProcessLost, Owned, or OSError where a file cannot be
-    written.
+    Ctrl-C and SIGTERM end the step, save and raise Stopped. Under torchrun every process calls this; the first one,
+    which writes, owns `out`. Raises DatasetError, ProposalsError, CheckpointError, ImageError, ExecutionError,
+    TrainingError, ProcessLost, Owned, or OSError where a file cannot be written.
     """
     execution = execution or Execution()
     peers = join(execution.device)
