@@ -110,3 +110,18 @@ REGIONS = {
 MINI_REGIONS = dict.fromkeys(
     ("epochs", "learning_rate", "loaded_rate", "iterations", "start"), "our choice: for the miniature, by experiment"
 )
+MULTIBOX_PAPER = "MultiBox (Erhan et al. 2014)"
+MULTIBOX = {
+    "task": "GoogLeNet section 8: MultiBox proposals beside those of selective search",
+    "boxes": "GoogLeNet section 8: 200 proposals",
+    "box_weight": f"{MULTIBOX_PAPER}: alpha = 0.3",
+    "area": "our choice: a crop of less shows few objects whole; the paper does not say",
+    "learning_rate": "our choice: a tenth of GoogLeNet's, whose layers it goes on from",
+    "epochs": "our choice",
+    "crop": "GoogLeNet section 6; of an object that a crop cuts, the part is learnt of which half is shown",
+}
+MINI_MULTIBOX = {
+    "boxes": "our choice: scenes have six objects at most",
+    "box_weight": "our choice: with 0.3 a run of minutes hardly moves the boxes",
+    "learning_rate": "our choice",
+}

@@ -20,6 +20,7 @@ from ..recipe import Learnt, Recipe, RecipeError
 from .augment import Augmentation
 from .batches import Centers, Crops, TargetFunction, read_bytes
 from .box_targets import with_boxes
+from .multibox import MultiBoxTargets, WholeImages, open_multibox
 from .regions import ProposalFiles, RegionCenters, RegionCrops, RegionItems, open_regions
 
 SAMPLE = 200
@@ -43,6 +44,8 @@ class Examples(NamedTuple):
         """What a net is tried on: the central view of each image, or regions."""
         if isinstance(self.dataset.items, RegionItems):
             return RegionCenters(self.dataset, spec)
+        if isinstance(self.target, MultiBoxTargets):
+            return WholeImages(self.dataset, spec, self.target)
         return Centers(self.dataset, spec, self.target)
 
     @property
@@ -53,6 +56,8 @@ class Examples(NamedTuple):
         digest = hashlib.sha256()
         for item in self.dataset.items:
             digest.update(f"{item.name.rpartition('/')[2]}\t{item.label}\n".encode())
+        if isinstance(self.target, MultiBoxTargets):
+            digest.update(self.target.digest.encode())
         return digest.hexdigest()[:16]
 
 
@@ -117,6 +122,14 @@ def open_region_examples(
         raise RecipeError(f"{recipe.name}: --{next(iter(given))} is for classification (docs/detection.md)")
     training, validation = open_regions(data, proposals, limit=(reading or {}).get("limit"), seed=recipe.seed)
     return Examples(training), None if validation is None else Examples(validation)
+
+
+def open_multibox_examples(
+    data: Path, recipe: Recipe, reading: Mapping[str, Any] | None
+) -> tuple[Examples, Examples | None]:
+    """(images with boxes to learn from, images to be tried on or None). Raises DatasetError and RecipeError."""
+    training, others = open_multibox(data, recipe, reading or {})
+    return Examples(*training), None if others is None else Examples(*others)
 
 
 def split_dataset(dataset: Dataset, split: ValSplit) -> tuple[Dataset, Dataset]:

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from infer.data.dataset import Dataset
 from infer.data.known_images import KnownImages, image_number, known_images, say_trained_on, with_trained_on
 from infer.files import replacing
 from infer.processes.owned import own_folder
@@ -31,7 +30,8 @@ from ..checkpoint import Checkpoint
 from ..data.augment import augmentation_from_recipe
 from ..data.batches import Crops, ProcessLost, TrainingBatch, batches, read_bytes
 from ..data.colours import Statistics
-from ..data.examples import Examples, ValSplit, open_examples, open_region_examples, say_turned
+from ..data.examples import Examples, ValSplit, open_examples, open_multibox_examples, open_region_examples, say_turned
+from ..data.multibox import MultiBoxTargets
 from ..data.regions import ProposalFiles
 from ..nets.zoo import Net
 from ..processes import Bar, Peers, join, say
@@ -138,6 +138,8 @@ def _train(
     )
     if recipe.task == "regions":
         examples, held_out = open_region_examples(data, recipe, reading, proposals)
+    elif recipe.task == "multibox":
+        examples, held_out = open_multibox_examples(data, recipe, reading)
     else:
         examples, held_out = open_examples(data, recipe.task, reading, known=known, split=split)
     held_names = tuple(item.name for item in held_out.dataset.items) if split and held_out else ()
@@ -154,7 +156,7 @@ def _train(
     out.mkdir(parents=True, exist_ok=True)
     if previous is None and recipe.fine_tune:
         say_images(recipe, source, examples, held_out, peers)
-    run = make_state(recipe, previous, source, examples.dataset, statistics, execution, peers)
+    run = make_state(recipe, previous, source, examples, statistics, execution, peers)
     if previous is not None:
         with naming_checkpoint(path):
             run.restore(previous)
@@ -174,12 +176,13 @@ def make_state(
     recipe: Recipe,
     previous: Checkpoint | None,
     source: Checkpoint | None,
-    dataset: Dataset,
+    examples: Examples,
     statistics: Statistics | None,
     execution: Execution,
     peers: Peers,
 ) -> TrainingState:
     """The state of a run before its first step, or one that a checkpoint of the run is to be restored to."""
+    dataset, target = examples.dataset, examples.target
     seen_before = known_images(source.spec) if source is not None else None
     if previous is not None:
         spec, net = previous.spec, make_net(recipe, previous.spec)
@@ -187,7 +190,7 @@ def make_state(
         spec, net = start_fine_tuning(recipe, dataset, source)
     else:
         spec = make_spec(recipe, dataset, statistics)
-        net = make_initial_net(recipe, spec, source)
+        net = make_initial_net(recipe, spec, source, target if isinstance(target, MultiBoxTargets) else None)
     if previous is None:
         spec = with_trained_on(spec, seen_before)
     return TrainingState(recipe, spec, net, execution, peers, class_weights=class_weights(recipe, dataset))
