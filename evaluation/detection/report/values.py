@@ -70,6 +70,7 @@ class PageValues:
 
     title: str
     rule: Rule
+    rule_in_words: str
     images: int
     objects: int
     not_counted: int
