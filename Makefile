@@ -92,9 +92,11 @@ readme: $(INSTALLED)
 	rm -rf demo/your-model && mkdir -p demo/your-model && cd demo/your-model && EXAMPLES="$(CURDIR)/examples" \
 	  PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(CURDIR)/$(RUN) $(CURDIR)/.ci/readme.py $(CURDIR)/docs/your-model.md
 
+# An older checkout's OpenCV has its cv2 where contrib's is.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip uninstall -qq --yes opencv-python-headless
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 

@@ -40,7 +40,7 @@ from trainer.checkpoint import load
 
 PACKAGES = (
     *("tensorrt", "tensorrt-rtx", "pycuda", "cuda-bindings", "onnxruntime", "onnxruntime-gpu", "onnx", "torch"),
-    *("numpy", "pillow", "opencv-python-headless"),
+    *("numpy", "pillow", "opencv-contrib-python-headless"),
 )
 RUNS = (("center", "1,8,32"), ("ten-crop,dense,multicrop+dense", "1"))
 """Protocols and batches of the benchmark."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from infer.command import Parser, exit_with, print_notes, run
+from infer.data.own_parquet import check_replaceable
 from infer.errors import UsageError, one_line
 from infer.processes.owned import own_file
 
-from .parquet import check_replaceable
 from .scores import table as tables
 
 

@@ -91,7 +91,7 @@ class Engine(Protocol):
     Outputs: `posterior` and `posterior_positions` f32 [views, classes]; `pixel_sums` i32 [views, 6] (pixels/render.py).
     Where exported: `score_map` f32 [views, classes, h', w'], which takes plans of one size of views at a time, and
     `features` f32 [views, width of the last hidden layer]. A box net has `box_map` in place of posteriors
-    (boxes/finding.py).
+    (boxes/finding.py), a MultiBox net `boxes` (boxes/multibox.py).
     """
 
     @property
@@ -190,6 +190,11 @@ def _as_slice(places: Sequence[int]) -> slice | NDArray[np.intp]:
     return numbers
 
 
+def answer_of(spec: ModelSpec) -> str:
+    """The output that is a net's answer."""
+    return {"classify": "posterior", "multibox": "boxes"}.get(spec.task, "box_map")
+
+
 def version_numbers(version: str) -> tuple[int, ...]:
     """The numbers that a library's version begins with, by which versions are compared.
 
@@ -225,10 +230,13 @@ def check_answers(spec: ModelSpec, outputs: Outputs, views: int) -> None:
 def _check_channels(where: object, spec: ModelSpec, name: str, shape: Sequence[object]) -> None:
     task_map = "score_map" if spec.task == "classify" else "box_map"
     per_class = name in ("posterior", "posterior_positions", task_map)
-    found = shape[1] if len(shape) > 1 else 0
-    if per_class and isinstance(found, int) and found > 0 and found != spec.channels:
+    if not per_class and name != "boxes":
+        return
+    found, expected = shape[1] if len(shape) > 1 else 0, spec.boxes if name == "boxes" else spec.channels
+    if isinstance(found, int) and found > 0 and found != expected:
+        known = f"{expected} boxes" if name == "boxes" else f"{expected} for the {len(spec.classes)} classes"
         raise EngineError(
-            f"{where}: its {name} has {found} values, expected {spec.channels} for the {len(spec.classes)} classes "
+            f"{where}: its {name} has {found} values, expected {known} "
             "that its spec names: the spec is of another model, export or import it again"
         )
 
@@ -240,6 +248,15 @@ def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
     for name in outputs:
         if name in spec.outputs:
             continue
+        if spec.task == "multibox" and name != "features":
+            raise EngineError(
+                f"{spec.name} is a MultiBox net, which has no {name}, only {has}: it is for --multibox of "
+                "evaluation.proposals"
+            )
+        if name == "boxes":
+            raise EngineError(
+                f"{spec.name} is no MultiBox net, it has no boxes: expected one of a recipe like googlenet-multibox"
+            )
         if spec.task != "classify" and name != "features":
             raise EngineError(
                 f"{spec.name} is a box net, which has no {name}, only {has}: it is for --boxes of "

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .pixels.decode import Pixels
+from .pixels.region_taps import Region, padded_taps, region_axes
 from .pixels.render import (
     AXES,
     PRECISION_BITS,
     Taps,
-    count_taps,
     identity_taps,
     make_taps,
     normalise,
@@ -82,8 +82,8 @@ TABLES = 64
 """Sets of tables that are kept: most photographs of a data set have one of a few sizes."""
 ALIGNMENT = 256
 """Bytes: where TensorRT's tensors begin."""
-PACKED_STEP, PILED_STEP, LINE_STEP, TAP_STEP = 256, 32, 64, 8
-"""Rows of packed and piled images, lines and taps of regions come in these steps, so that calls have few shapes.
+PACKED_STEP, PILED_STEP = 256, 32
+"""Rows of packed and piled images come in these steps, so that calls have few shapes.
 
 TensorRT-RTX compiles kernels for each new one.
 """
@@ -174,6 +174,20 @@ def feed_packed(packed: Packed, views: Sequence[tuple[int, Region]]) -> Feed:
     return {"image": packed, **_passes(identity_taps(width), identity_taps(height)), **tables}
 
 
+def feed_regions(packed: Packed, views: Sequence[tuple[int, tuple[int, int], Region]]) -> Feed:
+    """Inputs for regions of packed images, each (number of the image, (top, left) of the region in it, region).
+
+    They are of one size, and as they hardly come twice, no table is kept.
+    """
+    height, width, _ = packed.shape
+    places = []
+    for number, (top, left), _ in views:
+        across = packed.images[number].shape[1]
+        places.append((packed.starts[number] + top * across + left, across))
+    tables = make_region_tables([region for _, _, region in views], places)
+    return {"image": packed, **_passes(identity_taps(width), identity_taps(height)), **tables}
+
+
 def feed_atlas(
     sources: Mapping[Source, Pixels],
     origins: Mapping[Source, tuple[int, int]],
@@ -259,34 +273,6 @@ def _cut_tables(cuts: tuple[tuple[Rect, bool], ...], image_width: int) -> Feed:
 # Regions
 
 
-class Region(NamedTuple):
-    """What a view is made of: a rectangle of `source_px` of an image, resized to `resized_px`, of which `cut` is cut.
-
-    Sizes are (height, width) in pixels. Where both are the same, nothing is resized.
-    """
-
-    source_px: Size
-    resized_px: Size
-    filter: Filter
-    cut: Rect
-    mirrored: bool
-
-    @property
-    def taps(self) -> tuple[int, int]:
-        """How many taps its rows and columns have, as the inputs have them: in steps."""
-        counts = [1 if n == m else count_taps(n, m, self.filter) for n, m in zip(*self[:2], strict=True)]
-        return _padded_taps(counts[0]), _padded_taps(counts[1])
-
-
-def _padded_taps(count: int) -> int:
-    return 1 if count == 1 else -(-count // TAP_STEP) * TAP_STEP
-
-
-def padded_lines(region: Region) -> int:
-    """How many lines of the image a region is made of, as the inputs have them: in steps."""
-    return -(-_region(region).lines // LINE_STEP) * LINE_STEP
-
-
 class Packed:
     """Images u8 [h, w, 3] one after the other as one of `width_px` columns, with pixels of none between and behind.
 
@@ -328,56 +314,35 @@ def piled_rows(image_px: Size) -> int:
     return -(-height // step) * step
 
 
-class _Axes(NamedTuple):
-    """A region's taps: of `lines` lines from `top` on; firsts are relative to the rectangle, and to `top`."""
-
-    top: int
-    lines: int
-    columns: Taps
-    rows: Taps
-
-
-@functools.lru_cache(maxsize=AXES)
-def _region(region: Region) -> _Axes:
-    top, left, height, width = region.cut
-    rows, columns = (
-        identity_taps(n) if n == m else make_taps(n, m, region.filter)
-        for n, m in zip(region.source_px, region.resized_px, strict=True)
-    )
-    rows, columns = (
-        Taps(taps.first[start : start + length], taps.taps[:, start : start + length])
-        for taps, start, length in ((rows, top, height), (columns, left, width))
-    )
-    if region.mirrored:
-        columns = Taps(columns.first[::-1], columns.taps[:, ::-1])
-    first = int(rows.first.min())
-    end = min(int(rows.first.max()) + len(rows.taps), region.source_px[0])
-    return _Axes(first, end - first, columns, Taps(rows.first - first, rows.taps))
-
-
 @functools.lru_cache(maxsize=TABLES)
 def region_tables(regions: tuple[Region, ...], places: tuple[tuple[int, int], ...]) -> Feed:
     """Inputs for regions of one size; each has the flat offset of its rectangle and the width of the image it is in."""
-    axes = [_region(region) for region in regions]
-    lines = np.arange(max(map(padded_lines, regions)), dtype=np.int32)
+    return _read_only(make_region_tables(regions, places))
+
+
+def make_region_tables(regions: Sequence[Region], places: Sequence[tuple[int, int]]) -> Feed:
+    """The inputs of region_tables, which are not kept."""
+    axes = [region_axes(region) for region in regions]
+    lines = np.arange(max(one.padded_lines for one in axes), dtype=np.int32)
+    starts, widths = np.array(places, np.int32).T[..., None]  # [V, 1] each
+    tops, counts = np.array([(one.top, one.lines) for one in axes], np.int32).T[..., None]
+    own = tops + np.minimum(lines, counts - 1)  # [V, lines]
+    for number, one in enumerate(axes):
+        if one.down is not None:
+            own[number, one.lines :] = one.down
     tables = {
-        "rows": np.stack(
-            [
-                start + (one.top + np.minimum(lines, one.lines - 1)) * width
-                for one, (start, width) in zip(axes, places, strict=True)
-            ]
-        ),
+        "rows": starts + own * widths,
         "cols": np.stack([one.columns.first for one in axes]),
         "region_col_taps": _stacked([one.columns.taps for one in axes]),
         "region_row_first": np.stack([one.rows.first for one in axes]),
         "region_row_taps": _stacked([one.rows.taps for one in axes]),
     }
-    return _read_only({name: np.ascontiguousarray(table, np.int32) for name, table in tables.items()})
+    return {name: np.ascontiguousarray(table, np.int32) for name, table in tables.items()}
 
 
 def _stacked(taps: Sequence[Table]) -> Table:
     """Taps [K, n] of several axes as [largest K, axes, n]."""
-    stacked = np.zeros((_padded_taps(max(map(len, taps))), len(taps), taps[0].shape[1]), np.int32)
+    stacked = np.zeros((padded_taps(max(map(len, taps))), len(taps), taps[0].shape[1]), np.int32)
     for number, own in enumerate(taps):
         stacked[: len(own), number] = own
     return stacked

@@ -2,7 +2,8 @@
 
 The images come from integer arithmetic alone, so any language can make them. For one view of each the model carries
 the pixel sums, which must match exactly, and the FP32 log-posterior of the net it was exported from; an INT8 net, which
-may differ from that on noise, carries its own. A box net carries the mean of its boxes over positions.
+may differ from that on noise, carries its own. A box net carries the mean of its boxes over positions, a MultiBox net
+all numbers of its boxes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from .views import View, ViewPlan, plan_views
 IMAGES = 16
 SUMS = "pixel_sums"
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.02}
-"""Largest difference that passes, by precision of the graph: of a posterior, or of a box in units of crop_px, relative
-to what is larger than one."""
+"""Largest difference that passes, by precision of the graph: of a posterior, or of a box in units of crop_px or of a
+MultiBox net's view, relative to what is larger than one."""
 
 
 class Expectations(msgspec.Struct, frozen=True):
@@ -137,6 +138,10 @@ def _run(engine: Engine) -> tuple[Any, Any]:
         outputs = [name for name in ("posterior", SUMS) if name in engine.spec.outputs]
         results = engine.run(engine.load(images), plans, outputs)
         return results.get(SUMS), results["posterior"]
+
+    if engine.spec.task == "multibox":
+        results = engine.run(engine.load(images), plans, ("boxes", SUMS))
+        return results[SUMS], results["boxes"].reshape(IMAGES, -1)
 
     sums, boxes = [], []
     for picture, plan in zip(images, plans, strict=True):  # maps of different sizes are different outputs

@@ -31,9 +31,9 @@ CenterRounding = Literal["floor", "torchvision"]
 Interface = Literal["views", "images", "nchw"]
 Precision = Literal["fp32", "fp16", "int8"]
 """Precision of a graph's layers; int8: quantised by others, as QDQ or in integer operators."""
-Task = Literal["classify", "box-scr", "box-pcr"]
+Task = Literal["classify", "box-scr", "box-pcr", "multibox"]
 """The last layer's answer at each position: scores of the classes, one box, or a box of each class (VGG's appendix A:
-single-class and per-class regression)."""
+single-class and per-class regression); or, at the one position of a crop, boxes with a confidence each (MultiBox)."""
 
 
 MOST_BYTES, MOST_CLASSES, MOST_LETTERS, NAME_BYTES = 1 << 24, 1_000_000, 10_000, 200
@@ -42,7 +42,7 @@ LARGEST_PX, LARGEST_TEST_PX = 1 << 16, 2048
 """Of any length in a spec, so that nothing computed from it overflows; of the scale that every engine is tuned for."""
 MOST = {
     **dict.fromkeys(("crop_px", "stride_px", "max_views"), LARGEST_PX),
-    **{"test_short_px": LARGEST_TEST_PX, "width": 1000, "fc_width": 1 << 20},
+    **{"test_short_px": LARGEST_TEST_PX, "width": 1000, "fc_width": 1 << 20, "boxes": 10_000},
 }
 """The bound of each number. infer/cpp/src/spec.cpp has the same bounds, so that both accept the same specs."""
 LARGEST_LEVEL, SMALLEST_STD = 1e6, 1e-6
@@ -109,6 +109,7 @@ class ModelSpec:
     fc_width: int = 4096
     pool_rounding: PoolRounding = "ceil"
     task: Task = "classify"
+    boxes: int = 0  # that a MultiBox net answers with
     interface: Interface = "views"
     precision: Precision = "fp32"
     outputs: tuple[str, ...] = ("posterior", "posterior_positions", "pixel_sums")
@@ -138,6 +139,10 @@ class ModelSpec:
             self.crop_px >= self.stride_px and self.crop_px % self.stride_px == 0,
             f"crop_px must be a multiple of stride_px = {self.stride_px}, got {self.crop_px}",
         )
+        is_multibox = self.task == "multibox"
+        expected = "above 0 for multibox" if is_multibox else f"0 for {self.task}"
+        require((self.boxes > 0) == is_multibox and self.boxes >= 0, f"boxes must be {expected}, got {self.boxes}")
+        require(self.fixed_size or not is_multibox, "fixed_size must be true for multibox, got false")
         require(self.max_views >= 0, f"max_views must not be negative, got {self.max_views}")
         require(self.width > 0 and self.fc_width > 0, "width and fc_width must be positive")
 
@@ -164,7 +169,8 @@ class ModelSpec:
     @property
     def channels(self) -> int:
         """Channels of the last layer."""
-        return {"classify": len(self.classes), "box-scr": 4, "box-pcr": 4 * len(self.classes)}[self.task]
+        of_task = {"classify": len(self.classes), "box-scr": 4, "box-pcr": 4 * len(self.classes)}
+        return of_task.get(self.task, 5 * self.boxes)
 
     def with_exif(self, exif: Exif | None) -> ModelSpec:
         """The same network, for images that are turned as their camera noted, or are not; None: as it is."""
@@ -172,7 +178,10 @@ class ModelSpec:
         return replace(self, preprocessing=changed)
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        values = dataclasses.asdict(self)
+        if not self.boxes:  # as specs were before there was such a net
+            del values["boxes"]
+        return json.dumps(values, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ModelSpec:

@@ -185,6 +185,8 @@ def _image_extents(spec: ModelSpec, opt: int, largest: int = 0) -> tuple[Extent,
 
 Rect = tuple[int, int, int, int]
 """(top, left, height, width) in the rescaled image."""
+AS_LOADED = 0
+"""View.short_side_px of a view of the image as it was loaded, which nothing rescales."""
 
 
 class PlanError(UsageError):
@@ -195,7 +197,9 @@ class PlanError(UsageError):
 class View:
     """A rectangle of the image rescaled to `short_side_px`, perhaps resized to a square and mirrored.
 
-    A view whose `box` is the whole rescaled image is dense. `weight` is the view's share of the posterior.
+    A view whose `box` is the whole rescaled image is dense. `weight` is the view's share of the posterior. A region
+    (regions.py) is of the image AS_LOADED; its box may fill only the rectangle `inner` of the square, around which is
+    the colour of the image's last pixel.
     """
 
     short_side_px: int
@@ -203,6 +207,7 @@ class View:
     resize_px: int | None = None
     mirrored: bool = False
     weight: float = 1.0
+    inner: Rect | None = None
 
     @property
     def size_px(self) -> Size:
@@ -210,9 +215,14 @@ class View:
         return (self.resize_px, self.resize_px) if self.resize_px else self.box[2:]
 
     @property
-    def source(self) -> tuple[int, Rect | None]:
-        """The scale that the view is cut from, and the square of it that is resized first, if any."""
-        return self.short_side_px, (self.box if self.resize_px else None)
+    def resized_px(self) -> Size:
+        """(height, width) of what the box is resized to, if it is."""
+        return self.inner[2:] if self.inner else self.size_px
+
+    @property
+    def source(self) -> tuple[int, Rect | None, Rect | None]:
+        """The scale that the view is cut from, the rectangle of it that is resized first, if any, and its place."""
+        return self.short_side_px, (self.box if self.resize_px else None), self.inner
 
     @property
     def cut(self) -> Rect:
@@ -258,11 +268,13 @@ def numbered_views(plans: Sequence[ViewPlan]) -> list[NumberedView]:
 
 
 def rescaled_px(image_px: Size, short_side_px: int, long_side_rounding: str) -> Size:
-    """Size after isotropic rescaling: the shorter side exactly Q.
+    """Size after isotropic rescaling: the shorter side exactly Q. AS_LOADED leaves it.
 
     The longer is rounded to the nearest integer for our nets, (long * Q + short // 2) // short, and down for
     torchvision's.
     """
+    if short_side_px == AS_LOADED:
+        return image_px
     short, long = sorted(image_px)
     half = short // 2 if long_side_rounding == "nearest" else 0
     rescaled_long = (long * short_side_px + half) // short
@@ -409,6 +421,8 @@ def out_of_range(plan: ViewPlan, shapes: Sequence[ShapeRange], spec: ModelSpec) 
     rounding = spec.preprocessing.long_side_rounding
     for q, view_px in dict.fromkeys((view.short_side_px, view.size_px) for view in plan.views):
         rescaled = rescaled_px(plan.image_px, q, rounding)
+        if q == AS_LOADED:  # regions, each resized for itself from whatever size
+            rescaled = view_px
         if any(shape.admits(view_px, rescaled) for shape in shapes):
             continue
         ranges = "; ".join(shape.explain() for shape in shapes)

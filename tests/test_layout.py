@@ -49,10 +49,10 @@ FLOORS: dict[str, str] = {
         importing errors""",
     "evaluation": """
         ilsvrc
-        localization detection features paper rescore
+        localization detection proposals features paper rescore
         run report compare analyse fuse
         scores
-        parquet published text
+        published text
         errors""",
     "trainer": """
         __main__ chain

@@ -28,6 +28,7 @@ from infer.views import PROTOCOLS, plan_views
 from .checkpoint import Checkpoint, load
 from .data.batches import cores_here
 from .data.colours import Statistics
+from .data.regions import ProposalFiles
 from .loop.fine_tuning import fit_recipe, for_features
 from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
 from .loop.report.write import try_to_report
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     out = "folder for ckpt.pt, metrics.jsonl, curves.png ..."
     init = "checkpoint whose layers start the net (A's, for deeper nets), or that a -finetune recipe goes on from"
     freeze = "layers that stay as they were loaded: all but the last, none, or the first N (--set train_layers=...)"
+    proposals = "of python -m evaluation.proposals for the images to train on"
     split = "keep this share of each class for validation, like 0.2 (the same as --set val_split=...)"
 
     add("--recipe", required=True, choices=list(RECIPES))
@@ -59,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--init", type=Path, help=init)
     add("--freeze", type=freeze_argument, metavar="features|none|N", help=freeze)
     add("--val-split", metavar="SHARE", help=split)
+    add("--proposals", type=Path, metavar="FILE", help=f"for a net of regions, {proposals}")
+    add("--val-proposals", type=Path, metavar="FILE", help="the same of the images that it is tried on")
     add("--resume", action="store_true", help="go on from OUT/ckpt.pt")
     add("--final-protocol", default="dense", metavar="P", help=final)
     args = parser.parse_args(argv)
@@ -96,6 +100,16 @@ def open_weights(args: argparse.Namespace, settings: list[str]) -> tuple[Recipe,
     return override(fit_recipe(recipe, weights.spec), exif), source
 
 
+def proposal_files(args: argparse.Namespace, recipe: Recipe) -> ProposalFiles | None:
+    """The tables of proposals. Raises UsageError where they are not for this recipe, or only those to be tried on."""
+    given = "--proposals" if args.proposals else "--val-proposals" if args.val_proposals else None
+    if given and recipe.task != "regions":
+        raise UsageError(f"{given}: is for nets of regions (like googlenet-det), {recipe.name} learns from images")
+    if args.val_proposals and not args.proposals:
+        raise UsageError("--val-proposals: expected --proposals too, of the images to train on")
+    return ProposalFiles(args.proposals, args.val_proposals) if args.proposals else None
+
+
 def train_and_evaluate(args: argparse.Namespace, settings: list[str]) -> int:
     """Trains the net, then evaluates it by the final protocol. Raises UsageError, and what `train` raises."""
     started, execution = time.monotonic(), execution_from_args(args)
@@ -118,6 +132,7 @@ def train_and_evaluate(args: argparse.Namespace, settings: list[str]) -> int:
         statistics=given,
         execution=execution,
         reading=data_options(args),
+        proposals=proposal_files(args, recipe),
     )
 
     # The first process alone speaks and evaluates.
@@ -125,6 +140,8 @@ def train_and_evaluate(args: argparse.Namespace, settings: list[str]) -> int:
         return 0
     done = f"{path}: {recipe.name}, {load(path).epochs_done} epochs, {time.monotonic() - started:.0f} s"
     print(one_line(done))
+    if recipe.task == "regions":
+        return 0
     try_to_report(path, recipe, args.data, data_options(args))
     if args.final_protocol == "none" or recipe.task != "classify":
         return 0

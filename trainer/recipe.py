@@ -20,7 +20,9 @@ Start = Literal["he", "normal", "glorot"]
 Average = Literal["none", "polyak"]
 Crop = Literal["scale", "area"]
 Interpolation = Literal["fixed", "random"]
-Sampling = Literal["all", "balanced"]
+Sampling = Literal["all", "balanced", "regions"]
+Learnt = Literal[Task, "regions"]
+"""What a net learns; a net of regions is a classifier with background as one more class."""
 Keep = Literal["last", "best"]
 Norms = Literal["frozen", "updated"]
 
@@ -56,7 +58,7 @@ class Recipe:
 
     name: str
     net: str
-    task: Task = "classify"
+    task: Learnt = "classify"
     init: str = ""  # the recipe whose checkpoint starts the net; "": none
     fine_tune: bool = (
         False  # net, widths, preprocessing and all layers but a last one for other classes come from --init
@@ -64,6 +66,8 @@ class Recipe:
     width: float = 1.0
     fc_width: int = 4096
     crop_px: int = 224
+    boxes: int = 0  # multibox: boxes, and priors, of an image
+    box_weight: float = 0.3  # multibox: of the boxes' squared distances in the loss, beside the confidences
     phases: tuple[Phase, ...]
     test_short_px: int = 0  # 0: S, or the mean of the range
 
@@ -94,7 +98,7 @@ class Recipe:
 
     val_split: float = 0.0  # the share of each class that is kept for validation, where a data set has no images for it
     split_seed: int = 0  # decides which
-    sampling: Sampling = "all"  # an epoch has every image once; or as many of each class
+    sampling: Sampling = "all"  # an epoch has every image once; as many of each class; a quarter of objects in a batch
     crop: Crop = "scale"  # the short side becomes S, then any crop; or a share of the image's area
     area: tuple[float, float] = (0.08, 1.0)  # area: smallest and largest share
     aspect: tuple[float, float] = (3 / 4, 4 / 3)  # area: width over height
@@ -121,6 +125,15 @@ class Recipe:
         )
         features = self.train_layers == "last" and self.task == "classify"
         self._require(self.train_layers != "last" or features, "train_layers", "last is for classification")
+        regions = self.task == "regions"
+        self._require(
+            (self.sampling == "regions") == regions, "sampling", "is regions for nets of regions, and only these"
+        )
+        self._require(not regions or self.batch % 4 == 0, "batch", "is a multiple of 4 for a quarter of objects")
+        self._require(not regions or self.val_split == 0, "val_split", "is not for regions: --val-proposals")
+        is_multibox = self.task == "multibox"
+        self._require((self.boxes > 0) == is_multibox, "boxes", "is above 0 for multibox, and for nothing else")
+        self._require(not is_multibox or self.val_split == 0, "val_split", "is not for multibox: use the data's own")
         self._require(not features or len(self.phases) == 1, "train_layers", "last is for recipes of one phase")
         self._require(0 < self.loaded_rate <= 1, "loaded_rate", "is above 0 and at most 1")
         self._require(weights_by_class(self.class_weights) is not None, "class_weights", f"is {CLASS_WEIGHTS_FORM}")
@@ -163,13 +176,13 @@ class Recipe:
         low, high = self.phases[-1].short_px
 
         source = {"recipe": self.to_json()}
-        if self.task != "classify":  # as VGG's Table 8 has it
+        if self.task in ("box-scr", "box-pcr"):  # as VGG's Table 8 has it
             source["fine_tuned"] = "all" if self.train_layers == "all" else "first two FC"
 
         return ModelSpec(
             name=self.name,
             net=self.net,
-            task=self.task,
+            task="classify" if self.task == "regions" else self.task,
             classes=classes,
             class_names=class_names,
             preprocessing=Preprocessing(mean_rgb, std_rgb=(self.input_std,) * 3, exif=self.exif),
@@ -178,6 +191,8 @@ class Recipe:
             crop_px=self.crop_px,
             width=self.width,
             fc_width=self.fc_width,
+            boxes=self.boxes,
+            fixed_size=self.task == "multibox",
             source=source,
         )
 
@@ -197,15 +212,15 @@ class Recipe:
 
 POSITIVE = (
     *("width", "fc_width", "epochs", "batch", "learning_rate", "input_std", "start_sigma"),
-    *("patience", "lr_every_epochs", "feature_draws"),
+    *("patience", "lr_every_epochs", "feature_draws", "box_weight"),
 )
 NOT_NEGATIVE = (
-    *("split_seed", "stop_after"),
+    *("split_seed", "stop_after", "boxes"),
     *("seed", "momentum", "weight_decay", "color_sigma", "iterations", "lr_drops", "test_short_px"),
 )
 LATER = (
     *("exif", "fine_tune", "loaded_rate", "norms", "label_smoothing", "class_weights", "stop_after", "keep"),
-    *("feature_draws", "val_split", "split_seed", "sampling"),
+    *("feature_draws", "val_split", "split_seed", "sampling", "boxes", "box_weight"),
 )
 """Fields that recipes did not always have: at their defaults they are not written, so that older runs go on."""
 DEFAULTS = {one.name: one.default for one in dataclasses.fields(Recipe)}

@@ -210,6 +210,52 @@ def _fine_tune(name: str, net: str, *, mini: bool = False) -> Recipe:
     )
 
 
+def _regions(name: str, net: str, *, mini: bool = False) -> Recipe:
+    """The recipe of a net of regions, from a classifier (R-CNN's fine-tuning); mini: one of the miniature's."""
+    base = _fine_tune(name, net, mini=mini)
+    return dataclasses.replace(
+        base,
+        task="regions",
+        sampling="regions",
+        epochs=2 if mini else 10,  # the iterations decide
+        iterations=800 if mini else 50_000,
+        batch=128,
+        learning_rate=0.02 if mini else 1e-3,
+        loaded_rate=0.5 if mini else 1.0,
+        stop_after=0,
+        keep="last",
+        color_sigma=0.0,
+        sources=sources.REGIONS | (sources.MINI_REGIONS if mini else {}),
+    )
+
+
+GOOGLENET_MULTIBOX = dataclasses.replace(
+    GOOGLENET,
+    name="googlenet-multibox",
+    task="multibox",
+    init="googlenet",
+    boxes=200,
+    epochs=60,
+    learning_rate=1e-3,
+    area=(0.3, 1.0),
+    sources={**sources.GOOGLENET, **sources.MULTIBOX},
+)
+MINI_GOOGLENET_MULTIBOX = dataclasses.replace(
+    MINI_GOOGLENET,
+    name="mini-googlenet-multibox",
+    task="multibox",
+    init="mini-googlenet",
+    phases=_one_phase(128, 128, dropout=False),
+    boxes=100,
+    box_weight=100.0,
+    epochs=30,
+    learning_rate=0.005,
+    crop="area",
+    area=(0.3, 1.0),
+    sources={**MINI_GOOGLENET.sources, **sources.MULTIBOX, **sources.MINI_MULTIBOX},
+)
+
+REGION_NETS = {"vgg-det": VGG_FAMILY, "googlenet-det": "googlenet"}
 FINE_TUNED_NETS = {
     "vgg-finetune": VGG_FAMILY,
     "googlenet-finetune": "googlenet",
@@ -230,7 +276,10 @@ RECIPES = {
         *(scale.recipe(MINI_BASES[net]) for scale in (MINI_384, MINI_JITTER) for net in FINE_SCALES),
         *(_mini_boxes(net, task) for net in (MINI_BASES["D"], MINI_384.recipe(MINI_BASES["D"])) for task in BOX_TASKS),
         MINI_GOOGLENET,
+        GOOGLENET_MULTIBOX,
+        MINI_GOOGLENET_MULTIBOX,
         *(_fine_tune(name, net, mini=mini) for mini in (False, True) for name, net in FINE_TUNED_NETS.items()),
+        *(_regions(name, net, mini=mini) for mini in (False, True) for name, net in REGION_NETS.items()),
     )
 }
 

@@ -91,3 +91,37 @@ FINE_TUNE = dict.fromkeys(
 MINI_FINE_TUNE = {
     "phases": "our choice: 9/8 to 3/2 of a crop, around the fixed scale of the miniature",
 }
+RCNN = "R-CNN (Girshick et al. 2014), section 2.3 and the report on ILSVRC2013"
+REGIONS = {
+    "net": "of the weights, with their widths and preprocessing (width, fc_width, exif, input_std are theirs)",
+    "task": "GoogLeNet section 8: regions are classified, as in R-CNN; softmax with background is our reading",
+    "sampling": f"{RCNN}: 32 regions of objects and 96 of background",
+    "batch": RCNN,
+    "learning_rate": RCNN,
+    "loaded_rate": f"{RCNN}: one rate for all layers",
+    "iterations": f"{RCNN}: 50,000 for ILSVRC; GoogLeNet's section 8 is silent",
+    "schedule": "our choice; R-CNN drops the rate to a tenth after 20,000 iterations",
+    "momentum": RCNN,
+    "weight_decay": RCNN,
+    "start": "AlexNet's 0.01, of the last layer",
+    "phases": "only dropout: regions are warped as in evaluation, whatever S is",
+    "color_sigma": f"{RCNN}: regions are mirrored, and nothing else",
+}
+MINI_REGIONS = dict.fromkeys(
+    ("epochs", "learning_rate", "loaded_rate", "iterations", "start"), "our choice: for the miniature, by experiment"
+)
+MULTIBOX_PAPER = "MultiBox (Erhan et al. 2014)"
+MULTIBOX = {
+    "task": "GoogLeNet section 8: MultiBox proposals beside those of selective search",
+    "boxes": "GoogLeNet section 8: 200 proposals",
+    "box_weight": f"{MULTIBOX_PAPER}: alpha = 0.3",
+    "area": "our choice: a crop of less shows few objects whole; the paper does not say",
+    "learning_rate": "our choice: a tenth of GoogLeNet's, whose layers it goes on from",
+    "epochs": "our choice",
+    "crop": "GoogLeNet section 6; of an object that a crop cuts, the part is learnt of which half is shown",
+}
+MINI_MULTIBOX = {
+    "boxes": "our choice: scenes have six objects at most",
+    "box_weight": "our choice: with 0.3 a run of minutes hardly moves the boxes",
+    "learning_rate": "our choice",
+}

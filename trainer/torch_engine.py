@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from infer.engine import HOST, DeviceImage, Outputs, check_outputs, in_order, load_on_host
+from infer.engine import HOST, DeviceImage, Outputs, answer_of, check_outputs, in_order, load_on_host
 from infer.files import file_sha256
 from infer.pixels.decode import Pixels
 from infer.pixels.render import pixel_sums, render
@@ -37,7 +37,7 @@ class TorchEngine:
         """Builds the net on `place`. largest_short_px widens the default range of shapes."""
         self.spec: ModelSpec = checkpoint.spec
         if self.spec.task != "classify":
-            self.spec = dataclasses.replace(self.spec, outputs=("box_map", "pixel_sums"))
+            self.spec = dataclasses.replace(self.spec, outputs=(answer_of(self.spec), "pixel_sums"))
         self.shapes: tuple[ShapeRange, ...] = default_shapes(self.spec, largest_short_px)
         self.sha256 = sha256
         self.seconds = 0.0
@@ -84,6 +84,9 @@ class TorchEngine:
 
         if self.spec.task == "classify":
             computed = {"posterior": torch.softmax(maps.mean((2, 3)), 1).numpy()}
+        elif self.spec.task == "multibox":
+            boxes = maps.reshape(-1, self.spec.boxes, 5)
+            computed = {"boxes": torch.cat([boxes[..., :4], torch.sigmoid(boxes[..., 4:])], 2).numpy()}
         else:
             computed = {"box_map": maps.numpy()}
         if "posterior_positions" in outputs:

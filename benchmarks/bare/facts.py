@@ -12,8 +12,8 @@ from typing import Any
 NEEDS = ("torch",)
 PACKAGES = (
     *("torch", "cuda-bindings", "msgspec", "defusedxml", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "pillow"),
-    *("opencv-python-headless", "pyarrow", "scipy", "scikit-learn", "scikit-image", "matplotlib", "tabulate", "tqdm"),
-    *("jinja2", "pyyaml", "tensorboard", "pytest", "hypothesis", "nvidia-cudnn-cu13", "tensorrt"),
+    *("opencv-contrib-python-headless", "pyarrow", "scipy", "scikit-learn", "scikit-image", "matplotlib", "tabulate"),
+    *("tqdm", "jinja2", "pyyaml", "tensorboard", "pytest", "hypothesis", "nvidia-cudnn-cu13", "tensorrt"),
 )
 QUERY = "name,driver_version,memory.total,compute_cap,power.limit,clocks.max.sm"
 

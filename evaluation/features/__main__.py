@@ -31,11 +31,11 @@ from infer.command import (
     scales_argument,
     whole_argument,
 )
+from infer.data.own_parquet import check_replaceable
 from infer.errors import one_line
 from infer.processes.owned import own_file
 from infer.processes.pipeline import behind
 
-from ..parquet import check_replaceable
 from ..run.engines import our_commit
 from ..run.loop import MakerOpener, Shard
 from ..run.workers import add_run_options, check_run_options, decoder_remarks, open_crew, say_interrupted

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from infer.data import own_parquet as parquet
+from infer.data.own_parquet import StoredTable
 from infer.errors import Refused
 
-from .. import parquet
-from ..parquet import StoredTable
 from ..run.loop import Shard, dataset_id
 from ..run.store import ShardNotes, UnfinishedShards
 from ..scores.table import OK

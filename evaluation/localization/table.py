@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from infer.boxes.finding import Guess
+from infer.data import own_parquet as parquet
 from infer.data.annotations import Box
 from infer.spec import Size
 
-from .. import parquet
 from ..errors import ScoresError
 from ..run.loop import Shard
 from ..run.store import UNFINISHED, ShardNotes, UnfinishedShards

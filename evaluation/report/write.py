@@ -23,7 +23,7 @@ from .pairs import Pair, by_p
 from .results import REPORT, SCHEMA_VERSION, Environment, EvaluatedImages, Report, ReportedRun, Result
 
 CLASSES = "classes.csv"
-PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless", "onnxruntime")
+PACKAGES = ("torch", "numpy", "pillow", "opencv-contrib-python-headless", "onnxruntime")
 """Packages whose versions a report tells."""
 NAMES = [0, 1, 2, 3, 4]
 """Columns of the table that hold names: one that looks like a number stays as it is."""

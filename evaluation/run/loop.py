@@ -126,6 +126,11 @@ class ShardMaker(ABC, Generic[Sample, Begun, Rows]):
     decode: Decode = staticmethod(decode)
     trained_on: Sequence[KnownImages | None] = ()
 
+    @property
+    def exifs(self) -> Sequence[Exif]:
+        """Ways of treating EXIF that images are decoded by; here each engine's own."""
+        return [engine.spec.preprocessing.exif for engine in self.engines]
+
     def item(self, sample: Any) -> Item:
         """Says where the image of a sample lies."""
         found: Item = sample.item
@@ -237,7 +242,7 @@ def make_shards(
     starts = range(0, len(samples), size) if starts is None else starts
     ranges = [range(start, min(start + size, len(samples))) for start in starts]
 
-    exifs = list(dict.fromkeys(engine.spec.preprocessing.exif for engine in maker.engines))
+    exifs = list(dict.fromkeys(maker.exifs))
     budget = Budget(DECODED_BYTES)
 
     def read(numbered: tuple[int, Item]) -> DecodedImage:

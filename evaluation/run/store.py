@@ -23,20 +23,20 @@ import msgspec
 import pyarrow as pa
 from tqdm import tqdm
 
+from infer.data import own_parquet as parquet
 from infer.data.dataset import Dataset
 from infer.data.known_images import say_trained_on
 from infer.files import read_file, replacing
 from infer.processes.owned import check_ours, remove_ours
 from infer.processes.pipeline import behind
 
-from .. import parquet
 from ..errors import RunError
 from ..scores import table as tables
 from ..scores.table import CPU_DECODER, DECODER, Mistake, surest
 from .loop import Rows, Shard, dataset_id
 from .score import KnownEngines, TableParts
 
-UNFINISHED = {None: "unfinished", "localization": "unfinished-boxes"}
+UNFINISHED = {None: "unfinished", "localization": "unfinished-boxes", "detection": "unfinished-regions"}
 """Folders of shards within OUT, by the `kind` in the command's report.json; evaluation.ilsvrc's has none."""
 REPORT_BYTES = 1 << 30
 """Most that is read of a report.json, which lists every unreadable image."""

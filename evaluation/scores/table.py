@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from infer.data import own_parquet as parquet
+from infer.data.own_parquet import StoredTable
 from infer.engine import UNROUNDED
 from infer.pixels.nvjpeg import DecoderName
 
-from .. import parquet
 from ..errors import ScoresError
-from ..parquet import StoredTable
 
 OK = "ok"
 """Status of an image that was scored."""

@@ -11,6 +11,8 @@ ALWAYS = ("posterior", "posterior_positions", "pixel_sums")
 """Outputs of every classifier (for `nchw` the host sums the pixels)."""
 ALWAYS_OF_BOXES = ("box_map", "pixel_sums")
 """Outputs of every box net; infer/boxes/finding.py explains `box_map`."""
+ALWAYS_OF_MULTIBOX = ("boxes", "pixel_sums")
+"""Outputs of every MultiBox net; infer/boxes/multibox.py explains `boxes`."""
 ON_REQUEST = ("score_map", "features", "pixels")
 """Outputs that are asked for. `pixels` are the views as the graph sees them, for tests."""
 ANSWERS = ("posterior",)
@@ -24,7 +26,8 @@ def outputs_asked_for(asked: Sequence[str], task: Task) -> tuple[str, ...]:
     """The outputs of a graph of which some were asked: ANSWERS alone, or the usual ones and those."""
     if tuple(asked) == ANSWERS:
         return ANSWERS
-    return tuple(dict.fromkeys((*(ALWAYS if task == "classify" else ALWAYS_OF_BOXES), *asked)))
+    always = {"classify": ALWAYS, "multibox": ALWAYS_OF_MULTIBOX}.get(task, ALWAYS_OF_BOXES)
+    return tuple(dict.fromkeys((*always, *asked)))
 
 
 def outputs_in_graph(spec: ModelSpec) -> dict[str, tuple[TypeName, Shape]]:
@@ -36,6 +39,7 @@ def outputs_in_graph(spec: ModelSpec) -> dict[str, tuple[TypeName, Shape]]:
         "pixel_sums": ("int32", ("views", 6)),
         "score_map": ("float32", ("views", classes, "map_height", "map_width")),
         "box_map": ("float32", ("views", spec.channels, "map_height", "map_width")),
+        "boxes": ("float32", ("views", spec.boxes, 5)),
         "features": ("float32", ("views", "features")),
         "pixels": ("int32", INPUTS["nchw"]["input"][1]),
     }

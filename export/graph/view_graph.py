@@ -50,7 +50,10 @@ def write_graph(net: Net, spec: ModelSpec) -> onnx.ModelProto:
     penultimate, scores = write_net(w, net, x, half=half)
     if half:
         scores = w.op("Cast", [scores], "score_map.single", to=F32)
-    computed = _scores(w, scores, outputs) if spec.task == "classify" else {w.op("Identity", [scores], "box_map")}
+    if spec.task == "classify":
+        computed = _scores(w, scores, outputs)
+    else:
+        computed = {_boxes(w, scores, spec.boxes) if spec.task == "multibox" else w.op("Identity", [scores], "box_map")}
 
     # what is asked for besides
     if "features" in outputs:
@@ -77,6 +80,17 @@ def _scores(w: GraphWriter, scores: str, outputs: Collection[str]) -> set[str]:
     if "score_map" in outputs:
         w.op("Identity", [scores], "score_map")
     return {"posterior", "posterior_positions", "score_map"} & set(outputs)
+
+
+def _boxes(w: GraphWriter, scores: str, count: int) -> str:
+    """Writes the end of a MultiBox net: edges as they are, confidences behind the sigmoid; f32 [V, boxes, 5]."""
+    shape = w.constant("shape.boxes", np.array([-1, count, 5], np.int64))
+    raw = w.op("Reshape", [scores, shape], "boxes.raw")
+    edges, logits = (
+        w.op("Slice", [raw, w.axes(first), w.axes(last), w.axes(2)], f"boxes.{name}")
+        for name, first, last in (("edges", 0, 4), ("logits", 4, 5))
+    )
+    return w.op("Concat", [edges, w.op("Sigmoid", [logits], "boxes.confidence")], "boxes", axis=2)
 
 
 def _model(w: GraphWriter, spec: ModelSpec) -> onnx.ModelProto:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from infer.engine import answer_of
 from infer.spec import ModelSpec
 
 from ..model import file as model_file
@@ -33,8 +34,9 @@ def loss_of(found: Sequence[NDArray[np.float64]], expected: Sequence[NDArray[np.
 
 def scores_of(model: onnx.ModelProto, images: Images, count: int = TRIED) -> list[NDArray[np.float64]]:
     """The class scores, or the map of boxes, of one view of each of a few images."""
-    is_classifier = ModelSpec.from_json(metadata(model)["spec"]).task == "classify"
-    name = CLASS_SCORES if is_classifier else "box_map"
+    spec = ModelSpec.from_json(metadata(model)["spec"])
+    is_classifier = spec.task == "classify"
+    name = CLASS_SCORES if is_classifier else answer_of(spec)
     opened = model_file.opened(with_class_scores(model), [name]) if is_classifier else model_file.opened(model)
     del model
     with opened as engine:

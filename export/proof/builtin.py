@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from infer import self_test
-from infer.engine import EngineError
+from infer.engine import EngineError, answer_of
 from infer.errors import one_line
 from infer.pixels.decode import Pixels
 from infer.spec import ModelSpec
@@ -97,7 +97,7 @@ def measure_builtin(model: onnx.ModelProto) -> BuiltinRange:
     names, measured = _with_largest(model)
     rows, answers_nothing = [], []
     with model_file.opened(measured, [LARGEST]) as engine:
-        answer = "posterior" if engine.spec.task == "classify" else "box_map"
+        answer = answer_of(engine.spec)
         for image in builtin_images(engine.spec):
             crop = engine.spec.crop_px
             plan = ViewPlan("built-in", (crop, crop), (View(crop, (0, 0, crop, crop)),))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from tabulate import tabulate
 
+from infer.engine import answer_of
 from infer.errors import one_line
 from infer.pixels.decode import Pixels
 from infer.views import ViewPlan
@@ -150,7 +151,7 @@ def _tensors(
 def _final_answers(model: onnx.ModelProto, views: Views) -> list[NDArray[np.float32]]:
     """The posterior, or the map of boxes, of each view."""
     with model_file.opened(model) as engine:
-        name = "posterior" if engine.spec.task == "classify" else "box_map"
+        name = answer_of(engine.spec)
         return [engine.run(engine.load([pixels]), [plan], [name])[name] for pixels, plan in views]
 
 

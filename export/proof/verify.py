@@ -32,7 +32,7 @@ from infer.command import print_notes
 from infer.cuda.device import Device
 from infer.cuda.driver import CudaError
 from infer.data.dataset import Dataset, DatasetError, open_dataset
-from infer.engine import Engine, EngineError
+from infer.engine import Engine, EngineError, answer_of
 from infer.errors import one_line
 from infer.open import open_engine
 from infer.pixels.decode import Pixels
@@ -325,14 +325,14 @@ def _as_pairs(single: Scores, half: Scores, seen: NDArray[np.bool_]) -> Paired:
 
 
 def _compare_boxes(what: str, engines: Engines, dataset: Dataset, protocol: str, scales: tuple[int, ...]) -> BoxVerdict:
-    images, differences = 0, [np.zeros(0, np.float32)]
+    images, differences, name = 0, [np.zeros(0, np.float32)], answer_of(engines[0].spec)
     for seen in _images(engines, dataset, protocol, scales):
         if seen.statuses != (OK, OK):
             continue
         images += 1
         for plan in _by_size(seen.plan):
             one, other = (
-                engine.run(engine.load([seen.pixels]), [plan], ("box_map",))["box_map"] for engine in engines
+                engine.run(engine.load([seen.pixels]), [plan], (name,))[name] for engine in engines
             )  # [views, channels, h', w']
             differences.append(np.abs(one - other).ravel())
     if not images:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..spec import Filter, ModelSpec, Size
-from ..views import View, rescaled_px
+from ..views import AS_LOADED, View, rescaled_px
 from .decode import Pixels
 
 PRECISION_BITS = 22
@@ -117,6 +117,8 @@ Cache = dict[tuple[Size, Filter], Pixels]
 def rescale(image: Pixels, short_side_px: int, spec: ModelSpec, cache: Cache | None = None) -> Pixels:
     """u8 [h, w, 3], the shorter side `short_side_px`; taken from `cache` or put there."""
     cache = {} if cache is None else cache
+    if short_side_px == AS_LOADED:
+        return image
     size = rescaled_px((image.shape[0], image.shape[1]), short_side_px, spec.preprocessing.long_side_rounding)
     key = (size, spec.preprocessing.filter)
     if key not in cache:
@@ -137,13 +139,20 @@ def shrink(image: Pixels, views: Iterable[View], spec: ModelSpec, cache: Cache) 
 def source_of(image: Pixels, view: View, spec: ModelSpec, cache: Cache) -> Pixels:
     """The pixels that a view is cut from, at `view.cut`: the rescaled image u8 [h, w, 3].
 
-    For GoogLeNet's resized square it is the square, cut from the rescaled image and resized from there.
+    For GoogLeNet's resized square, and a region, it is the square, cut from the rescaled image and resized from there.
     """
     rescaled = rescale(image, view.short_side_px, spec, cache)
     if view.resize_px is None:
         return rescaled
     top, left, height, width = view.box
-    return resize(rescaled[top : top + height, left : left + width], view.size_px, spec.preprocessing.filter)
+    resized = resize(rescaled[top : top + height, left : left + width], view.resized_px, spec.preprocessing.filter)
+    if view.inner is None:
+        return resized
+    square = np.empty((*view.size_px, 3), np.uint8)
+    square[:] = rescaled[-1, -1]
+    top, left, height, width = view.inner
+    square[top : top + height, left : left + width] = resized
+    return square
 
 
 def render(image: Pixels, views: Sequence[View], spec: ModelSpec, cache: Cache | None = None) -> list[Pixels]:

@@ -23,20 +23,22 @@ from ..graph_inputs import (
     Call,
     Feed,
     Packed,
-    Region,
     cover_sources,
     cut_tables,
     feed_atlas,
     feed_packed,
     feed_pile,
     feed_pixels,
+    feed_regions,
     resized_tables,
 )
 from ..pixels.decode import Pixels
+from ..pixels.region_taps import Region
 from ..processes.cores import usable_cores
 from ..spec import ModelSpec, Preprocessing, Size
-from ..views import NumberedView, Rect, ShapeRange, View, ViewPlan, numbered_views, out_of_range, rescaled_px
+from ..views import AS_LOADED, NumberedView, Rect, ShapeRange, View, ViewPlan, numbered_views, out_of_range, rescaled_px
 from .fitting import (
+    framed_region,
     highest_pile,
     pack_profile,
     packed_px,
@@ -57,7 +59,7 @@ VIEW_STEP = 8
 PLANS = 64
 """Plans whose calls are kept: most photographs of a data set have one of a few sizes."""
 
-Source = tuple[int, tuple[int, Rect | None]]
+Source = tuple[int, tuple[int, Rect | None, Rect | None]]
 """The rescaled image that views are cut from: number of the image, View.source."""
 
 
@@ -161,6 +163,10 @@ class _Maker:
         left: list[int] = []
         first = 0
         for pixels, plan in zip(self.image.images, self.plans, strict=True):
+            if plan.views and plan.views[0].short_side_px == AS_LOADED:  # regions, whose tables are never kept
+                left += range(first, first + len(plan))
+                first += len(plan)
+                continue
             own, others = _own_calls(plan, len(self.plans) > 1, self.spec.preprocessing, tuple(self.shapes))
             for call in own:
                 places = [first + place for place in call.places]
@@ -171,7 +177,10 @@ class _Maker:
 
     def shared_calls(self, places: Sequence[int]) -> Iterator[Call]:
         """Calls for views of one size that images share."""
-        packs, others = self.packs(places)
+        region_packs, others = self.region_packs(places)
+        for pack in region_packs:
+            yield self.region_call(pack)
+        packs, others = self.packs(others)
         for pack in packs:
             yield self.packed_call(pack)
         piles, others = self.piles(others)
@@ -181,6 +190,42 @@ class _Maker:
             yield Call(sheet.places, self.atlas(sheet), profile=sheet.profile)
 
     # Views of several images: regions of the decoded ones, each rescaled for itself
+
+    def region_packs(self, places: Sequence[int]) -> tuple[list[_Pack], list[int]]:
+        """(calls to be for regions of loaded images, places of the other views).
+
+        Those of one image that are made of as many lines share a call, so that few are made for nothing.
+        """
+        left = [place for place in places if self.views[place][1].short_side_px != AS_LOADED]
+        by_image: dict[int, list[_Item]] = {}
+        for place in places:
+            number, view = self.views[place]
+            if view.short_side_px != AS_LOADED:
+                continue
+            image_px = self.source_px(number)
+            region = framed_region(view, image_px, self.spec.preprocessing)
+            profile = pack_profile(view.size_px, image_px, region, self.shapes)
+            if profile is None:
+                left.append(place)
+            else:
+                by_image.setdefault(number, []).append(_Item(profile, place, number, region, image_px))
+
+        packs: list[_Pack] = []
+        for items in by_image.values():
+            for item in sorted(items, key=lambda item: (item.profile, item.region.taps, item.region.source_px[0])):
+                if not packs or not packs[-1].add(item):
+                    packs.append(_Pack(self.shapes[item.profile]))
+                    packs[-1].add(item)
+        return packs, left
+
+    def region_call(self, pack: _Pack) -> Call:
+        numbers = pack.numbers
+        views = []
+        for item in pack.items:
+            top, left, _, _ = self.views[item.place][1].box
+            views.append((numbers.index(item.number), (top, left), item.region))
+        feed = feed_regions(self.packed(numbers, *packed_px(pack.shape)), views)
+        return Call([item.place for item in pack.items], feed, profile=pack.items[0].profile)
 
     def packs(self, places: Sequence[int]) -> tuple[list[_Pack], list[int]]:
         """(calls to be, places of the views that cannot be regions of their decoded images)."""
@@ -199,11 +244,11 @@ class _Maker:
             number, view = self.views[place]
             source_px, size = self.source_px(number), self.rescaled_px(number, view)
             region = Region(source_px, size, self.spec.preprocessing.filter, view.cut, view.mirrored)
-            profile = None if view.resize_px else pack_profile(view.size_px, region, self.shapes)
+            profile = None if view.resize_px else pack_profile(view.size_px, source_px, region, self.shapes)
             if profile is None:
                 left.append(place)
                 continue
-            item = _Item(profile, place, number, region)
+            item = _Item(profile, place, number, region, source_px)
             if not packs:
                 begin([item])
             elif not packs[-1].add(item):
@@ -334,12 +379,13 @@ class _Maker:
 
 
 class _Item(NamedTuple):
-    """A view that is a region of the decoded image `number`."""
+    """A view that is a region of the loaded image `number`, of `image_px`."""
 
     profile: int
     place: int
     number: int
     region: Region
+    image_px: Size
 
 
 @dataclass(slots=True)
@@ -348,6 +394,8 @@ class _Pack:
 
     shape: ShapeRange
     items: list[_Item] = field(default_factory=list)
+    counts: Counter[int] = field(default_factory=Counter)  # of views by image
+    pixels: int = 0  # of these images
 
     @property
     def numbers(self) -> list[int]:
@@ -356,11 +404,13 @@ class _Pack:
 
     def add(self, item: _Item) -> bool:
         """Takes a view; False where there is no room."""
-        sizes = {one.number: math.prod(one.region.source_px) for one in (*self.items, item)}
-        full = len(self.items) == self.shape.views.max or sum(sizes.values()) > packed_room(self.shape)
+        more = 0 if self.counts[item.number] else math.prod(item.image_px)
+        full = len(self.items) == self.shape.views.max or self.pixels + more > packed_room(self.shape)
         if full or (self.items and self.items[0].profile != item.profile):
             return False
         self.items.append(item)
+        self.counts[item.number] += 1
+        self.pixels += more
         return True
 
     def spill(self) -> list[_Item]:
@@ -370,6 +420,9 @@ class _Pack:
             return []
         spilled = self.items[kept:]
         del self.items[kept:]
+        for item in spilled:
+            self.counts[item.number] -= 1
+            self.pixels -= 0 if self.counts[item.number] else math.prod(item.image_px)
         return spilled
 
 

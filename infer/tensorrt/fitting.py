@@ -6,7 +6,8 @@ import functools
 import math
 from collections.abc import Sequence
 
-from ..graph_inputs import PACKED_STEP, PILED_STEP, Call, Feed, Region, padded_lines, piled_rows, profile_entries
+from ..graph_inputs import PACKED_STEP, PILED_STEP, Call, Feed, piled_rows, profile_entries
+from ..pixels.region_taps import Frame, Region, region_axes
 from ..pixels.render import count_taps
 from ..spec import Interface, Preprocessing, Size
 from ..views import ShapeRange, View, rescaled_px
@@ -15,6 +16,15 @@ from ..views import ShapeRange, View, rescaled_px
 def square_region(view: View, rules: Preprocessing) -> Region:
     """A resized square, as a region of the rescaled image."""
     return Region(view.box[2:], view.size_px, rules.filter, view.cut, view.mirrored)
+
+
+def framed_region(view: View, image_px: Size, rules: Preprocessing) -> Region:
+    """A view of an image as it was loaded, of `image_px`, whose box is resized."""
+    if view.inner is None or view.resize_px is None:
+        return square_region(view, rules)
+    top, left, height, width = view.inner
+    frame = Frame(view.resize_px, (top, left), image_px[0] - 1 - view.box[0], image_px[1] - 1 - view.box[1])
+    return Region(view.box[2:], (height, width), rules.filter, (0, 0, height, width), view.mirrored, frame)
 
 
 def suited_profiles(size: Size, shapes: Sequence[ShapeRange]) -> list[int]:
@@ -72,17 +82,28 @@ def profile_for(
 
 def _admits(region: Region, shape: ShapeRange) -> bool:
     """Whether the engine can resize a region in this profile."""
+    return _resizes(shape, region_axes(region).padded_lines, region.taps)
+
+
+def _resizes(shape: ShapeRange, lines: int, taps: tuple[int, int]) -> bool:
     if shape.lines is None or shape.region_taps is None:
         return False
-    return padded_lines(region) in shape.lines and all(count in shape.region_taps for count in region.taps)
+    return lines in shape.lines and all(count in shape.region_taps for count in taps)
 
 
-def pack_profile(size: Size, region: Region, shapes: Sequence[ShapeRange]) -> int | None:
-    """The best profile for a view of this size that is a region of a decoded image."""
+def pack_profile(size: Size, image_px: Size, region: Region, shapes: Sequence[ShapeRange]) -> int | None:
+    """The best profile for a view of this size that is a region of a loaded image of `image_px`."""
+    return _pack_profile(size, image_px, region_axes(region).padded_lines, region.taps, tuple(shapes))
+
+
+@functools.lru_cache(maxsize=4096)
+def _pack_profile(
+    size: Size, image_px: Size, lines: int, taps: tuple[int, int], shapes: tuple[ShapeRange, ...]
+) -> int | None:
     for number in suited_profiles(size, shapes):
         shape = shapes[number]
-        fits = all(side in shape.source_px for side in region.source_px)
-        if fits and math.prod(region.source_px) <= packed_room(shape) and _admits(region, shape):
+        fits = all(side in shape.source_px for side in image_px)
+        if fits and math.prod(image_px) <= packed_room(shape) and _resizes(shape, lines, taps):
             return number
     return None
 

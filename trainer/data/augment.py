@@ -92,11 +92,16 @@ class Augmentation:
         # Rounding may put an edge a hair beyond the image, which Pillow refuses.
         box = (at.left, at.top, min(at.right, at.image_px[1]), min(at.bottom, at.image_px[0]))
         crop = Image.fromarray(image).resize((self.crop_px,) * 2, at.filter, box)
+        return self.colour(np.asarray(crop), rng, mirrored=at.mirrored)
+
+    def colour(self, pixels: Pixels, rng: Generator, *, mirrored: bool) -> tuple[Pixels, NDArray[np.float32]]:
+        """A crop u8 [crop_px, crop_px, 3] with its colours distorted, perhaps mirrored, and its colour shift [3]."""
         if self.photometric:
+            crop = Image.fromarray(pixels)
             for number in rng.permutation(len(DISTORTIONS)):
                 crop = DISTORTIONS[number](crop).enhance(rng.uniform(*STRENGTH))
-        pixels = np.asarray(crop)  # [crop_px, crop_px, 3]
-        if at.mirrored:
+            pixels = np.asarray(crop)
+        if mirrored:
             pixels = pixels[:, ::-1]
 
         # AlexNet section 4.1: a random share of each principal component, times its eigenvalue.

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.random import Generator, default_rng
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
@@ -40,6 +40,8 @@ which the images' files are known (infer/data/known_images.py)."""
 
 
 SECONDS_TO_BE_SEEN = 0.5
+BACKGROUND_SHARE = 3
+"""Regions of background for each of an object in a batch: 96 to 32."""
 PREFETCHED = 4
 """Batches that each loading process makes ahead of their turn."""
 
@@ -83,6 +85,11 @@ class Crops(TorchDataset[tuple[Tensor, Tensor, int | Tensor, int]]):
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def labels(self) -> ArrayLike:
+        """The label of each item."""
+        return [item.label for item in self.items]
+
     def __getitem__(self, draw: int) -> tuple[Tensor, Tensor, int | Tensor, int]:
         """Draws from 0 are the images in order, from len(self) on the images once more, each with another crop."""
         index = draw % len(self.items)
@@ -121,14 +128,13 @@ def batches(
 
     pin: in memory that a GPU reads on its own.
     """
-    labels = [item.label for item in crops.items]
-    draws = share_draws(crops.key, labels, batch, rank=rank, world=world, parts=parts, sampling=sampling)
+    draws = share_draws(crops.key, crops.labels, batch, rank=rank, world=world, parts=parts, sampling=sampling)
     return load(crops, draws[start:].reshape(-1, draws.shape[-1]), pin=pin)
 
 
 def share_draws(
     key: tuple[int, int],
-    labels: Sequence[int],
+    labels: ArrayLike,
     batch: int,
     *,
     rank: int = 0,
@@ -145,9 +151,15 @@ def share_draws(
     if left_over:
         raise ValueError(f"a batch of {batch} for {world} processes with {parts} pieces each")
 
-    rng, count = default_rng(key), len(labels)
-    order = rng.permutation(count) if sampling == "all" else _balanced(np.asarray(labels), rng)
-    shared: NDArray[np.int64] = order[: count // batch * batch].reshape(-1, world, parts, piece)
+    rng, of_class = default_rng(key), np.asarray(labels)
+    count = len(of_class)
+    if sampling == "all":
+        order = rng.permutation(count)
+    elif sampling == "balanced":
+        order = _balanced(of_class, rng)
+    else:
+        order = _share_of_objects(of_class, batch, rng)
+    shared: NDArray[np.int64] = order[: len(order) // batch * batch].reshape(-1, world, parts, piece)
     return shared[:, rank]
 
 
@@ -167,6 +179,20 @@ def _balanced(labels: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
     # whole rounds of all classes, then a part of one in random order
     table = np.stack(of_classes)[rng.permutation(len(classes))].T  # [rounds, classes]
     return rng.permutation(table.reshape(-1)[:count])
+
+
+def _share_of_objects(labels: NDArray[np.int64], batch: int, rng: Generator) -> NDArray[np.int64]:
+    """Draws in which each batch has a quarter of regions of objects, in random order; of labels i32 [R], the largest of
+    which is background. Raises ValueError for a batch that has no quarter."""
+    if batch % (1 + BACKGROUND_SHARE):
+        raise ValueError(f"a batch of {batch} regions, expected a multiple of {1 + BACKGROUND_SHARE}")
+    background = labels.max()
+    quarter = batch // (1 + BACKGROUND_SHARE)
+    objects = rng.permutation(np.flatnonzero(labels < background))
+    nothing = rng.permutation(np.flatnonzero(labels == background))
+    count = min(len(objects) // quarter, len(nothing) // (batch - quarter))
+    parts = [own[: count * n].reshape(count, n) for own, n in ((objects, quarter), (nothing, batch - quarter))]
+    return rng.permuted(np.concatenate(parts, 1), axis=1).reshape(-1)
 
 
 class Centers(TorchDataset[tuple[Tensor, int | Tensor, int] | None]):

@@ -13,11 +13,15 @@ from PIL import ExifTags, Image
 
 from infer.data.dataset import Dataset, DatasetError, Item, has_validation, open_dataset
 from infer.data.shards import Split
-from infer.spec import Task
+from infer.spec import ModelSpec
 
 from ..processes import say
-from .batches import TargetFunction, read_bytes
+from ..recipe import Learnt, Recipe, RecipeError
+from .augment import Augmentation
+from .batches import Centers, Crops, TargetFunction, read_bytes
 from .box_targets import with_boxes
+from .multibox import MultiBoxTargets, WholeImages, open_multibox
+from .regions import ProposalFiles, RegionCenters, RegionCrops, RegionItems, open_regions
 
 SAMPLE = 200
 """Images in which a rotation is looked for."""
@@ -29,12 +33,31 @@ class Examples(NamedTuple):
     dataset: Dataset
     target: TargetFunction | None = None
 
+    def crops(self, augment: Augmentation, spec: ModelSpec, *, seed: int, epoch: int) -> Crops:
+        """What one epoch draws from: augmented crops, or regions."""
+        if isinstance(self.dataset.items, RegionItems):
+            return RegionCrops(self.dataset, augment, spec, seed=seed, epoch=epoch)
+        exif = spec.preprocessing.exif
+        return Crops(self.dataset, augment, seed=seed, epoch=epoch, target=self.target, exif=exif)
+
+    def centers(self, spec: ModelSpec) -> Centers:
+        """What a net is tried on: the central view of each image, or regions."""
+        if isinstance(self.dataset.items, RegionItems):
+            return RegionCenters(self.dataset, spec)
+        if isinstance(self.target, MultiBoxTargets):
+            return WholeImages(self.dataset, spec, self.target)
+        return Centers(self.dataset, spec, self.target)
+
     @property
     def listing_digest(self) -> str:
-        """A digest of the images' names and labels, wherever they lie."""
+        """A digest of the images' names and labels, wherever they lie; of regions, of these."""
+        if isinstance(self.dataset.items, RegionItems):
+            return self.dataset.items.listing_digest
         digest = hashlib.sha256()
         for item in self.dataset.items:
             digest.update(f"{item.name.rpartition('/')[2]}\t{item.label}\n".encode())
+        if isinstance(self.target, MultiBoxTargets):
+            digest.update(self.target.digest.encode())
         return digest.hexdigest()[:16]
 
 
@@ -48,7 +71,7 @@ class ValSplit(NamedTuple):
 
 def open_examples(
     data: Path,
-    task: Task,
+    task: Learnt,
     reading: Mapping[str, Any] | None = None,
     *,
     known: tuple[str, ...] = (),
@@ -80,6 +103,33 @@ def open_examples(
         raise DatasetError(f"{data}: has validation images of its own: leave out --val-split {split.share:g}")
     dataset, others = split_dataset(dataset, split)
     return _examples(dataset, "train", task), _examples(others, "train", task)
+
+
+def open_region_examples(
+    data: Path, recipe: Recipe, reading: Mapping[str, Any] | None, proposals: ProposalFiles | None
+) -> tuple[Examples, Examples | None]:
+    """(regions to learn from, regions to be tried on); the second is None without proposals for them.
+
+    Raises RecipeError without proposals, DatasetError, ProposalsError.
+    """
+    if proposals is None:
+        raise RecipeError(
+            f"{recipe.name}: learns from proposals, expected --proposals FILE: python -m evaluation.proposals "
+            f"--data {data} --split train -o FILE"
+        )
+    given = {name: value for name, value in (reading or {}).items() if value and name != "limit"}
+    if given:
+        raise RecipeError(f"{recipe.name}: --{next(iter(given))} is for classification (docs/detection.md)")
+    training, validation = open_regions(data, proposals, limit=(reading or {}).get("limit"), seed=recipe.seed)
+    return Examples(training), None if validation is None else Examples(validation)
+
+
+def open_multibox_examples(
+    data: Path, recipe: Recipe, reading: Mapping[str, Any] | None
+) -> tuple[Examples, Examples | None]:
+    """(images with boxes to learn from, images to be tried on or None). Raises DatasetError and RecipeError."""
+    training, others = open_multibox(data, recipe, reading or {})
+    return Examples(*training), None if others is None else Examples(*others)
 
 
 def split_dataset(dataset: Dataset, split: ValSplit) -> tuple[Dataset, Dataset]:
@@ -146,7 +196,7 @@ def _without_empty_classes(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, items=items, classes=classes, class_names=names, devkit_order=())
 
 
-def _examples(dataset: Dataset, split: Split, task: Task) -> Examples:
+def _examples(dataset: Dataset, split: Split, task: Learnt) -> Examples:
     return Examples(dataset) if task == "classify" else Examples(*with_boxes(dataset, split))
 
 

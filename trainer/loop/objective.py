@@ -137,6 +137,45 @@ def iou(one: Tensor, other: Tensor) -> Tensor:
     return both / (one[:, 2:].clamp(min=0).prod(1) + other[:, 2:].prod(1) - both)
 
 
+class MultiBox(Objective):
+    """Boxes with confidences (Erhan et al., CVPR 2014).
+
+    The loss of an image: over its matched boxes `box_weight` times half the squared distance of the edges, less the
+    logarithm of the confidence; over all others less the logarithm of 1 - confidence. A batch has the mean.
+
+    target f32 [N, K, 5], as trainer.data.multibox makes it: edges, and 1 where an object is matched to the box. Wrong
+    is the share of an image's objects that none of its boxes covers by an intersection over union of 0.5.
+    """
+
+    errors = ("iou50",)
+
+    def __init__(
+        self, net: Net, spec: ModelSpec, memory_format: torch.memory_format = torch.channels_last, *, box_weight: float
+    ) -> None:
+        super().__init__(net, spec, memory_format)
+        self.box_weight = box_weight
+
+    def forward(self, pixels: Tensor, shift: Tensor, target: Tensor) -> LossAndWrong:
+        outputs = self.net.training_scores(self.pixels(pixels, shift))[0][1]
+        return self.loss(outputs, target), self.wrong(outputs, target)[0]
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        found, matched = outputs.to(target.dtype).view_as(target), target[..., 4]
+        distance = (found[..., :4] - target[..., :4]).square().sum(2)  # [N, K]
+        unsure = F.binary_cross_entropy_with_logits(found[..., 4], matched, reduction="none")
+        return (self.box_weight / 2 * matched * distance + unsure).sum(1).mean()
+
+    def wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
+        found, objects = outputs.to(target.dtype).view_as(target), target[..., 4]
+        begins = torch.maximum(found[:, :, None, :2], target[:, None, :, :2])  # [N, K boxes, K objects, 2]
+        ends = torch.minimum(found[:, :, None, 2:4], target[:, None, :, 2:4])
+        both = (ends - begins).clamp(min=0).prod(3)
+        areas, theirs = ((of[..., 2:4] - of[..., :2]).clamp(min=0).prod(2) for of in (found, target))
+        covered = (both >= 0.5 * (areas[:, :, None] + theirs[:, None] - both)).any(1)  # [N, K objects]
+        missed = (objects * ~covered).sum(1) / objects.sum(1).clamp(min=1)
+        return missed.sum()[None]
+
+
 def make_objective(
     net: Net,
     spec: ModelSpec,
@@ -144,8 +183,12 @@ def make_objective(
     *,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
+    box_weight: float = 1.0,
 ) -> Objective:
-    """The objective of the spec's task; smoothing and weights of classes are of classification."""
+    """The objective of the spec's task; smoothing and weights of classes are of classification, `box_weight` is of
+    MultiBox."""
+    if spec.task == "multibox":
+        return MultiBox(net, spec, memory_format, box_weight=box_weight)
     if spec.task != "classify":
         return BoxRegression(net, spec, memory_format)
     return Classification(net, spec, memory_format, label_smoothing=label_smoothing, class_weights=class_weights)

@@ -14,6 +14,7 @@ from infer.spec import ModelSpec, Task
 
 from ..checkpoint import Checkpoint, CheckpointError, split_weights
 from ..data.colours import Statistics, measure
+from ..data.multibox import MultiBoxTargets
 from ..nets import googlenet_tv
 from ..nets.batch_norm import has_norms, unfold_all
 from ..nets.googlenet import CLASSIFIER
@@ -23,6 +24,8 @@ from ..processes import say
 from ..recipe import Recipe, RecipeError, Start, weights_by_class
 from .fine_tuning import NEW_LAYERS, fine_tuned_spec, row_of_class
 
+START_BOXES = 1e-3
+"""Standard deviation of the weights that a MultiBox net's last layer begins with."""
 S_TOLERANCE = 1 / 8
 """How far, as a share, a box net's S may lie outside of the scales that its classifier was trained at."""
 
@@ -53,11 +56,13 @@ def copy_layers(net: Net, source: Checkpoint, task: Task) -> None:
     """Copies layers of a trained net into `net`, which learns `task`.
 
     Nets with the same layers: all of them; but a net for boxes takes all but the last from a classifier (VGG
-    appendix A). Other nets: the layers that the paper starts deeper nets from (FROM_A). Raises CheckpointError where
-    the layers do not fit.
+    appendix A), as a MultiBox net does. Other nets: the layers that the paper starts deeper nets from (FROM_A).
+    Raises CheckpointError where the layers do not fit.
     """
     own = net.state_dict()
-    if split_weights(own)[0].keys() != source.weights.keys():
+    if task == "multibox" and source.spec.task == "classify":
+        taken = {name: t for name, t in source.weights.items() if _layer(name) != CLASSIFIER}
+    elif split_weights(own)[0].keys() != source.weights.keys():
         taken = {name: t for name, t in source.weights.items() if _layer(name) in FROM_A}
     elif task != source.spec.task:
         taken = {name: t for name, t in source.weights.items() if _layer(name) != FULLY_CONNECTED[-1]}
@@ -93,7 +98,7 @@ def copy_for_fine_tuning(net: Net, source: Checkpoint, classes: Sequence[str], r
 def check_scale(recipe: Recipe, source: ModelSpec) -> None:
     """Raises CheckpointError where a box net learns at another S than its classifier did (VGG appendix A: the same)."""
     (low, high), (first, last) = source.train_range_px, recipe.phases[-1].short_px
-    if recipe.task == "classify" or source.task != "classify":
+    if recipe.task not in ("box-scr", "box-pcr") or source.task != "classify":
         return
     if first < low * (1 - S_TOLERANCE) or last > high * (1 + S_TOLERANCE):
         theirs, ours = (f"{a}" if a == b else f"{a} to {b}" for a, b in ((low, high), (first, last)))
@@ -149,11 +154,32 @@ def make_net(recipe: Recipe, spec: ModelSpec) -> Net:
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def make_initial_net(recipe: Recipe, spec: ModelSpec, source: Checkpoint | None) -> Net:
-    """The net as its first step finds it. Random numbers fill a tensor in the order of its memory: channels last."""
+def start_boxes(net: Net, targets: MultiBoxTargets) -> None:
+    """Makes a MultiBox net answer with its priors, and with the share of them that objects are matched to.
+
+    So each prior's box begins where it is to learn; the weights of the last layer begin small (START_BOXES).
+    """
+    last = net.classifier
+    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    share = min(0.5, max(1e-4, targets.objects_per_image / len(targets.priors)))
+    begin = np.concatenate([targets.priors, np.full((len(targets.priors), 1), np.log(share / (1 - share)))], 1)
+    with torch.no_grad():
+        last.weight.normal_(0.0, START_BOXES)
+        last.bias.copy_(torch.from_numpy(begin.ravel()))
+
+
+def make_initial_net(
+    recipe: Recipe, spec: ModelSpec, source: Checkpoint | None, targets: MultiBoxTargets | None = None
+) -> Net:
+    """The net as its first step finds it. Random numbers fill a tensor in the order of its memory: channels last.
+
+    targets: of a MultiBox net.
+    """
     torch.manual_seed(recipe.seed)
     net = make_net(recipe, spec)
     start_weights(net, recipe.start, sigma=recipe.start_sigma)
+    if targets is not None:
+        start_boxes(net, targets)
     if source is not None:
         check_scale(recipe, source.spec)
         copy_layers(net, source, spec.task)

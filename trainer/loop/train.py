@@ -8,7 +8,6 @@ torchrun --nproc-per-node 8 -m trainer --recipe vgg-a --data DIR --out runs/a --
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import math
@@ -22,21 +21,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from infer.data.dataset import Dataset
 from infer.data.known_images import KnownImages, image_number, known_images, say_trained_on, with_trained_on
-from infer.errors import Refused
 from infer.files import replacing
 from infer.processes.owned import own_folder
 
 from .. import checkpoint as checkpoints
-from ..checkpoint import Checkpoint, CheckpointError
+from ..checkpoint import Checkpoint
 from ..data.augment import augmentation_from_recipe
-from ..data.batches import Centers, Crops, ProcessLost, TrainingBatch, batches, read_bytes
+from ..data.batches import Crops, ProcessLost, TrainingBatch, batches, read_bytes
 from ..data.colours import Statistics
-from ..data.examples import Examples, ValSplit, open_examples, say_turned
+from ..data.examples import Examples, ValSplit, open_examples, open_multibox_examples, open_region_examples, say_turned
+from ..data.multibox import MultiBoxTargets
+from ..data.regions import ProposalFiles
 from ..nets.zoo import Net
 from ..processes import Bar, Peers, join, say
 from ..recipe import Recipe
+from .checks import TrainingError as TrainingError
+from .checks import check_feasible, check_resumable, naming_checkpoint
 from .execution import Execution
 from .features import Features
 from .memory import check_memory
@@ -55,12 +56,6 @@ HELD_OUT = "held-out.txt"
 """The file in OUT with the names of the images that --val-split keeps out of training, for --only of other commands."""
 SAVING_SHARE = 5
 """Seconds between checkpoints of short epochs, for each second that saving takes."""
-ANEW = "start from its weights by --init in a new --out"
-"""What is left to do where a checkpoint's weights are good, but not what it says of its run."""
-
-
-class TrainingError(Refused):
-    """A run that cannot start or go on; one line."""
 
 
 class Stopped(Exception):
@@ -81,16 +76,17 @@ def train(
     statistics: Statistics | None = None,
     execution: Execution | None = None,
     reading: Mapping[str, Any] | None = None,
+    proposals: ProposalFiles | None = None,
 ) -> Path:
     """Trains a net and returns the path of its checkpoint, which is written after every epoch, and in between.
 
     init: a checkpoint whose layers start the net (VGG section 3.1), or that a fine-tuning recipe, fitted to it
     (fine_tuning.fit_recipe), goes on from. resume: go on from out/ckpt.pt, with the same
     result as an uninterrupted run, to the bit on a CPU. statistics: the colours of the training set, measured on a
-    sample where they are not given. reading: options of open_dataset. Ctrl-C and SIGTERM end the step, save and raise
-    Stopped. Under torchrun every process calls this; the first one, which writes, owns `out`. Raises DatasetError,
-    CheckpointError, ImageError, ExecutionError, TrainingError, ProcessLost, Owned, or OSError where a file cannot be
-    written.
+    sample where they are not given. reading: options of open_dataset. proposals: for a net of regions.
+    Ctrl-C and SIGTERM end the step, save and raise Stopped. Under torchrun every process calls this; the first one,
+    which writes, owns `out`. Raises DatasetError, ProposalsError, CheckpointError, ImageError, ExecutionError,
+    TrainingError, ProcessLost, Owned, or OSError where a file cannot be written.
     """
     execution = execution or Execution()
     peers = join(execution.device)
@@ -108,6 +104,7 @@ def train(
             resume=resume,
             statistics=statistics,
             reading=reading,
+            proposals=proposals,
         )
 
 
@@ -122,6 +119,7 @@ def _train(
     resume: bool,
     statistics: Statistics | None,
     reading: Mapping[str, Any] | None,
+    proposals: ProposalFiles | None,
 ) -> Path:
     """Trains in a folder that is owned, as `train` says."""
     # The checkpoint to go on from.
@@ -138,7 +136,12 @@ def _train(
     split = (
         ValSplit(recipe.val_split, recipe.split_seed, before.held_out if before else ()) if recipe.val_split else None
     )
-    examples, held_out = open_examples(data, recipe.task, reading, known=known, split=split)
+    if recipe.task == "regions":
+        examples, held_out = open_region_examples(data, recipe, reading, proposals)
+    elif recipe.task == "multibox":
+        examples, held_out = open_multibox_examples(data, recipe, reading)
+    else:
+        examples, held_out = open_examples(data, recipe.task, reading, known=known, split=split)
     held_names = tuple(item.name for item in held_out.dataset.items) if split and held_out else ()
     if previous is not None:
         check_resumable(previous, path, recipe, examples, statistics, held_names)
@@ -153,7 +156,7 @@ def _train(
     out.mkdir(parents=True, exist_ok=True)
     if previous is None and recipe.fine_tune:
         say_images(recipe, source, examples, held_out, peers)
-    run = make_state(recipe, previous, source, examples.dataset, statistics, execution, peers)
+    run = make_state(recipe, previous, source, examples, statistics, execution, peers)
     if previous is not None:
         with naming_checkpoint(path):
             run.restore(previous)
@@ -173,12 +176,13 @@ def make_state(
     recipe: Recipe,
     previous: Checkpoint | None,
     source: Checkpoint | None,
-    dataset: Dataset,
+    examples: Examples,
     statistics: Statistics | None,
     execution: Execution,
     peers: Peers,
 ) -> TrainingState:
     """The state of a run before its first step, or one that a checkpoint of the run is to be restored to."""
+    dataset, target = examples.dataset, examples.target
     seen_before = known_images(source.spec) if source is not None else None
     if previous is not None:
         spec, net = previous.spec, make_net(recipe, previous.spec)
@@ -186,7 +190,7 @@ def make_state(
         spec, net = start_fine_tuning(recipe, dataset, source)
     else:
         spec = make_spec(recipe, dataset, statistics)
-        net = make_initial_net(recipe, spec, source)
+        net = make_initial_net(recipe, spec, source, target if isinstance(target, MultiBoxTargets) else None)
     if previous is None:
         spec = with_trained_on(spec, seen_before)
     return TrainingState(recipe, spec, net, execution, peers, class_weights=class_weights(recipe, dataset))
@@ -221,73 +225,6 @@ def say_known(name: str, seen: KnownImages, held_out: Examples | None) -> None:
     line = say_trained_on(name, sum(n in seen for n in numbers), sum(map(seen.admits, numbers)), len(items))
     if line is not None:
         say(f"validation images: {line}")
-
-
-def check_resumable(
-    previous: Checkpoint,
-    path: Path,
-    recipe: Recipe,
-    examples: Examples,
-    statistics: Statistics | None,
-    held_out: tuple[str, ...],
-) -> None:
-    """Raises TrainingError where a run cannot go on from a checkpoint: another recipe, other images or colours."""
-    dataset, count = examples.dataset, len(examples.dataset.items)
-
-    if previous.recipe != recipe.to_json():
-        raise TrainingError(
-            f"{path} was made by another recipe or other settings: resume with the same, or use a new --out"
-        )
-    if (previous.images, previous.spec.classes) != (count, dataset.classes):
-        raise TrainingError(
-            f"{path} was trained on {previous.images} images of {len(previous.spec.classes)} classes, {dataset.root} "
-            f"has {count} of {len(dataset.classes)}: resume with the same, or start from it by --init in a new --out"
-        )
-    check_progress(previous, path, recipe, count)
-    if previous.listing not in ("", examples.listing_digest) or previous.held_out != held_out:
-        raise TrainingError(
-            f"{path} was trained on other images, or other labels, than {dataset.root} has: resume with the same, or "
-            "start from it by --init in a new --out"
-        )
-    of_run = statistics is not None and not recipe.fine_tune
-    if of_run and with_trained_on(previous.spec, None) != make_spec(recipe, dataset, statistics):
-        raise TrainingError(f"{path} was made with other --statistics: resume with the same, or use a new --out")
-
-
-def check_progress(previous: Checkpoint, path: Path, recipe: Recipe, images: int) -> None:
-    """Raises TrainingError where a checkpoint says of its run what cannot be."""
-    steps_per_epoch = images // recipe.batch
-    epochs = math.ceil(recipe.steps(steps_per_epoch) / steps_per_epoch) if steps_per_epoch else 0
-    within_epoch = previous.steps_of_epoch <= steps_per_epoch and previous.epochs_done < epochs
-    is_end = previous.steps_of_epoch == 0 and previous.epochs_done <= epochs
-    if (steps_per_epoch and not (within_epoch or is_end)) or (previous.steps_of_epoch and not previous.sums[2]):
-        raise TrainingError(
-            f"{path} says {previous.epochs_done} epochs and {previous.steps_of_epoch} steps, of {previous.sums[2]:g} "
-            f"images, of a run of {epochs} epochs with {steps_per_epoch} steps each: it is damaged, {ANEW}"
-        )
-
-
-@contextlib.contextmanager
-def naming_checkpoint(path: Path) -> Iterator[None]:
-    """Adds to what a checkpoint's state does not fit where it lies, and what is left to do."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}: it is damaged, {ANEW}") from None
-
-
-def check_feasible(recipe: Recipe, examples: Examples, held_out: Examples | None) -> None:
-    """Raises TrainingError where the recipe cannot be followed on these data."""
-    dataset, count = examples.dataset, len(examples.dataset.items)
-    if count < recipe.batch:
-        raise TrainingError(
-            f"{count} training images do not fill a batch of {recipe.batch}: --set batch=N, or more images"
-        )
-    if recipe.schedule == "plateau" and held_out is None:
-        raise TrainingError(
-            f"{dataset.root}: schedule=plateau drops the rate where the validation error stalls, but there are no "
-            "labelled validation images of the same classes: add val/, or --set schedule=cosine iterations=0"
-        )
 
 
 @dataclasses.dataclass
@@ -363,7 +300,7 @@ class Program:
         run, held_out = self.run, self.held_out
         assert held_out is not None
         stored = None if self.features is None else self.features.validation
-        found = validate(run, stored or Centers(held_out.dataset, run.spec, held_out.target))
+        found = validate(run, stored or held_out.centers(run.spec))
 
         if found.unreadable and not self.said_unreadable:
             images = f"{found.unreadable} of {len(held_out.dataset.items)} validation images"
@@ -391,9 +328,8 @@ class Program:
         phase = phase_at(recipe, first / self.steps)
         run.net.train()
         set_dropout(run.net, active=phase.dropout)
-        augmentation, (dataset, target) = augmentation_from_recipe(recipe, phase, run.spec), self.examples
-        exif = run.spec.preprocessing.exif
-        crops = Crops(dataset, augmentation, seed=recipe.seed, epoch=epoch, target=target, exif=exif)
+        augmentation = augmentation_from_recipe(recipe, phase, run.spec)
+        crops = self.examples.crops(augmentation, run.spec, seed=recipe.seed, epoch=epoch)
 
         done = run.steps_of_epoch
         read = first + done  # the iteration up to which the loss has been looked at

@@ -93,6 +93,7 @@ class TrainingState:
             execution.memory_format,
             label_smoothing=recipe.label_smoothing,
             class_weights=class_weights,
+            box_weight=recipe.box_weight,
         ).to(peers.device)
         if execution.precision == "fp64":
             self.objective.double()

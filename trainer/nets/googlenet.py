@@ -49,6 +49,8 @@ STEM = (64, 64, 192)  # conv1 7x7/2, conv2 1x1, conv2 3x3
 AUX_CONV = 128
 AUX_AFTER = {"4a": "aux1", "4d": "aux2"}
 AUX_LOSS_WEIGHT = 0.3
+BOX_CHANNELS = 256
+"""Channels of a MultiBox net's 1x1 convolution before its last layer; ours, the papers do not say."""
 CLASSIFIER = "classifier"
 """The name of the last layer, which no batch norm follows."""
 
@@ -118,8 +120,9 @@ class AuxiliaryHead(nn.Module):
 class GoogLeNet(nn.Module):
     """The net from stem to classifier; input [N, 3, h, w] float, mean subtracted, h and w >= crop_px.
 
-    Output: class score map [N, classes, h', w']. The spec's width scales every convolution; its fc_width is that of
-    the auxiliary heads (1024 in the paper). third: see Inception.
+    Output: class score map [N, classes, h', w'], or of a MultiBox net [N, 5 * boxes, 1, 1] for crops: left, top, right,
+    bottom as fractions of the crop and the logit of the confidence, box after box. The spec's width scales every
+    convolution; its fc_width is that of the auxiliary heads (1024 in the paper). third: see Inception.
     """
 
     def __init__(
@@ -148,14 +151,20 @@ class GoogLeNet(nn.Module):
             if auxiliary_heads and name in AUX_AFTER:
                 self.auxiliary[AUX_AFTER[name]] = AuxiliaryHead(channels, spec)
 
-        self.last_pool = nn.AvgPool2d(spec.crop_px // 32, 1)
+        # A MultiBox net needs to know where things are: in place of the average, fewer channels of the whole map.
+        side, self.box_reduce = spec.crop_px // 32, None
+        if spec.task == "multibox":
+            self.box_reduce = nn.Conv2d(channels, scaled(BOX_CHANNELS, spec), 1)
+            channels = scaled(BOX_CHANNELS, spec)
+        self.last_pool = nn.AvgPool2d(side, 1)
         self.drop = nn.Dropout(0.4)
-        self.classifier = nn.Conv2d(channels, len(spec.classes), 1)
+        self.classifier = nn.Conv2d(channels, spec.channels, 1 if self.box_reduce is None else side)
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of its layers with weights, in order; an inception counts as one."""
-        return "conv1", "conv2_reduce", "conv2", *(f"inception.{name}" for name in self.inception), CLASSIFIER
+        own = () if self.box_reduce is None else ("box_reduce",)
+        return "conv1", "conv2_reduce", "conv2", *(f"inception.{name}" for name in self.inception), *own, CLASSIFIER
 
     def stem(self, x: Tensor) -> Tensor:
         """The map before the first inception: [N, 192 * width, h / 8, w / 8], sides rounded up."""
@@ -165,7 +174,7 @@ class GoogLeNet(nn.Module):
         return x
 
     def trunk(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The averaged activations before the classifier, and the maps that the auxiliary heads see."""
+        """The activations before the classifier, and the maps that the auxiliary heads see."""
         x = self.stem(x)
         seen = {}
         for name, block in self.inception.items():
@@ -174,10 +183,12 @@ class GoogLeNet(nn.Module):
             x = block(x)
             if name in AUX_AFTER:
                 seen[AUX_AFTER[name]] = x
+        if self.box_reduce is not None:
+            return self.drop(F.relu(self.box_reduce(x))), seen
         return self.drop(self.last_pool(x)), seen
 
     def penultimate(self, x: Tensor) -> Tensor:
-        """The averaged activations before the classifier: [N, 1024 * width, h', w']."""
+        """The activations before the classifier: averages [N, 1024 * width, h', w'], or of a MultiBox net the map."""
         return self.trunk(x)[0]
 
     def classify(self, penultimate: Tensor) -> Tensor:

@@ -23,13 +23,15 @@ def build_net(spec: ModelSpec, *, auxiliary_heads: bool = False, batch_norms: bo
     if spec.net not in NETS:
         raise SpecError(f"unknown net {spec.net!r}: expected one of {', '.join(NETS)}")
 
-    if spec.net in vgg.TABLE:
+    if spec.net in vgg.TABLE and spec.task != "multibox":
         return VGG(spec)
-    if spec.task != "classify":
+    if spec.task in ("box-scr", "box-pcr"):
         raise SpecError(f"{spec.task}: boxes are of VGG's nets (appendix A), got {spec.net}")
+    if spec.task == "multibox" and spec.net != "googlenet":
+        raise SpecError(f"multibox: is of googlenet, got {spec.net}")
     if spec.pool_rounding != "ceil":
         raise SpecError(f"{spec.net}'s pools round up: set pool_rounding to 'ceil'")
 
     if spec.net == "googlenet":
-        return GoogLeNet(spec, auxiliary_heads=auxiliary_heads)
+        return GoogLeNet(spec, auxiliary_heads=auxiliary_heads and spec.task == "classify")
     return GoogLeNetTV(spec, batch_norms=batch_norms)

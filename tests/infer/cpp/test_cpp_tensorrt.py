@@ -308,7 +308,7 @@ def refusals(onnx: Path, folder: Path) -> dict[str, tuple[Path, str]]:
     path = plan("no JSON", "damaged")
     path.with_name(path.name + ".json").write_text('{"sha256": "')
     plan("profiles", "damaged|out of order", profiles=[{"name": "crops"}])
-    ranges = dict.fromkeys(("views", "height_px"), {"min": 1, "opt": 2, "max": 3e84})
+    ranges = {key: {"min": 1, "opt": 2, "max": 3e84} for key in ("views", "height_px")}
     plan("float", "a range has a max that is no integer", profiles=[{"name": "crops", **ranges}])
     (folder / "folder.engine").mkdir()
     made["folder"] = folder / "folder.engine", "cannot be read"

@@ -83,7 +83,7 @@ def test_every_number_is_one(tmp_path: Path) -> None:
 READ = """
 import sys
 from pathlib import Path
-from evaluation import parquet
+from infer.data import own_parquet as parquet
 from evaluation.errors import ScoresError
 from infer.data import parquet as images
 from infer.data.dataset import DatasetError

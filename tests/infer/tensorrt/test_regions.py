@@ -18,12 +18,13 @@ from export.graph.frame import add_regions
 from export.model import file as model_file
 from export.tensorrt.profiles import parse_profile, shapes_from_options
 from export.to_onnx import export_onnx
-from infer.engine import load_on_host
+from infer.engine import DeviceImage, load_on_host
 from infer.graph_inputs import Packed, profile_entries
+from infer.pixels.regions import make_picture, plan_regions
 from infer.pixels.render import render
 from infer.spec import Filter, ModelSpec, Size
 from infer.tensorrt.calls import Call, make_calls
-from infer.views import ShapeRange, default_shapes, dense_shapes, plan_views, with_regions
+from infer.views import ShapeRange, ViewPlan, default_shapes, dense_shapes, plan_views, with_regions
 from trainer.checkpoint import load
 
 SIZES = [(90, 130), (131, 89), (64, 64), (300, 211), (70, 70), (90, 130), (33, 80), (90, 130)]
@@ -56,6 +57,17 @@ def seen(
     """The calls, after a check that the graph sees in them just what Pillow makes, within the profiles."""
     images = load_on_host([noise(size, seed) for seed, size in enumerate(sizes)])
     plans = [plan_views(spec, protocol, size, scales) for size in sizes]
+    return answered(session, images, plans, spec, shapes)
+
+
+def answered(
+    session: onnxruntime.InferenceSession,
+    images: DeviceImage,
+    plans: Sequence[ViewPlan],
+    spec: ModelSpec,
+    shapes: Sequence[ShapeRange],
+) -> list[Call]:
+    """What `seen` does, for loaded images and their plans."""
     calls = list(make_calls(images, plans, spec, shapes))
     parts: list[tuple[Sequence[int], dict[str, Any]]] = []
     for call in calls:
@@ -83,6 +95,42 @@ def test_the_graph_sees_what_pillow_makes(session: onnxruntime.InferenceSession,
     calls = seen(session, protocol, SIZES, spec, gpu_shapes(spec))
     if protocol == "center":
         assert len(calls) == 1 and isinstance(calls[0].feed["image"], Packed)  # nothing is rescaled by the host
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("filter", ["bicubic", "bilinear"])
+def test_regions_of_pictures(session: onnxruntime.InferenceSession, filter: Filter, mirrored: bool) -> None:
+    """Any boxes of some images, warped with context: no host makes a region, an image goes up once for its calls."""
+    spec = replace(slim_spec("A"), preprocessing=replace(slim_spec("A").preprocessing, filter=filter))
+    images = [noise(size, seed) for seed, size in enumerate([(90, 130), (131, 89), (40, 300)])]
+    rng = np.random.default_rng(1)
+    plans = []
+    for image in images:
+        size = image.shape[:2]
+        plans.append(plan_regions(random_boxes(rng, 70, size), size, spec, mirrored=mirrored))
+    loaded = load_on_host([make_picture(image, spec) for image in images])
+    calls = answered(session, loaded, plans, spec, gpu_shapes(spec))
+    assert all(isinstance(call.feed["image"], Packed) for call in calls)
+    assert len({id(call.feed["image"]) for call in calls}) <= 5  # three images alone, two that share a call
+
+
+def test_thousands_of_regions_and_none(session: onnxruntime.InferenceSession) -> None:
+    spec = slim_spec("A")
+    image = noise((60, 90))
+    loaded = load_on_host([make_picture(image, spec)])
+    boxes = random_boxes(np.random.default_rng(0), 1200, (60, 90))
+    answered(session, loaded, [plan_regions(boxes, (60, 90), spec)], spec, gpu_shapes(spec))
+    assert answered(session, loaded, [plan_regions(boxes[:0], (60, 90), spec)], spec, gpu_shapes(spec)) == []
+
+
+def random_boxes(rng: np.random.Generator, count: int, image_px: Size) -> Any:
+    """Boxes anywhere, the first of the whole image, the second one pixel, the third partly outside."""
+    height, width = image_px
+    across = np.sort(rng.uniform(1, width, (count, 2)), 1)
+    down = np.sort(rng.uniform(1, height, (count, 2)), 1)
+    boxes = np.stack([across[:, 0], down[:, 0], across[:, 1], down[:, 1]], 1)
+    boxes[:3] = [[1, 1, width, height], [5, 7, 5, 7], [-20, 3, 10, height + 9]]
+    return boxes
 
 
 def test_torchvisions_rounding(session: onnxruntime.InferenceSession) -> None:

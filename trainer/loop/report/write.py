@@ -17,7 +17,7 @@ from infer.files import replacing
 
 from ... import checkpoint as checkpoints
 from ...checkpoint import Checkpoint
-from ...data.examples import Examples, ValSplit, open_examples
+from ...data.examples import Examples, ValSplit, open_examples, open_multibox_examples
 from ...processes import say
 from ...recipe import FIELDS, Recipe
 from ..progress import METRICS, read_metrics
@@ -88,6 +88,9 @@ def reopen(
     recipe: Recipe, data: Path, reading: Mapping[str, Any], checkpoint: Checkpoint
 ) -> tuple[Examples, Examples | None]:
     """The images of a run, as it saw them; what there is to say of them was said when it began. Raises DatasetError."""
+    if recipe.task == "multibox":
+        with contextlib.redirect_stderr(io.StringIO()):
+            return open_multibox_examples(data, recipe, reading)
     split = ValSplit(recipe.val_split, recipe.split_seed, checkpoint.held_out) if recipe.val_split else None
     with contextlib.redirect_stderr(io.StringIO()):
         return open_examples(data, recipe.task, reading, known=checkpoint.spec.classes, split=split)

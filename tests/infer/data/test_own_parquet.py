@@ -1,4 +1,4 @@
-"""evaluation/parquet.py: what was damaged or changed since it was written is refused, by every reader of a table."""
+"""infer/data/own_parquet.py: what was damaged or changed since it was written is refused by each reader of a table."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from infer.data.footer import BYTE_ARRAY, read_groups
-from infer.errors import Refused
-from infer.files import refuse_pointer, replacing
+from ..errors import Refused
+from ..files import refuse_pointer, replacing
+from .footer import BYTE_ARRAY, read_groups
 
 MOST_ROWS = 1000
 """That a reader takes at once."""
