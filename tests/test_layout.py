@@ -275,6 +275,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path: Path) -> N
     modules = {name for name in names if name.endswith(".py")}
     templates = {name for name in names if name.startswith(tuple(PACKAGES)) and not name.endswith(".py")}
     assert templates == {
+        "evaluation/detection/report/page.html.jinja",
         "evaluation/report/page.html.jinja",
         "evaluation/report/page.js",
         "evaluation/rescore/imagenet-a.txt",

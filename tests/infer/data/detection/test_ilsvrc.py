@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import scipy.io
 from conftest import TRAIN_SCENES, VAL_SCENES
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from infer.data.annotations import Box
 from infer.data.detection import DetectionData, Object, boxes_in, open_detection
@@ -304,3 +306,23 @@ def test_what_is_compressed_is_said(scenes_copy: Path) -> None:
 def test_nothing_of_detection(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     assert "no data set of detection: expected ILSVRC2013_DET_val" in refused(tmp_path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_to_a_list_or_an_xml_is_refused_named_or_read(scenes_copy: Path, data: st.DataObject) -> None:
+    path = scenes_copy / data.draw(st.sampled_from([VAL_LIST, BLACKLIST, first_xml(scenes_copy)]))
+    whole = path.read_bytes()
+    content = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        path.write_bytes(content)
+        found = open_detection(scenes_copy, "val")
+    except DatasetError as error:
+        assert "\n" not in str(error)
+    else:
+        assert len(found.items) + len(found.broken) == VAL_SCENES
+        assert all("\n" not in line for line in found.broken)
+    finally:
+        path.write_bytes(whole)
