@@ -17,7 +17,7 @@ from paths import ROOT
 
 PACKAGES = ("infer", "trainer", "export", "evaluation")
 MOST_LINES = 500
-MOST_NAMES = {"infer": 22, "export": 18, "evaluation": 16, "trainer": 14}
+MOST_NAMES = {"infer": 23, "export": 18, "evaluation": 16, "trainer": 14}
 
 MAY_IMPORT = {"infer": set(), "trainer": {"infer"}, "export": {"trainer", "infer"}, "evaluation": {"infer"}}
 """Arrows between packages, at module level."""
@@ -27,7 +27,7 @@ EXCEPTIONS = {("export/proof/verify.py", "evaluation"), ("export/proof/verdict.p
 FLOORS: dict[str, str] = {
     "infer": """
         __init__ __main__
-        classify benchmark
+        classify detect benchmark
         open
         onnx_engine
         tensorrt drawing

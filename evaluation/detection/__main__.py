@@ -24,13 +24,14 @@ from infer.command import Parser, count_argument, exit_with, print_notes, run
 from infer.data.detection import DetectionData, open_detection
 from infer.errors import one_line
 from infer.processes.owned import own_folder
+from infer.spec import Exif
 
 from ..run.store import Watch, check_out
 from ..run.workers import add_run_options, check_run_options, decoder_remarks, open_crew, say_interrupted
 from .classify import RegionSettings, images_to_classify, region_metadata, region_opener
 from .metric import Rule
 from .score import RULES, Measured, classes_of_data, detect, measure
-from .table import KIND, UnfinishedRegions
+from .table import KIND, UnfinishedRegions, exif_of
 from .write import write_report
 
 REGIONS, DETECTIONS = "regions.parquet", "detections.parquet"
@@ -115,7 +116,8 @@ def _detect(args: argparse.Namespace, command: str) -> int:
     how = Suppression(args.nms, args.least, args.most)
     systems = detect(tables, data, how, by_order=args.classes_by_order)
     measured = [measure(system, data, rule) for system in systems]
-    print(_report(args, data, rule, how, measured, [*notes], command, seconds))
+    exif = args.exif or exif_of(tables[0])
+    print(_report(args, data, rule, how, measured, [*notes], command, seconds, exif))
     print(one_line(f"{len(data.items)} images of {args.data}; tables and report in {args.out}"))
     return 0
 
@@ -159,13 +161,14 @@ def _report(
     notes: Sequence[str],
     command: str,
     seconds: tuple[float, float] | None,
+    exif: Exif,
 ) -> str:
     """Writes what a run found; returns the table to print."""
     said: dict[str, Any] = {"command": command, "python": platform.python_version()}
     said |= {"rule": rule, "suppression": str(how)}
     if seconds is not None:
         said |= {"engine_seconds": round(seconds[0], 3), "wall_seconds": round(seconds[1], 3)}
-    return write_report(args.out, data, measured, rule, said, notes)
+    return write_report(args.out, data, measured, rule, said, notes, exif)
 
 
 if __name__ == "__main__":

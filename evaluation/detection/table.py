@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from infer.data import own_parquet as parquet
 from infer.data.annotations import Box
-from infer.spec import Size
+from infer.spec import Exif, ModelSpec, Size
 
 from ..errors import ScoresError
 from ..run.loop import Shard
@@ -121,6 +121,12 @@ def read_head(path: Path) -> RegionsHead:
     """Raises ScoresError for a file that is no table of regions."""
     with parquet.opened(path, "a table of regions", "evaluation.detection", ScoresError) as table:
         return _head(table)
+
+
+def exif_of(path: Path) -> Exif:
+    """What the nets of a table do with the rotation that a camera noted. Raises ScoresError."""
+    spec = json.loads(read_head(path).metadata["specs"])[0]
+    return ModelSpec.from_json(spec).preprocessing.exif
 
 
 def read_regions(path: Path) -> Generator[ClassifiedImage]:

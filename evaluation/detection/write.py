@@ -17,12 +17,15 @@ from infer.data import own_parquet as parquet
 from infer.data.annotations import Box
 from infer.data.detection import DetectionData
 from infer.files import replacing
+from infer.spec import Exif
 
 from ..run.engines import our_commit
 from ..text import cell, code
 from .intervals import Mean, difference_with_interval
 from .metric import Rule
 from .mistakes import KINDS
+from .page_values import page_values, sum_counts
+from .report.page import write_page
 from .score import Measured, System
 from .table import KIND
 
@@ -80,9 +83,10 @@ def write_report(
     rule: Rule,
     said: Mapping[str, Any],
     notes: Sequence[str],
+    exif: Exif,
 ) -> str:
     """Writes the detections of the last system, which is the ensemble where there is one, and the report; returns its
-    table. measured: each net, and all together where there are several."""
+    table. measured: each net, and all together where there are several; exif: as the nets see images."""
     out.mkdir(parents=True, exist_ok=True)
     write_detections(out / DETECTIONS, measured[-1].system, data)
     ensemble = len(measured) > 1
@@ -119,14 +123,22 @@ def write_report(
     text += "\n" + _classes_table(measured[-1], data) + "\n"
     text += "".join(f"\n- {cell(note)}" for note in notes) + ("\n" if notes else "")
     _write(out / "report.md", text)
+    page = page_values(
+        data,
+        measured,
+        rule,
+        RULE_IN_WORDS[rule],
+        title=f"Detection: {measured[-1].system.name}",
+        exif=exif,
+        facts={name: str(value) for name, value in said.items() if name not in ("command", "rule")},
+        remarks=[*words[1:], *notes],
+        command=str(said["command"]),
+    )
+    write_page(page, out / "report.html")
     return "\n".join([table, *words])
 
 
 def _result(one: Measured, data: DetectionData) -> dict[str, Any]:
-    kinds: dict[str, int] = {}
-    for mistakes in one.mistakes:
-        for kind, count in mistakes.counts().items():
-            kinds[kind] = kinds.get(kind, 0) + count
     aps = zip(data.classes, one.precisions.aps.tolist(), one.precisions.objects.tolist(), strict=True)
     return {
         "system": one.system.name,
@@ -136,7 +148,7 @@ def _result(one: Measured, data: DetectionData) -> dict[str, Any]:
         "interval95_percent": [_number(end) for end in one.mean.interval95_percent],
         "map50_percent": _at(one, 0),
         "regions": one.system.regions,
-        "mistakes": kinds,
+        "mistakes": sum_counts(one.mistakes),
         "classes": [{"class": name, "ap_percent": _number(100 * ap), "objects": objects} for name, ap, objects in aps],
     }
 
@@ -161,7 +173,7 @@ def _table(measured: Sequence[Measured], gains: Sequence[Mean]) -> str:
     rows = []
     for one, gain in zip(measured, [*gains, None], strict=True):
         objects = int(one.precisions.objects.sum())
-        counts = [sum(mistakes.counts()[kind] for mistakes in one.mistakes) for kind in (*KINDS, "missed")]
+        counts = [sum_counts(one.mistakes)[kind] for kind in (*KINDS, "missed")]
         row = [one.system.name, len(one.system.nets), _with_interval(one.mean), *counts, objects]
         rows.append(row + ([_with_interval(gain) if gain else ""] if gains else []))
     heads = ["system", "nets", "mAP % (95 %)", *KINDS, "missed", "objects", *(["gain"] if gains else [])]
