@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import math
 import os
@@ -28,7 +29,7 @@ from infer.views import PROTOCOLS, plan_views
 from .checkpoint import Checkpoint, load
 from .data.batches import cores_here
 from .data.colours import Statistics
-from .data.regions import ProposalFiles
+from .data.regions import CALIBRATION, VERIFICATION, ProposalFiles, open_regions, write_regions
 from .loop.fine_tuning import fit_recipe, for_features
 from .loop.options import add_run_options, execution_from_args, run_training, settings_from_args
 from .loop.report.write import try_to_report
@@ -110,6 +111,21 @@ def proposal_files(args: argparse.Namespace, recipe: Recipe) -> ProposalFiles | 
     return ProposalFiles(args.proposals, args.val_proposals) if args.proposals else None
 
 
+def leave_regions(path: Path, args: argparse.Namespace) -> None:
+    """Writes some regions beside a finished net of regions, for the exporter, and says what comes next."""
+    folder, spec = path.with_name("regions"), load(path).spec
+    files = ProposalFiles(args.proposals, args.val_proposals)
+    with contextlib.redirect_stderr(io.StringIO()):  # what there is to say of the data was said
+        both = open_regions(args.data, files, limit=args.limit, seed=0)
+    for name, regions, most in zip(("train", "val"), both, (CALIBRATION, VERIFICATION), strict=True):
+        if regions is not None:
+            write_regions(folder / name, regions, spec, most)
+    proof = f"--calibrate {folder / 'train'}"
+    if args.val_proposals:
+        proof += f" --verify {folder / 'val'}"
+    say(f"{path}: python -m export.to_trt {path} --precision int8 --protocol center {proof}")
+
+
 def train_and_evaluate(args: argparse.Namespace, settings: list[str]) -> int:
     """Trains the net, then evaluates it by the final protocol. Raises UsageError, and what `train` raises."""
     started, execution = time.monotonic(), execution_from_args(args)
@@ -141,6 +157,7 @@ def train_and_evaluate(args: argparse.Namespace, settings: list[str]) -> int:
     done = f"{path}: {recipe.name}, {load(path).epochs_done} epochs, {time.monotonic() - started:.0f} s"
     print(one_line(done))
     if recipe.task == "regions":
+        leave_regions(path, args)
         return 0
     try_to_report(path, recipe, args.data, data_options(args))
     if args.final_protocol == "none" or recipe.task != "classify":

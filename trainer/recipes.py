@@ -216,6 +216,8 @@ def _regions(name: str, net: str, *, mini: bool = False) -> Recipe:
     return dataclasses.replace(
         base,
         task="regions",
+        phases=_one_phase(base.crop_px, base.crop_px),
+        test_short_px=base.crop_px,
         sampling="regions",
         epochs=2 if mini else 10,  # the iterations decide
         iterations=800 if mini else 50_000,

@@ -104,7 +104,8 @@ REGIONS = {
     "momentum": RCNN,
     "weight_decay": RCNN,
     "start": "AlexNet's 0.01, of the last layer",
-    "phases": "only dropout: regions are warped as in evaluation, whatever S is",
+    "phases": "S is the crop: a region is warped to it",
+    "test_short_px": "S is the crop: a region is warped to it",
     "color_sigma": f"{RCNN}: regions are mirrored, and nothing else",
 }
 MINI_REGIONS = dict.fromkeys(

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.random import default_rng
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from infer.boxes.overlap import overlaps
@@ -29,6 +30,7 @@ from infer.data.dataset import Dataset, DatasetError, Item
 from infer.data.detection import DetectionData, boxes_in, open_detection
 from infer.data.detection.objects import PARTLY
 from infer.data.known_images import image_number
+from infer.files import replacing
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.regions import Boxes, inside, make_picture, plan_regions
 from infer.pixels.render import render
@@ -43,6 +45,8 @@ BACKGROUND_CLASS = "background"
 BACKGROUND = 96
 """Regions of background that are kept of an image, of which those that are learnt from are drawn."""
 LEAST_OVERLAP = 0.5
+CALIBRATION, VERIFICATION = 200, 1_000
+"""Regions that are written for the exporter."""
 VALIDATED = 5_000
 """Regions that a net in training is tried on at most."""
 PICTURE_BYTES = 1 << 28
@@ -263,3 +267,25 @@ class RegionCenters(Centers):
         boxes: Boxes = np.array([item.box])
         (pixels,) = render(picture, plan_regions(boxes, size, self.spec).views, self.spec)
         return torch.from_numpy(pixels.copy()), item.label, index
+
+
+def write_regions(folder: Path, regions: Dataset, spec: ModelSpec, most: int) -> int:
+    """Writes regions as a net sees them, PNGs of the crop's size in a folder of each class; returns how many there are.
+
+    Their central crop is then what evaluation sees, to the bit: --calibrate and --verify of the exporter take them.
+    """
+    seen = RegionCenters(regions, spec)
+    chosen = default_rng(0).permutation(len(seen))[:most]
+    written = 0
+    for index in np.sort(chosen).tolist():
+        found = seen[index]
+        if found is None:
+            continue
+        pixels, label, _ = found
+        assert isinstance(pixels, Tensor)
+        own = folder / regions.classes[int(label)].replace("/", "_")
+        own.mkdir(parents=True, exist_ok=True)
+        with replacing(own / f"{index:09d}.png") as unfinished:
+            Image.fromarray(pixels.numpy()).save(unfinished, "PNG")
+        written += 1
+    return written

@@ -13,11 +13,12 @@ from helpers import Checkpoints
 
 from infer.boxes.proposed import ProposedImage
 from infer.data.annotations import Box
-from infer.data.dataset import DatasetError
+from infer.data.dataset import DatasetError, open_dataset
 from infer.data.detection import DetectionData, Object, open_detection
 from infer.pixels.decode import decode
 from infer.pixels.regions import make_picture, plan_regions
 from infer.pixels.render import render
+from infer.views import default_scales, plan_views
 from trainer import checkpoint as checkpoints
 from trainer.__main__ import main
 from trainer.checkpoint import Checkpoint
@@ -144,6 +145,13 @@ def test_a_run(
     assert done.spec.name == ("mini-vgg-a-det" if net == "A" else "mini-googlenet-det")
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert 0 <= last["validation_top1_error_percent"] <= 100
+
+    # What it leaves for the exporter is what evaluation sees.
+    left = open_dataset(tmp_path / "run" / "regions" / "val", "named")
+    assert set(left.classes) <= set(done.spec.classes) and len(left.items) > 100
+    image = decode(left.items[0].read_bytes(), name="a")
+    plan = plan_views(done.spec, "center", image.shape[:2], default_scales(done.spec, "center"))  # type: ignore[arg-type]
+    assert np.array_equal(render(image, plan.views, done.spec)[0], image) and image.shape[0] == done.spec.crop_px
 
 
 def test_a_run_that_died_ends_the_same(
