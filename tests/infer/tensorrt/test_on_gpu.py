@@ -24,6 +24,7 @@ from infer.cuda.device import Device
 from infer.engine import Engine
 from infer.onnx_engine import OnnxEngine
 from infer.open import open_engine
+from infer.pixels.regions import make_picture, plan_regions
 from infer.self_test import TOLERANCE
 from infer.tensorrt.library import LibraryName
 from infer.views import PROTOCOLS, ViewPlan, plan_views
@@ -84,6 +85,24 @@ def test_every_protocol_and_profile(
     record_property("largest difference of a class score, in standard deviations", max(errors))
     engine.close()
     assert worst <= TOLERANCE[precision] and max(errors) <= SCORE_ERROR[precision]
+
+
+@each_library
+def test_regions(library: LibraryName, exported: Exported, tmp_path: Path) -> None:
+    """Regions with context, of one image and of several, with what lies outside: pixels to the bit."""
+    engine, reference = gpu.opened(exported("A"), tmp_path, library), OnnxEngine(exported("A"))
+    rng = np.random.default_rng(0)
+    images, plans = [], []
+    for seed, size in enumerate(SIZES):
+        across, down = (np.sort(rng.uniform(-9, side - 3, (150, 2)), 1) for side in size[::-1])
+        boxes = np.stack([across[:, 0], down[:, 0], across[:, 1] + 12, down[:, 1] + 12], 1)
+        images.append(make_picture(noise(size, seed), engine.spec))
+        plans.append(plan_regions(boxes, size, engine.spec, mirrored=bool(seed % 2)))
+    for own in ([0], list(range(len(SIZES)))):
+        found, expected = (run(each, [images[n] for n in own], [plans[n] for n in own]) for each in (engine, reference))
+        assert np.array_equal(found["pixel_sums"], expected["pixel_sums"])
+        assert np.abs(found["posterior"] - expected["posterior"]).max() <= TOLERANCE["fp32"]
+    engine.close()
 
 
 @pytest.mark.parametrize("interface", ["images", "nchw"])

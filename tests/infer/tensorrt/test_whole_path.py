@@ -43,3 +43,26 @@ def test_every_protocol(binding: str, plan: Path, tmp_path: Path) -> None:
     check(seen)
     profiles = json.loads(plan.with_name(plan.name + ".json").read_text())["profiles"]
     assert 0 < int(seen.stdout) <= max(profile["activation_bytes"] for profile in profiles)
+
+
+def test_regions(plan: Path, tmp_path: Path) -> None:
+    """Regions of pictures, alone and of several images, in the bits of the graph on the host; an image goes up once."""
+    code = f"""
+    from infer.open import open_engine
+    from infer.pixels.regions import make_picture, plan_regions
+    path = Path({str(plan)!r})
+    reference, engine = OnnxEngine(path.with_suffix(".onnx")), open_engine(path)
+    rng = np.random.default_rng(0)
+    pictures, plans = [], []
+    for seed, size in enumerate([(90, 130), (60, 200)]):
+        pictures.append(make_picture(noise(*size, seed), engine.spec))
+        across, down = (np.sort(rng.uniform(-9, side - 3, (80, 2)), 1) for side in size[::-1])
+        boxes = np.stack([across[:, 0], down[:, 0], across[:, 1] + 12, down[:, 1] + 12], 1)
+        plans.append(plan_regions(boxes, size, engine.spec, mirrored=bool(seed)))
+    for some in ([0], [0, 1]):
+        images, own = [pictures[n] for n in some], [plans[n] for n in some]
+        same(engine.run(engine.load(images), own, OUTPUTS), reference.run(reference.load(images), own, OUTPUTS))
+    engine.close()
+    del engine
+    """
+    check(run(code, tmp_path))
