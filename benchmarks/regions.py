@@ -54,12 +54,8 @@ def main() -> None:
 
     def tables(prepared: object) -> int:
         loaded = load_on_host([make_picture(image, spec)])
-        size, seen = 0, set()
-        for call in make_calls(loaded, [prepared], spec, shapes):
-            for array in call.feed.values():
-                size += array.nbytes if id(array) not in seen else 0
-                seen.add(id(array))
-        return size
+        calls = list(make_calls(loaded, [prepared], spec, shapes))
+        return sum({id(array): array.nbytes for call in calls for array in call.feed.values()}.values())
 
     def drawn(prepared: object) -> int:
         return load_on_host([make_picture(image, spec)]).render([(0, view) for view in prepared.views], spec).nbytes

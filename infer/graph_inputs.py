@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .pixels.decode import Pixels
-from .pixels.region_taps import Region, padded_taps, region_axes
+from .pixels.region_taps import OUTSIDE, Region, RegionAxes, region_axes
 from .pixels.render import (
     AXES,
     PRECISION_BITS,
@@ -174,8 +174,8 @@ def feed_packed(packed: Packed, views: Sequence[tuple[int, Region]]) -> Feed:
     return {"image": packed, **_passes(identity_taps(width), identity_taps(height)), **tables}
 
 
-def feed_regions(packed: Packed, views: Sequence[tuple[int, tuple[int, int], Region]]) -> Feed:
-    """Inputs for regions of packed images, each (number of the image, (top, left) of the region in it, region).
+def feed_regions(packed: Packed, views: Sequence[tuple[int, tuple[int, int], RegionAxes]]) -> Feed:
+    """Inputs for regions of packed images, each (number of the image, (top, left) of the region in it, its taps).
 
     They are of one size, and as they hardly come twice, no table is kept.
     """
@@ -184,7 +184,7 @@ def feed_regions(packed: Packed, views: Sequence[tuple[int, tuple[int, int], Reg
     for number, (top, left), _ in views:
         across = packed.images[number].shape[1]
         places.append((packed.starts[number] + top * across + left, across))
-    tables = make_region_tables([region for _, _, region in views], places)
+    tables = make_region_tables([axes for _, _, axes in views], places)
     return {"image": packed, **_passes(identity_taps(width), identity_taps(height)), **tables}
 
 
@@ -317,32 +317,32 @@ def piled_rows(image_px: Size) -> int:
 @functools.lru_cache(maxsize=TABLES)
 def region_tables(regions: tuple[Region, ...], places: tuple[tuple[int, int], ...]) -> Feed:
     """Inputs for regions of one size; each has the flat offset of its rectangle and the width of the image it is in."""
-    return _read_only(make_region_tables(regions, places))
+    return _read_only(make_region_tables([region_axes(region) for region in regions], places))
 
 
-def make_region_tables(regions: Sequence[Region], places: Sequence[tuple[int, int]]) -> Feed:
+def make_region_tables(axes: Sequence[RegionAxes], places: Sequence[tuple[int, int]]) -> Feed:
     """The inputs of region_tables, which are not kept."""
-    axes = [region_axes(region) for region in regions]
-    lines = np.arange(max(one.padded_lines for one in axes), dtype=np.int32)
     starts, widths = np.array(places, np.int32).T[..., None]  # [V, 1] each
-    tops, counts = np.array([(one.top, one.lines) for one in axes], np.int32).T[..., None]
-    own = tops + np.minimum(lines, counts - 1)  # [V, lines]
-    for number, one in enumerate(axes):
-        if one.down is not None:
-            own[number, one.lines :] = one.down
-    tables = {
+    numbers = [(one.top, one.lines, one.down if one.framed else one.top + one.lines - 1, one.across) for one in axes]
+    tops, counts, last, across = np.array(numbers, np.int32).T[..., None]
+
+    # the lines of each, then the frame's, or the last once more
+    lines = np.arange(max(one.padded_lines for one in axes), dtype=np.int32)
+    own = np.where(lines < counts, tops + lines, last)  # [V, lines]
+    cols, firsts = (np.stack([each.first for each in taps]) for taps in zip(*(one[2:4] for one in axes), strict=True))
+    return {
         "rows": starts + own * widths,
-        "cols": np.stack([one.columns.first for one in axes]),
+        "cols": np.where(cols == OUTSIDE, across, cols),
         "region_col_taps": _stacked([one.columns.taps for one in axes]),
-        "region_row_first": np.stack([one.rows.first for one in axes]),
+        "region_row_first": np.where(firsts == OUTSIDE, counts, firsts),
         "region_row_taps": _stacked([one.rows.taps for one in axes]),
     }
-    return {name: np.ascontiguousarray(table, np.int32) for name, table in tables.items()}
 
 
 def _stacked(taps: Sequence[Table]) -> Table:
     """Taps [K, n] of several axes as [largest K, axes, n]."""
-    stacked = np.zeros((padded_taps(max(map(len, taps))), len(taps), taps[0].shape[1]), np.int32)
+    most = max(map(len, taps))
+    stacked = np.zeros((most, len(taps), taps[0].shape[1]), np.int32)
     for number, own in enumerate(taps):
         stacked[: len(own), number] = own
     return stacked

@@ -6,10 +6,11 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..spec import Filter, Size
 from ..views import Rect
-from .render import PRECISION_BITS, Taps, count_taps, identity_taps, make_taps, read_only
+from .render import PRECISION_BITS, Taps, identity_taps, make_taps, read_only
 
 LINE_STEP, TAP_STEP = 64, 8
 """Lines and taps of regions come in these steps, so that calls have few shapes. TensorRT-RTX compiles kernels for each
@@ -44,50 +45,50 @@ class Region(NamedTuple):
     mirrored: bool
     frame: Frame | None = None
 
-    @property
-    def taps(self) -> tuple[int, int]:
-        """How many taps its rows and columns have, as the inputs have them: in steps."""
-        counts = [1 if n == m else count_taps(n, m, self.filter) for n, m in zip(*self[:2], strict=True)]
-        return padded_taps(counts[0]), padded_taps(counts[1])
-
 
 def padded_taps(count: int) -> int:
     return 1 if count == 1 else -(-count // TAP_STEP) * TAP_STEP
 
 
+OUTSIDE = -1
+"""The first of a pixel that shows the frame."""
+
+
 class RegionAxes(NamedTuple):
     """A region's taps: of `lines` lines from `top` on; firsts are relative to the rectangle, and to `top`.
 
-    One more line behind them, `down` from the rectangle's upper left, is the frame's, unless that is None.
+    Of a region with a frame, some may be OUTSIDE: they show the frame's column, `across` from the rectangle's upper
+    left, or its line, `down` from there, which is one more line behind the others.
     """
 
     top: int
     lines: int
     columns: Taps
     rows: Taps
-    down: int | None = None
+    down: int = 0
+    across: int = 0
+    framed: bool = False
 
     @property
     def padded_lines(self) -> int:
         """How many lines of the image the region is made of, as the inputs have them: in steps."""
-        return -(-(self.lines + (self.down is not None)) // LINE_STEP) * LINE_STEP
+        return -(-(self.lines + self.framed) // LINE_STEP) * LINE_STEP
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many taps its rows and columns have, as the inputs have them: in steps."""
+        return len(self.rows.taps), len(self.columns.taps)
 
 
 def region_axes(region: Region) -> RegionAxes:
     """A region's taps. Those of its axes are kept."""
-    top, left, height, width = region.cut
-    if region.frame is None:
-        first, lines, rows = _rows(region.source_px[0], region.resized_px[0], region.filter, top, height)
-        columns = _columns(region.source_px[1], region.resized_px[1], region.filter, left, width, region.mirrored)
-        return RegionAxes(first, lines, columns, rows)
-
-    (at_row, at_column), square = region.frame.at, region.frame.square_px
-    rows = _framed(region.source_px[0], region.resized_px[0], region.filter, at_row, square, region.source_px[0], False)
-    across = region.frame.across
-    columns = _framed(
-        region.source_px[1], region.resized_px[1], region.filter, at_column, square, across, region.mirrored
-    )
-    return RegionAxes(0, region.source_px[0], columns, rows, region.frame.down)
+    (height_in, width_in), (height, width), filter, cut, mirrored, frame = region
+    if frame is None:
+        first, lines, rows = _rows(height_in, height, filter, cut[0], cut[2])
+        return RegionAxes(first, lines, _columns(width_in, width, filter, cut[1], cut[3], mirrored), rows)
+    rows = _framed(height_in, height, filter, frame.at[0], frame.square_px, False)
+    columns = _framed(width_in, width, filter, frame.at[1], frame.square_px, mirrored)
+    return RegionAxes(0, height_in, columns, rows, frame.down, frame.across, True)
 
 
 @functools.lru_cache(maxsize=REGION_AXES)
@@ -96,13 +97,13 @@ def _rows(n_in: int, n_out: int, filter: Filter, top: int, height: int) -> tuple
     taps = _part(n_in, n_out, filter, top, height)
     first = int(taps.first.min())
     end = min(int(taps.first.max()) + len(taps.taps), n_in)
-    return first, end - first, read_only(Taps(taps.first - first, taps.taps))
+    return first, end - first, _padded(taps.first - first, taps.taps)
 
 
 @functools.lru_cache(maxsize=REGION_AXES)
 def _columns(n_in: int, n_out: int, filter: Filter, left: int, width: int, mirrored: bool) -> Taps:
     taps = _part(n_in, n_out, filter, left, width)
-    return _mirrored(taps) if mirrored else taps
+    return _padded(*(_mirrored(taps) if mirrored else taps))
 
 
 def _part(n_in: int, n_out: int, filter: Filter, start: int, length: int) -> Taps:
@@ -112,14 +113,21 @@ def _part(n_in: int, n_out: int, filter: Filter, start: int, length: int) -> Tap
 
 
 @functools.lru_cache(maxsize=REGION_AXES)
-def _framed(n_in: int, n_out: int, filter: Filter, at: int, square: int, away: int, mirrored: bool) -> Taps:
-    """Taps of `square` pixels: `n_out` from `at` on are made of `n_in`, the others are all pixel `away`."""
+def _framed(n_in: int, n_out: int, filter: Filter, at: int, square: int, mirrored: bool) -> Taps:
+    """Taps of `square` pixels: `n_out` from `at` on are made of `n_in`, the others are OUTSIDE."""
     inner = _part(n_in, n_out, filter, 0, n_out)
-    taps = Taps(np.full(square, away, np.int32), np.zeros((len(inner.taps), square), np.int32))
+    taps = Taps(np.full(square, OUTSIDE, np.int32), np.zeros((len(inner.taps), square), np.int32))
     taps.taps[0] = 1 << PRECISION_BITS
     taps.first[at : at + n_out], taps.taps[:, at : at + n_out] = inner
-    return read_only(_mirrored(taps) if mirrored else taps)
+    return _padded(*(_mirrored(taps) if mirrored else taps))
 
 
 def _mirrored(taps: Taps) -> Taps:
     return Taps(taps.first[::-1], taps.taps[:, ::-1])
+
+
+def _padded(first: NDArray[np.int32], taps: NDArray[np.int32]) -> Taps:
+    """Taps in steps, for whoever keeps them."""
+    whole = np.zeros((padded_taps(len(taps)), taps.shape[1]), np.int32)
+    whole[: len(taps)] = taps
+    return read_only(Taps(np.ascontiguousarray(first), whole))

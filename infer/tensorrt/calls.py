@@ -33,7 +33,7 @@ from ..graph_inputs import (
     resized_tables,
 )
 from ..pixels.decode import Pixels
-from ..pixels.region_taps import Region
+from ..pixels.region_taps import Region, RegionAxes, region_axes
 from ..processes.cores import usable_cores
 from ..spec import ModelSpec, Preprocessing, Size
 from ..views import AS_LOADED, NumberedView, Rect, ShapeRange, View, ViewPlan, numbered_views, out_of_range, rescaled_px
@@ -67,7 +67,7 @@ def make_calls(
     image: DeviceImage, plans: Sequence[ViewPlan], spec: ModelSpec, shapes: Sequence[ShapeRange]
 ) -> Iterator[Call]:
     """The calls for all views of `plans`. Raises EngineError for a view that no profile admits."""
-    maker = _Maker(image, plans, spec, shapes, numbered_views(plans))
+    maker = _Maker(image, plans, spec, tuple(shapes), numbered_views(plans))
     left: Sequence[int] = range(len(maker.views))
     if spec.interface == "views":
         own, left = maker.own_calls()
@@ -148,7 +148,7 @@ class _Maker:
     image: DeviceImage
     plans: Sequence[ViewPlan]
     spec: ModelSpec
-    shapes: Sequence[ShapeRange]
+    shapes: tuple[ShapeRange, ...]
     views: Sequence[NumberedView]
 
     def pixel_calls(self, places: Sequence[int], profile: int) -> Iterator[Call]:
@@ -167,7 +167,7 @@ class _Maker:
                 left += range(first, first + len(plan))
                 first += len(plan)
                 continue
-            own, others = _own_calls(plan, len(self.plans) > 1, self.spec.preprocessing, tuple(self.shapes))
+            own, others = _own_calls(plan, len(self.plans) > 1, self.spec.preprocessing, self.shapes)
             for call in own:
                 places = [first + place for place in call.places]
                 calls.append(Call(places, {"image": pixels, **call.tables}, profile=call.profile))
@@ -204,15 +204,16 @@ class _Maker:
                 continue
             image_px = self.source_px(number)
             region = framed_region(view, image_px, self.spec.preprocessing)
-            profile = pack_profile(view.size_px, image_px, region, self.shapes)
+            axes = region_axes(region)
+            profile = pack_profile(view.size_px, image_px, axes, self.shapes)
             if profile is None:
                 left.append(place)
             else:
-                by_image.setdefault(number, []).append(_Item(profile, place, number, region, image_px))
+                by_image.setdefault(number, []).append(_Item(profile, place, number, region, axes, image_px))
 
         packs: list[_Pack] = []
         for items in by_image.values():
-            for item in sorted(items, key=lambda item: (item.profile, item.region.taps, item.region.source_px[0])):
+            for item in sorted(items, key=lambda item: (item.profile, item.axes.counts, item.axes.lines)):
                 if not packs or not packs[-1].add(item):
                     packs.append(_Pack(self.shapes[item.profile]))
                     packs[-1].add(item)
@@ -223,7 +224,7 @@ class _Maker:
         views = []
         for item in pack.items:
             top, left, _, _ = self.views[item.place][1].box
-            views.append((numbers.index(item.number), (top, left), item.region))
+            views.append((numbers.index(item.number), (top, left), item.axes))
         feed = feed_regions(self.packed(numbers, *packed_px(pack.shape)), views)
         return Call([item.place for item in pack.items], feed, profile=pack.items[0].profile)
 
@@ -244,11 +245,12 @@ class _Maker:
             number, view = self.views[place]
             source_px, size = self.source_px(number), self.rescaled_px(number, view)
             region = Region(source_px, size, self.spec.preprocessing.filter, view.cut, view.mirrored)
-            profile = None if view.resize_px else pack_profile(view.size_px, source_px, region, self.shapes)
+            axes = region_axes(region)
+            profile = None if view.resize_px else pack_profile(view.size_px, source_px, axes, self.shapes)
             if profile is None:
                 left.append(place)
                 continue
-            item = _Item(profile, place, number, region, source_px)
+            item = _Item(profile, place, number, region, axes, source_px)
             if not packs:
                 begin([item])
             elif not packs[-1].add(item):
@@ -302,7 +304,7 @@ class _Maker:
         return piles, left
 
     def piling(self, number: int) -> _Piling:
-        return _piling(self.plans[number], self.spec.preprocessing, tuple(self.shapes))
+        return _piling(self.plans[number], self.spec.preprocessing, self.shapes)
 
     def piled_call(self, pile: _Pile) -> Call:
         places = [place for own in pile.places.values() for place in own]
@@ -385,6 +387,7 @@ class _Item(NamedTuple):
     place: int
     number: int
     region: Region
+    axes: RegionAxes
     image_px: Size
 
 

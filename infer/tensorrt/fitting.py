@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from ..graph_inputs import PACKED_STEP, PILED_STEP, Call, Feed, piled_rows, profile_entries
-from ..pixels.region_taps import Frame, Region, region_axes
+from ..pixels.region_taps import Frame, Region, RegionAxes, region_axes
 from ..pixels.render import count_taps
 from ..spec import Interface, Preprocessing, Size
 from ..views import ShapeRange, View, rescaled_px
@@ -82,7 +82,8 @@ def profile_for(
 
 def _admits(region: Region, shape: ShapeRange) -> bool:
     """Whether the engine can resize a region in this profile."""
-    return _resizes(shape, region_axes(region).padded_lines, region.taps)
+    axes = region_axes(region)
+    return _resizes(shape, axes.padded_lines, axes.counts)
 
 
 def _resizes(shape: ShapeRange, lines: int, taps: tuple[int, int]) -> bool:
@@ -91,9 +92,9 @@ def _resizes(shape: ShapeRange, lines: int, taps: tuple[int, int]) -> bool:
     return lines in shape.lines and all(count in shape.region_taps for count in taps)
 
 
-def pack_profile(size: Size, image_px: Size, region: Region, shapes: Sequence[ShapeRange]) -> int | None:
-    """The best profile for a view of this size that is a region of a loaded image of `image_px`."""
-    return _pack_profile(size, image_px, region_axes(region).padded_lines, region.taps, tuple(shapes))
+def pack_profile(size: Size, image_px: Size, axes: RegionAxes, shapes: tuple[ShapeRange, ...]) -> int | None:
+    """The best profile for a view of this size that is a region, with these taps, of a loaded image of `image_px`."""
+    return _pack_profile(size, image_px, axes.padded_lines, axes.counts, shapes)
 
 
 @functools.lru_cache(maxsize=4096)
