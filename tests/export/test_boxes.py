@@ -80,7 +80,7 @@ def test_a_box_net_is_no_classifier(tmp_path: Path) -> None:
 def test_boxes_are_of_vgg_alone() -> None:
     with pytest.raises(SpecError, match="box-scr: boxes are of VGG's nets"):
         build_net(slim_spec("googlenet", task="box-scr"))
-    with pytest.raises(SpecError, match="task must be one of classify, box-scr, box-pcr"):
+    with pytest.raises(SpecError, match="task must be one of classify, box-scr, box-pcr, multibox"):
         slim_spec("D", task="boxes")
 
 

@@ -48,7 +48,8 @@ def test_json_round_trip_loses_nothing() -> None:
 
 
 def test_every_field_is_in_the_json() -> None:
-    values = json.loads(slim_spec("D").to_json())
+    assert "boxes" not in json.loads(slim_spec("D").to_json())  # so that specs of other nets are as they always were
+    values = json.loads(slim_spec("D", task="multibox", boxes=3, fixed_size=True).to_json())
     assert set(values) == {field.name for field in dataclasses.fields(ModelSpec)}
     assert set(values["preprocessing"]) == {field.name for field in dataclasses.fields(Preprocessing)}
 
@@ -146,7 +147,12 @@ def test_json_that_is_no_spec(text: str, message: str) -> None:
         ({"outputs": 5}, "Expected `array`, got `int` - at `$.outputs`"),
         ({"source": [1]}, "Expected `object`, got `array` - at `$.source`"),
         ({"source": {"a": {}}}, "Expected `str`, got `object` - at `$.source[...]`"),
-        ({"task": []}, "task must be one of classify, box-scr, box-pcr, got []"),
+        ({"task": []}, "task must be one of classify, box-scr, box-pcr, multibox, got []"),
+        ({"task": "multibox"}, "boxes must be above 0 for multibox, got 0"),
+        ({"boxes": 3}, "boxes must be 0 for classify, got 3"),
+        ({"task": "multibox", "boxes": -1}, "boxes must be above 0 for multibox, got -1"),
+        ({"task": "multibox", "boxes": 3}, "fixed_size must be true for multibox, got false"),
+        ({"task": "multibox", "boxes": 10**5, "fixed_size": True}, "boxes must be at most 10000, got 100000"),
         ({"interface": {}}, "interface must be one of views, images, nchw, got {}"),
         (
             {"preprocessing": {"mean_rgb": [True, 0, 0]}},

@@ -40,7 +40,8 @@ def test_every_recipe_builds_its_spec_and_net(recipe: Recipe) -> None:
         net = build_net(spec, auxiliary_heads=True).eval()
         for weight, scores in net.training_scores(torch.empty(2, 3, spec.crop_px, spec.crop_px)):
             assert weight > 0
-            assert scores.shape == (2, {"classify": 3, "box-scr": 4, "box-pcr": 12}[recipe.task])
+            channels = {"classify": 3, "regions": 3, "box-scr": 4, "box-pcr": 12, "multibox": 5 * recipe.boxes}
+            assert scores.shape == (2, channels[recipe.task])
 
 
 def test_every_recipe_has_a_mini_variant() -> None:
@@ -143,7 +144,7 @@ def test_every_field_can_be_set(key: str) -> None:
     old = getattr(MINI_A, key)
     numbers = {bool: lambda: str(not old), int: lambda: str(old + 32), float: lambda: str(old / 2)}
     text = OTHER[key] if key in OTHER else numbers[type(old)]()
-    changes = {"crop_px": ["phases=1:120-200"]}.get(key, [])
+    changes = {"crop_px": ["phases=1:120-200"], "boxes": ["task=multibox"]}.get(key, [])
     recipe = override(MINI_A, [f"{key}={text}", *changes])
     new = getattr(recipe, key)
     assert new == VALUES[key] if key in VALUES else str(new) == text, new

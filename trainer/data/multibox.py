@@ -207,4 +207,4 @@ class WholeImages(Centers):
         (pixels,) = render(make_picture(image, spec), plan_whole(size, spec).views, spec)
         whole = Placement(size, 0, 0, size[1], size[0], filter=FILTERS[spec.preprocessing.filter], mirrored=False)
         assert self.target is not None  # of these images it is MultiBoxTargets
-        return torch.from_numpy(np.ascontiguousarray(pixels)), self.target(index, whole), index
+        return torch.from_numpy(pixels.copy()), self.target(index, whole), index

@@ -143,7 +143,8 @@ def kept_bytes(run: TrainingState, images: int) -> int:
         side = run.spec.crop_px
         pixels, shift = torch.empty(images, side, side, 3, dtype=torch.uint8), torch.empty(images, 3, dtype=dtype)
         labels = torch.empty(images, dtype=torch.long)
-        target = labels if run.spec.task == "classify" else torch.empty(images, 6, dtype=dtype)
+        boxes = (run.spec.boxes, 5) if run.spec.task == "multibox" else (6,)
+        target = labels if run.spec.task == "classify" else torch.empty(images, *boxes, dtype=dtype)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         outcome = functional_call(run.objective, state, (pixels, shift, target))
     del outcome  # which holds the graph

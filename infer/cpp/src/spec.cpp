@@ -15,7 +15,7 @@ constexpr int kMaxSourcePx = 2048, kMinSourcePx = 8, kMaxTaps = 41;
 
 // The bounds of infer/spec.py: both accept the same specs, and nothing computed from one overflows.
 constexpr std::int64_t kLargestPx = 1 << 16, kLargestTestPx = kMaxSourcePx;
-constexpr std::int64_t kLargestWidth = 1000, kLargestFcWidth = 1 << 20;
+constexpr std::int64_t kLargestWidth = 1000, kLargestFcWidth = 1 << 20, kMostBoxes = 10'000;
 constexpr std::size_t kMostBytes = 1 << 24, kMostClasses = 1'000'000, kMostLetters = 10'000, kNameBytes = 200;
 constexpr double kLargestLevel = 1e6, kSmallestStd = 1e-6;  // grey levels
 
@@ -117,7 +117,7 @@ void check_others(const nlohmann::json& object) {
 
 ModelSpec parse(const nlohmann::json& object) {
   only(object, "it", {"name", "net", "classes", "preprocessing", "train_short_px", "test_short_px", "crop_px",
-                      "stride_px", "fixed_size", "max_views", "width", "fc_width", "pool_rounding", "task",
+                      "stride_px", "fixed_size", "max_views", "width", "fc_width", "pool_rounding", "task", "boxes",
                       "interface", "precision", "outputs", "class_names", "source"});
   check_others(object);
   ModelSpec spec;
@@ -132,7 +132,7 @@ ModelSpec parse(const nlohmann::json& object) {
   if (object.contains("class_names")) spec.class_names = texts(object["class_names"], "class_names");
   spec.outputs = {"posterior", "posterior_positions", "pixel_sums"};
   if (object.contains("outputs")) spec.outputs = texts(object["outputs"], "outputs");
-  spec.task = choice(object, "task", "classify", {"classify", "box-scr", "box-pcr"});
+  spec.task = choice(object, "task", "classify", {"classify", "box-scr", "box-pcr", "multibox"});
   spec.interface = choice(object, "interface", "views", {"views", "images", "nchw"});
   spec.precision = choice(object, "precision", "fp32", {"fp32", "fp16", "int8"});
   spec.preprocessing = preprocessing(object.at("preprocessing"));
@@ -140,6 +140,9 @@ ModelSpec parse(const nlohmann::json& object) {
   spec.stride_px = pixels(object.value("stride_px", nlohmann::json(32)), "stride_px", 1);
   spec.max_views = pixels(object.value("max_views", nlohmann::json(0)), "max_views", 0);
   spec.fixed_size = object.value("fixed_size", false);
+  spec.boxes = object.contains("boxes") ? whole(object["boxes"], "boxes", 0, kMostBoxes) : 0;
+  if ((spec.boxes > 0) != (spec.task == "multibox")) refuse("boxes must be above 0 for multibox, and 0 for " + spec.task);
+  if (spec.task == "multibox" && !spec.fixed_size) refuse("fixed_size must be true for multibox");
   const auto& range = object.at("train_short_px");
   if (range.is_array()) {
     if (range.size() != 2) refuse("train_short_px needs one or two values");
@@ -176,12 +179,13 @@ ModelSpec parse_spec(const std::string& json) {
 void check_output(const ModelSpec& spec, const std::string& path, const std::string& output, bool right_type,
                   std::int64_t found) {
   const auto classes = static_cast<std::int64_t>(spec.classes.size());
-  const auto known = {"posterior", "posterior_positions", "score_map", "box_map", "features", "pixel_sums"};
+  const auto known = {"posterior", "posterior_positions", "score_map", "box_map", "boxes", "features", "pixel_sums"};
   if (std::find(known.begin(), known.end(), output) == known.end()) return;  // one that we do not read
   std::int64_t expected = found;  // of an output that says nothing of the classes
   if (output == "pixel_sums") expected = 6;
   if (output == "posterior" || output == "posterior_positions" || output == "score_map") expected = classes;
   if (output == "box_map" && spec.task != "classify") expected = spec.task == "box-pcr" ? 4 * classes : 4;
+  if (output == "boxes" && spec.task == "multibox") expected = spec.boxes;
   if (!right_type || (found >= 0 && found != expected))
     throw Error(ErrorCode::unusable_engine,
                 path + ": its output " + output + " is of " + std::to_string(found) + " values, or of another type, " +

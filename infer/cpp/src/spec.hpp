@@ -26,7 +26,7 @@ struct ModelSpec {
   std::vector<std::string> classes, class_names, outputs;
   Preprocessing preprocessing;
   std::pair<int, int> train_range_px{};
-  int test_short_px = 0, crop_px = 224, stride_px = 32, max_views = 0;
+  int test_short_px = 0, crop_px = 224, stride_px = 32, max_views = 0, boxes = 0;
   bool fixed_size = false;
 
   bool has(const std::string& output) const {

@@ -62,8 +62,8 @@ def is_coco(top: Folder) -> bool:
 def open_coco(top: Folder, root: Path, split: Split) -> DetectionData:
     """The images of a split, of the newest year that has it. Raises DatasetError."""
     annotations = top.folder("annotations")
-    found = {match[2]: name for name in annotations.files for match in [INSTANCES.fullmatch(name)] if match}
-    having = {year: name for year, name in found.items() if name == f"instances_{split}{year}.json"}
+    found = [match for match in map(INSTANCES.fullmatch, annotations.files) if match]
+    having = {match[2]: match[0] for match in found if match[1] == split}
     years = [year for year in sorted(having, reverse=True) if top.holds(f"{split}{year}")]
     if not years:
         raise DatasetError(
