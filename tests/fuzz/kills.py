@@ -3,8 +3,8 @@
     python tests/fuzz/kills.py [KILLS] [SEED]     `make test-kills`: 200 kills; prints a line for each command
 
 A kill is kill -9 of the command alone (its helpers must end by themselves) or of all its processes. Evaluation,
-localisation, features, training and the chain go on with --resume and must end with the bytes of a run that was left
-alone; to_trt and the miniature begin again. Whatever has its final name after a kill must be whole.
+localisation, features, proposals, detection, training and the chain go on with --resume and must end with the bytes of
+a run that was left alone; to_trt and the miniature begin again. Whatever has its final name after a kill must be whole.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import torch  # noqa: E402
 from box_engines import make_box_engine  # noqa: E402
-from helpers import slim_spec, write_checkpoint  # noqa: E402
+from detection_sets import make_scenes, write_proposals  # noqa: E402
+from helpers import WNIDS, slim_spec, write_checkpoint  # noqa: E402
 
 from evaluation.scores.table import read as read_scores  # noqa: E402
 from export.to_onnx import main as to_onnx  # noqa: E402
@@ -98,6 +99,14 @@ def commands(folder: Path) -> dict[str, Command]:
     fine = ["-m", "trainer", "--recipe", "mini-vgg-finetune", "--init", str(checkpoint), "--val-split", "0.25"]
     fine += ["--data", str(data / "ILSVRC2012_img_train"), "--out", "{out}", "--final-protocol", "none"]
     fine += ["--set", "batch=8", "epochs=3", "--save-minutes", "0"]
+    scenes = make_scenes(folder / "scenes", train=12, val=24)
+    regions = {split: write_proposals(scenes, split, folder / f"{split}.parquet") for split in ("train", "val")}
+    of_regions = write_checkpoint(folder / "r.pt", slim_spec("A", name="r", classes=(*WNIDS, "background")))
+    look = ["--data", str(scenes), "--proposals"]
+    propose = ["-m", "evaluation.proposals", "--data", str(scenes), "-o", "{out}/p.parquet", "--jobs", "2"]
+    detect = ["-m", "evaluation.detection", "--engine", str(of_regions), *look, str(regions["val"]), "--out", "{out}"]
+    learn = ["-m", "trainer", "--recipe", "mini-vgg-det", "--init", str(checkpoint), *look, str(regions["train"])]
+    learn += ["--out", "{out}", "--save-minutes", "0", "--set", "batch=64", "iterations=6"]
     chain = ["-m", "trainer.chain", "--mini", "--nets", "A,B", *at, "--out", "{out}", *train]
     return {
         "evaluation": Command(evaluate, tables),
@@ -107,6 +116,9 @@ def commands(folder: Path) -> dict[str, Command]:
         "trainer": Command(alone, weights),
         "fine-tuning": Command(fine, weights),
         "fine-tuning on features": Command([*fine, "--freeze", "features"], weights),
+        "proposals": Command(propose, parquet),
+        "detection": Command(detect, parquet),
+        "nets of regions": Command(learn, weights),
         "chain": Command(chain, weights),
         "to_trt": Command(["-m", "export.to_trt", str(checkpoint), "-o", "{out}/a.engine"], plan, goes_on=False),
         "miniature": Command(["-m", "trainer.miniature", "{out}/mini"], images, goes_on=False),
