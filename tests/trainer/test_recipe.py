@@ -12,11 +12,13 @@ import torch
 from trainer.loop.schedule import phase_at
 from trainer.nets.zoo import build_net
 from trainer.recipe import DEFAULTS, FIELDS, LATER, Phase, Recipe, RecipeError, override
-from trainer.recipes import FINE_SCALES, FINE_TUNED_NETS, RECIPES, main
+from trainer.recipes import FINE_SCALES, FINE_TUNED_NETS, RECIPES, REGION_NETS, main
 
 MINI_A = RECIPES["mini-a"]
 
 
+KEPT = (*FINE_TUNED_NETS, *REGION_NETS)
+"""Names of recipes whose miniatures have them whole."""
 FROM_RANDOM = {name: recipe for name, recipe in RECIPES.items() if not recipe.fine_tune}
 
 
@@ -46,7 +48,7 @@ def test_every_recipe_builds_its_spec_and_net(recipe: Recipe) -> None:
 
 def test_every_recipe_has_a_mini_variant() -> None:
     full = {name for name in RECIPES if not name.startswith("mini-")}
-    minis = {name: f"mini-{name if name in FINE_TUNED_NETS else name.removeprefix('vgg-')}" for name in full}
+    minis = {name: f"mini-{name if name in KEPT else name.removeprefix('vgg-')}" for name in full}
     assert set(minis.values()) == RECIPES.keys() - full
     for name in full:
         mini = RECIPES[minis[name]]
