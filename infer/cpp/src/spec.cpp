@@ -141,7 +141,8 @@ ModelSpec parse(const nlohmann::json& object) {
   spec.max_views = pixels(object.value("max_views", nlohmann::json(0)), "max_views", 0);
   spec.fixed_size = object.value("fixed_size", false);
   spec.boxes = object.contains("boxes") ? whole(object["boxes"], "boxes", 0, kMostBoxes) : 0;
-  if ((spec.boxes > 0) != (spec.task == "multibox")) refuse("boxes must be above 0 for multibox, and 0 for " + spec.task);
+  if ((spec.boxes > 0) != (spec.task == "multibox"))
+    refuse(spec.boxes ? "boxes must be 0 for " + spec.task : "boxes must be above 0 for multibox");
   if (spec.task == "multibox" && !spec.fixed_size) refuse("fixed_size must be true for multibox");
   const auto& range = object.at("train_short_px");
   if (range.is_array()) {
