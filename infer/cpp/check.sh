@@ -27,7 +27,8 @@ tests() { (cd "$1" && ctest --output-on-failure "${@:2}"); }
 
 build plain -DCMAKE_CXX_FLAGS=-Werror
 tests $builds/plain
-VERYDEEP_CPP=$PWD/$builds/plain "$python" -m pytest -q tests/infer/cpp/test_cpp.py tests/infer/cpp/test_cpp_boxes.py
+VERYDEEP_CPP=$PWD/$builds/plain "$python" -m pytest -q \
+  tests/infer/cpp/test_cpp.py tests/infer/cpp/test_cpp_boxes.py tests/infer/cpp/test_cpp_detect.py
 infer/cpp/tests/installed.sh "$builds/plain" "$builds/installed"
 
 build address -DCMAKE_BUILD_TYPE=RelWithDebInfo \

@@ -1,12 +1,15 @@
 // verydeep-classify IMAGE|FOLDER… --engine FILE [--protocol P] [--scales Q,Q] [--top 5] [--json]
 // verydeep-classify --video FILE|--camera N --engine FILE …
 // verydeep-classify IMAGE… --engine CLASSIFIER --box-engine BOXES [--box-engine BOXES] …
+// verydeep-classify IMAGE… --engine REGIONS --detect --multibox MULTIBOX|--regions FILE.csv [--least 0.5] …
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -22,7 +25,9 @@ namespace fs = std::filesystem;
 constexpr const char* kUsage =
     "usage: verydeep-classify IMAGE|FOLDER... --engine FILE [--protocol center] [--scales Q[,Q...]] [--top 5] [--json]\n"
     "                         [--cuda] [--device 0] [--threads 0] [--self-test] [--box-engine FILE]...\n"
-    "       verydeep-classify --video FILE|--camera N --engine FILE ...\n";
+    "       verydeep-classify --video FILE|--camera N --engine FILE ...\n"
+    "       verydeep-classify ... --engine FILE --detect --multibox FILE [--least 0.5]\n"
+    "       verydeep-classify IMAGE --engine FILE --detect --regions FILE.csv [--least 0.5]\n";
 
 struct Arguments {
   std::vector<std::string> images, box_engines;
@@ -30,7 +35,9 @@ struct Arguments {
   int camera = -1;
   verydeep::Options options;
   int top = 5;
-  bool json = false;
+  bool json = false, detect = false;
+  std::string multibox, regions;  // what proposes the regions that objects are looked for in
+  double least = 0.5;
 };
 
 // The text with control characters, line ends and what turns text around escaped, as Python's infer.errors.one_line:
@@ -76,9 +83,35 @@ int whole(const std::string& option, const std::string& text) {
   return std::stoi(text);
 }
 
+double posterior(const std::string& option, const std::string& text) {
+  char* end = nullptr;
+  const double found = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end || !(found > 0 && found <= 1))
+    usage_error(option + ": expected a posterior above 0 and at most 1, got " + text);
+  return found;
+}
+
+// What --detect goes together with.
+void check_detect(const Arguments& found, bool protocol, bool least) {
+  if (!found.detect) {
+    for (const auto& [option, is_given] : {std::make_pair("--multibox", !found.multibox.empty()),
+                                           std::make_pair("--regions", !found.regions.empty()),
+                                           std::make_pair("--least", least)})
+      if (is_given) usage_error(std::string(option) + " is for --detect: add it");
+    return;
+  }
+  if (protocol || !found.options.scales.empty() || !found.box_engines.empty())
+    usage_error("--detect looks at regions: leave out --protocol, --scales and --box-engine");
+  if (found.multibox.empty() == found.regions.empty())
+    usage_error("--detect needs what proposes regions: expected --multibox FILE or --regions FILE.csv, one of them "
+                "(selective search is only in python -m infer)");
+  if (!found.regions.empty() && (found.images.size() != 1 || fs::is_directory(found.images[0])))
+    usage_error("--regions are of one IMAGE: expected one file");
+}
+
 Arguments parse(int argc, char** argv) {
   Arguments found;
-  bool protocol = false;
+  bool protocol = false, least = false;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const auto value = [&] {
@@ -115,6 +148,15 @@ Arguments parse(int argc, char** argv) {
       found.options.self_test = true;
     } else if (word == "--json") {
       found.json = true;
+    } else if (word == "--detect") {
+      found.detect = true;
+    } else if (word == "--multibox") {
+      found.multibox = value();
+    } else if (word == "--regions") {
+      found.regions = value();
+    } else if (word == "--least") {
+      found.least = posterior(word, value());
+      least = true;
     } else if (word.size() > 1 && word[0] == '-') {
       usage_error("unknown option " + word + "\n" + kUsage);
     } else {
@@ -124,6 +166,7 @@ Arguments parse(int argc, char** argv) {
   const int kinds = !found.images.empty() + !found.video.empty() + (found.camera >= 0);
   if (found.engine.empty() || !kinds) usage_error("expected an image and --engine FILE");
   if (kinds > 1) usage_error("expected images, --video or --camera: one of them");
+  check_detect(found, protocol, least);
   if (!found.box_engines.empty()) {
     if (protocol && found.options.protocol != "dense")
       usage_error("--box-engine finds boxes in dense views, not " + found.options.protocol + ": leave --protocol out");
@@ -154,10 +197,46 @@ std::vector<std::string> files(const std::vector<std::string>& images) {
   return all;
 }
 
-// What says what is in an image: a classifier, and box nets where there are any.
+// What is in an image, as the last field of a line of JSON and in words.
+struct Seen {
+  nlohmann::ordered_json found = nlohmann::ordered_json::array();
+  std::string words;
+};
+
+// Text as printf makes it, of any length.
+template <typename... Values>
+std::string format(const char* form, Values... values) {
+  const int length = std::snprintf(nullptr, 0, form, values...);
+  std::string text(static_cast<std::size_t>(length) + 1, '\0');
+  std::snprintf(text.data(), text.size(), form, values...);
+  text.pop_back();
+  return text;
+}
+
+// Says on stderr where an FP16 or INT8 model is not rounded.
+void note(const std::string& arithmetic, const std::string& name, const std::string& path) {
+  if (arithmetic != verydeep::kUnrounded && arithmetic != verydeep::kInt8InFp32) return;
+  const std::string said = name + ": " + arithmetic + ": ONNX Runtime does not round on a CPU, so a GPU answers " +
+                           "otherwise; python -m export.to_check " + path + " makes the check graph beside it, which does";
+  std::fprintf(stderr, "%s\n", one_line(said).c_str());
+}
+
+// What says what is in an image.
 class Engines {
  public:
-  explicit Engines(const Arguments& arguments) : top_(arguments.top) {
+  virtual ~Engines() = default;
+  virtual const verydeep::Classifier& classifier() const = 0;
+  virtual const char* last_field() const = 0;
+  // The field that says how an image was looked at, and its value.
+  virtual std::pair<const char*, std::string> how() const = 0;
+  virtual Seen file(const std::string& path) = 0;
+  virtual Seen image(const verydeep::Image& image) = 0;
+};
+
+// A classifier, and box nets where there are any.
+class Classes final : public Engines {
+ public:
+  explicit Classes(const Arguments& arguments) : top_(arguments.top) {
     if (arguments.box_engines.empty())
       alone_ = std::make_unique<verydeep::Classifier>(arguments.engine, arguments.options);
     else
@@ -169,29 +248,38 @@ class Engines {
     }
   }
 
-  const verydeep::Classifier& classifier() const { return alone_ ? *alone_ : localizer_->classifier(); }
-  bool with_boxes() const { return localizer_ != nullptr; }
+  const verydeep::Classifier& classifier() const override { return alone_ ? *alone_ : localizer_->classifier(); }
+  const char* last_field() const override { return "predictions"; }
+  std::pair<const char*, std::string> how() const override { return {"protocol", classifier().protocol()}; }
 
-  std::vector<verydeep::Located> file(const std::string& path) {
-    return alone_ ? without_boxes(alone_->classify_file(path, top_)) : localizer_->locate_file(path, top_);
+  Seen file(const std::string& path) override {
+    return said(alone_ ? without_boxes(alone_->classify_file(path, top_)) : localizer_->locate_file(path, top_));
   }
-  std::vector<verydeep::Located> image(const verydeep::Image& image) {
-    return alone_ ? without_boxes(alone_->classify(image, top_)) : localizer_->locate(image, top_);
+  Seen image(const verydeep::Image& image) override {
+    return said(alone_ ? without_boxes(alone_->classify(image, top_)) : localizer_->locate(image, top_));
   }
 
  private:
-  // Says on stderr where an FP16 or INT8 model is not rounded.
-  static void note(const std::string& arithmetic, const std::string& name, const std::string& path) {
-    if (arithmetic != verydeep::kUnrounded && arithmetic != verydeep::kInt8InFp32) return;
-    const std::string said = name + ": " + arithmetic + ": ONNX Runtime does not round on a CPU, so a GPU answers " +
-                             "otherwise; python -m export.to_check " + path + " makes the check graph beside it, which does";
-    std::fprintf(stderr, "%s\n", one_line(said).c_str());
-  }
-
   static std::vector<verydeep::Located> without_boxes(const std::vector<verydeep::Prediction>& best) {
     std::vector<verydeep::Located> found;
     for (const auto& each : best) found.push_back({each, false, {}});
     return found;
+  }
+
+  Seen said(const std::vector<verydeep::Located>& best) const {
+    Seen seen;
+    for (const auto& [what, found, where] : best) {
+      nlohmann::ordered_json one{
+          {"index", what.index}, {"wnid", what.wnid}, {"name", what.name}, {"probability", what.probability}};
+      if (localizer_) {
+        one["box"] = nullptr;
+        if (found) one["box"] = {where.xmin, where.ymin, where.xmax, where.ymax};
+      }
+      seen.found.push_back(one);
+      seen.words += format("%s %s %.1f %%", seen.words.empty() ? "" : ",", what.name.c_str(), 100 * what.probability);
+      if (found) seen.words += format(" at %.0f,%.0f-%.0f,%.0f", where.xmin, where.ymin, where.xmax, where.ymax);
+    }
+    return seen;
   }
 
   int top_;
@@ -199,23 +287,90 @@ class Engines {
   std::unique_ptr<verydeep::Localizer> localizer_;
 };
 
-std::string line(const std::string& path, const std::string& status, const Engines& engines,
-                 const std::vector<verydeep::Located>& best) {
-  nlohmann::ordered_json object{{"image", path},
-                                {"status", status},
-                                {"model", engines.classifier().model()},
-                                {"arithmetic", engines.classifier().arithmetic()},
-                                {"protocol", engines.classifier().protocol()},
-                                {"predictions", nlohmann::ordered_json::array()}};
-  for (const auto& [what, found, where] : best) {
-    nlohmann::ordered_json one{
-        {"index", what.index}, {"wnid", what.wnid}, {"name", what.name}, {"probability", what.probability}};
-    if (engines.with_boxes()) {
-      one["box"] = nullptr;
-      if (found) one["box"] = {where.xmin, where.ymin, where.xmax, where.ymax};
+// Boxes of a CSV with rows xmin,ymin,xmax,ymax, of which the first may be their names.
+std::vector<verydeep::Rectangle> read_regions(const std::string& path) {
+  std::ifstream file(path);
+  if (!file || fs::is_directory(path)) throw std::runtime_error(path + ": no such file, expected regions as .csv");
+  std::vector<verydeep::Rectangle> found;
+  int number = 0;
+  for (std::string row; std::getline(file, row);) {
+    ++number;
+    row.erase(std::remove_if(row.begin(), row.end(), [](unsigned char c) { return std::isspace(c); }), row.end());
+    if (row.empty() || (number == 1 && row == "xmin,ymin,xmax,ymax")) continue;
+    double values[4] = {};
+    const char* from = row.c_str();
+    bool right = true;
+    for (int i = 0; i < 4 && right; ++i) {
+      char* end = nullptr;
+      values[i] = std::strtod(from, &end);
+      right = end != from && std::isfinite(values[i]) && *end == (i < 3 ? ',' : '\0');
+      from = end + 1;
     }
-    object["predictions"].push_back(one);
+    if (!right)
+      throw std::runtime_error(path + ": row " + std::to_string(number) + " is '" + row.substr(0, 80) +
+                               "', expected rows xmin,ymin,xmax,ymax");
+    found.push_back({values[0], values[1], values[2], values[3]});
   }
+  if (found.empty()) throw std::runtime_error(path + ": has no rows, expected rows xmin,ymin,xmax,ymax");
+  return found;
+}
+
+// A net of regions, and a MultiBox net that proposes them or a file that has them.
+class Objects final : public Engines {
+ public:
+  explicit Objects(const Arguments& arguments)
+      : least_(arguments.least), detector_(arguments.engine, arguments.multibox, arguments.options) {
+    if (!arguments.regions.empty()) regions_ = read_regions(arguments.regions);
+    note(classifier().arithmetic(), classifier().model(), arguments.engine);
+    note(detector_.multibox_arithmetic(), arguments.multibox, arguments.multibox);
+  }
+
+  const verydeep::Classifier& classifier() const override { return detector_.classifier(); }
+  const char* last_field() const override { return "objects"; }
+  std::pair<const char*, std::string> how() const override {
+    return {"proposals", regions_.empty() ? "multibox" : "given"};
+  }
+
+  Seen file(const std::string& path) override {
+    return said(regions_.empty() ? detector_.detect_file(path, least_)
+                                 : detector_.detect_file_in(path, regions_, least_));
+  }
+  Seen image(const verydeep::Image& image) override { return said(detector_.detect(image, least_)); }
+
+ private:
+  Seen said(const std::vector<verydeep::Detected>& objects) const {
+    Seen seen;
+    for (const auto& [what, where] : objects) {
+      seen.found.push_back({{"index", what.index},
+                            {"wnid", what.wnid},
+                            {"name", what.name},
+                            {"score", what.probability},
+                            {"box", {where.xmin, where.ymin, where.xmax, where.ymax}}});
+      seen.words += format("%s %s %.1f %% at %.0f,%.0f,%.0f,%.0f", seen.words.empty() ? "" : ";", what.name.c_str(),
+                           100 * what.probability, where.xmin, where.ymin, where.xmax, where.ymax);
+    }
+    if (objects.empty()) seen.words = format(" no object of %g or more", least_);
+    return seen;
+  }
+
+  double least_;
+  verydeep::Detector detector_;
+  std::vector<verydeep::Rectangle> regions_;  // none: a MultiBox net proposes
+};
+
+std::unique_ptr<Engines> open_engines(const Arguments& arguments) {
+  if (arguments.detect) return std::make_unique<Objects>(arguments);
+  return std::make_unique<Classes>(arguments);
+}
+
+std::string line(const std::string& path, const std::string& status, const Engines& engines, const Seen& seen) {
+  const auto [field, value] = engines.how();
+  const nlohmann::ordered_json object{{"image", path},
+                                      {"status", status},
+                                      {"model", engines.classifier().model()},
+                                      {"arithmetic", engines.classifier().arithmetic()},
+                                      {field, value},
+                                      {engines.last_field(), seen.found}};
   return object.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
 }
 
@@ -223,9 +378,9 @@ std::string line(const std::string& path, const std::string& status, const Engin
 template <typename Work>
 bool report(const std::string& name, bool json, const Engines& engines, Work&& work) {
   std::string status = "ok";
-  std::vector<verydeep::Located> best;
+  Seen seen;
   try {
-    best = work();
+    seen = work();
   } catch (const verydeep::Error& error) {
     if (error.code() == verydeep::ErrorCode::runtime_failure) throw;
     status = error.what();
@@ -233,25 +388,19 @@ bool report(const std::string& name, bool json, const Engines& engines, Work&& w
     std::fprintf(stderr, "%s\n", one_line(said).c_str());
   }
   if (json) {
-    std::printf("%s\n", line(name, status, engines, best).c_str());
+    std::printf("%s\n", line(name, status, engines, seen).c_str());
   } else if (status == "ok") {
-    std::printf("%s:", one_line(name).c_str());
-    for (std::size_t i = 0; i < best.size(); ++i) {
-      const auto& [what, found, where] = best[i];
-      std::printf("%s %s %.1f %%", i ? "," : "", one_line(what.name).c_str(), 100 * what.probability);
-      if (found) std::printf(" at %.0f,%.0f-%.0f,%.0f", where.xmin, where.ymin, where.xmax, where.ymax);
-    }
-    std::printf("\n");
+    std::printf("%s\n", one_line(name + ":" + seen.words).c_str());
   }
   std::fflush(stdout);
   return status == "ok";
 }
 
 int classify_files(const Arguments& arguments) {
-  Engines engines(arguments);
+  const std::unique_ptr<Engines> engines = open_engines(arguments);
   int failed = 0;
   for (const std::string& path : files(arguments.images))
-    failed += !report(path, arguments.json, engines, [&] { return engines.file(path); });
+    failed += !report(path, arguments.json, *engines, [&] { return engines->file(path); });
   return failed ? 1 : 0;
 }
 
@@ -268,13 +417,13 @@ int classify_frames(const Arguments& arguments) {
   const auto read = reinterpret_cast<ReadFrame*>(dlsym(module, "read_frame"));
   const auto close = reinterpret_cast<CloseVideo*>(dlsym(module, "close_video"));
   if (!open || !read || !close) throw std::runtime_error("libverydeep-video.so is of another version");
-  Engines engines(arguments);
+  const std::unique_ptr<Engines> engines = open_engines(arguments);
   const std::unique_ptr<void, CloseVideo*> video(
       open(arguments.video.empty() ? nullptr : arguments.video.c_str(), arguments.camera), close);
   int frames = 0, failed = 0;
   for (Frame frame{}; video && read(video.get(), &frame); ++frames)
-    failed += !report(name + "#" + std::to_string(frames), arguments.json, engines, [&] {
-      return engines.image({frame.pixels, frame.height, frame.width, frame.row_stride, verydeep::Order::bgr});
+    failed += !report(name + "#" + std::to_string(frames), arguments.json, *engines, [&] {
+      return engines->image({frame.pixels, frame.height, frame.width, frame.row_stride, verydeep::Order::bgr});
     });
   if (!frames) throw std::runtime_error(name + ": no frame of a video can be read");
   return failed ? 1 : 0;

@@ -29,7 +29,8 @@ struct Answer {
   std::vector<std::int32_t> pixel_sums;  // [views, 6]; empty unless asked for
 };
 
-// An output of one view with a value for each position, [channels, height, width].
+// An output of one view with a value for each position, [channels, height, width]; `boxes` are of one channel, a box a
+// row and 5 wide.
 struct Map {
   int channels = 0, height = 0, width = 0;
   std::vector<float> values;
@@ -48,12 +49,16 @@ class Backend {
   virtual bool rescales(Size image, Size rescaled, Size view) const = 0;
   virtual std::size_t views_per_call(Size view) const = 0;
   virtual Answer run(const Feed& feed, bool with_pixel_sums) = 0;
-  // `score_map` or `box_map` of a feed of one view. Raises Error (unusable_engine) where the engine has none.
+  // `score_map`, `box_map` or `boxes` of a feed of one view. Raises Error (unusable_engine) where the engine has none.
   virtual Map run_map(const Feed& feed, const std::string& output) = 0;
 };
 
 // Raises Error (unusable_engine) unless the model was exported with this output.
 void require_output(const ModelSpec& spec, const std::string& output);
+
+// The map in an output's values, of this shape: [1, channels, height, width], or of `boxes` [1, boxes, 5].
+// Raises Error (runtime_failure) for another shape.
+Map make_map(const std::string& output, std::vector<std::int64_t> shape, const float* values, std::size_t count);
 
 // By the file's name. Raises Error (unusable_engine).
 std::unique_ptr<Backend> open_backend(const std::string& path, const Options& options);

@@ -38,6 +38,10 @@ Pixels copy_of(const Image& image) {
   return pixels;
 }
 
+Prediction prediction(const ModelSpec& spec, int index, double probability) {
+  const auto& names = spec.class_names.empty() ? spec.classes : spec.class_names;
+  return {index, spec.classes[index], names[index], probability};
+}
 
 std::vector<double> Classifier::Impl::posterior(Pixels pixels) {
   const std::lock_guard<std::mutex> lock(busy);
@@ -68,10 +72,7 @@ std::vector<Prediction> Classifier::Impl::best(const std::vector<double>& mean, 
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return mean[a] > mean[b]; });
   order.resize(std::min(order.size(), static_cast<std::size_t>(top)));
   std::vector<Prediction> found;
-  for (int i : order) {
-    const auto& names = spec.class_names.empty() ? spec.classes : spec.class_names;
-    found.push_back({i, spec.classes[i], names[i], mean[i]});
-  }
+  for (int i : order) found.push_back(prediction(spec, i, mean[i]));
   return found;
 }
 
@@ -79,6 +80,9 @@ Classifier::Classifier(const std::string& engine_path, const Options& options) :
   impl_->backend = open_backend(engine_path, options);
   impl_->options = options;
   const ModelSpec& spec = impl_->backend->spec();
+  if (spec.task == "multibox")
+    throw Error(ErrorCode::unusable_engine, engine_path + ": " + spec.name +
+                                                " is a MultiBox net, which has no posterior: give it as --multibox beside a net of regions");
   if (spec.task != "classify")
     throw Error(ErrorCode::unusable_engine, engine_path + ": " + spec.name +
                                                 " is a box net, which has no posterior: give it as --box-engine beside a classifier");

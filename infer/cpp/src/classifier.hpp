@@ -1,4 +1,4 @@
-// What a Classifier holds; Localizer shares it.
+// What a Classifier holds; Localizer and Detector share it.
 #pragma once
 
 #include <memory>
@@ -12,6 +12,7 @@ namespace verydeep {
 
 // Raises Error (invalid_argument) for what is no image.
 Pixels copy_of(const Image& image);
+Prediction prediction(const ModelSpec& spec, int index, double probability);
 
 struct Classifier::Impl {
   std::unique_ptr<Backend> backend;

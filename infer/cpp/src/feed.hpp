@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <map>
-#include <utility>
 #include <vector>
 
 #include "backend.hpp"
@@ -18,14 +17,14 @@ class Source {
   std::uint64_t id() const { return id_; }  // no other source of this process has it
   Size size() const { return {image_.height, image_.width}; }
   const Pixels& rescaled(int short_side_px);
-  const Pixels& square(const View& view);  // GoogLeNet's, resized
+  // The pixels of a view that is resized, GoogLeNet's square or a region; not mirrored.
+  Pixels square(const View& view);
 
  private:
   Pixels image_;
   const ModelSpec& spec_;
   std::uint64_t id_;
   std::map<int, Pixels> rescaled_;
-  std::map<std::pair<int, Box>, Pixels> squares_;
 };
 
 // Calls `run(feed, places)` for all views of `plan`, as many together as the backend and the model take.

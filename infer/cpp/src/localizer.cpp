@@ -126,7 +126,7 @@ Localizer::Localizer(const std::string& engine_path, const std::vector<std::stri
   for (const std::string& path : box_engine_paths) {
     BoxNet net{open_backend(path, options), {}};
     const ModelSpec& spec = net.backend->spec();
-    if (spec.task == "classify") refuse(path + ": " + spec.name + " is no box net: train one (vgg-d-loc-scr), or give it as --engine");
+    if (spec.task != "box-scr" && spec.task != "box-pcr") refuse(path + ": " + spec.name + " is no box net: train one (vgg-d-loc-scr), or give it as --engine");
     require_output(spec, "box_map");
     check_together(rules, spec);
     net.scales = options.scales.empty() ? default_scales(spec, "dense") : options.scales;

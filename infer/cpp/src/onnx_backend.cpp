@@ -96,11 +96,7 @@ class OnnxBackend final : public Backend {
       const auto results = run_session(inputs, outputs, 1);
       const auto info = results[0].GetTensorTypeAndShapeInfo();
       const auto shape = info.GetShape();
-      if (shape.size() != 4 || shape[0] != 1)
-        throw Error(ErrorCode::runtime_failure, "the model's " + output + " is no map of one view");
-      const float* values = results[0].GetTensorData<float>();
-      return {static_cast<int>(shape[1]), static_cast<int>(shape[2]), static_cast<int>(shape[3]),
-              std::vector<float>(values, values + info.GetElementCount())};
+      return make_map(output, shape, results[0].GetTensorData<float>(), info.GetElementCount());
     } catch (const Ort::Exception& error) {
       throw Error(ErrorCode::runtime_failure, "ONNX Runtime: " + first_line(error));
     }

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <fstream>
 
 #include "backend.hpp"
@@ -7,9 +6,23 @@
 namespace verydeep {
 
 void require_output(const ModelSpec& spec, const std::string& output) {
-  if (std::find(spec.outputs.begin(), spec.outputs.end(), output) == spec.outputs.end())
-    throw Error(ErrorCode::unusable_engine, spec.name + " has no output " + output + ": export it with --outputs " +
-                                                (output == "score_map" ? "posterior,score_map" : output));
+  if (spec.has(output)) return;
+  if (output == "boxes")
+    throw Error(ErrorCode::unusable_engine,
+                spec.name + " is no MultiBox net, it has no boxes: expected one of a recipe like googlenet-multibox");
+  throw Error(ErrorCode::unusable_engine, spec.name + " has no output " + output + ": export it with --outputs " +
+                                              (output == "score_map" ? "posterior,score_map" : output));
+}
+
+Map make_map(const std::string& output, std::vector<std::int64_t> shape, const float* values, std::size_t count) {
+  const bool right = output == "boxes" ? shape.size() == 3 && shape[2] == 5 : shape.size() == 4;
+  if (!right || shape[0] != 1)
+    throw Error(ErrorCode::runtime_failure, "the model's " + output + " is no map of one view");
+  if (shape.size() == 3) shape.insert(shape.begin() + 1, 1);
+  Map map{static_cast<int>(shape[1]), static_cast<int>(shape[2]), static_cast<int>(shape[3]), {values, values + count}};
+  if (count != static_cast<std::size_t>(shape[1] * shape[2] * shape[3]))
+    throw Error(ErrorCode::runtime_failure, "the model's " + output + " has another number of values than its shape");
+  return map;
 }
 
 std::unique_ptr<Backend> open_backend(const std::string& path, const Options& options) {

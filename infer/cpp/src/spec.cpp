@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -93,6 +94,10 @@ Preprocessing preprocessing(const nlohmann::json& object) {
   only(object, "preprocessing", {"mean_rgb", "std_rgb", "filter", "exif", "long_side_rounding", "center_rounding"});
   Preprocessing found;
   found.mean_rgb = triple(object.at("mean_rgb"), "mean_rgb", -kLargestLevel);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const double level = std::nearbyint(object["mean_rgb"][i].get<double>());  // halves to even, as Python does
+    found.mean_colour[i] = static_cast<std::uint8_t>(std::min(std::max(level, 0.0), 255.0));
+  }
   if (object.contains("std_rgb")) found.std_rgb = triple(object["std_rgb"], "std_rgb", kSmallestStd);
   found.filter =
       choice(object, "filter", "bicubic", {"bicubic", "bilinear"}) == "bicubic" ? Filter::bicubic : Filter::bilinear;

@@ -14,6 +14,7 @@ enum class Filter { bicubic, bilinear };
 
 struct Preprocessing {
   std::array<float, 3> mean_rgb{};
+  std::array<std::uint8_t, 3> mean_colour{};  // mean_rgb in whole levels, what regions show outside the image
   std::array<float, 3> std_rgb{1, 1, 1};
   Filter filter = Filter::bicubic;
   bool apply_exif = false;

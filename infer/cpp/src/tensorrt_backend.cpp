@@ -169,7 +169,7 @@ class TensorRTBackend final : public Backend {
       const char* name = engine_->getIOTensorName(i);
       if (engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kOUTPUT) outputs_.push_back(name);
     }
-    const char* answer = spec().task == "classify" ? "posterior" : "box_map";
+    const char* answer = spec().task == "classify" ? "posterior" : spec().task == "multibox" ? "boxes" : "box_map";
     const bool sums = spec().interface != "nchw" && spec().has("pixel_sums");
     for (const char* needed : {answer, sums ? "pixel_sums" : answer})
       if (std::find(outputs_.begin(), outputs_.end(), needed) == outputs_.end())
@@ -335,19 +335,12 @@ class TensorRTBackend final : public Backend {
   Map call_map(const Feed& feed, const std::string& name) {
     const Inputs inputs(feed, spec(), sidecar_.shapes.front().regions);
     const Output place = launch(inputs, feed).at(name);
-    const auto* sides = place.dims.d;
-    Map map;
-    if (place.dims.nbDims == 4 && sides[0] == 1) {
-      map = {static_cast<int>(sides[1]), static_cast<int>(sides[2]), static_cast<int>(sides[3]), {}};
-      map.values.resize(static_cast<std::size_t>(sides[1] * sides[2] * sides[3]));
-    }
-    if (map.values.empty() || place.bytes != map.values.size() * sizeof(float))
-      throw Error(ErrorCode::runtime_failure, "the engine's " + name + " is no map of one view");
     std::uint8_t* host = answers_.at_least(place.bytes);
     stream_->copy_out(host, results_.at_least(1) + place.offset, place.bytes);
     stream_->synchronize();
-    std::memcpy(map.values.data(), host, place.bytes);
-    return map;
+    std::vector<float> values(place.bytes / sizeof(float));
+    if (!values.empty()) std::memcpy(values.data(), host, values.size() * sizeof(float));
+    return make_map(name, {place.dims.d, place.dims.d + place.dims.nbDims}, values.data(), values.size());
   }
 
   // Shapes and addresses of all inputs. The pixels of an image go up once for all of its calls.

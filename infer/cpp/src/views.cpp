@@ -120,6 +120,7 @@ const std::vector<std::string>& protocols() {
 }
 
 Size rescaled_px(Size image, int short_side_px, bool long_side_down) {
+  if (short_side_px == kAsLoaded) return image;
   const std::int64_t shorter = std::min(image.height, image.width), longer = std::max(image.height, image.width);
   const std::int64_t half = long_side_down ? 0 : shorter / 2;
   const auto rescaled = static_cast<int>(std::min<std::int64_t>((longer * short_side_px + half) / shorter, 1 << 28));  // offsets of it fit

@@ -16,18 +16,25 @@ struct Size {
 
 using Box = std::array<int, 4>;  // top, left, height, width in the rescaled image
 
+constexpr int kAsLoaded = 0;  // View::short_side_px of a view of the image as it is, which nothing rescales
+
 struct View {
   int short_side_px = 0;
   Box box{};
-  int resize_px = 0;  // GoogLeNet's square, resized to this; 0: as it is
+  int resize_px = 0;  // GoogLeNet's square, or a region, resized to this; 0: as it is
   bool mirrored = false;
   double weight = 1.0;
+  // Of a region that fills only this rectangle of the square: around it is the colour of the image's last pixel.
+  std::optional<Box> inner{};
 
   Size size_px() const { return resize_px ? Size{resize_px, resize_px} : Size{box[2], box[3]}; }
+  // What the box is resized to, if it is.
+  Size resized_px() const { return inner ? Size{(*inner)[2], (*inner)[3]} : size_px(); }
 };
 
 const std::vector<std::string>& protocols();
 
+// kAsLoaded leaves the image as it is.
 Size rescaled_px(Size image, int short_side_px, bool long_side_down);
 std::vector<int> default_scales(const ModelSpec& spec, const std::string& protocol);
 // Raises Error (invalid_argument) for an unknown protocol, and for scales below the crop, none, or one named twice.

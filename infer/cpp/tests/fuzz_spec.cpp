@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backend.hpp"
+#include "regions.hpp"
 #include "self_test.hpp"
 
 namespace {
@@ -48,6 +49,17 @@ void plan(const ModelSpec& spec) {
       const auto reason = out_of_range(views, size, shapes, spec);
       if (reason && reason->empty()) std::abort();
     }
+  for (const Size size : {Size{1, 1}, Size{375, 500}, Size{1 << 20, 1}}) {
+    const Size picture = picture_px(size, spec);
+    const Rectangle whole{1, 1, static_cast<double>(size.width), static_cast<double>(size.height)};
+    for (const View& view : plan_regions({whole, {-9, -9, 1, 1}}, size, spec)) {
+      const auto& [top, left, height, width] = view.box;
+      if (top < 0 || left < 0 || height < 1 || width < 1) std::abort();
+      if (top + height > picture.height || left + width > picture.width) std::abort();
+      const Size to = view.resized_px();
+      if (to.height < 1 || to.width < 1 || to.height > spec.crop_px || to.width > spec.crop_px) std::abort();
+    }
+  }
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-"""Writes golden.json: what Python gives for taps, plans, rescaled images and index tables; C++ must give the same.
+"""Writes golden.json: what Python gives for taps, plans, rescaled images, regions and objects; C++ must
+give the same.
 
     python infer/cpp/tests/golden.py > infer/cpp/tests/golden.json
 
@@ -13,11 +14,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from infer import self_test
-from infer.pixels.render import make_taps, resize
+from infer.boxes.detecting import Suppression, find_objects
+from infer.boxes.multibox import found_boxes, plan_whole
+from infer.pixels.regions import inside, make_picture, picture_px, plan_regions
+from infer.pixels.render import make_taps, render, resize
 from infer.spec import ModelSpec, Preprocessing
 from infer.views import PROTOCOLS, default_scales, default_shapes, out_of_range, plan_views
 
@@ -46,7 +51,20 @@ SPECS = {
     },
     "slim": {"train_short_px": (72, 120), "crop_px": 64},
     "odd": {"train_short_px": 229, "crop_px": 225, "stride_px": 1, "fixed_size": True},
+    "half": {"train_short_px": 84, "crop_px": 84, "stride_px": 28},  # a picture of 187.5 px
 }
+REGION_SIZES = [*SIZES, (4000, 8), (1, 1), (1, 300)]
+PLACES = [
+    (0.0, 0.0, 1.0, 1.0),
+    (0.1, 0.2, 0.35, 0.9),
+    (-0.5, 0.4, 0.2, 0.6),
+    (0.93, 0.93, 1.5, 1.5),
+    (0.501, 0.498, 0.5013, 0.4987),
+    (0.999, 0.0, 1.0, 0.001),
+    (0.25, 0.25, 0.75, 0.75),
+    (-9.0, -9.0, 9.0, 9.0),
+]
+"""Regions as shares of an image's width and height: left, top, right, bottom."""
 
 
 def digest(values: object) -> str:
@@ -90,6 +108,7 @@ def main() -> None:
                 reason = out_of_range(plan, shapes, own)
                 weights = [round(1 / v.weight) for v in plan.views]
                 plans.append([name, protocol, *size, list(scales), digest(views), digest(weights), reason is None])
+    regions, pictures = _regions()
     golden = {
         "magic": MAGIC,
         "version": VERSION,
@@ -98,11 +117,63 @@ def main() -> None:
         "resized": resized,
         "specs": specs,
         "plans": plans,
+        "regions": regions,
+        "pictures": pictures,
+        "proposals": _proposals(),
+        "objects": _objects(),
     }
     lines = [
         f'"{key}": {_rows(value) if isinstance(value, list) else json.dumps(value)}' for key, value in golden.items()
     ]
     print("{\n" + ",\n".join(lines) + "\n}")
+
+
+def _boxes(size: tuple[int, int]) -> NDArray[np.float64]:
+    """PLACES of an image of (height, width)."""
+    return np.array(PLACES) * [size[1], size[0], size[1], size[0]] + [1, 1, 0, 0]
+
+
+def _regions() -> tuple[list[object], list[object]]:
+    """Plans of regions (spec, image, picture, boxes, digest of rectangles), and pixels (spec, image of the self-test,
+    boxes, digests of the picture, of the regions, and of the whole warped)."""
+    plans: list[object] = []
+    pictures: list[object] = []
+    for name in SPECS:
+        own = spec(name)
+        for size in REGION_SIZES:
+            boxes = _boxes(size)
+            boxes = boxes[inside(boxes, size)]
+            views = plan_regions(boxes, size, own).views
+            numbers = [[*v.box, *(v.inner or (0, 0, 0, 0)), v.resize_px] for v in views]
+            plans.append([name, *size, [*picture_px(size, own)], boxes.tolist(), digest(numbers)])
+    for name, number in [("vgg", 1), ("torchvision", 2), ("slim", 0), ("odd", 3), ("half", 5)]:
+        own = spec(name)
+        image = self_test.make_image(number, own)
+        size = (image.shape[0], image.shape[1])
+        picture = make_picture(image, own)
+        cut = render(picture, plan_regions(_boxes(size), size, own).views, own)
+        whole = render(picture, plan_whole(size, own).views, own)
+        pictures.append([name, number, _boxes(size).tolist(), digest(picture), digest(cut), digest(whole)])
+    return plans, pictures
+
+
+def _proposals() -> list[object]:
+    """Answers of a MultiBox net to an image of 300x200 px, and the boxes that are found."""
+    rng = np.random.default_rng(3)
+    corners, sides = rng.uniform(-0.2, 0.8, (60, 2)), rng.uniform(-0.02, 0.6, (60, 2))
+    answer = np.concatenate([corners, corners + sides, rng.uniform(0, 1, (60, 1)).round(1)], 1).astype(np.float32)
+    return [answer.tolist(), found_boxes(answer, (300, 200)).boxes.tolist()]
+
+
+def _objects() -> list[object]:
+    """Posteriors of regions, their boxes, the least that counts, and the objects: class, score, box."""
+    rng = np.random.default_rng(4)
+    posterior = rng.dirichlet(np.full(4, 0.5), 40).round(2).astype(np.float32)
+    corners = rng.integers(1, 60, (40, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(-1, 60, (40, 2))], 1).astype(np.float64)
+    found = find_objects(posterior, boxes, Suppression(least=0.3))
+    objects = zip(found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+    return [posterior.tolist(), boxes.tolist(), 0.3, [list(one) for one in objects]]
 
 
 def _rows(rows: list[object]) -> str:

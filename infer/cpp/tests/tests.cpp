@@ -13,8 +13,10 @@
 #include <sstream>
 #include <thread>
 
+#include "detections.hpp"
 #include "feed.hpp"
 #include "files.hpp"
+#include "regions.hpp"
 #include "self_test.hpp"
 #include "taps.hpp"
 #include "verydeep/verydeep.hpp"
@@ -97,6 +99,111 @@ TEST(Golden, Plans) {
     EXPECT_NEAR(total, 1.0, 1e-12);
     EXPECT_EQ(!out_of_range(plan, size, default_shapes(spec, 0), spec), row[7].get<bool>()) << row;
   }
+}
+
+Rectangle box_of(const nlohmann::json& row) { return {row[0], row[1], row[2], row[3]}; }
+
+std::vector<Rectangle> boxes_of(const nlohmann::json& rows) {
+  std::vector<Rectangle> boxes;
+  for (const auto& row : rows) boxes.push_back(box_of(row));
+  return boxes;
+}
+
+TEST(Golden, Regions) {
+  ASSERT_GE(golden()["regions"].size(), 70u);
+  for (const auto& row : golden()["regions"]) {
+    const ModelSpec spec = parse_spec(golden()["specs"][row[0].get<std::string>()]);
+    const Size size{row[1], row[2]}, picture = picture_px(size, spec);
+    EXPECT_EQ((std::vector<int>{picture.height, picture.width}), row[3].get<std::vector<int>>()) << row;
+    const std::vector<Rectangle> boxes = boxes_of(row[4]);
+    for (const Rectangle& box : boxes) EXPECT_TRUE(lies_in(box, size)) << row;
+    Digest digest;
+    for (const View& view : plan_regions(boxes, size, spec)) {
+      for (int value : view.box) digest.add(value);
+      for (int value : view.inner.value_or(Box{})) digest.add(value);
+      digest.add(view.resize_px);
+    }
+    EXPECT_EQ(digest.text(), row[5].get<std::string>()) << row;
+  }
+}
+
+std::string pixels_of(Source& picture, const std::vector<View>& views) {
+  Digest digest;
+  for (const View& view : views)
+    for (const std::uint8_t value : picture.square(view).values) digest.add(value);
+  return digest.text();
+}
+
+TEST(Golden, PixelsOfRegions) {
+  ASSERT_GE(golden()["pictures"].size(), 5u);
+  for (const auto& row : golden()["pictures"]) {
+    const ModelSpec spec = parse_spec(golden()["specs"][row[0].get<std::string>()]);
+    const Pixels image = self_test_image(row[1], spec.crop_px);
+    const Size size{image.height, image.width};
+    Source picture(make_picture(image, spec), spec);
+    EXPECT_EQ(Digest::of(picture.image().values), row[3].get<std::string>()) << row;
+    EXPECT_EQ(pixels_of(picture, plan_regions(boxes_of(row[2]), size, spec)), row[4].get<std::string>()) << row;
+    EXPECT_EQ(pixels_of(picture, plan_whole(size, spec)), row[5].get<std::string>()) << row;
+  }
+}
+
+TEST(Golden, Proposals) {
+  Map answer{1, 0, 5, {}};
+  for (const auto& row : golden()["proposals"][0]) {
+    for (const auto& value : row) answer.values.push_back(value.get<float>());
+    ++answer.height;
+  }
+  const std::vector<Rectangle> found = found_boxes(answer, {300, 200}), expected = boxes_of(golden()["proposals"][1]);
+  ASSERT_EQ(found.size(), expected.size());
+  ASSERT_LT(found.size(), static_cast<std::size_t>(answer.height));
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(found[i].xmin, expected[i].xmin);
+    EXPECT_EQ(found[i].ymin, expected[i].ymin);
+    EXPECT_EQ(found[i].xmax, expected[i].xmax);
+    EXPECT_EQ(found[i].ymax, expected[i].ymax);
+  }
+}
+
+TEST(Golden, Objects) {
+  std::vector<float> posterior;
+  for (const auto& row : golden()["objects"][0])
+    for (const auto& value : row) posterior.push_back(value.get<float>());
+  const std::vector<Rectangle> boxes = boxes_of(golden()["objects"][1]);
+  const std::vector<Kept> found = find_objects(posterior, boxes, 4, golden()["objects"][2]);
+  const auto& expected = golden()["objects"][3];
+  ASSERT_EQ(found.size(), expected.size());
+  ASSERT_GE(found.size(), 10u);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(found[i].label, expected[i][0].get<int>());
+    EXPECT_EQ(found[i].score, expected[i][1].get<float>());
+    EXPECT_EQ(boxes[found[i].region].xmin, expected[i][2][0].get<double>());
+    EXPECT_EQ(boxes[found[i].region].ymax, expected[i][2][3].get<double>());
+  }
+}
+
+TEST(Regions, BoxesOutsideTheImage) {  // as tests/infer/pixels/test_regions.py
+  const double nan = std::nan(""), endless = HUGE_VAL;
+  const Size size{20, 10};
+  for (const Rectangle& box : {Rectangle{1, 1, 5, 5}, {-3, -3, 1, 1}, {-1e300, 1, 1e300, 2}})
+    EXPECT_TRUE(lies_in(box, size));
+  for (const Rectangle& box :
+       {Rectangle{0, 0, 0, 0}, {11, 1, 12, 5}, {5, 5, 4, 9}, {nan, 1, 2, 2}, {1, 1, endless, 2}})
+    EXPECT_FALSE(lies_in(box, size));
+  const ModelSpec spec = parse_spec(golden()["specs"]["slim"]);
+  EXPECT_EQ(plan_regions({{-1e300, 1, 1e300, 2}}, size, spec).size(), 1u);
+  EXPECT_TRUE(plan_regions({}, size, spec).empty());
+}
+
+TEST(Detections, AnswersThatAreNoBoxes) {  // as tests/export/test_multibox.py
+  const float nan = std::nanf("");
+  const Map answer{1, 6, 5, {0.1f, 0.2f, 0.5f, 0.6f, 0.3f, -0.5f, 0.5f, 0.5f, 2.0f, 0.9f, 0.11f, 0.2f, 0.5f, 0.6f, 0.2f,
+                             0.5f, 0.5f, 0.4f, 0.6f, 0.8f, nan, 0, 1, 1, 0.8f, 1.2f, 0.1f, 1.4f, 0.6f, 0.8f}};
+  const std::vector<Rectangle> found = found_boxes(answer, {100, 200});
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_NEAR(found[0].xmin, 1, 1e-4);
+  EXPECT_NEAR(found[0].ymax, 100, 1e-4);
+  EXPECT_NEAR(found[1].xmin, 21, 1e-4);
+  EXPECT_NEAR(found[1].ymax, 60, 1e-4);
 }
 
 template <typename Work>
@@ -285,6 +392,14 @@ TEST_F(WithEngine, ImagesThatCannotBe) {
   refused(ErrorCode::invalid_argument, [&] { classifier.classify({pixels.data(), 10, 10, 30}, 0); });
   refused(ErrorCode::out_of_range, [&] { classifier.classify({pixels.data(), 7, 10, 30}); });
   EXPECT_EQ(classifier.classify({pixels.data(), 10, 10, 30}, 3).size(), 3u);  // it stays usable
+}
+
+TEST_F(WithEngine, AClassifierIsNoNetOfRegions) {
+  EXPECT_NE(refused(ErrorCode::unusable_engine, [&] { Detector(path_, ""); }).find("expected 'background'"),
+            std::string::npos);
+  Options dense;
+  dense.protocol = "dense";
+  refused(ErrorCode::invalid_argument, [&] { Detector(path_, "", dense); });
 }
 
 TEST_F(WithEngine, ThreadsWithTheirOwnAndThreadsThatShare) {

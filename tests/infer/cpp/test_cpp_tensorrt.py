@@ -16,7 +16,7 @@ import cudasim
 import numpy as np
 import pytest
 from box_engines import box_net, classifier
-from helpers import encode, noise, slim_spec
+from helpers import encode, noise, slim_spec, write_checkpoint
 from plans import build_whole, write_plan
 
 from export.model.source import read_source
@@ -119,6 +119,42 @@ def test_an_image_goes_up_once_and_buffers_stay(exported: Exported, tmp_path: Pa
     last_allocation = max(i for i, call in enumerate(seen.calls) if call.startswith(("cuMemAlloc", "cuMemHostAlloc")))
     second_image = [i for i, call in enumerate(seen.calls) if call.startswith("cuMemcpyDtoHAsync")][6]
     assert last_allocation < second_image
+
+
+@pytest.mark.parametrize("interface", ["views", "images", "nchw"])
+def test_objects(interface: Any, images: list[Path], tmp_path: Path) -> None:
+    """Of regions that the host draws, many in a call, by engines whose views are regions, too."""
+    classes = tuple(f"n{i}" for i in range(9))
+    specs = [
+        slim_spec("A", classes=(*classes, "background"), name="det"),
+        slim_spec("googlenet", task="multibox", boxes=40, fixed_size=True, name="multibox"),
+    ]
+    onnx = [tmp_path / f"{spec.name}.onnx" for spec in specs]
+    for path, spec in zip(onnx, specs, strict=True):
+        export_onnx(load(write_checkpoint(path.with_suffix(".pt"), spec)), path, interface=interface)
+    rng = np.random.default_rng(1)
+    corners = rng.uniform(-20, 150, (120, 2))
+    np.savetxt(
+        tmp_path / "boxes.csv", np.concatenate([corners, corners + rng.uniform(1, 99, (120, 2))], 1), "%.17g", ","
+    )
+
+    plans = [write_plan(path, tmp_path, builder=VERSION) for path in onnx]
+    for more in (["--regions", tmp_path / "boxes.csv"], ["--multibox"]):
+        rows = []
+        for regions, proposes in (onnx, plans):
+            words = [*more, proposes] if more == ["--multibox"] else more
+            words += ["--detect", "--least", "0.11", "--json", "--self-test"]
+            seen = classify(tmp_path, images[3], "--engine", regions, *words)
+            assert seen.code == 0, seen.stderr
+            rows.append(json.loads(seen.stdout)["objects"])
+        check(seen)
+        assert len(rows[0]) == len(rows[1]) > (10 if more[0] == "--regions" else 0)
+        for mine, theirs in zip(*rows, strict=True):
+            assert mine["index"] == theirs["index"] and theirs["box"] == pytest.approx(mine["box"], abs=1e-3)
+            assert theirs["score"] == pytest.approx(mine["score"], abs=1e-6)
+    seen = classify(tmp_path, images[3], "--engine", plans[0], "--detect", "--multibox", plans[0])
+    assert seen.code == 1 and "det is no MultiBox net, it has no boxes" in seen.stderr
+    check(seen)
 
 
 @pytest.mark.parametrize("kind", ["box-scr", "box-pcr"])

@@ -103,6 +103,7 @@ class VERYDEEP_API Classifier {
   const std::string& arithmetic() const noexcept;
 
  private:
+  friend class Detector;
   friend class Localizer;
   struct Impl;
   std::unique_ptr<Impl> impl_;
@@ -133,6 +134,42 @@ class VERYDEEP_API Localizer {
   std::vector<Located> locate_file(const std::string& path, int top = 5);  // where built with VERYDEEP_DECODE
   const Classifier& classifier() const noexcept;
   std::vector<std::string> box_arithmetic() const;  // of each box net, as Classifier::arithmetic
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// An object in an image: what.probability is the posterior of its region.
+struct Detected {
+  Prediction what;
+  Rectangle where;
+};
+
+// A net of regions, whose last class is `background`, and a MultiBox net that proposes the regions (GoogLeNet, section
+// 8): the objects of an image. Each region is warped to the net's crop with context around it; of two objects of a class
+// that share more than 0.3 (intersection over union) the less sure one goes; at most 300 are left, the surest first.
+// At least 0.001 is what measurements take, 0.5 what is shown.
+class VERYDEEP_API Detector {
+ public:
+  // multibox_path: "" where the caller has proposals of its own. options.protocol and options.scales are left as they
+  // are by default: regions have neither.
+  Detector(const std::string& engine_path, const std::string& multibox_path, const Options& options = {});
+  ~Detector();
+  Detector(Detector&&) noexcept;
+  Detector& operator=(Detector&&) noexcept;
+
+  // At most 200 boxes that may hold an object, the surest first. Throws invalid_argument without a MultiBox net.
+  std::vector<Rectangle> propose(const Image& image);
+  // The objects with a posterior of `least` or more, in the regions that the MultiBox net proposes.
+  std::vector<Detected> detect(const Image& image, double least = 0.5);
+  std::vector<Detected> detect_file(const std::string& path, double least = 0.5);  // where built with VERYDEEP_DECODE
+  // The same in the caller's proposals; those without a part in the image, or that are no boxes, are passed over.
+  std::vector<Detected> detect_in(const Image& image, const std::vector<Rectangle>& proposals, double least = 0.5);
+  std::vector<Detected> detect_file_in(const std::string& path, const std::vector<Rectangle>& proposals,
+                                       double least = 0.5);
+  const Classifier& classifier() const noexcept;
+  std::string multibox_arithmetic() const;  // as Classifier::arithmetic; "" without a MultiBox net
 
  private:
   struct Impl;
