@@ -103,7 +103,7 @@ def _check_together(parser: Parser, args: argparse.Namespace) -> None:
 def _detect(args: argparse.Namespace, command: str) -> int:
     check_out(args.out, KIND)
     data = open_detection(args.data, args.split, limit=args.limit)
-    print_notes([*(f"{data.root}: {note}" for note in data.notes), *(f"{said}: left out" for said in data.broken)])
+    print_notes(data.remarks)
     tables, notes = args.regions, list[str]()
     seconds: tuple[float, float] | None = None
     if args.engine:

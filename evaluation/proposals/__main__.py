@@ -112,7 +112,7 @@ def _propose(args: argparse.Namespace, command: str) -> int:
         listing = f"{data.kind} {args.split} {data.listing_digest}"
         metadata = proposal_metadata(settings, crew.known, listing, args.read) | decoder_metadata(args.decoder)
         unfinished = UnfinishedProposals(args.out, metadata, len(images), resume=args.resume)
-        print_notes([*data.notes, *data.broken, *decoder_remarks(args.decoder), *unfinished.remarks])
+        print_notes([*data.remarks, *decoder_remarks(args.decoder), *unfinished.remarks])
         watch = stack.enter_context(Watch(len(images), unfinished.done, log_json=False))
         try:
             unfinished.fill(crew.make(images, unfinished.pending, watch.images), watch)

@@ -150,8 +150,8 @@ def open_multibox(
     if given:
         raise RecipeError(f"{recipe.name}: --{given[0]} is for classification (docs/detection.md)")
     found = open_detection(data, "train", limit=reading.get("limit"))
-    for note in (*found.notes, *found.broken):
-        say(note)
+    for remark in found.remarks:
+        say(remark)
     training = _examples(found, None, recipe)
     try:
         held_out = open_detection(data, "val")

@@ -138,8 +138,8 @@ def _count(regions: Dataset) -> str:
 
 def _regions(found: DetectionData, path: Path, seed: int) -> Dataset:
     """The labelled regions of a split, by a table of its proposals. Raises DatasetError and ProposalsError."""
-    for note in found.notes:
-        say(f"{found.root}: {note}")
+    for remark in found.remarks:
+        say(remark)
     if BACKGROUND_CLASS in found.classes:
         raise DatasetError(
             f"{found.root}: has a class {BACKGROUND_CLASS!r}, which is that of regions without an object"

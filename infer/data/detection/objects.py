@@ -64,6 +64,11 @@ class DetectionData:
     notes: tuple[str, ...] = ()
 
     @property
+    def remarks(self) -> list[str]:
+        """Lines that a user should know of the reading, each with the data set or the image that it is of."""
+        return [*(f"{self.root}: {note}" for note in self.notes), *(f"{said}: left out" for said in self.broken)]
+
+    @property
     def listing_digest(self) -> str:
         """A digest of names, sizes in bytes, objects and what does not count, wherever the images lie."""
         digest = hashlib.sha256("\n".join((self.kind, self.split, *self.classes)).encode())
