@@ -26,5 +26,5 @@ fuzz() {
 "$python" tests/fuzz_seeds.py "$folder/seeds"
 fuzz decode -DVERYDEEP_DECODE src/decode.cpp src/files.cpp -ljpeg -lpng
 seconds=$(((seconds + 1) / 2))
-fuzz spec src/spec.cpp src/views.cpp src/taps.cpp src/feed.cpp src/self_test.cpp
+fuzz spec src/spec.cpp src/views.cpp src/taps.cpp src/feed.cpp src/regions.cpp src/self_test.cpp
 fuzz sidecar src/sidecar.cpp src/files.cpp src/spec.cpp src/sha256.cpp
