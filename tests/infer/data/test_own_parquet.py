@@ -16,7 +16,7 @@ import pytest
 from feature_tables import noisy, write_table
 from helpers import make_scores
 
-from evaluation import analyse, compare, fuse, parquet
+from evaluation import analyse, compare, fuse
 from evaluation.errors import ScoresError
 from evaluation.features import table as feature_tables
 from evaluation.features.__main__ import main as features
@@ -25,6 +25,7 @@ from evaluation.localization.table import LocatedImage
 from evaluation.run.loop import Effort, Shard
 from evaluation.scores import table as tables
 from infer.boxes.finding import Guess
+from infer.data import own_parquet
 from infer.data.annotations import Box
 from infer.errors import Refused
 
@@ -143,7 +144,7 @@ def test_the_digest_does_not_depend_on_how_rows_are_stored(tmp_path: Path) -> No
 
 def test_nulls_and_nested_values_count() -> None:
     def digest(*parts: list[Any]) -> str:
-        found = parquet.RowDigest()
+        found = own_parquet.RowDigest()
         for part in parts:
             found.add(pa.table({"x": pa.array(part, pa.list_(pa.struct({"a": pa.int32(), "b": pa.string()})))}))
         return found.hexdigest()
@@ -186,9 +187,9 @@ def test_a_small_file_that_stands_for_gigabytes_is_refused(
     pq.write_table(pa.table({"x": text if what == "text" else numbers}), path, compression="zstd")
     assert path.stat().st_size < 10_000
     if what == "numbers":
-        monkeypatch.setattr(parquet, "MOST_VALUES", 999_999)
+        monkeypatch.setattr(own_parquet, "MOST_VALUES", 999_999)
     said = r"column x\S* has \d+ values in a group of \d+ rows, or texts of \d+ bytes: too large"
-    with pytest.raises(ScoresError, match=said), parquet.opened(path, "a table", "ours", ScoresError):
+    with pytest.raises(ScoresError, match=said), own_parquet.opened(path, "a table", "ours", ScoresError):
         raise AssertionError("opened")
 
 
