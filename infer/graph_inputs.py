@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -74,7 +75,7 @@ def inputs_of(interface: Interface, shape: ShapeRange) -> dict[str, tuple[TypeNa
 
 
 Feed = dict[str, Any]
-"""Arrays by the names of the graph's inputs; `image` may be Packed. Read-only ones are kept and used again."""
+"""Arrays by the names of the graph's inputs, or what is Unwritten. Read-only ones are kept and used again."""
 
 Table = NDArray[np.int32]
 
@@ -273,12 +274,31 @@ def _cut_tables(cuts: tuple[tuple[Rect, bool], ...], image_width: int) -> Feed:
 # Regions
 
 
-class Packed:
+class Unwritten(ABC):
+    """An array that is not made before it is written to where it is used: by `write` or, as an array, by NumPy."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @abstractmethod
+    def write(self, buffer: NDArray[np.uint8]) -> None:
+        """Writes the array to u8 [nbytes]."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        buffer = np.empty(self.nbytes, np.uint8)
+        self.write(buffer)
+        return buffer.view(self.dtype).reshape(self.shape)
+
+
+class Packed(Unwritten):
     """Images u8 [h, w, 3] one after the other as one of `width_px` columns, with pixels of none between and behind.
 
-    It is not made before it is written to where it is used: by `write` or, as an array, by NumPy. `starts` are the flat
-    places of the images' first pixels. In a pile, of images as wide as it is, each begins on a row and a whole multiple
-    of ALIGNMENT, so that it is an image for other calls, too.
+    `starts` are the flat places of the images' first pixels. In a pile, of images as wide as it is, each begins on a
+    row and a whole multiple of ALIGNMENT, so that it is an image for other calls, too.
     """
 
     dtype = np.dtype(np.uint8)
@@ -290,10 +310,8 @@ class Packed:
         needed = max(least_px, -(-sum(apart) // width_px))
         step = PILED_STEP if piled else PACKED_STEP
         self.shape = (-(-needed // step) * step, width_px, 3)
-        self.nbytes = math.prod(self.shape)
 
     def write(self, buffer: NDArray[np.uint8]) -> None:
-        """Writes the pixels to u8 [nbytes]."""
         end = 0
         for start, image in zip(self.starts, self.images, strict=True):
             buffer[end : 3 * start] = 0
@@ -301,10 +319,21 @@ class Packed:
             buffer[3 * start : end] = image.reshape(-1)
         buffer[end:] = 0
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
-        pixels = np.empty(self.nbytes, np.uint8)
-        self.write(pixels)
-        return pixels.reshape(self.shape)
+
+class Stacked(Unwritten):
+    """Taps i32 [K, n] of several axes as i32 [largest K, axes, n], zero behind an axis' own K."""
+
+    dtype = np.dtype(np.int32)
+
+    def __init__(self, taps: Sequence[Table]) -> None:
+        self.taps = taps
+        self.shape = (max(map(len, taps)), len(taps), taps[0].shape[1])
+
+    def write(self, buffer: NDArray[np.uint8]) -> None:
+        stacked = buffer.view(np.int32).reshape(self.shape)
+        for number, own in enumerate(self.taps):
+            stacked[: len(own), number] = own
+            stacked[len(own) :, number] = 0
 
 
 def piled_rows(image_px: Size) -> int:
@@ -317,7 +346,8 @@ def piled_rows(image_px: Size) -> int:
 @functools.lru_cache(maxsize=TABLES)
 def region_tables(regions: tuple[Region, ...], places: tuple[tuple[int, int], ...]) -> Feed:
     """Inputs for regions of one size; each has the flat offset of its rectangle and the width of the image it is in."""
-    return _read_only(make_region_tables([region_axes(region) for region in regions], places))
+    tables = make_region_tables([region_axes(region) for region in regions], places)
+    return _read_only({name: np.asarray(table) for name, table in tables.items()})
 
 
 def make_region_tables(axes: Sequence[RegionAxes], places: Sequence[tuple[int, int]]) -> Feed:
@@ -333,19 +363,10 @@ def make_region_tables(axes: Sequence[RegionAxes], places: Sequence[tuple[int, i
     return {
         "rows": starts + own * widths,
         "cols": np.where(cols == OUTSIDE, across, cols),
-        "region_col_taps": _stacked([one.columns.taps for one in axes]),
+        "region_col_taps": Stacked([one.columns.taps for one in axes]),
         "region_row_first": np.where(firsts == OUTSIDE, counts, firsts),
-        "region_row_taps": _stacked([one.rows.taps for one in axes]),
+        "region_row_taps": Stacked([one.rows.taps for one in axes]),
     }
-
-
-def _stacked(taps: Sequence[Table]) -> Table:
-    """Taps [K, n] of several axes as [largest K, axes, n]."""
-    most = max(map(len, taps))
-    stacked = np.zeros((most, len(taps), taps[0].shape[1]), np.int32)
-    for number, own in enumerate(taps):
-        stacked[: len(own), number] = own
-    return stacked
 
 
 @functools.lru_cache(maxsize=TABLES)

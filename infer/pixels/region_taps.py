@@ -15,7 +15,7 @@ from .render import PRECISION_BITS, Taps, identity_taps, make_taps, read_only
 LINE_STEP, TAP_STEP = 64, 8
 """Lines and taps of regions come in these steps, so that calls have few shapes. TensorRT-RTX compiles kernels for each
 new one."""
-REGION_AXES = 2048
+REGION_AXES = 8192
 """Axes of regions that are kept, 10 kB each or so: a picture of 500 px has some 500 lengths."""
 
 

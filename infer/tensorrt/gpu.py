@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..cuda.device import Device
 from ..cuda.driver import CudaError, Event, Memory, Pinned
 from ..engine import DeviceImage, Outputs, in_order
-from ..graph_inputs import ALIGNMENT, Call, Feed, Packed
+from ..graph_inputs import ALIGNMENT, Call, Feed, Packed, Unwritten
 
 LARGE = 1 << 18
 """Bytes from which an array is not compared: tables and taps have less, pixels more."""
@@ -170,7 +170,7 @@ class Left(NamedTuple):
 class Uploaded:
     """Arrays that went to the device in one copy, which `compute` waits for. Gives their memory back when it goes."""
 
-    def __init__(self, gpu: Gpu, arrays: Mapping[Any, NDArray[Any] | Packed]) -> None:
+    def __init__(self, gpu: Gpu, arrays: Mapping[Any, NDArray[Any] | Unwritten]) -> None:
         self._gpu, driver = gpu, gpu.device.driver
         self._buffers: list[Memory | Pinned] = []
         self._events: list[Event] = []
@@ -185,7 +185,7 @@ class Uploaded:
         place = 0
         for key, array in arrays.items():
             own = staging.array[place : place + array.nbytes]
-            if isinstance(array, Packed):
+            if isinstance(array, Unwritten):
                 array.write(own)
             else:
                 own[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -219,7 +219,7 @@ class Resident:
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         self._tensors: dict[Any, Tensor] = {}
-        self._kept: list[NDArray[Any] | Packed] = []  # so that their ids stay theirs
+        self._kept: list[NDArray[Any] | Unwritten] = []  # so that their ids stay theirs
         self._tables: list[Uploaded] = []  # so that they stay where they are
         self._uploaded: list[Uploaded] = []
         self.user: object = None  # the last work that uses it
@@ -231,7 +231,7 @@ class Resident:
         by being the same object.
         """
         keys = [{name: _key(array) for name, array in feed.items()} for feed in feeds]
-        new: dict[Any, NDArray[Any] | Packed] = {}
+        new: dict[Any, NDArray[Any] | Unwritten] = {}
         tables: dict[Any, NDArray[Any]] = {}
         for feed, named in zip(feeds, keys, strict=True):
             for name, array in feed.items():
@@ -270,12 +270,12 @@ def _parts(packed: Packed) -> list[tuple[int, NDArray[np.uint8]]]:
     return [(place, image) for place, image in zip(places, packed.images, strict=True) if place % ALIGNMENT == 0]
 
 
-def _is_table(array: NDArray[Any] | Packed) -> bool:
-    return not isinstance(array, Packed) and not array.flags.writeable
+def _is_table(array: NDArray[Any] | Unwritten) -> bool:
+    return not isinstance(array, Unwritten) and not array.flags.writeable
 
 
-def _key(array: NDArray[Any] | Packed) -> Any:
-    if isinstance(array, Packed) or not array.flags.writeable or array.nbytes > LARGE:
+def _key(array: NDArray[Any] | Unwritten) -> Any:
+    if isinstance(array, Unwritten) or not array.flags.writeable or array.nbytes > LARGE:
         return id(array)
     return array.dtype.str, array.shape, array.tobytes()
 
