@@ -49,7 +49,8 @@ FLOORS: dict[str, str] = {
         importing errors""",
     "evaluation": """
         ilsvrc
-        localization detection proposals features paper rescore
+        localization detection
+        proposals features paper rescore
         run report compare analyse fuse
         scores
         published text
