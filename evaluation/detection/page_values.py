@@ -9,7 +9,7 @@ from infer.data.detection import DetectionData
 from infer.pixels.decode import ImageError, decode
 from infer.spec import Exif
 
-from ..published.detection import is_det
+from ..published.detection import PublishedDetection
 from .intervals import difference_with_interval
 from .metric import Rule
 from .mistakes import Mistakes
@@ -30,11 +30,13 @@ def page_values(
     exif: Exif,
     facts: Mapping[str, str],
     remarks: Sequence[str],
+    published: Sequence[PublishedDetection],
     command: str,
 ) -> PageValues:
     """The page of a run, whose last system, all nets together where there are several, is shown in detail.
 
-    exif: as the nets see images. An image that can no longer be read has no picture.
+    exif: as the nets see images; published: the paper's rows that stand beside. An image that can no longer be read has
+    no picture.
     """
     shown = measured[-1]
     return PageValues(
@@ -47,7 +49,7 @@ def page_values(
         systems=[_system(shown, None, rule), *(_system(one, shown, rule) for one in measured[:-1])],
         classes=_classes(data, shown),
         pictures=_pictures(data, shown, exif),
-        beside_paper=is_det(data.kind, len(data.classes)) and rule == "ilsvrc",
+        published=published,
         remarks=remarks,
         facts={"data set": f"{data.listing_digest} ({data.kind}, {data.split})", **facts},
         command=command,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from infer.data.detection import DetectionData
 from infer.files import replacing
 from infer.spec import Exif
 
+from ..published.detection import PublishedDetection, is_det, rows_beside
 from ..run.engines import our_commit
 from ..text import cell, code
 from .intervals import Mean, difference_with_interval
@@ -96,19 +98,21 @@ def write_report(
     for one, gain in zip(measured, [*gains, None], strict=True):
         results.append(_result(one, data) | ({"ensemble_gain": _as_json(gain)} if gain else {}))
     unread = [image for image in measured[-1].system.images if image.status != "ok"]
+    published = _published(measured[-1], data, rule)
     content = {
         "kind": KIND,
         **said,
         "commit": our_commit(),
         "data": {"root": str(data.root), "kind": data.kind, "split": data.split, "images": len(data.items)},
         "results": results,
+        "published": [dataclasses.asdict(row) for row in published],
         "not_seen": [{"image": image.image, "why": image.status} for image in unread],
         "broken_annotations": list(data.broken),
         "notes": list(notes),
     }
     _write(out / "report.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
 
-    table = _table(measured, gains)
+    table = _table(measured, gains) + (f"\n\n{_beside(measured[-1], published)}" if published else "")
     words = [f"{RULE_IN_WORDS[rule]}; {said['suppression']}."]
     if unread:
         words.append(
@@ -132,6 +136,7 @@ def write_report(
         exif=exif,
         facts={name: str(value) for name, value in said.items() if name not in ("command", "rule")},
         remarks=[*words[1:], *notes],
+        published=published,
         command=str(said["command"]),
     )
     write_page(page, out / "report.html")
@@ -177,6 +182,20 @@ def _table(measured: Sequence[Measured], gains: Sequence[Mean]) -> str:
         row = [one.system.name, len(one.system.nets), _with_interval(one.mean), *counts, objects]
         rows.append(row + ([_with_interval(gain) if gain else ""] if gains else []))
     heads = ["system", "nets", "mAP % (95 %)", *KINDS, "missed", "objects", *(["gain"] if gains else [])]
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+
+
+def _published(one: Measured, data: DetectionData, rule: Rule) -> tuple[PublishedDetection, ...]:
+    """GoogLeNet's table that a system stands beside, where data and rule are the paper's."""
+    theirs = is_det(data.kind, len(data.classes)) and rule == "ilsvrc"
+    return rows_beside(len(one.system.nets)) if theirs else ()
+
+
+def _beside(one: Measured, published: Sequence[PublishedDetection]) -> str:
+    """The paper's table beside a system."""
+    rows = [[row.team, row.year, row.nets or "", row.mean_percent] for row in published]
+    rows.append([f"here: {one.system.name}", "", len(one.system.nets), f"{one.mean.percent:.2f}"])
+    heads = [f"{published[0].source}, as published", "year", "nets", "mAP %"]
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
 
 

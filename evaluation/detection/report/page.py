@@ -10,7 +10,6 @@ from pathlib import Path
 from infer.drawing.page import page_environment
 from infer.files import replacing
 
-from ...published.detection import rows_beside
 from ...report.page import SCRIPT
 from ..mistakes import KINDS
 from .figures import outcomes, precision_recall
@@ -23,7 +22,6 @@ def write_page(values: PageValues, path: Path) -> None:
     environment = page_environment(__package__)
     environment.filters["data_url"] = _data_url
     known = [one for one in values.classes if not math.isnan(one.ap)]
-    single = values.systems[0].nets if values.systems else 1
     page = environment.get_template("page.html.jinja").render(
         values=values,
         classes=sorted(known, key=lambda one: (one.ap, one.name)),
@@ -31,8 +29,6 @@ def write_page(values: PageValues, path: Path) -> None:
         kinds=("right", *KINDS, "missed"),
         curves=precision_recall(values.classes),
         bars=outcomes(values.systems),
-        paper=rows_beside(single) if values.beside_paper else (),
-        table=4 if single > 1 else 5,
         script=script,
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

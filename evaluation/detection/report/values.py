@@ -9,6 +9,7 @@ from typing import Literal
 from infer.data.annotations import Box
 from infer.spec import Size
 
+from ...published.detection import PublishedDetection
 from ..intervals import Mean
 from ..metric import Curve, Rule
 
@@ -64,7 +65,7 @@ class Picture:
 class PageValues:
     """A page. The first of the systems is shown in detail.
 
-    beside_paper: the data set is ILSVRC's detection task, so that the paper's results may stand beside.
+    published: the paper's rows that stand beside, where the data set is ILSVRC's detection task.
     facts: what a reader needs to judge or repeat it, in order: data set, models, proposals, versions, seconds.
     """
 
@@ -77,7 +78,7 @@ class PageValues:
     systems: Sequence[SystemValues]
     classes: Sequence[ClassValues]
     pictures: Sequence[Picture]
-    beside_paper: bool
+    published: Sequence[PublishedDetection]
     remarks: Sequence[str] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     command: str = ""

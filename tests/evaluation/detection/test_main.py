@@ -98,6 +98,26 @@ def test_the_report(whole: Path, models: tuple[Path, Path], scenes_dir: Path) ->
     assert not (whole / "unfinished-regions").exists()
 
 
+def test_the_papers_table_stands_beside(
+    whole: Path, scenes_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Table 4 beside an ensemble where the data are the paper's, in the terminal and in each report; else nowhere."""
+    stored = ["--regions", str(whole / "regions.parquet"), "--data", str(scenes_dir), "--least", "0"]
+    monkeypatch.setattr(
+        "evaluation.detection.write.is_det", lambda kind, classes: (kind, classes) == ("ilsvrc-det", 10)
+    )
+    assert main([*stored, "--out", str(tmp_path / "a")]) == 0
+    said, found = capsys.readouterr().out, report(tmp_path / "a")
+    for text in (said, (tmp_path / "a" / "report.md").read_text(), (tmp_path / "a" / "report.html").read_text()):
+        assert "GoogLeNet Table 4" in text and "43.9" in text
+    (row,) = [line.split("|")[1:-1] for line in said.splitlines() if "here: " in line]
+    assert [cell.strip() for cell in row] == ["here: one + two", "", "2", f"{found['results'][2]['map_percent']:.2f}"]
+    assert [row["mean_percent"] for row in found["published"]] == [22.6, 40.5, 40.7, 43.9]
+    assert main([*stored, "--out", str(tmp_path / "b"), "--rule", "voc"]) == 0
+    assert "Table 4" not in capsys.readouterr().out and report(tmp_path / "b")["published"] == []
+    assert report(whole)["published"] == []
+
+
 def test_fusing_stored_posteriors_is_the_same(
     whole: Path, scenes_dir: Path, proposals: Path, models: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -44,7 +44,16 @@ def test_the_ensemble_is_first_and_in_detail(run: tuple[DetectionData, list[Meas
     data, measured = run
     facts, remarks = {"proposals": "selective search"}, ["a remark"]
     values = page_values(
-        data, measured, "ilsvrc", "a rule", title="t", exif="ignore", facts=facts, remarks=remarks, command="c"
+        data,
+        measured,
+        "ilsvrc",
+        "a rule",
+        title="t",
+        exif="ignore",
+        facts=facts,
+        remarks=remarks,
+        published=(),
+        command="c",
     )
     assert [one.name for one in values.systems] == ["a + b", "a"]
     assert [one.nets for one in values.systems] == [2, 1]
@@ -66,7 +75,7 @@ def test_the_ensemble_is_first_and_in_detail(run: tuple[DetectionData, list[Meas
         <= values.objects
     )
     assert counts["other class"] > 10
-    assert (values.images, values.not_counted, values.beside_paper) == (len(data.items), 3, False)
+    assert (values.images, values.not_counted, values.published) == (len(data.items), 3, ())
     assert values.facts == {"data set": f"{data.listing_digest} (ilsvrc-det, val)", **facts}
 
     assert len(values.pictures) == PICTURES
@@ -85,7 +94,7 @@ def test_an_image_that_is_gone_has_no_picture(run: tuple[DetectionData, list[Mea
     gone = [dataclasses.replace(item, file=File(tmp_path / "nowhere.JPEG")) for item in data.items]
     values = page_values(
         dataclasses.replace(data, items=gone), measured[:1], "ilsvrc", "", title="t", exif="ignore", facts={},
-        remarks=(), command="",
+        remarks=(), published=(), command="",
     )  # fmt: skip
     assert values.pictures == []
     assert [one.name for one in values.systems] == ["a"]
