@@ -23,7 +23,7 @@ from .data.dataset import list_images, say_left_out
 from .data.folder import printable
 from .detect import METHODS, SHOWN, Detector, FoundObject
 from .drawing.maps import SUFFIXES, draw_boxes, write_boxes, write_maps, write_picture
-from .engine import INT8_IN_FP32, UNROUNDED, EngineError, check_outputs
+from .engine import INT8_IN_FP32, UNROUNDED, AnswerError, EngineError, check_outputs
 from .errors import UsageError, one_line
 from .open import open_engine
 from .pixels.decode import ImageError, decode
@@ -116,7 +116,7 @@ def _report_objects(path: Path, detector: Detector, args: Namespace) -> int:
         if args.picture is not None:
             titles = [f"{one.name} {100 * one.score:.0f} %" for one in found]
             write_picture(Image.fromarray(draw_boxes(image, [one.box for one in found], titles)), args.picture)
-    except ImageError as error:
+    except (ImageError, AnswerError) as error:
         status = str(error)
     except OSError as error:
         if error.filename != str(path):
@@ -194,6 +194,8 @@ def _check_picture(option: str, picture: Path | None, args: Namespace) -> None:
         return
     if len(args.images) != 1 or args.images[0].is_dir():
         raise UsageError(f"{option} draws one IMAGE: expected one file")
+    if picture.exists() and args.images[0].exists() and picture.samefile(args.images[0]):
+        raise UsageError(f"{option} {picture}: is the image itself, which would be lost: expected another name")
     if picture.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{option} {picture}: expected a picture's name, ending in {', '.join(SUFFIXES)}")
 

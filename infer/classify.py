@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import HOST, Engine, EngineError, Provider
+from .engine import HOST, NOT_FINITE, Engine, EngineError, Provider
 from .open import open_engine
 from .pixels.decode import ImageError, Pixels, decode, read
 from .pixels.render import Cache, shrink
@@ -21,8 +21,6 @@ BATCH = 16
 """Images that share calls when each has few views."""
 BATCH_BYTES = 1 << 28
 """Bytes of decoded images that are held for a call: fewer share one on a GPU where they are large."""
-NOT_FINITE = "the model's answer is not finite (NaN or infinite): it is damaged, or overflows in half precision"
-"""Status of an image to which a model has no answer."""
 
 
 @dataclass(frozen=True, slots=True)

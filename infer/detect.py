@@ -19,6 +19,7 @@ from .boxes.multibox import propose
 from .boxes.overlap import Boxes
 from .boxes.proposals import selective_search
 from .data.annotations import Box
+from .engine import NOT_FINITE, AnswerError
 from .errors import UsageError
 from .open import open_engine
 from .pixels.decode import Pixels
@@ -52,14 +53,18 @@ class Detector:
         self,
         engine: Path,
         *,
-        proposals: Sequence[Proposing] = ("selective-search",),
+        proposals: Proposing | Sequence[Proposing] = "selective-search",
         multibox: Path | None = None,
         least: float = SHOWN,
         **options: Any,
     ) -> None:
-        if ("multibox" in proposals) != (multibox is not None):
+        methods = (proposals,) if isinstance(proposals, str) else tuple(proposals)
+        unknown = [method for method in methods if method not in METHODS]
+        if unknown or not methods:
+            raise UsageError(f"proposals by {unknown[0] if unknown else 'nothing'}: expected {' or '.join(METHODS)}")
+        if ("multibox" in methods) != (multibox is not None):
             raise UsageError("proposals by multibox need its engine, --multibox MODEL.onnx, and nothing else does")
-        self.methods, self.how = tuple(proposals), Suppression(least=least)
+        self.methods, self.how = methods, Suppression(least=least)
         self.engine = open_engine(engine, **options)
         check_regions(self.engine.spec)
         self.multibox = None if multibox is None else open_engine(multibox, **options)
@@ -77,9 +82,14 @@ class Detector:
         return boxes[inside(boxes, (image.shape[0], image.shape[1]))]
 
     def detect(self, image: Pixels) -> list[FoundObject]:
-        """The objects of an image u8 RGB [h, w, 3], the surest first. Raises EngineError."""
+        """The objects of an image u8 RGB [h, w, 3], the surest first.
+
+        Raises EngineError; AnswerError where an answer to this image is not finite.
+        """
         boxes, spec = self.propose(image), self.engine.spec
         (posterior,), _ = classify_regions([self.engine], [image], boxes).collect(len(spec.classes))
+        if not np.isfinite(posterior).all():
+            raise AnswerError(f"{spec.name}: {NOT_FINITE}")
         names = spec.class_names or spec.classes
         return [
             FoundObject(label, spec.classes[label], names[label], score, Box(*box))

@@ -59,6 +59,14 @@ class EngineError(Refused):
     """An engine that cannot be opened or run; one line: got, expected, what to do."""
 
 
+NOT_FINITE = "the model's answer is not finite (NaN or infinite): it is damaged, or overflows in half precision"
+"""Status of an image to which a model has no answer."""
+
+
+class AnswerError(EngineError):
+    """An engine's answer to one image that is none (NOT_FINITE); others may have one."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceImage:
     """Decoded images as an engine holds them, with their rescaled versions; engines of one process share it.

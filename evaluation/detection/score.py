@@ -45,6 +45,7 @@ class System:
     nets: tuple[str, ...]
     images: list[ImageFound] = field(default_factory=list)
     regions: int = 0  # that were classified
+    not_finite: int = 0  # of these; nothing is found there
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ def detect(tables: Sequence[Path], data: DetectionData, how: Suppression, *, by_
             row = rows[0]
             system.images.append(ImageFound(row.image, row.status, row.pixel_digest, row.size_px, found))
             system.regions += len(row.boxes)
+            system.not_finite += int((~np.isfinite(posterior).all(1)).sum())
     return systems
 
 
@@ -116,6 +118,13 @@ def classes_of_data(classes: Sequence[str], data: DetectionData, of: str, *, by_
     if by_order:
         if len(own) != len(data.classes):
             raise ScoresError(f"{of}: {len(own)} classes and background, but {data.root} has {len(data.classes)}")
+        # a name that both have says that the orders differ
+        moved = [pair for pair in zip(data.classes, own, strict=True) if pair[0] != pair[1] and pair[0] in own]
+        if moved:
+            raise ScoresError(
+                f"{of}: --classes-by-order: {moved[0][0]} would be taken for {moved[0][1]}, but the net has a class of "
+                "that name at another place: leave the option out, or use a net of this data set"
+            )
         return np.arange(len(own), dtype=np.int32)
     number = {name: place for place, name in enumerate(data.classes)}
     unknown = [name for name in own if name not in number]

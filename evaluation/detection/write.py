@@ -118,6 +118,7 @@ def write_report(
         words.append(
             f"{len(unread)} images were not seen ({unread[0].image}: {unread[0].status}): nothing is found there."
         )
+    words += _not_finite([one.system for one in measured])
     if any(math.isnan(ap) for ap in measured[-1].precisions.aps):
         empty = int(np.isnan(measured[-1].precisions.aps).sum())
         words.append(f"{empty} of {len(data.classes)} classes have no object here and are no part of the mean.")
@@ -143,6 +144,16 @@ def write_report(
     return "\n".join([table, *words])
 
 
+def _not_finite(systems: Sequence[System]) -> list[str]:
+    """A line for each system some of whose answers are no numbers."""
+    return [
+        f"{one.name}: its answers to {one.not_finite} of {one.regions} regions are not finite (NaN or infinite): "
+        "nothing is found there; the net is damaged, or overflows in half precision."
+        for one in systems
+        if one.not_finite
+    ]
+
+
 def _result(one: Measured, data: DetectionData) -> dict[str, Any]:
     aps = zip(data.classes, one.precisions.aps.tolist(), one.precisions.objects.tolist(), strict=True)
     return {
@@ -153,6 +164,7 @@ def _result(one: Measured, data: DetectionData) -> dict[str, Any]:
         "interval95_percent": [_number(end) for end in one.mean.interval95_percent],
         "map50_percent": _at(one, 0),
         "regions": one.system.regions,
+        "not_finite_regions": one.system.not_finite,
         "mistakes": sum_counts(one.mistakes),
         "classes": [{"class": name, "ap_percent": _number(100 * ap), "objects": objects} for name, ap, objects in aps],
     }

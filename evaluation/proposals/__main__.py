@@ -16,27 +16,31 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from infer.boxes.multibox import MOST
 from infer.boxes.proposals import MODES, SelectiveSearch
-from infer.boxes.proposed import OK, ProposalsError, read_proposals
+from infer.boxes.proposed import OK, SCHEMA, ProposalsError, read_proposals
 from infer.command import Parser, count_argument, exit_with, positive_argument, print_notes, run
 from infer.data.detection import DetectionData, boxes_in, open_detection
 from infer.data.own_parquet import check_replaceable, opened
 from infer.errors import one_line
-from infer.files import replacing
+from infer.files import read_file, replacing
 from infer.processes.cores import usable_cores
 from infer.processes.owned import own_file
 
-from ..run.store import Watch
+from ..run.store import REPORT_BYTES, Watch
 from ..run.workers import add_run_options, check_run_options, decoder_remarks, open_crew, say_interrupted
 from ..scores.table import decoder_metadata
 from .baselines import grid_boxes, random_boxes
-from .files import match_images, read_file_proposals
+from .files import Proposals, match_images, read_file_proposals
 from .propose import FILE, METHODS, NET, SEARCH, ImageToSearch, ProposalSettings, proposal_metadata, proposal_opener
 from .recall import PAPER, Coverage, combinations, recall_text
 from .table import UnfinishedProposals, boxes_of
+
+SLACK_PX = 0.5
+"""That a box of a file may reach out of its image: what rounding does."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,6 +90,8 @@ def _check_together(parser: Parser, args: argparse.Namespace) -> None:
         args.method = () if args.read is not None else (SEARCH,)
     if (NET in args.method) != (args.multibox is not None):
         parser.error(f"--method {NET} and --multibox ENGINE.onnx go together: the net proposes by itself")
+    if args.out.with_suffix(".json") == args.out:
+        parser.error(f"-o {args.out}: the .json beside the table would replace it: expected F.parquet")
     check_run_options(parser, args)
 
     elsewhere = args.provider != "cpu" or args.device is not None or args.ray is not None
@@ -97,9 +103,16 @@ def _check_together(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def _propose(args: argparse.Namespace, command: str) -> int:
+    beside = args.out.with_suffix(".json")
     check_replaceable(args.out, _read_head)
+    check_replaceable(beside, _read_report)
     data = open_detection(args.data, args.split, limit=args.limit)
-    given = match_images(read_file_proposals(args.read), [i.name for i in data.items], args.read) if args.read else None
+    given: list[Proposals | None] | None = None
+    notes = data.remarks
+    if args.read is not None:
+        found = read_file_proposals(args.read)
+        given, said = match_images(found, [item.name for item in data.items], args.read)
+        notes += said
     methods = (*args.method, *([FILE] if given is not None else []))
     search = SelectiveSearch(args.mode, args.superpixels)
     settings = ProposalSettings(methods, search, args.most, args.exif or "ignore", args.strict)
@@ -112,7 +125,7 @@ def _propose(args: argparse.Namespace, command: str) -> int:
         listing = f"{data.kind} {args.split} {data.listing_digest}"
         metadata = proposal_metadata(settings, crew.known, listing, args.read) | decoder_metadata(args.decoder)
         unfinished = UnfinishedProposals(args.out, metadata, len(images), resume=args.resume)
-        print_notes([*data.remarks, *decoder_remarks(args.decoder), *unfinished.remarks])
+        print_notes([*notes, *decoder_remarks(args.decoder), *unfinished.remarks])
         watch = stack.enter_context(Watch(len(images), unfinished.done, log_json=False))
         try:
             unfinished.fill(crew.make(images, unfinished.pending, watch.images), watch)
@@ -123,6 +136,8 @@ def _propose(args: argparse.Namespace, command: str) -> int:
         unfinished.discard()
 
     coverage, unread = cover(args.out, data, methods)
+    if given is not None:
+        remarks += say_beyond(args.out, args.read)
     print_notes([*unread, *remarks])
     report = {
         "kind": "proposals",
@@ -135,7 +150,6 @@ def _propose(args: argparse.Namespace, command: str) -> int:
         "methods": {name: own.to_json() for name, own in coverage.items()},
         "paper": PAPER,
     }
-    beside = args.out.with_suffix(".json")
     with replacing(beside) as path:
         path.write_text(json.dumps(report, indent=1) + "\n")
 
@@ -147,8 +161,37 @@ def _propose(args: argparse.Namespace, command: str) -> int:
 
 def _read_head(path: Path) -> None:
     with opened(path, "a table of proposals", "evaluation.proposals", ProposalsError) as table:
-        if "boxes" not in table.schema.names:
+        if not table.schema.equals(SCHEMA):
             raise ValueError("other columns")
+
+
+def _read_report(path: Path) -> None:
+    try:
+        report = msgspec.json.decode(read_file(path, REPORT_BYTES, ProposalsError), type=dict[str, msgspec.Raw])
+        known = msgspec.json.decode(report.get("kind", b"null")) == "proposals"
+    except (ValueError, RecursionError):
+        known = False
+    if not known:
+        raise ProposalsError(f"{path}: not the report of a table of proposals")
+
+
+def say_beyond(table: Path, source: Path) -> list[str]:
+    """A line where boxes of a file reach out of their images: they may count from 0, or be of another size."""
+    every, beyond, first = 0, 0, ""
+    for row in read_proposals(table):
+        boxes = boxes_of(row, (FILE,))
+        height, width = row.size_px
+        out = (boxes[:, :2] < 1 - SLACK_PX).any(1) | (boxes[:, 2:] > np.array([width, height]) + SLACK_PX).any(1)
+        every, beyond = every + len(boxes), beyond + int(out.sum())
+        if out.any() and not first:
+            said = ",".join(f"{edge:g}" for edge in boxes[out.argmax()])
+            first = f"{said} in {row.image}, {height}x{width} px"
+    if not beyond:
+        return []
+    return [
+        f"{source}: {beyond} of {every} boxes reach out of their images ({first}): expected xmin,ymin,xmax,ymax in "
+        "pixels of the image, counted from 1"
+    ]
 
 
 def cover(table: Path, data: DetectionData, methods: Sequence[str]) -> tuple[dict[str, Coverage], list[str]]:

@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer.boxes.proposed import ProposalsError
+from infer.data.detection.lists import say_some
 from infer.data.folder import printable
 from infer.errors import one_line
 from infer.files import refuse_pointer
@@ -50,10 +52,17 @@ def read_file_proposals(path: Path) -> dict[str, Proposals]:
     raise ProposalsError(f"{path}: expected proposals as .csv, or .mat as R-CNN's")
 
 
-def match_images(found: Mapping[str, Proposals], names: Sequence[str], source: Path) -> list[Proposals | None]:
-    """The proposals of each image of a data set, whose name, last part or that without its ending the file has.
+class Matched(NamedTuple):
+    """The proposals of each image of a data set, None where a file has none; notes: what it lacks, and has besides."""
 
-    None where it has none. Raises ProposalsError where no image has any, or a name is of several images.
+    proposals: list[Proposals | None]
+    notes: list[str]
+
+
+def match_images(found: Mapping[str, Proposals], names: Sequence[str], source: Path) -> Matched:
+    """Matches images by their names, last parts of them or these without an ending.
+
+    Raises ProposalsError where no image has any, a name is of several images, or an image has several names.
     """
     places: dict[str, int] = {}
     for place, name in enumerate(names):
@@ -62,18 +71,35 @@ def match_images(found: Mapping[str, Proposals], names: Sequence[str], source: P
             places[key] = place if key not in places else -1
 
     matched: list[Proposals | None] = [None] * len(names)
+    key_of: dict[int, str] = {}
+    others = []
     for key, proposals in found.items():
         own = places.get(key)
         if own == -1:
             raise ProposalsError(
                 f"{source}: {printable(key)} is the name of several images: expected names with folders"
             )
-        if own is not None:
-            matched[own] = proposals
+        if own is None:
+            others.append(key)
+            continue
+        if own in key_of:
+            raise ProposalsError(
+                f"{source}: has {names[own]} under two names, {printable(key_of[own])} and {printable(key)}: expected one"
+            )
+        matched[own], key_of[own] = proposals, key
     if not any(one is not None for one in matched):
         shown = printable(next(iter(found), "none"))
         raise ProposalsError(f"{source}: no proposals of these images (it has {shown}), expected names like {names[0]}")
-    return matched
+
+    notes = []
+    without = [name for place, name in enumerate(names) if place not in key_of]
+    if without:
+        notes.append(f"{source}: lacks {len(without)} of {len(names)} images ({say_some(without)}): no proposals there")
+    if others:
+        notes.append(
+            f"{source}: {len(others)} of its {len(found)} images are none of these ({say_some(others)}), left out"
+        )
+    return Matched(matched, notes)
 
 
 def _read_csv(path: Path) -> dict[str, Proposals]:
@@ -143,9 +169,12 @@ try:
     if missing:
         sys.exit("has no " + " and no ".join(missing))
     names = [str(np.asarray(name).ravel()[0]) for name in content["images"].ravel()]
-    boxes = [np.asarray(own, np.float64).reshape(-1, 4) for own in content["boxes"].ravel()]
+    boxes = [np.asarray(own, np.float64) for own in content["boxes"].ravel()]
     if len(names) != len(boxes):
         sys.exit(f"{len(names)} images, but boxes of {len(boxes)}")
+    for name, own in zip(names, boxes):
+        if own.size and (own.ndim != 2 or own.shape[1] != 4):
+            sys.exit(f"the boxes of {name} are {own.shape}, not N x 4: ymin, xmin, ymax, xmax")
     sys.stdout.write(json.dumps([names, [len(own) for own in boxes]]) + "\\n")
     sys.stdout.flush()
     for own in boxes:
@@ -173,6 +202,9 @@ def _read_matlab(path: Path) -> dict[str, Proposals]:
 
     head, _, data = done.stdout.partition(b"\n")
     names, counts = msgspec.json.decode(head, type=tuple[list[str], list[int]])
+    twice, times = Counter(names).most_common(1)[0] if names else ("", 0)
+    if times > 1:
+        raise ProposalsError(f"{path}: has {printable(twice)[:80]} {times} times, expected each image once")
     every = np.frombuffer(data, "<f8").reshape(-1, 4)[:, [1, 0, 3, 2]].astype(np.float64)
     parts = np.split(every, np.cumsum(counts)[:-1]) if counts else []
     return {name: _proposals(path, name, own) for name, own in zip(names, parts, strict=True)}

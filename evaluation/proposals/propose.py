@@ -17,7 +17,7 @@ from infer.boxes.multibox import plan_whole
 from infer.boxes.proposals import SelectiveSearch, check_opencv, selective_search
 from infer.boxes.proposed import OK, ProposedImage
 from infer.data.dataset import Item
-from infer.engine import Engine, Provider, Started, check_outputs, start
+from infer.engine import AnswerError, Engine, Provider, Started, check_outputs, start
 from infer.files import file_sha256
 from infer.pixels.decode import Pixels
 from infer.pixels.regions import make_picture
@@ -102,7 +102,12 @@ class ProposalMaker(ShardMaker[ImageToSearch, Sequence[Begun], Sequence[Proposed
         methods: list[str] = []
 
         for method in self._settings.methods:
-            found, rated = self._boxes(method, pixels, sample, started)
+            try:
+                found, rated = self._boxes(method, pixels, sample, started)
+            except AnswerError as error:
+                if self.strict:
+                    raise
+                return no_proposals(sample.item.name, f"{sample.item.name}: {error}")
             boxes.append(found.astype(np.float32))
             scores.append(rated.astype(np.float32))
             methods += [method] * len(found)

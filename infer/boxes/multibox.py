@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import Engine, check_outputs
+from ..engine import NOT_FINITE, AnswerError, Engine, check_outputs
 from ..pixels.decode import Pixels
 from ..pixels.regions import make_picture, picture_px
 from ..spec import ModelSpec, Size
@@ -42,7 +42,10 @@ def plan_whole(image_px: Size, spec: ModelSpec, *, mirrored: bool = False) -> Vi
 
 
 def propose(engine: Engine, image: Pixels, most: int = MOST) -> FoundBoxes:
-    """At most so many boxes of an image u8 RGB [h, w, 3]. Raises EngineError, also for another kind of net."""
+    """At most so many boxes of an image u8 RGB [h, w, 3].
+
+    Raises EngineError, also for another kind of net; AnswerError where nothing of the answer is finite.
+    """
     check_outputs(engine.spec, (OUTPUT,))
     size = (image.shape[0], image.shape[1])
     loaded = engine.load([make_picture(image, engine.spec)])
@@ -51,15 +54,18 @@ def propose(engine: Engine, image: Pixels, most: int = MOST) -> FoundBoxes:
 
 
 def found_boxes(answer: NDArray[np.float32], image_px: Size, most: int = MOST) -> FoundBoxes:
-    """The boxes of an answer f32 [K, 5] to an image of (height, width).
+    """The boxes of a net's answer f32 [K, 5] to an image of (height, width).
 
     Cut off at the image's edges, those without an area or with numbers that are none left out, after non-maximum
-    suppression; at most so many.
+    suppression; at most so many. Raises AnswerError where no box is of numbers.
     """
     height, width = image_px
     values = answer.astype(np.float64)
+    finite = np.asarray(np.isfinite(values).all(1))
+    if len(finite) and not finite.any():
+        raise AnswerError(f"MultiBox: {NOT_FINITE}")
     edges = np.clip(values[:, :4], 0, 1) * np.array([width, height, width, height])
-    usable = np.isfinite(values).all(1) & (edges[:, :2] < edges[:, 2:]).all(1)
+    usable = finite & (edges[:, :2] < edges[:, 2:]).all(1)
 
     boxes = edges[usable] + np.array([1, 1, 0, 0])
     scores = values[usable, 4]

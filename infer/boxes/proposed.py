@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..data import own_parquet as parquet
 from ..data.annotations import Box
+from ..data.folder import printable
 from ..errors import Refused
 from ..spec import Size
 
@@ -53,7 +54,8 @@ class ProposedImage:
 
 
 def read_proposals(path: Path) -> Iterator[ProposedImage]:
-    """Reads a table, in its order. Raises ProposalsError; of damage at the end."""
+    """Reads a table, in its order. Raises ProposalsError, also for an image that is there twice; of damage at the end."""
+    seen: set[str] = set()
     with parquet.opened(path, "a table of proposals", "evaluation.proposals", ProposalsError) as table:
         if not table.schema.equals(SCHEMA):
             raise ValueError("other columns")
@@ -71,5 +73,8 @@ def read_proposals(path: Path) -> Iterator[ProposedImage]:
                 *(batch.column(name).to_pylist() for name in ("image", "status", "height", "width")), strict=True
             )
             for number, (image, status, height, width) in enumerate(known):
+                if image in seen:
+                    raise ProposalsError(f"{path}: has {printable(image)[:80]} twice, expected each image once")
+                seen.add(image)
                 own = slice(int(offsets[number]), int(offsets[number + 1]))
                 yield ProposedImage(image, status, (height, width), boxes[own], scores[own], methods[own])

@@ -15,7 +15,7 @@ from helpers import network_input, noise, random_net, slim_spec, write_checkpoin
 from export.to_onnx import export_onnx
 from export.to_onnx import main as to_onnx
 from infer.boxes.multibox import found_boxes, plan_whole, propose
-from infer.engine import EngineError
+from infer.engine import AnswerError, EngineError
 from infer.model_file import CHECK
 from infer.open import open_engine
 from infer.pixels.regions import make_picture
@@ -89,6 +89,15 @@ def test_an_answer_becomes_boxes_within_the_image() -> None:
     found = found_boxes(np.array(answer, np.float32), (100, 200))
     np.testing.assert_allclose(found.boxes, [[1, 51, 100, 100], [21, 21, 100, 60]], atol=1e-4)
     np.testing.assert_allclose(found.scores, [0.9, 0.3], atol=1e-6)
+
+
+def test_an_answer_without_a_number_is_no_answer() -> None:
+    """Not an image without boxes."""
+    answer = np.full((6, 5), np.nan, np.float32)
+    with pytest.raises(AnswerError, match="MultiBox: the model's answer is not finite"):
+        found_boxes(answer, (100, 200))
+    answer[0] = 0.1, 0.2, 0.5, 0.6, 0.3
+    assert len(found_boxes(answer, (100, 200)).boxes) == 1
 
 
 def test_the_self_test_finds_other_boxes(tmp_path: Path) -> None:

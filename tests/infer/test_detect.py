@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from infer.__main__ import main
 from infer.boxes.detecting import Suppression, find_objects
 from infer.boxes.proposals import selective_search
 from infer.detect import Detector
+from infer.engine import NOT_FINITE
+from infer.errors import UsageError
 from infer.onnx_engine import OnnxEngine
 from infer.pixels.decode import decode
 from infer.pixels.regions import make_picture, plan_regions
@@ -106,6 +109,49 @@ def test_other_nets_and_other_options(
     with pytest.raises(SystemExit, match="2"):
         main([str(scene), "--engine", str(model), "--picture", "a.png"])
     assert "--picture is for --detect: add it" in one_line()
+
+
+@pytest.mark.parametrize("option", [("--detect", "--picture"), ("--maps",)])
+def test_a_picture_does_not_replace_the_image(
+    model: Path, scene: Path, tmp_path: Path, option: tuple[str, ...], one_line: OneLine
+) -> None:
+    image = tmp_path / "photo.jpg"
+    image.write_bytes(scene.read_bytes())
+    (tmp_path / "link.jpg").symlink_to(image)
+    with pytest.raises(SystemExit, match="2"):
+        main([str(image), "--engine", str(model), *option, str(tmp_path / "link.jpg")])
+    assert "is the image itself, which would be lost" in one_line()
+    assert image.read_bytes() == scene.read_bytes()
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e12])
+def test_answers_that_are_not_finite_are_said(
+    slim_checkpoint: Checkpoints, scene: Path, tmp_path: Path, gain: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a net that overflows; an image is not one without objects then."""
+    checkpoint = load(slim_checkpoint("A", classes=CLASSES, name="det"))
+    weights = {name: own * gain if name.endswith("weight") else own for name, own in checkpoint.weights.items()}
+    export_onnx(dataclasses.replace(checkpoint, weights=weights), tmp_path / "loud.onnx")
+    words = [str(scene), str(scene), "--engine", str(tmp_path / "loud.onnx"), "--detect", "--json"]
+    assert main(words) == (0 if gain == 1 else 1)
+    captured = capsys.readouterr()
+    statuses = [json.loads(line)["status"] for line in captured.out.splitlines()]
+    if gain == 1:
+        assert statuses == ["ok"] * 2
+    else:
+        assert statuses == [f"det: {NOT_FINITE}"] * 2
+        assert captured.err.count("not finite") == 2
+
+
+def test_proposals_by_one_name_or_several(model: Path) -> None:
+    """A name is no sequence of letters."""
+    assert Detector(model, proposals="selective-search").methods == ("selective-search",)
+    assert Detector(model, proposals=("selective-search",)).methods == ("selective-search",)
+    with pytest.raises(UsageError, match="need its engine, --multibox"):
+        Detector(model, proposals="multibox")
+    for wrong in ("edge-boxes", ("selective-search", "edge-boxes"), ()):
+        with pytest.raises(UsageError, match="expected selective-search or multibox"):
+            Detector(model, proposals=wrong)  # type: ignore[arg-type]
 
 
 def test_an_image_without_a_proposal(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -212,6 +213,34 @@ def test_odd_proposals(
     assert f"lacks {len(items) - 6} of {len(items)} images" in said
     statuses = {row["image"]: row["why"] for row in report(tmp_path / "out")["not_seen"]}
     assert len(statuses) == len(items) - 3 and known[5].image in statuses
+
+
+def test_answers_that_are_not_finite_are_said(
+    scenes_dir: Path, proposals: Path, nets: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one net that overflows beside a sound one."""
+    checkpoint = load(nets[0])
+    weights = {name: own * 1e12 if name.endswith("weight") else own for name, own in checkpoint.weights.items()}
+    loud = dataclasses.replace(checkpoint, weights=weights, spec=dataclasses.replace(checkpoint.spec, name="loud"))
+    export_onnx(loud, tmp_path / "loud.onnx")
+    export_onnx(load(nets[1]), tmp_path / "two.onnx")
+    assert main(words(scenes_dir, proposals, tmp_path / "out", tmp_path / "loud.onnx", tmp_path / "two.onnx")) == 0
+    said, (one, two, both) = capsys.readouterr().out, report(tmp_path / "out")["results"]
+    assert [row["not_finite_regions"] for row in (one, two, both)] == [one["regions"], 0, one["regions"]]
+    for name in ("loud", "loud + two"):
+        line = f"{name}: its answers to {one['regions']} of {one['regions']} regions are not finite"
+        assert line in said and line in (tmp_path / "out" / "report.md").read_text()
+    assert "\ntwo: its answers" not in said
+
+
+def test_classes_by_order_are_refused_where_names_say_otherwise(
+    scenes_dir: Path, proposals: Path, slim_checkpoint: Checkpoints, tmp_path: Path, one_line: OneLine
+) -> None:
+    other = slim_checkpoint("A", classes=(*reversed(WNIDS), "background"), name="reversed")
+    assert main(words(scenes_dir, proposals, tmp_path / "a", other, more=("--classes-by-order",))) == 1
+    assert f"{WNIDS[0]} would be taken for {WNIDS[-1]}, but the net has a class of that name at another" in one_line()
+    named = slim_checkpoint("A", classes=(*(f"x{n}" for n in range(10)), "background"), name="named")
+    assert main(words(scenes_dir, proposals, tmp_path / "b", named, more=("--classes-by-order",))) == 0
 
 
 def test_what_cannot_be_measured(

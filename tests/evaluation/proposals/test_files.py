@@ -55,8 +55,33 @@ def test_rcnns_matlab_files_have_rows_before_columns(tmp_path: Path) -> None:
 
 def test_images_are_known_by_their_names_or_parts_of_them(tmp_path: Path) -> None:
     found = read_file_proposals(write_csv(tmp_path, "n1/a.jpg,1,2,3,4", "b.jpg,1,2,3,5", "c,1,2,3,6", "else,1,2,3,7"))
-    matched = match_images(found, ["n1/a.jpg", "n2/b.jpg", "n2/c.jpg", "n2/d.jpg"], tmp_path)
+    matched, notes = match_images(found, ["n1/a.jpg", "n2/b.jpg", "n2/c.jpg", "n2/d.jpg"], Path("p.csv"))
     assert [own and own.boxes[0, 3] for own in matched] == [4, 5, 6, None]
+    assert notes == [
+        "p.csv: lacks 1 of 4 images (n2/d.jpg): no proposals there",
+        "p.csv: 1 of its 4 images are none of these (else), left out",
+    ]
+    assert not match_images(found, ["n1/a.jpg", "b.jpg", "c.jpg", "else.png"], tmp_path).notes
+
+
+def test_two_names_of_an_image_are_refused(tmp_path: Path) -> None:
+    """The boxes of one of them would be lost."""
+    found = read_file_proposals(write_csv(tmp_path, "n1/a.jpg,1,2,3,4", "a,1,2,3,5"))
+    with pytest.raises(ProposalsError, match=r"has n1/a\.jpg under two names, n1/a\.jpg and a: expected one"):
+        match_images(found, ["n1/a.jpg"], tmp_path)
+    path = tmp_path / "p.mat"
+    scipy.io.savemat(path, {"images": cells(["a", "a"]), "boxes": cells([np.ones((1, 4)), np.ones((2, 4))])})
+    with pytest.raises(ProposalsError, match=r"p\.mat: has a 2 times, expected each image once"):
+        read_file_proposals(path)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 2), (2, 2)])
+def test_matlab_boxes_of_another_layout_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """As many numbers as so many boxes have: with scores behind, or a column each."""
+    boxes = np.cumsum(np.ones(shape), 0)
+    scipy.io.savemat(tmp_path / "p.mat", {"images": cells(["a"]), "boxes": cells([boxes])})
+    with pytest.raises(ProposalsError, match=r"the boxes of a are \(.*\), not N x 4: ymin, xmin, ymax, xmax"):
+        read_file_proposals(tmp_path / "p.mat")
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from paths import ROOT
 
 from evaluation.proposals.__main__ import main
 from infer.boxes.proposed import read_proposals
+from infer.data import own_parquet
 
 IMAGES = 20
 
@@ -158,3 +160,46 @@ def test_a_file_of_others_is_not_replaced(data: Path, tmp_path: Path, capsys: py
     assert main(["--data", str(data), "-o", str(tmp_path / "p.parquet")]) == 1
     assert "it is not replaced: remove it, or use another -o" in capsys.readouterr().err
     assert (tmp_path / "p.parquet").read_text() == "mine"
+
+
+def test_tables_and_reports_of_others_are_not_replaced(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Posteriors of regions, which have boxes, too; and the .json that stands beside a table."""
+    own_parquet.write([pa.table({"image": ["a"], "boxes": ["b"]})], tmp_path / "p.parquet", 1)
+    before = (tmp_path / "p.parquet").read_bytes()
+    assert main(["--data", str(data), "-o", str(tmp_path / "p.parquet")]) == 1
+    assert "it is not replaced: remove it, or use another -o" in capsys.readouterr().err
+    assert (tmp_path / "p.parquet").read_bytes() == before
+
+    for content in ("no JSON", "[1]", '{"kind": "detection"}', "{}"):
+        (tmp_path / "q.json").write_text(content)
+        assert main(["--data", str(data), "-o", str(tmp_path / "q.parquet")]) == 1
+        said = "q.json: not the report of a table of proposals; it is not replaced: remove it, or use another -o"
+        assert said in capsys.readouterr().err
+        assert (tmp_path / "q.json").read_text() == content
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["--data", str(data), "-o", str(tmp_path / "r.json")])
+    assert "the .json beside the table would replace it: expected F.parquet" in capsys.readouterr().err
+
+
+def test_what_a_file_lacks_or_has_beyond_images_is_said(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Boxes that count from 0, or that are of larger images."""
+    source, out = tmp_path / "r.csv", tmp_path / "p.parquet"
+    source.write_text("000.png,0,1,50,40\n000.png,1,1,80.4,60\n001.png,2,2,160,9\nother.png,1,1,2,2\n")
+    options = ["--data", str(data), "--jobs", "1", "--read", str(source), "-o", str(out)]
+    assert main(options) == 0
+    lines = capsys.readouterr().err.splitlines()
+    some = "val2017/002.png, val2017/003.png, val2017/004.png ..."
+    assert f"{source}: lacks {IMAGES - 2} of {IMAGES} images ({some}): no proposals there" in lines
+    assert f"{source}: 1 of its 3 images are none of these (other.png), left out" in lines
+    assert lines[-1] == (
+        f"{source}: 2 of 3 boxes reach out of their images (0,1,50,40 in val2017/000.png, 60x80 px): expected "
+        "xmin,ymin,xmax,ymax in pixels of the image, counted from 1"
+    )
+    source.write_text("000.png,1,1,50,40\n")
+    assert main(options) == 0
+    assert "reach out" not in capsys.readouterr().err

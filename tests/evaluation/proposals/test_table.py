@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.proposals.table import UnfinishedProposals, boxes_of, no_proposals
+from evaluation.proposals.table import UnfinishedProposals, boxes_of, no_proposals, to_arrow
 from evaluation.run.loop import Effort, Shard
 from infer.boxes.proposed import ProposalsError, ProposedImage, read_proposals
 from infer.data import own_parquet
@@ -70,6 +70,14 @@ def test_a_run_that_is_gone_on_with_ends_in_the_same_bytes(tmp_path: Path) -> No
     unfinished.discard()
     assert (tmp_path / "a/p.parquet").read_bytes() == (tmp_path / "b/p.parquet").read_bytes()
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["p.parquet"]
+
+
+def test_an_image_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """The boxes of one of its rows would be lost."""
+    rows = [image(1, {"file": 2}), image(2, {"file": 1}), image(1, {"file": 3})]
+    own_parquet.write([to_arrow(rows)], tmp_path / "p.parquet", 2)
+    with pytest.raises(ProposalsError, match="twice, expected each image once"):
+        list(read_proposals(tmp_path / "p.parquet"))
 
 
 def test_a_table_of_something_else_is_none(tmp_path: Path) -> None:
