@@ -54,7 +54,10 @@ class ProposedImage:
 
 
 def read_proposals(path: Path) -> Iterator[ProposedImage]:
-    """Reads a table, in its order. Raises ProposalsError, also for an image that is there twice; of damage at the end."""
+    """Reads a table, in its order.
+
+    Raises ProposalsError, also for an image that is there twice; of damage at the end.
+    """
     seen: set[str] = set()
     with parquet.opened(path, "a table of proposals", "evaluation.proposals", ProposalsError) as table:
         if not table.schema.equals(SCHEMA):
