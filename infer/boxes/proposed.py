@@ -53,6 +53,15 @@ class ProposedImage:
     methods: list[str]
 
 
+def exif_of_proposals(path: Path) -> str | None:
+    """What was done with the rotation that a camera noted ("ignore" or "apply"), None where the table does not say it.
+
+    Raises ProposalsError.
+    """
+    with parquet.opened(path, "a table of proposals", "evaluation.proposals", ProposalsError) as table:
+        return table.metadata.get("exif")
+
+
 def read_proposals(path: Path) -> Iterator[ProposedImage]:
     """Reads a table, in its order.
 
