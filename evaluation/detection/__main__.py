@@ -28,10 +28,10 @@ from infer.spec import Exif
 
 from ..run.store import Watch, check_out
 from ..run.workers import add_run_options, check_run_options, decoder_remarks, open_crew, say_interrupted
-from .classify import RegionSettings, images_to_classify, region_metadata, region_opener
+from .classify import RegionSettings, check_exif, images_to_classify, region_metadata, region_opener
 from .metric import Rule
 from .score import RULES, Measured, classes_of_data, detect, measure
-from .table import KIND, UnfinishedRegions, exif_of
+from .table import KIND, UnfinishedRegions, check_same_run, exif_of
 from .write import write_report
 
 REGIONS, DETECTIONS = "regions.parquet", "detections.parquet"
@@ -133,7 +133,9 @@ def _classify(args: argparse.Namespace, data: DetectionData, notes: list[str]) -
         crew = open_crew(region_opener(settings, args.engine, args.provider, {}), args, stack)
         net = crew.known[0].spec
         classes_of_data(net.classes, data, net.name, by_order=args.classes_by_order)  # before hours of work
+        said += check_exif(crew.known, data, args.proposals)
         metadata = region_metadata(settings, crew.known, data, args.proposals, args.decoder)
+        check_same_run(args.out / REGIONS, metadata)
         unfinished = UnfinishedRegions(args.out, metadata, len(crew.known), len(images), resume=args.resume)
         notes += [*said, *decoder_remarks(args.decoder)]
         print_notes([*notes, *unfinished.remarks])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from infer.boxes.detecting import Regions, check_regions, classify_regions
-from infer.boxes.proposed import OK, ProposalsError, read_proposals
+from infer.boxes.proposed import OK, ProposalsError, exif_of_proposals, read_proposals
 from infer.data.dataset import Item
 from infer.data.detection import DetectionData
 from infer.engine import Engine, Provider
@@ -155,6 +155,25 @@ def images_to_classify(data: DetectionData, path: Path) -> tuple[list[ImageToCla
         )
     notes = [f"{path}: lacks {without} of {len(images)} images, in which nothing is found"] if without else []
     return images, notes
+
+
+def check_exif(known: Sequence[KnownEngine], data: DetectionData, path: Path) -> list[str]:
+    """What is to be said of nets that turn images. Raises RunError where the proposals are of images turned otherwise.
+
+    Sizes do not tell: an image that is upside down, or a mirror, has the same.
+    """
+    exif, made = known[0].spec.preprocessing.exif, exif_of_proposals(path)
+    if made not in (None, exif):
+        raise RunError(
+            f"{path}: proposals by --exif {made}, but the images would be seen by --exif {exif}: make them anew by "
+            f"evaluation.proposals --exif {exif}, or use --exif {made} here"
+        )
+    if exif == "ignore":
+        return []
+    return [
+        f"{data.root}: its objects are in pixels of the images as they are stored, but images are turned as EXIF says: "
+        "objects of those that are turned count as missed (--exif ignore)"
+    ]
 
 
 def region_metadata(

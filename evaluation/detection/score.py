@@ -19,7 +19,7 @@ from ..errors import ScoresError
 from .intervals import Mean, mean_with_interval
 from .metric import Detections, Judged, Precisions, Rule, Truth, judge, precisions_of, truth_of
 from .mistakes import Mistakes, sort_mistakes
-from .table import ClassifiedImage, read_head, read_regions
+from .table import ClassifiedImage, exif_of, read_head, read_regions
 
 RULES: dict[str, Rule] = {"ilsvrc-det": "ilsvrc", "voc": "voc", "coco": "coco"}
 """The rule of each kind of data set. VOC's of 2007 was another: --rule voc07."""
@@ -73,6 +73,12 @@ def detect(tables: Sequence[Path], data: DetectionData, how: Suppression, *, by_
             raise ScoresError(
                 f"{path}: {head.images} images, but the data set has {len(data.items)}: use the same --data, --split "
                 "and --limit"
+            )
+    exifs = [exif_of(path) for path in tables]
+    for path, exif in zip(tables, exifs, strict=True):
+        if exif != exifs[0]:
+            raise ScoresError(
+                f"{path}: of images seen by --exif {exif}, {tables[0]} by --exif {exifs[0]}: their regions differ"
             )
     place = classes_of_data(heads[0].classes, data, str(tables[0]), by_order=by_order)
     nets = [net for head in heads for net in head.nets]

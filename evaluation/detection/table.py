@@ -26,6 +26,8 @@ from ..run.store import UNFINISHED, ShardNotes, UnfinishedShards
 
 SHARD_IMAGES, ROW_GROUP = 8, 8
 """Images of a shard, and of a part of a table that is read at once: 2,000 regions of 201 classes are 1.6 MB."""
+OF_A_RUN = ("nets", "engines", "proposals", "listing", "mirrored")
+"""What makes a run another one, by the keys of a table's metadata."""
 KIND = "detection"
 """Value of `kind` in report.json, by which it is known."""
 REGION = pa.struct([(edge, pa.float32()) for edge in Box._fields])
@@ -121,6 +123,19 @@ def read_head(path: Path) -> RegionsHead:
     """Raises ScoresError for a file that is no table of regions."""
     with parquet.opened(path, "a table of regions", "evaluation.detection", ScoresError) as table:
         return _head(table)
+
+
+def check_same_run(path: Path, metadata: Mapping[str, str]) -> None:
+    """Raises ScoresError where a file would be lost: a table of another run, or what is none."""
+    if not path.exists():
+        return
+    known = read_head(path).metadata
+    other = [name for name in OF_A_RUN if known.get(name) != metadata[name]]
+    if other:
+        raise ScoresError(
+            f"{path}: posteriors of another run (of other {other[0]}), which would be lost: use another --out, or "
+            "remove it"
+        )
 
 
 def exif_of(path: Path) -> Exif:

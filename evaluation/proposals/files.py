@@ -83,9 +83,8 @@ def match_images(found: Mapping[str, Proposals], names: Sequence[str], source: P
             others.append(key)
             continue
         if own in key_of:
-            raise ProposalsError(
-                f"{source}: has {names[own]} under two names, {printable(key_of[own])} and {printable(key)}: expected one"
-            )
+            both = f"{printable(key_of[own])} and {printable(key)}"
+            raise ProposalsError(f"{source}: has {names[own]} under two names, {both}: expected one")
         matched[own], key_of[own] = proposals, key
     if not any(one is not None for one in matched):
         shown = printable(next(iter(found), "none"))

@@ -53,8 +53,20 @@ class ProposedImage:
     methods: list[str]
 
 
+def exif_of_proposals(path: Path) -> str | None:
+    """What was done with the rotation that a camera noted ("ignore" or "apply"), None where the table does not say it.
+
+    Raises ProposalsError.
+    """
+    with parquet.opened(path, "a table of proposals", "evaluation.proposals", ProposalsError) as table:
+        return table.metadata.get("exif")
+
+
 def read_proposals(path: Path) -> Iterator[ProposedImage]:
-    """Reads a table, in its order. Raises ProposalsError, also for an image that is there twice; of damage at the end."""
+    """Reads a table, in its order.
+
+    Raises ProposalsError, also for an image that is there twice; of damage at the end.
+    """
     seen: set[str] = set()
     with parquet.opened(path, "a table of proposals", "evaluation.proposals", ProposalsError) as table:
         if not table.schema.equals(SCHEMA):

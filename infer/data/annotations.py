@@ -31,6 +31,7 @@ from .folder import DatasetError, File, Folder, printable
 SUFFIX = ".xml"
 LARGEST_BYTES = 1 << 20
 """Bytes of an XML at most; ILSVRC-2012's have some hundred."""
+ROOT = "annotation"
 WNID = re.compile(r"n\d{8}")
 
 
@@ -119,12 +120,14 @@ def parse_annotation(data: bytes) -> Annotation:
     if is_pointer(data):
         raise AnnotationError(POINTER)
     root = _parse(data)
+    if root.tag != ROOT:
+        raise AnnotationError(f"begins with <{root.tag[:40]}>, expected <{ROOT}>")
     objects, difficult = [], []
     for found in root.iterfind("object"):
         edges = [_number(found, f"bndbox/{tag}") for tag in Box._fields]
         (xmin, xmax), (ymin, ymax) = sorted(edges[0::2]), sorted(edges[1::2])
         objects.append(((found.findtext("name") or "").strip(), Box(xmin, ymin, xmax, ymax)))
-        difficult.append((found.findtext("difficult") or "").strip() == "1")
+        difficult.append((found.findtext("difficult") or "").strip().casefold() in ("1", "true", "yes"))
     return Annotation(_size(root), tuple(objects), tuple(difficult))
 
 

@@ -34,7 +34,7 @@ from infer.files import replacing
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.regions import Boxes, inside, make_picture, plan_regions
 from infer.pixels.render import render
-from infer.spec import ModelSpec
+from infer.spec import ModelSpec, Size
 
 from ..processes import say
 from .augment import Augmentation
@@ -62,18 +62,25 @@ class ProposalFiles(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RegionItem(Item):
-    """A region of an image, with the class of its object or background."""
+    """A region of an image of (height, width) `image_px`, with the class of its object or background."""
 
     box: tuple[float, float, float, float]
+    image_px: Size
 
 
 class RegionItems(Sequence[RegionItem]):
-    """Regions of images: places i32 [R] of their images, labels i32 [R], boxes f32 [R, 4] as annotations.Box."""
+    """Regions of images of (height, width) `sizes_px` i32 [images, 2]: places i32 [R] of their images, labels i32 [R],
+    boxes f32 [R, 4] as annotations.Box."""
 
     def __init__(
-        self, images: Sequence[Item], places: NDArray[np.int32], labels: NDArray[np.int32], boxes: NDArray[np.float32]
+        self,
+        images: Sequence[Item],
+        sizes_px: NDArray[np.int32],
+        places: NDArray[np.int32],
+        labels: NDArray[np.int32],
+        boxes: NDArray[np.float32],
     ) -> None:
-        self.images, self.places, self.labels, self.boxes = images, places, labels, boxes
+        self.images, self.sizes_px, self.places, self.labels, self.boxes = images, sizes_px, places, labels, boxes
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -96,10 +103,15 @@ class RegionItems(Sequence[RegionItem]):
 
     def __getitem__(self, number: int | slice) -> RegionItem | RegionItems:
         if isinstance(number, slice):
-            return RegionItems(self.images, self.places[number], self.labels[number], self.boxes[number])
+            return self.part(number)
         image = self.images[self.places[number]]
         left, top, right, bottom = self.boxes[number].tolist()
-        return RegionItem(image.name, int(self.labels[number]), image.file, (left, top, right, bottom))
+        height, width = self.sizes_px[self.places[number]].tolist()
+        return RegionItem(image.name, int(self.labels[number]), image.file, (left, top, right, bottom), (height, width))
+
+    def part(self, chosen: slice | NDArray[np.intp]) -> RegionItems:
+        """The chosen regions."""
+        return RegionItems(self.images, self.sizes_px, self.places[chosen], self.labels[chosen], self.boxes[chosen])
 
     def __iter__(self) -> Iterator[RegionItem]:
         return (self[number] for number in range(len(self)))
@@ -122,8 +134,7 @@ def open_regions(
     assert isinstance(items, RegionItems)
     if len(items) > VALIDATED:
         chosen = np.sort(default_rng((seed, 1)).permutation(len(items))[:VALIDATED])
-        part = RegionItems(items.images, items.places[chosen], items.labels[chosen], items.boxes[chosen])
-        validation = dataclasses.replace(validation, items=part, is_part=True)
+        validation = dataclasses.replace(validation, items=items.part(chosen), is_part=True)
     say(f"{data}: {_count(validation)} to be tried on")
     return training, validation
 
@@ -149,12 +160,14 @@ def _regions(found: DetectionData, path: Path, seed: int) -> Dataset:
 
     of_objects: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]] = []
     of_none: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]] = []
+    sizes_px = np.zeros((len(found.items), 2), np.int32)
     seen = 0
     for image in read_proposals(path):
         number = place.get(image.image)
         if number is None or image.status != OK:
             continue
         seen += 1
+        sizes_px[number] = image.size_px
         labels, boxes = label_regions(found, number, image, background)
         own = labels < background
         others = np.flatnonzero(labels == background)
@@ -177,7 +190,7 @@ def _regions(found: DetectionData, path: Path, seed: int) -> Dataset:
     places, labels, boxes = (np.concatenate([a, b[order]]) for a, b in zip(objects, nothing, strict=True))
     return Dataset(
         root=found.root,
-        items=RegionItems(found.items, places, labels, boxes),
+        items=RegionItems(found.items, sizes_px, places, labels, boxes),
         classes=(*found.classes, BACKGROUND_CLASS),
         class_names=(*found.class_names, BACKGROUND_CLASS) if found.class_names else (),
         is_ilsvrc2012_val=False,
@@ -210,16 +223,24 @@ class _Pictures:
     """The pictures of images that were read last."""
 
     def __init__(self, make: Callable[[Pixels], Pixels]) -> None:
-        self._make, self._kept, self._bytes = make, OrderedDict[str, tuple[Pixels, tuple[int, int], int]](), 0
+        self._make, self._kept, self._bytes = make, OrderedDict[str, tuple[Pixels, Size, int]](), 0
 
-    def get(self, item: Item, exif: Any) -> tuple[Pixels, tuple[int, int], int]:
-        """(picture, size of the image, number of its file). Raises ImageError and DatasetError."""
+    def get(self, item: RegionItem, exif: Any) -> tuple[Pixels, Size, int]:
+        """(picture, size of the image, number of its file). Raises ImageError, and DatasetError, also where the image
+        is of another size than its proposals are of."""
         if item.name in self._kept:
             self._kept.move_to_end(item.name)
             return self._kept[item.name]
         data = read_bytes(item)
         image = decode(data, exif=exif, name=item.name)
-        found = self._make(image), (image.shape[0], image.shape[1]), image_number(data)
+        size: Size = (image.shape[0], image.shape[1])
+        if size != item.image_px:
+            of, here = (f"{height}x{width}" for height, width in (item.image_px, size))
+            raise DatasetError(
+                f"{item.name}: its proposals are of an image of {of} px, not {here}: make them of these images, and "
+                f"with --exif {exif}"
+            )
+        found = self._make(image), size, image_number(data)
         self._kept[item.name] = found
         self._bytes += found[0].nbytes
         while self._bytes > PICTURE_BYTES and len(self._kept) > 1:

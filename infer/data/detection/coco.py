@@ -120,7 +120,7 @@ def _items(content: _Instances, folder: Folder, prefix: str, shown: Path) -> tup
         raise DatasetError(f"{shown}: no images, expected some")
     for what, values in (
         ("id", [image.id for image in content.images]),
-        ("file_name", [image.file_name for image in content.images]),
+        ("file_name", [composed(image.file_name.removeprefix(f"{prefix}/")) for image in content.images]),
     ):
         twice, count = Counter(values).most_common(1)[0]
         if count > 1:

@@ -243,6 +243,45 @@ def test_classes_by_order_are_refused_where_names_say_otherwise(
     assert main(words(scenes_dir, proposals, tmp_path / "b", named, more=("--classes-by-order",))) == 0
 
 
+def test_posteriors_of_another_run_are_not_replaced(
+    whole: Path, scenes_dir: Path, proposals: Path, models: tuple[Path, Path], tmp_path: Path, one_line: OneLine
+) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    before = (out / "regions.parquet").read_bytes()
+    assert main(words(scenes_dir, proposals, out, models[0])) == 1
+    assert "posteriors of another run (of other nets), which would be lost: use another --out" in one_line()
+    assert main(words(scenes_dir, proposals, out, *models, more=("--mirror",))) == 1
+    assert "(of other mirrored), which would be lost" in one_line()
+    assert (out / "regions.parquet").read_bytes() == before
+    assert main(words(scenes_dir, proposals, out, *models)) == 0
+    assert (out / "regions.parquet").read_bytes() == before
+
+
+def test_images_are_turned_alike_for_proposals_and_nets(
+    scenes_dir: Path,
+    proposals: Path,
+    models: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An image that is upside down has the same size."""
+    rows = [row(one.image, one.size_px, one.boxes) for one in read_proposals(proposals)]
+    schema = SCHEMA.with_metadata({"exif": "ignore"})
+    own_parquet.write([pa.Table.from_pylist(rows, schema)], tmp_path / "p.parquet", 10)
+    command = words(scenes_dir, tmp_path / "p.parquet", tmp_path / "out", models[0])
+    assert main([*command, "--exif", "apply"]) == 1
+    assert "proposals by --exif ignore, but the images would be seen by --exif apply" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "turned as EXIF says" not in capsys.readouterr().err
+
+    turned = words(scenes_dir, proposals, tmp_path / "turned", models[1], more=("--exif", "apply"))
+    assert main(turned) == 0
+    assert "in pixels of the images as they are stored, but images are turned as EXIF" in capsys.readouterr().err
+    stored = [word for name in ("out", "turned") for word in ("--regions", str(tmp_path / name / "regions.parquet"))]
+    assert main([*stored, "--data", str(scenes_dir), "--out", str(tmp_path / "fused")]) == 1
+    assert "of images seen by --exif apply, " in capsys.readouterr().err
+
+
 def test_what_cannot_be_measured(
     whole: Path,
     scenes_dir: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -71,6 +72,22 @@ def test_several_boxes_in_their_order() -> None:
 
 def test_an_image_without_objects() -> None:
     assert parse_annotation(xml()).objects == ()
+
+
+@pytest.mark.parametrize("root", ["annotations", "{http://x}annotation"])
+def test_another_root_is_no_image_without_objects(root: str) -> None:
+    tag, space = root.rpartition("}")[2], ' xmlns="http://x"' * ("}" in root)
+    data = xml(box_xml(1, 2, 30, 40)).replace(b"<annotation>", f"<{tag}{space}>".encode())
+    with pytest.raises(AnnotationError, match=re.escape(f"begins with <{root}>, expected <annotation>")):
+        parse_annotation(data.replace(b"</annotation>", f"</{tag}>".encode()))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("1", True), (" True ", True), ("yes", True), ("0", False), ("false", False), ("", False)]
+)
+def test_what_is_difficult(said: str, expected: bool) -> None:
+    data = xml(box_xml(1, 2, 3, 4).replace("<pose>", f"<difficult>{said}</difficult><pose>"))
+    assert parse_annotation(data).difficult == (expected,)
 
 
 def test_floats_stay_and_reversed_edges_change_places() -> None:

@@ -102,6 +102,19 @@ def test_regions_of_a_data_set(scenes: tuple[Path, ProposalFiles]) -> None:
     assert (label, place) == (item.label, 5)
 
 
+def test_an_image_of_another_size_than_its_proposals_is_refused(scenes: tuple[Path, ProposalFiles]) -> None:
+    """Its regions would be of other places, with the labels of these."""
+    data, files = scenes
+    training, _ = open_regions(data, files, limit=None, seed=3)
+    items = training.items
+    assert isinstance(items, RegionItems)
+    spec = RECIPES["mini-vgg-det"].spec(training.classes, (), (120.0, 115.0, 100.0))
+    height, width = items[0].image_px
+    items.sizes_px[items.places[0]] = width + 1, height
+    with pytest.raises(DatasetError, match=rf"of an image of {width + 1}x{height} px, not {height}x{width}: make them"):
+        Examples(training).centers(spec)[0]
+
+
 def test_what_cannot_be_learnt_from(scenes: tuple[Path, ProposalFiles], tmp_path: Path) -> None:
     data, files = scenes
     assert files.validation is not None

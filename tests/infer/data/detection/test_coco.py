@@ -108,6 +108,10 @@ Change = Callable[[Json], object]
         (lambda c: c["annotations"][0].update(bbox=None), "Expected `array`, got `null`"),
         (lambda c: c["categories"].append({"id": 1, "name": "x"}), "2 categories of the id 1, expected one"),
         (lambda c: c["categories"].append({"id": 2, "name": "dog"}), "2 categories of the name dog, expected one"),
+        (
+            lambda c: c["images"][0].update(file_name=f"val2017/{c['images'][1]['file_name']}"),
+            "2 images have the file_name 000000000007.jpg, expected one",
+        ),
         (lambda c: c.update(categories=[]), "0 categories, expected 1 to"),
         (lambda c: c.update(annotations=[]), "no val image has an object"),
     ],
