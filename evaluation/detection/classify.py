@@ -25,7 +25,7 @@ from infer.pixels.regions import inside
 from infer.spec import Size
 
 from ..errors import RunError
-from ..run.engines import KnownEngine, check_together, known_engine, our_commit
+from ..run.engines import KnownEngine, check_classes, known_engine, our_commit
 from ..run.loop import DecodedImage, MakerOpener, ShardMaker, digest_pixels
 from ..scores.table import decoder_metadata
 from .table import SHARD_IMAGES, ClassifiedImage
@@ -129,7 +129,7 @@ def region_opener(
 def _make(settings: RegionSettings, files: Sequence[Path], engines: Sequence[Engine]) -> RegionMaker:
     for engine in engines:
         check_regions(engine.spec)
-    check_together(engines, files)
+    check_classes(engines, files)
     exifs = {engine.spec.preprocessing.exif for engine in engines}
     if len(exifs) > 1:
         raise RunError("one net turns images as EXIF says and another does not: proposals are of one of both: --exif")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +82,7 @@ def detect(tables: Sequence[Path], data: DetectionData, how: Suppression, *, by_
                 f"{path}: of images seen by --exif {exif}, {tables[0]} by --exif {exifs[0]}: their regions differ"
             )
     place = classes_of_data(heads[0].classes, data, str(tables[0]), by_order=by_order)
-    nets = [net for head in heads for net in head.nets]
+    nets = tell_apart([net for head in heads for net in head.nets])
     systems = [System(net, (net,)) for net in nets]
     if len(nets) > 1:
         systems.append(System(ENSEMBLE.join(nets), tuple(nets)))
@@ -100,6 +101,16 @@ def detect(tables: Sequence[Path], data: DetectionData, how: Suppression, *, by_
             system.regions += len(row.boxes)
             system.not_finite += int((~np.isfinite(posterior).all(1)).sum())
     return systems
+
+
+def tell_apart(nets: Sequence[str]) -> list[str]:
+    """Names of nets, those that come more than once with a number: nets of one recipe have one name."""
+    seen: Counter[str] = Counter()
+    told = []
+    for net in nets:
+        seen[net] += 1
+        told.append(f"{net} ({seen[net]})" if nets.count(net) > 1 else net)
+    return told
 
 
 def _same_images(tables: Sequence[Path]) -> Iterator[tuple[ClassifiedImage, ...]]:

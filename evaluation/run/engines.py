@@ -89,6 +89,12 @@ def check_together(engines: Sequence[Engine], paths: Sequence[Path]) -> None:
                 f"{other} and {path} are both {engine.spec.name} on {engine.runtime}: their scores would have the same "
                 "file name; train or import them under different names"
             )
+    check_classes(engines, paths)
+
+
+def check_classes(engines: Sequence[Engine], paths: Sequence[Path]) -> None:
+    """Raises RunError where two engines have different classes, so that they cannot be fused."""
+    for engine, path in zip(engines, paths, strict=True):
         if engine.spec.classes != engines[0].spec.classes:
             raise RunError(
                 f"{paths[0]} and {path} have different classes: they cannot be fused, so evaluate them one by one"

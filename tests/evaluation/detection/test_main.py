@@ -99,6 +99,20 @@ def test_the_report(whole: Path, models: tuple[Path, Path], scenes_dir: Path) ->
     assert not (whole / "unfinished-regions").exists()
 
 
+def test_two_nets_of_one_name(
+    scenes_dir: Path, proposals: Path, slim_checkpoint: Checkpoints, whole: Path, tmp_path: Path
+) -> None:
+    """Nets of one recipe, which differ in their seeds, are an ensemble as nets of two names are."""
+    models = []
+    for seed in (0, 1):
+        models.append(tmp_path / f"{seed}.onnx")
+        export_onnx(load(slim_checkpoint("A", seed=seed, classes=CLASSES, name="same")), models[-1])
+    assert main(words(scenes_dir, proposals, tmp_path / "out", *models)) == 0
+    found, right = report(tmp_path / "out")["results"], report(whole)["results"]
+    assert [one["system"] for one in found] == ["same (1)", "same (2)", "same (1) + same (2)"]
+    assert [one["map_percent"] for one in found] == [one["map_percent"] for one in right]
+
+
 def test_the_papers_table_stands_beside(
     whole: Path, scenes_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
