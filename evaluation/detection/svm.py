@@ -37,7 +37,7 @@ from infer.command import Parser, count_argument, exit_with, print_notes, run, w
 from infer.data.detection import DetectionData, boxes_in, open_detection
 from infer.data.detection.objects import NEGATIVE, POSITIVE
 from infer.data.own_parquet import check_replaceable
-from infer.errors import one_line
+from infer.errors import UsageError, one_line
 from infer.pixels.decode import ImageError, Pixels, decode
 from infer.pixels.regions import inside, make_picture, plan_regions
 from infer.pixels.render import normalise, render
@@ -90,6 +90,8 @@ def _make(args: argparse.Namespace) -> int:
     from trainer.checkpoint import Checkpoint, load, save  # here, since evaluation runs without torch
 
     check_replaceable(args.out, load)
+    if args.out.exists() and args.out.samefile(args.checkpoint):
+        raise UsageError(f"-o {args.out}: is the net itself, which would be lost: expected another name")
     checkpoint = load(args.checkpoint)
     check_regions(checkpoint.spec)
     data = open_detection(args.data, "train", limit=args.limit)

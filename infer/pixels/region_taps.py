@@ -16,7 +16,8 @@ LINE_STEP, TAP_STEP = 64, 8
 """Lines and taps of regions come in these steps, so that calls have few shapes. TensorRT-RTX compiles kernels for each
 new one."""
 REGION_AXES = 8192
-"""Axes of regions that are kept, 10 kB each or so: a picture of 500 px has some 500 lengths."""
+"""Axes of regions that are kept of each kind, 10 kB each or so: a picture of 500 px has some 500 lengths, and what its
+edges cut has thousands."""
 
 
 class Frame(NamedTuple):

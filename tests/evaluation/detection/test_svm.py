@@ -96,7 +96,9 @@ def test_the_last_layer_is_the_svms(
     plan = svm.plan_regions(boxes, (90, 120), made.spec)
     posterior = engine.run(engine.load([svm.make_picture(image, made.spec)]), [plan])["posterior"]
     logs = np.log(posterior)[:, :-1]
-    (factor,) = {round(float(one), 2) for one in ((logs[:, 1:] - logs[:, :1]) / (scores[:, 1:] - scores[:, :1])).flat}
+    wider, of_scores = logs[:, 1:] - logs[:, :1], scores[:, 1:] - scores[:, :1]
+    factor = float((wider * of_scores).sum() / np.square(of_scores).sum())
+    assert np.allclose(wider, factor * of_scores, rtol=1e-3, atol=1e-4)
     assert factor > 0
 
     # again, to the same bytes
@@ -121,4 +123,8 @@ def test_what_cannot_be_used(
     ):
         words = [str(net), "--data", str(scenes_dir), "--proposals", str(table), "-o", str(out)]
         assert main(words) == 1 and said in capsys.readouterr().err.splitlines()[-1]
+    before = own.read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        main([str(own), "--data", str(scenes_dir), "--proposals", str(proposals), "-o", str(own)])
+    assert "is the net itself" in capsys.readouterr().err and own.read_bytes() == before
     assert not (tmp_path / "svm.pt").exists() and mine.read_bytes() == b"something of mine"
