@@ -68,7 +68,7 @@ def test_boxes_in_a_tar_wherever_it_is(nets: dict[str, Path], miniature_copy: Pa
 def test_broken_boxes_are_named_and_left_out(
     nets: dict[str, Path], miniature_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number, data in ((2, b"<annotation>"), (5, b"<a><object><name>x</name></object></a>")):
+    for number, data in ((2, b"<annotation>"), (5, b"<annotation><object><name>x</name></object></annotation>")):
         (miniature_copy / BOXES / "val" / f"ILSVRC2012_val_{number:08d}.xml").write_bytes(data)
     assert main(given_class(nets, miniature_copy, "--out", str(tmp_path))) == 0
     lines = capsys.readouterr().err.splitlines()
